@@ -1,0 +1,148 @@
+package idem
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// opPool keeps a claim or completion from costing an allocation for its Op.
+var opPool = sync.Pool{New: func() any {
+	o := new(pooledOp)
+	o.list[0] = &o.Op
+	return o
+}}
+
+// pooledOp is an Op with the one-element slice that Apply wants.
+type pooledOp struct {
+	Op
+	list [1]*Op
+}
+
+func (s *Store) newOp(key string, act action) *Op {
+	p := opPool.Get().(*pooledOp)
+	p.Op = Op{pooled: p, key: key, act: act, store: s}
+	return &p.Op
+}
+
+// one returns the op as a list, without allocation.
+func (o *Op) one() []*Op { return o.pooled.list[:] }
+
+// free gives the op back; entries it handed out live on.
+func (o *Op) free() {
+	p := o.pooled
+	p.Op = Op{}
+	opPool.Put(p)
+}
+
+// lookup returns the durable entry of key, from the cache if it is there.
+func (s *Store) lookup(key string) (*Entry, error) {
+	if s.direct {
+		return s.backend.Read(key)
+	}
+	if s.cache == nil {
+		return s.read(key)
+	}
+	e, version := s.cache.get(key)
+	if s.observed() {
+		kind := CacheMiss
+		if e != nil {
+			kind = CacheHit
+		}
+		s.emit(Event{Kind: kind, KeyHash: KeyHash(key)})
+	}
+	if e != nil {
+		return e, nil
+	}
+	e, err := s.read(key)
+	if err == nil && e != nil && e.State.Final() {
+		s.cache.fill(key, e, version)
+	}
+	return e, err
+}
+
+func (s *Store) read(key string) (*Entry, error) {
+	if !s.calls.enter() {
+		return nil, s.endedErr()
+	}
+	e, err := s.backend.Read(key)
+	s.calls.leave()
+	return e, s.outranked(err)
+}
+
+// apply runs ops in one commit. A nil error means that each op has its answer.
+func (s *Store) apply(ctx context.Context, ops []*Op) error {
+	if len(ops) == 0 {
+		return nil
+	}
+	if !s.calls.enter() {
+		return s.endedErr()
+	}
+	err := s.backend.Apply(ctx, ops)
+	s.calls.leave()
+	for _, op := range ops {
+		if op.pinned && !op.done {
+			s.unpin(op.key, nil)
+			op.pinned = false
+		}
+	}
+	return s.outranked(err)
+}
+
+// applyClaims is apply for claims: not after Shutdown, and where the store is
+// full, once more after what has expired made room.
+func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
+	if !s.granting.enter() {
+		return ErrClosed
+	}
+	defer s.granting.leave()
+	if err := s.apply(ctx, ops); err != nil {
+		return err
+	}
+	var refused []*Op
+	for _, op := range ops {
+		if op.err != nil && errors.Is(op.err, ErrFull) {
+			refused = append(refused, op)
+		}
+	}
+	if refused == nil {
+		return nil
+	}
+	if removed, err := s.Sweep(ctx, s.opts.SweepSlice); err != nil || removed == 0 {
+		return nil // the ops keep their answer, ErrFull
+	}
+	return s.apply(ctx, refused)
+}
+
+// committed follows a commit: op's change is durable and can be read. Engines call
+// it in commit order and it is quick, because it runs before the next commit.
+func (s *Store) committed(op *Op) {
+	s.unpin(op.key, op.next)
+	s.waiters.wake(op.key, op.next)
+	s.open.changed(op, s.time.opening)
+	if s.sweeper != nil && op.next != nil && op.next.Due != 0 {
+		s.sweeper.Due(time.Duration(op.next.Due))
+	}
+}
+
+// pin keeps the cache from holding key until unpin; see cache.
+func (s *Store) pin(key string) {
+	if s.cache != nil {
+		s.cache.pin(key)
+	}
+}
+
+func (s *Store) unpin(key string, e *Entry) {
+	if s.cache != nil {
+		s.cache.unpin(key, e)
+	}
+}
+
+func (s *Store) groupDone(ops int, took time.Duration) {
+	s.commits.Add(1)
+	s.commitOps.Add(uint64(ops))
+	if s.observed() {
+		s.emit(Event{Kind: CommitDone, Count: ops, Duration: took})
+	}
+}

@@ -1,0 +1,151 @@
+package idem
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Do runs fn at most once at a time per key and replays its value to every later
+// call with the key, until the retention ends. replayed is true if fn was not run
+// by this call. The value is stored raw if T is []byte, as JSON otherwise; a
+// replayed []byte is shared: do not change it.
+//
+// A duplicate in flight is waited for, as long as ctx allows. While fn runs, its
+// lease is extended; if the claim is lost all the same, fn's context is cancelled
+// with cause ErrFenced, its value is not recorded, and Do returns ErrFenced.
+//
+// An error of fn releases the claim and is returned; marked Permanent it is
+// recorded as final, and duplicates get ErrFailed with its text. A panic or
+// Goexit in fn goes on in the caller after the claim is released, or held if
+// r.HoldUnknown. ctx's cancellation reaches fn and does not keep its outcome from
+// being recorded.
+//
+// A value that cannot be encoded, or is over Options.MaxResult, is returned with
+// an error that says so (ErrTooLarge for the latter): the operation is recorded as
+// completed without its result, and is never run again for that. Its duplicates
+// get ErrTooLarge. Other errors are Claim's.
+func Do[T any](ctx context.Context, s *Store, r Request, fn func(context.Context, Claim) (T, error)) (value T, replayed bool, err error) {
+	for {
+		claim, err := s.Claim(ctx, r)
+		switch {
+		case err == nil:
+			value, err = run(ctx, s, claim, r.Lease, fn)
+			return value, false, err
+		case err == ErrInFlight:
+			if claim.Record, err = s.waitFor(ctx, r); err != nil {
+				return value, false, err
+			}
+			if claim.Record.State != Completed {
+				continue
+			}
+		case err == ErrFailed:
+			return value, true, failedErr(claim.Record)
+		case err != ErrCompleted:
+			return value, false, err
+		}
+		value, err = decode[T](claim.Record)
+		return value, true, err
+	}
+}
+
+// run runs fn under the claim and records how it ended.
+func run[T any](ctx context.Context, s *Store, claim Claim, lease time.Duration, fn func(context.Context, Claim) (T, error)) (value T, err error) {
+	setDefault(&lease, s.opts.Lease)
+	fnCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stopHeartbeat := s.heartbeat(claim.Token, lease, cancel)
+	ctx = context.WithoutCancel(ctx)
+
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		// fn panicked or called Goexit, and goes on doing so when this returns.
+		stopHeartbeat()
+		if claim.Record.HoldUnknown {
+			_ = s.Hold(ctx, claim.Token, []byte("the attempt panicked"))
+		} else {
+			_ = s.Release(ctx, claim.Token)
+		}
+	}()
+	value, err = fn(fnCtx, claim)
+	returned = true
+	stopHeartbeat()
+
+	if err != nil {
+		settle := s.Release
+		if IsPermanent(err) {
+			settle = func(ctx context.Context, t Token) error { return s.Fail(ctx, t, s.reason(err)) }
+		}
+		if settleErr := settle(ctx, claim.Token); settleErr != nil {
+			err = errors.Join(err, settleErr)
+		}
+		return value, err
+	}
+	return value, completeValue(ctx, s, claim.Token, value)
+}
+
+func completeValue[T any](ctx context.Context, s *Store, t Token, value T) error {
+	b, encodeErr := encode(value)
+	if encodeErr == nil {
+		return s.Complete(ctx, t, b)
+	}
+	err := s.tokenOp(ctx, t, action{kind: actComplete, dropped: true})
+	if err != nil && err != ErrTooLarge {
+		return errors.Join(encodeErr, err)
+	}
+	return fmt.Errorf("idem: key %s is completed, but its value cannot be encoded and will not replay: %w", KeyHash(t.Key), encodeErr)
+}
+
+// heartbeat extends the lease of t, at a third of its length, until stop is called;
+// stop waits until it has ended. If the claim is lost, lost is called with why.
+func (s *Store) heartbeat(t Token, lease time.Duration, lost context.CancelCauseFunc) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			beat := make(chan struct{})
+			stopTimer := s.opts.Clock.AfterFunc(max(lease/3, 1), func() { close(beat) })
+			select {
+			case <-beat:
+			case <-ctx.Done():
+				stopTimer()
+				return
+			}
+			if err := s.Extend(ctx, t, lease); err != nil && ctx.Err() == nil {
+				lost(err)
+				return
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+func encode(value any) ([]byte, error) {
+	if b, ok := value.([]byte); ok {
+		return b, nil
+	}
+	return json.Marshal(value)
+}
+
+func decode[T any](r Record) (value T, err error) {
+	if err := droppedErr(r); err != nil {
+		return value, err
+	}
+	if p, ok := any(&value).(*[]byte); ok {
+		*p = r.Result
+		return value, nil
+	}
+	if err := json.Unmarshal(r.Result, &value); err != nil {
+		return value, fmt.Errorf("idem: key %s is completed, but its result is not JSON of a %T: %w", KeyHash(r.Key), value, err)
+	}
+	return value, nil
+}

@@ -1,0 +1,152 @@
+package idem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// DoEffect is Do for effects in the same commit, for engines to build on: it
+// claims r, has the engine run effect inside the commit, and completes the claim
+// with the effect's result, all in that one commit. effect is a function of the
+// engine's own type, which gets it from Op.Effect. See bolt.Do and pebble.Do.
+//
+// It waits for a duplicate in flight and replays what it finds: replayed is then
+// true. The effect's own error is returned as it is and leaves the record as it
+// was; marked Permanent it is recorded as the operation's failure. Other errors
+// are Claim's; ErrTooLarge is returned when the result is over Options.MaxResult:
+// the effect and the completion are then recorded, the result is not.
+func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []byte, replayed bool, err error) {
+	for {
+		result, claim, err := s.tryEffect(ctx, &r, effect)
+		switch {
+		case errors.Is(err, ErrInFlight) && claim.Record.State == InFlight:
+			if claim.Record, err = s.waitFor(ctx, r); err != nil {
+				return nil, false, err
+			}
+			if claim.Record.State != Completed {
+				continue
+			}
+		case errors.Is(err, ErrFailed) && claim.Record.State == Failed:
+			return nil, true, failedErr(claim.Record)
+		case !isCompleted(err, claim):
+			return result, false, err
+		}
+		if err := droppedErr(claim.Record); err != nil {
+			return nil, true, err
+		}
+		return claim.Record.Result, true, nil
+	}
+}
+
+// tryEffect is one go of DoEffect, without waiting.
+func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, Claim, error) {
+	if err := s.admitClaim(ctx, r); err != nil {
+		return nil, Claim{}, err
+	}
+	act := s.claimAction(r)
+	cur, err := s.lookup(r.Key)
+	if err != nil {
+		return nil, Claim{}, err
+	}
+	if cur != nil {
+		now, toWall := s.time.now()
+		if refusal := refuseClaim(cur, &act, now); refusal != nil {
+			c, err := s.refused(r.Key, cur, refusal, toWall)
+			return nil, c, err
+		}
+	}
+	op := s.newOp(r.Key, act)
+	defer op.free()
+	op.effect = effect
+	if err := s.applyClaims(ctx, op.one()); err != nil {
+		return nil, Claim{}, err
+	}
+	if op.granted == nil { // refused before the effect could run
+		c, err := s.refused(op.key, op.prev, op.err, op.toWall)
+		return nil, c, err
+	}
+	if !op.changed { // the effect's own error
+		return nil, Claim{}, s.effectFailed(ctx, r, op.err)
+	}
+	if s.observed() {
+		s.emit(Event{Kind: ClaimGranted, KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
+		s.emit(Event{Kind: OperationCompleted, KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
+	}
+	return op.next.Result, Claim{}, op.err
+}
+
+// effectFailed records a permanent failure; any other error changes nothing.
+func (s *Store) effectFailed(ctx context.Context, r *Request, cause error) error {
+	if !IsPermanent(cause) {
+		return cause
+	}
+	ctx = context.WithoutCancel(ctx)
+	claim, err := s.Claim(ctx, *r)
+	if err == nil {
+		err = s.Fail(ctx, claim.Token, s.reason(cause))
+	}
+	if err != nil {
+		return errors.Join(cause, fmt.Errorf("idem: key %s: its final failure was not recorded: %w", KeyHash(r.Key), err))
+	}
+	return cause
+}
+
+// CompleteEffect is Complete with an effect in the same commit, for engines to
+// build on: effect runs only if the record is InFlight or Held with t's fence, and
+// returns the result to record. See DoEffect, bolt.Complete and pebble.Complete.
+// A Permanent error of the effect fails the operation.
+func (s *Store) CompleteEffect(ctx context.Context, t Token, effect any) error {
+	if err := s.admitToken(ctx, t); err != nil {
+		return err
+	}
+	op := s.newOp(t.Key, action{kind: actComplete, fence: t.Fence, opening: s.time.opening})
+	defer op.free()
+	op.effect = effect
+	if err := s.apply(ctx, op.one()); err != nil {
+		return err
+	}
+	if !op.changed && IsPermanent(op.err) {
+		cause := op.err
+		if err := s.Fail(context.WithoutCancel(ctx), t, s.reason(cause)); err != nil {
+			return errors.Join(cause, err)
+		}
+		return cause
+	}
+	return s.settled(op)
+}
+
+// waitFor waits until the duplicate of r that is in flight is not any more. A
+// record that vanished meanwhile, or that is of another request by now, comes
+// back as not completed: the caller claims again and hears what there is.
+func (s *Store) waitFor(ctx context.Context, r Request) (Record, error) {
+	rec, err := s.Wait(ctx, r.Key)
+	if errors.Is(err, ErrNotFound) || err == nil && !rec.Fingerprint.agrees(r.Fingerprint) {
+		return Record{}, nil
+	}
+	return rec, err
+}
+
+// isCompleted reports whether err is the refusal of a claim whose operation is
+// completed, and not an error of the caller's own that wraps ErrCompleted.
+func isCompleted(err error, c Claim) bool {
+	return errors.Is(err, ErrCompleted) && c.Record.State == Completed
+}
+
+// failedErr is ErrFailed with the recorded reason.
+func failedErr(r Record) error { return fmt.Errorf("%w: %s", ErrFailed, r.Result) }
+
+// droppedErr says that a completed operation has no result to replay.
+func droppedErr(r Record) error {
+	if !r.ResultDropped {
+		return nil
+	}
+	return fmt.Errorf("%w: key %s is completed, its result was not kept and cannot be replayed; the work must not be run again",
+		ErrTooLarge, KeyHash(r.Key))
+}
+
+// reason is the text recorded for a permanent error, cut to what fits.
+func (s *Store) reason(cause error) []byte {
+	text := cause.Error()
+	return []byte(text[:min(len(text), s.opts.MaxResult)])
+}

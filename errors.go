@@ -1,0 +1,113 @@
+package idem
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Refusals of Claim. Each says why the work must not be run. They are returned
+// bare, without allocation; the record in the way comes with the Claim.
+var (
+	// ErrCompleted is returned when the operation is done: by Claim with the
+	// record to replay, and by a token operation that would change a completed
+	// record of its own claim.
+	ErrCompleted = errors.New("idem: operation is completed")
+
+	// ErrFailed is returned when the operation failed for good: by Claim with the
+	// reason in Record.Result, and by a token operation that would change a failed
+	// record of its own claim.
+	ErrFailed = errors.New("idem: operation has failed for good")
+
+	// ErrInFlight is returned when another attempt holds the claim and its lease
+	// has not lapsed. Wait tells when that changes.
+	ErrInFlight = errors.New("idem: operation is in flight")
+
+	// ErrHeld is returned when the outcome of an attempt is unknown and must not
+	// be guessed: the record is Held, or it was claimed with HoldUnknown and its
+	// lease lapsed. The record's own token settles it.
+	ErrHeld = errors.New("idem: operation is held, its outcome is unknown")
+
+	// ErrMismatch is returned when the key belongs to a request with another
+	// fingerprint. The refusal discloses nothing of that request.
+	ErrMismatch = errors.New("idem: key is in use by a different request")
+
+	// ErrExhausted is returned when Options.MaxAttempts claims have been granted
+	// for the operation and none finished it.
+	ErrExhausted = errors.New("idem: operation has used up its attempts")
+)
+
+// Answers of token operations and of reading.
+var (
+	// ErrFenced is returned when a token is stale: its claim was taken over,
+	// released, forgotten or has expired. Nothing was changed.
+	ErrFenced = errors.New("idem: token is stale")
+
+	// ErrNotFound is returned by Get and Wait when the key has no live record.
+	ErrNotFound = errors.New("idem: no record of this key")
+)
+
+// Errors of input, capacity and the store itself. They come wrapped in a message
+// that says what failed, where, and what to do.
+var (
+	// ErrInvalid is returned when a key, an option, a duration, a batch size or
+	// the pairing of a store with an engine is out of range. Nothing was changed.
+	ErrInvalid = errors.New("idem: invalid argument")
+
+	// ErrTooLarge is returned when bytes are longer than Options.MaxResult. From
+	// Complete it means that the operation is recorded as completed and its result
+	// was not kept; from Fail, Hold and Checkpoint that nothing was changed.
+	ErrTooLarge = errors.New("idem: value is too large")
+
+	// ErrFull is returned when a new claim does not fit: the engine's bound on
+	// records, bytes or disk space is reached. Nothing was changed. Token
+	// operations are never refused for capacity.
+	ErrFull = errors.New("idem: store is full")
+
+	// ErrCorrupt is returned when a stored record fails its checksum or cannot be
+	// read. The key is not granted; other keys are not affected.
+	ErrCorrupt = errors.New("idem: record is corrupt")
+
+	// ErrVersion is returned when a file or a record was written by a newer
+	// version of the format than this library reads. Nothing was changed.
+	ErrVersion = errors.New("idem: format is newer than this library")
+
+	// ErrLocked is returned by an engine's Open when another store, in this
+	// process or another, has the file or directory open.
+	ErrLocked = errors.New("idem: store is open elsewhere")
+
+	// ErrBroken is returned by everything once a commit has failed, the engine
+	// has panicked or its files could not be read: what the disk holds is then
+	// unknown, and only closing the store and opening it again finds out. It
+	// wraps the cause.
+	ErrBroken = errors.New("idem: store is broken, close and reopen it")
+
+	// ErrClosed is returned after Close, and to new claims after Shutdown.
+	ErrClosed = errors.New("idem: store is closed")
+)
+
+// permanentError marks an error that makes Do record a final failure.
+type permanentError struct{ err error }
+
+func (e *permanentError) Error() string { return e.err.Error() }
+func (e *permanentError) Unwrap() error { return e.err }
+
+// Permanent marks err as final for Do, bolt.Do and pebble.Do: the operation is
+// recorded as failed with err's text as the reason, and is not tried again.
+// Permanent(nil) is nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanentError{err}
+}
+
+// IsPermanent reports whether err, or an error it wraps, was marked by Permanent.
+func IsPermanent(err error) bool {
+	var p *permanentError
+	return errors.As(err, &p)
+}
+
+// invalid builds an ErrInvalid that says what is out of range.
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
+}

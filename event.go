@@ -1,0 +1,136 @@
+package idem
+
+import (
+	"errors"
+	"time"
+)
+
+// Event tells an Options.Observer one thing the store did. Observers run on the
+// goroutine that did it, after the answer is durable, under no lock; a panic of
+// theirs is caught. Fields that do not apply are zero.
+//
+// duplicate_request_count is the number of events whose Kind.Duplicate() is true;
+// idempotency_cache_hits is the number of CacheHit events.
+type Event struct {
+	// Kind says what happened.
+	Kind EventKind
+	// KeyHash stands for the key; see KeyHash. Keys and payloads are not shown.
+	KeyHash string
+	// Fence and Attempt are the claim's: the granted one, or the one in the way.
+	Fence   uint64
+	Attempt int
+	// Count is how many records a sweep removed, or how many operations shared a
+	// commit.
+	Count int
+	// Corrupt is how many records a sweep could not read and passed over.
+	Corrupt int
+	// Duration is how long a commit took; from ClaimGranted to the end of the
+	// operation for the kinds that settle one; how long the first record removed
+	// by a sweep had been due (the sweep's lag).
+	Duration time.Duration
+	// Err is the cause of StoreBroken and of a failed sweep.
+	Err error
+}
+
+// EventKind says what an Event tells.
+type EventKind uint8
+
+// The kinds of Event.
+const (
+	// ClaimGranted: a first attempt, or one after a release, was granted.
+	ClaimGranted EventKind = iota + 1
+	// ClaimTakeover: a claim was granted over a lapsed lease.
+	ClaimTakeover
+	// ClaimReplayed: a claim met a completed record (ErrCompleted).
+	ClaimReplayed
+	// ClaimInFlight: a claim met a lease that holds (ErrInFlight).
+	ClaimInFlight
+	// ClaimMismatch: a claim met another request under its key (ErrMismatch).
+	ClaimMismatch
+	// ClaimFailed: a claim met a failed record (ErrFailed).
+	ClaimFailed
+	// ClaimHeld: a claim met an unknown outcome (ErrHeld).
+	ClaimHeld
+	// ClaimExhausted: a claim met an operation without attempts left (ErrExhausted).
+	ClaimExhausted
+	// ClaimFull: a claim did not fit (ErrFull).
+	ClaimFull
+	// OperationCompleted, OperationFailed, OperationReleased and OperationHeld: an
+	// attempt was settled by its token.
+	OperationCompleted
+	OperationFailed
+	OperationReleased
+	OperationHeld
+	// LeaseExtended and CheckpointSaved: an attempt under way said so.
+	LeaseExtended
+	CheckpointSaved
+	// TokenRefused: a stale token was shown (ErrFenced).
+	TokenRefused
+	// RecordForgotten: an operator removed a record.
+	RecordForgotten
+	// CacheHit and CacheMiss: a look-up of a record did or did not find it in the
+	// cache of final records. The memory engine has no cache and sends neither.
+	CacheHit
+	CacheMiss
+	// SweepDone: a sweep removed or passed over records.
+	SweepDone
+	// SweepFailed: a sweep ended with an error.
+	SweepFailed
+	// CommitDone: a commit became durable.
+	CommitDone
+	// StoreBroken: the store answers ErrBroken from now on.
+	StoreBroken
+)
+
+var eventNames = [...]string{
+	"none", "claim_granted", "claim_takeover", "claim_replayed", "claim_in_flight", "claim_mismatch",
+	"claim_failed", "claim_held", "claim_exhausted", "claim_full", "operation_completed", "operation_failed",
+	"operation_released", "operation_held", "lease_extended", "checkpoint_saved", "token_refused",
+	"record_forgotten", "cache_hit", "cache_miss", "sweep_done", "sweep_failed", "commit_done", "store_broken",
+}
+
+// String returns the kind's name in snake case, fit for a metric's label.
+func (k EventKind) String() string {
+	if int(k) < len(eventNames) {
+		return eventNames[k]
+	}
+	return "unknown"
+}
+
+// Duplicate reports whether the event is a claim refused because the same
+// operation was asked for before: what duplicate_request_count counts. A
+// mismatch is not one: it is another operation under the same key.
+func (k EventKind) Duplicate() bool {
+	return k >= ClaimReplayed && k <= ClaimExhausted && k != ClaimMismatch
+}
+
+// emit calls the observer. It must be called under no lock.
+func (s *Store) emit(e Event) {
+	defer func() { _ = recover() }()
+	s.opts.Observer(e)
+}
+
+// observed reports whether events are wanted: callers build none otherwise.
+func (s *Store) observed() bool { return s.opts.Observer != nil }
+
+// claimEvent maps the answer of a claim to its event.
+func claimEvent(err error) EventKind {
+	switch err {
+	case ErrCompleted:
+		return ClaimReplayed
+	case ErrFailed:
+		return ClaimFailed
+	case ErrInFlight:
+		return ClaimInFlight
+	case ErrHeld:
+		return ClaimHeld
+	case ErrMismatch:
+		return ClaimMismatch
+	case ErrExhausted:
+		return ClaimExhausted
+	}
+	if errors.Is(err, ErrFull) {
+		return ClaimFull
+	}
+	return 0
+}

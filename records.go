@@ -1,0 +1,167 @@
+package idem
+
+import (
+	"context"
+	"iter"
+	"strings"
+	"time"
+)
+
+// Filter chooses among records. Zero fields choose all.
+type Filter struct {
+	// State is the stored state wanted.
+	State State
+	// Prefix is what the key begins with.
+	Prefix string
+}
+
+// Records yields the live records that f chooses, in no promised order. A record
+// that is live throughout is seen exactly once; one that comes or goes meanwhile
+// may or may not be. The loop body may use the store: nothing of the engine is
+// held across it. A record that cannot be read yields its key and ErrCorrupt or
+// ErrVersion, and the loop goes on; any other error ends it. ErrInvalid is
+// yielded when the engine cannot list its records. The records' slices are
+// shared: do not change them.
+func (s *Store) Records(ctx context.Context, f Filter) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		for sc, err := range s.scan(ctx, f.Prefix) {
+			if err != nil {
+				yield(Record{}, err)
+				return
+			}
+			if sc.Err != nil {
+				if !yield(Record{Key: sc.Key}, sc.Err) {
+					return
+				}
+				continue
+			}
+			now, toWall := s.time.now()
+			if !sc.Entry.live(now) || f.State != 0 && sc.Entry.State != f.State {
+				continue
+			}
+			if !yield(record(sc.Key, sc.Entry, toWall), nil) {
+				return
+			}
+		}
+	}
+}
+
+// scan yields every entry whose key begins with prefix, expired ones included.
+func (s *Store) scan(ctx context.Context, prefix string) iter.Seq2[Scanned, error] {
+	return func(yield func(Scanned, error) bool) {
+		sc, ok := s.backend.(Scanner)
+		if !ok {
+			yield(Scanned{}, invalid("%T cannot list its records", s.backend))
+			return
+		}
+		for cursor := ""; ; {
+			if err := s.admit(ctx); err != nil {
+				yield(Scanned{}, err)
+				return
+			}
+			page, next, err := s.page(ctx, sc, prefix, cursor)
+			if err != nil {
+				yield(Scanned{}, err)
+				return
+			}
+			for _, e := range page {
+				if strings.HasPrefix(e.Key, prefix) && !yield(e, nil) {
+					return
+				}
+			}
+			if next == "" {
+				return
+			}
+			cursor = next
+		}
+	}
+}
+
+func (s *Store) page(ctx context.Context, sc Scanner, prefix, cursor string) ([]Scanned, string, error) {
+	if !s.calls.enter() {
+		return nil, "", s.endedErr()
+	}
+	defer s.calls.leave()
+	page, next, err := sc.Scan(ctx, prefix, cursor)
+	return page, next, s.outranked(err)
+}
+
+// Stats is what the store holds and has done.
+type Stats struct {
+	// InFlight, Released, Held, Completed and Failed count live records by state.
+	InFlight, Released, Held, Completed, Failed int
+	// Lapsed is how many of InFlight have a lease that no longer holds.
+	Lapsed int
+	// OldestInFlight is the age of the oldest claim in flight; zero if none is.
+	OldestInFlight time.Duration
+	// Expired counts records that are gone to every reader and not swept yet.
+	Expired int
+	// Corrupt counts records that cannot be read.
+	Corrupt int
+	// CacheEntries and CacheBytes are what the cache of final records holds;
+	// CacheHits and CacheMisses count look-ups since the store was opened.
+	CacheEntries           int
+	CacheBytes             int64
+	CacheHits, CacheMisses uint64
+	// Commits and CommittedOps count commits since the store was opened, and the
+	// operations that shared them. A memory engine has no commits.
+	Commits, CommittedOps uint64
+	// EngineBytes is what the engine takes on disk, or in memory for the memory
+	// engine; zero if it does not know.
+	EngineBytes int64
+}
+
+// Stats counts the records by walking over all of them, page by page, without
+// holding up writers: it takes time in proportion to the size of the store, so ask
+// rarely; Options.Observer tells rates as they happen. ErrInvalid is returned when
+// the engine cannot list its records.
+func (s *Store) Stats(ctx context.Context) (Stats, error) {
+	st := Stats{Commits: s.commits.Load(), CommittedOps: s.commitOps.Load()}
+	for sc, err := range s.scan(ctx, "") {
+		if err != nil {
+			return Stats{}, err
+		}
+		now, _ := s.time.now()
+		st.count(sc, now, s.leasesFrom)
+	}
+	if s.cache != nil {
+		st.CacheEntries, st.CacheBytes = s.cache.size()
+		st.CacheHits, st.CacheMisses = s.cache.hits.Load(), s.cache.misses.Load()
+	}
+	if sizer, ok := s.backend.(Sizer); ok {
+		if !s.calls.enter() {
+			return Stats{}, s.endedErr()
+		}
+		size, err := sizer.Size()
+		s.calls.leave()
+		if err != nil {
+			return Stats{}, s.outranked(err)
+		}
+		st.EngineBytes = size
+	}
+	return st, nil
+}
+
+func (st *Stats) count(sc Scanned, now Instant, leasesFrom uint64) {
+	e := sc.Entry
+	switch {
+	case sc.Err != nil:
+		st.Corrupt++
+	case !e.live(now):
+		st.Expired++
+	case e.State == InFlight:
+		st.InFlight++
+		if e.lapsed(now, leasesFrom) {
+			st.Lapsed++
+		}
+		st.OldestInFlight = max(st.OldestInFlight, time.Duration(now-e.ClaimedAt))
+	case e.State == Released:
+		st.Released++
+	case e.State == Held:
+		st.Held++
+	case e.State == Completed:
+		st.Completed++
+	case e.State == Failed:
+		st.Failed++
+	}
+}

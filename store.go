@@ -1,0 +1,402 @@
+package idem
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/idemkv/idem/ttl"
+)
+
+// Store is an idempotency store on one engine. Its methods may be called from
+// many goroutines at once. Every method returns ErrClosed after Close, ErrBroken
+// after a failed commit, and ctx's error if ctx ends before the operation has
+// joined a commit; from then on it returns that commit's answer.
+type Store struct {
+	backend Backend
+	opts    Options
+	time    *timeline
+	direct  bool // reads of the backend need no cache and no shelter from Close
+	cache   *cache
+	waiters waiters
+	sweeper *ttl.Sweeper
+
+	leasesFrom uint64 // leases of earlier openings have lapsed
+
+	ended      atomic.Pointer[error] // why the store answers nothing more; nil while it does
+	down       chan struct{}         // closed when ended is set
+	downOnce   sync.Once
+	brokenTold atomic.Bool
+	calls      calls // into the backend
+	closeOnce  sync.Once
+	closeErr   error
+
+	granting calls       // claims that may yet be granted
+	draining atomic.Bool // no more of them
+	open     openClaims
+
+	commits, commitOps atomic.Uint64
+	sweepMu            sync.Mutex
+}
+
+// New returns a store on b, which it owns from then on: Close closes b. ErrInvalid
+// is returned when b is nil or in use by another store, or when an option is out
+// of range; b is then still the caller's.
+func New(b Backend, o Options) (*Store, error) {
+	if b == nil {
+		return nil, invalid("the backend is nil; open one with memory.New, bolt.Open or pebble.Open")
+	}
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{backend: b, opts: o, down: make(chan struct{})}
+	s.calls.init()
+	s.granting.init()
+	s.open.init()
+	// The engine asks for Meta only when it commits, and nothing commits before New
+	// returns but the caller's own writes, which wait here for the timeline.
+	ready := make(chan struct{})
+	defer close(ready)
+	binding, err := b.Bind(Host{
+		Meta:   func() Meta { <-ready; return s.time.meta() },
+		Broken: s.setBroken,
+		Group:  s.groupDone,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.time = newTimeline(o.Clock, binding.Saved)
+	s.direct = binding.Direct
+	if o.LapseOnOpen {
+		s.leasesFrom = s.time.opening
+	}
+	if !s.direct && o.CacheBytes > 0 {
+		s.cache = newCache(o.CacheBytes)
+	}
+	s.startSweeper()
+	return s, nil
+}
+
+// Backend returns the engine under the store, for code that is written for one
+// kind of engine. Its methods are for the store: use DB, Update and the like.
+func (s *Store) Backend() Backend { return s.backend }
+
+// Claim asks for the right to run one attempt of the operation r.Key. A nil error
+// is the only licence to run it; the work then ends with Complete, Fail, Release
+// or Hold of the claim's token.
+//
+// ErrCompleted, ErrFailed, ErrInFlight, ErrHeld and ErrExhausted are returned with
+// the record in the way, ErrMismatch with the key alone. ErrFull is returned when
+// a new record does not fit, ErrInvalid when r is out of range, ErrCorrupt when
+// the key's record cannot be read. The record's slices are shared: do not change
+// them.
+func (s *Store) Claim(ctx context.Context, r Request) (Claim, error) {
+	if err := s.admitClaim(ctx, &r); err != nil {
+		return Claim{}, err
+	}
+	act := s.claimAction(&r)
+	cur, err := s.lookup(r.Key)
+	if err != nil {
+		return Claim{}, err
+	}
+	if cur != nil {
+		now, toWall := s.time.now()
+		if refusal := refuseClaim(cur, &act, now); refusal != nil {
+			return s.refused(r.Key, cur, refusal, toWall)
+		}
+	}
+	op := s.newOp(r.Key, act)
+	defer op.free()
+	if err := s.applyClaims(ctx, op.one()); err != nil {
+		return Claim{}, err
+	}
+	return s.claimed(op)
+}
+
+// ClaimMany claims each request on its own merits and in order, all in one
+// commit: of two requests for one key the second is refused. Requests past
+// Options.MaxBatch get ErrInvalid. The answers are in the order of rs.
+func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
+	out := make([]ClaimResult, len(rs))
+	ops := make([]*Op, 0, min(len(rs), s.opts.MaxBatch))
+	index := make([]int, 0, cap(ops))
+	for i := range rs {
+		if i >= s.opts.MaxBatch {
+			out[i].Err = invalid("request %d is over Options.MaxBatch, %d; send it in another call", i+1, s.opts.MaxBatch)
+		} else if out[i].Err = s.admitClaim(ctx, &rs[i]); out[i].Err == nil {
+			ops = append(ops, s.newOp(rs[i].Key, s.claimAction(&rs[i])))
+			index = append(index, i)
+		}
+	}
+	err := s.applyClaims(ctx, ops)
+	for n, i := range index {
+		if err != nil {
+			out[i].Err = err
+		} else {
+			out[i].Claim, out[i].Err = s.claimed(ops[n])
+		}
+		ops[n].free()
+	}
+	return out
+}
+
+// Complete records the operation as done; result replays to every later claim of
+// the key for the claim's retention. The store copies result.
+//
+// ErrFenced is returned when t is stale, ErrCompleted or ErrFailed when the claim
+// was settled otherwise, ErrTooLarge when result is over Options.MaxResult: the
+// operation is then recorded as completed and its result dropped. Completing
+// again with the same result is nil.
+func (s *Store) Complete(ctx context.Context, t Token, result []byte) error {
+	act := action{kind: actComplete}
+	s.setBytes(&act, result)
+	return s.tokenOp(ctx, t, act)
+}
+
+// CompleteMany completes each on its own merits and in order, all in one commit.
+// The answers are in the order of cs; past Options.MaxBatch they are ErrInvalid.
+func (s *Store) CompleteMany(ctx context.Context, cs []Completion) []error {
+	out := make([]error, len(cs))
+	ops := make([]*Op, 0, min(len(cs), s.opts.MaxBatch))
+	index := make([]int, 0, cap(ops))
+	for i, c := range cs {
+		if i >= s.opts.MaxBatch {
+			out[i] = invalid("completion %d is over Options.MaxBatch, %d; send it in another call", i+1, s.opts.MaxBatch)
+		} else if out[i] = s.admitToken(ctx, c.Token); out[i] == nil {
+			act := action{kind: actComplete, fence: c.Token.Fence, opening: s.time.opening}
+			s.setBytes(&act, c.Result)
+			ops = append(ops, s.newOp(c.Token.Key, act))
+			index = append(index, i)
+		}
+	}
+	err := s.apply(ctx, ops)
+	for n, i := range index {
+		if out[i] = err; err == nil {
+			out[i] = s.settled(ops[n])
+		}
+		ops[n].free()
+	}
+	return out
+}
+
+// Fail records that the operation failed for good; reason replays with ErrFailed.
+// The store copies reason. ErrFenced is returned when t is stale, ErrCompleted or
+// ErrFailed when the claim was settled otherwise, ErrTooLarge when reason is over
+// Options.MaxResult: nothing is then changed.
+func (s *Store) Fail(ctx context.Context, t Token, reason []byte) error {
+	return s.bytesOp(ctx, t, actFail, reason)
+}
+
+// Release gives the claim up so that the operation can be claimed again at once:
+// the attempt failed in a way that may be retried. The checkpoint is kept.
+// ErrFenced is returned when t is stale, ErrCompleted or ErrFailed when the claim
+// was settled otherwise.
+func (s *Store) Release(ctx context.Context, t Token) error {
+	return s.tokenOp(ctx, t, action{kind: actRelease})
+}
+
+// Hold says that the outcome is unknown: claims get ErrHeld, and the record does
+// not expire, until t settles it with Complete, Fail or Release. The store copies
+// note. ErrFenced is returned when t is stale, ErrCompleted or ErrFailed when the
+// claim was settled otherwise, ErrTooLarge when note is over Options.MaxResult:
+// nothing is then changed.
+func (s *Store) Hold(ctx context.Context, t Token, note []byte) error {
+	return s.bytesOp(ctx, t, actHold, note)
+}
+
+// Extend makes the lease run for lease from now, never shorter than it did; 0 is
+// the claim's own lease. A lapsed claim that was not taken over is extended too.
+// ErrFenced is returned when t is stale, ErrHeld, ErrCompleted or ErrFailed when
+// the claim was settled, ErrInvalid when lease is negative.
+func (s *Store) Extend(ctx context.Context, t Token, lease time.Duration) error {
+	if lease < 0 {
+		return invalid("key %s: a lease of %v cannot be negative", KeyHash(t.Key), lease)
+	}
+	return s.tokenOp(ctx, t, action{kind: actExtend, lease: lease})
+}
+
+// Checkpoint saves point, in place of the one before, for this attempt and the
+// next ones. The store copies it; nil means none. ErrFenced is returned when t is
+// stale, ErrHeld, ErrCompleted or ErrFailed when the claim was settled,
+// ErrTooLarge when point is over Options.MaxResult.
+func (s *Store) Checkpoint(ctx context.Context, t Token, point []byte) error {
+	return s.bytesOp(ctx, t, actCheckpoint, point)
+}
+
+// Get returns the live record of key and never writes. ErrNotFound is returned
+// when there is none or it has expired, ErrCorrupt when it cannot be read. The
+// record's slices are shared: do not change them.
+func (s *Store) Get(ctx context.Context, key string) (Record, error) {
+	if err := s.admit(ctx); err != nil {
+		return Record{}, err
+	}
+	if err := checkKey(key); err != nil {
+		return Record{}, err
+	}
+	e, err := s.lookup(key)
+	if err != nil {
+		return Record{}, err
+	}
+	now, toWall := s.time.now()
+	if !e.live(now) {
+		return Record{}, ErrNotFound
+	}
+	return record(key, e, toWall), nil
+}
+
+// Forget removes whatever record key has, also one that cannot be read; nil if
+// there is none. It is for operators: a forgotten operation can run again. Its
+// tokens are stale from then on.
+func (s *Store) Forget(ctx context.Context, key string) error {
+	if err := s.admit(ctx); err != nil {
+		return err
+	}
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	op := s.newOp(key, action{kind: actForget})
+	defer op.free()
+	if err := s.apply(ctx, op.one()); err != nil {
+		return err
+	}
+	if op.changed && s.observed() {
+		s.emit(Event{Kind: RecordForgotten, KeyHash: KeyHash(key)})
+	}
+	return op.err
+}
+
+// admit answers for the store and ctx before anything else is looked at.
+func (s *Store) admit(ctx context.Context) error {
+	if s.ended.Load() != nil {
+		return s.endedErr()
+	}
+	return ctx.Err()
+}
+
+func (s *Store) admitClaim(ctx context.Context, r *Request) error {
+	if err := s.admit(ctx); err != nil {
+		return err
+	}
+	if s.draining.Load() {
+		return ErrClosed
+	}
+	return r.check()
+}
+
+func (s *Store) admitToken(ctx context.Context, t Token) error {
+	if err := s.admit(ctx); err != nil {
+		return err
+	}
+	return checkToken(t)
+}
+
+// claimAction is r with the store's defaults, as the transition wants it.
+func (s *Store) claimAction(r *Request) action {
+	act := action{
+		kind: actClaim, fingerprint: r.Fingerprint, lease: r.Lease, retention: r.Retention,
+		holdUnknown: r.HoldUnknown, maxAttempts: uint32(s.opts.MaxAttempts),
+		opening: s.time.opening, leasesFrom: s.leasesFrom,
+	}
+	setDefault(&act.lease, s.opts.Lease)
+	setDefault(&act.retention, s.opts.Retention)
+	return act
+}
+
+// setBytes gives the action its own copy of a result, or drops one that is too large.
+func (s *Store) setBytes(a *action, b []byte) {
+	if a.dropped = len(b) > s.opts.MaxResult; !a.dropped {
+		a.bytes = bytes.Clone(b)
+	}
+}
+
+// bytesOp is a token operation whose bytes are refused, not dropped, when too large.
+func (s *Store) bytesOp(ctx context.Context, t Token, kind actionKind, b []byte) error {
+	if len(b) > s.opts.MaxResult {
+		return fmt.Errorf("%w: key %s: %d bytes, Options.MaxResult is %d; nothing was changed",
+			ErrTooLarge, KeyHash(t.Key), len(b), s.opts.MaxResult)
+	}
+	return s.tokenOp(ctx, t, action{kind: kind, bytes: bytes.Clone(b)})
+}
+
+func (s *Store) tokenOp(ctx context.Context, t Token, act action) error {
+	if err := s.admitToken(ctx, t); err != nil {
+		return err
+	}
+	act.fence, act.opening = t.Fence, s.time.opening
+	op := s.newOp(t.Key, act)
+	defer op.free()
+	if err := s.apply(ctx, op.one()); err != nil {
+		return err
+	}
+	return s.settled(op)
+}
+
+// claimed turns an applied claim into its answer.
+func (s *Store) claimed(op *Op) (Claim, error) {
+	if op.err != nil {
+		return s.refused(op.key, op.prev, op.err, op.toWall)
+	}
+	if s.observed() {
+		kind := ClaimGranted
+		if op.next.Attempt > 1 && op.prev.State == InFlight {
+			kind = ClaimTakeover
+		}
+		s.emit(Event{Kind: kind, KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
+	}
+	r := record(op.key, op.next, op.toWall)
+	return Claim{Token: r.Token(), Record: r}, nil
+}
+
+// refused is the answer to a claim that was not granted.
+func (s *Store) refused(key string, cur *Entry, refusal error, toWall int64) (Claim, error) {
+	c := Claim{Record: Record{Key: key}}
+	if cur != nil && refusal != ErrMismatch {
+		c.Record = record(key, cur, toWall)
+	}
+	if s.observed() {
+		if kind := claimEvent(refusal); kind != 0 {
+			s.emit(Event{Kind: kind, KeyHash: KeyHash(key), Fence: c.Record.Fence, Attempt: c.Record.Attempt})
+		}
+	}
+	return c, refusal
+}
+
+// settled turns an applied token operation into its answer.
+func (s *Store) settled(op *Op) error {
+	if !s.observed() {
+		return op.err
+	}
+	e := Event{KeyHash: KeyHash(op.key), Fence: op.act.fence}
+	if op.err == ErrFenced {
+		e.Kind = TokenRefused
+	} else if op.changed {
+		e.Kind = settledKinds[op.act.kind]
+		e.Attempt = int(op.next.Attempt)
+		if op.act.kind != actExtend && op.act.kind != actCheckpoint {
+			e.Duration = time.Duration(op.at - op.next.ClaimedAt)
+		}
+	}
+	if e.Kind != 0 {
+		s.emit(e)
+	}
+	return op.err
+}
+
+var settledKinds = [...]EventKind{
+	actComplete: OperationCompleted, actFail: OperationFailed, actRelease: OperationReleased,
+	actHold: OperationHeld, actExtend: LeaseExtended, actCheckpoint: CheckpointSaved,
+}
+
+// record shows e to people: times on the wall clock.
+func record(key string, e *Entry, toWall int64) Record {
+	return Record{
+		Key: key, State: e.State, Fingerprint: e.Fingerprint, Fence: e.Fence, Attempt: int(e.Attempt),
+		Checkpoint: e.Checkpoint, Result: e.Result, ResultDropped: e.ResultDropped, HoldUnknown: e.HoldUnknown,
+		ClaimedAt: wallTime(e.ClaimedAt, toWall), LeaseUntil: wallTime(e.LeaseUntil, toWall),
+		FinishedAt: wallTime(e.FinishedAt, toWall), ExpiresAt: wallTime(e.ExpiresAt, toWall),
+	}
+}

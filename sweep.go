@@ -1,0 +1,137 @@
+package idem
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/idemkv/idem/ttl"
+)
+
+// Sweep removes up to limit expired records, the longest due first, and returns
+// how many it removed. The store does this by itself in the background; nothing
+// but disk space depends on it. A record that cannot be read is passed over. Each
+// commit of a sweep looks at Options.SweepSlice records at most. ErrInvalid is
+// returned when limit is not positive or the engine keeps no expiry index.
+func (s *Store) Sweep(ctx context.Context, limit int) (removed int, err error) {
+	if err := s.admit(ctx); err != nil {
+		return 0, err
+	}
+	if limit <= 0 {
+		return 0, invalid("a sweep of %d records; the limit must be positive", limit)
+	}
+	x, ok := s.backend.(Expirer)
+	if !ok {
+		return 0, invalid("%T keeps no expiry index, it cannot be swept", s.backend)
+	}
+	return s.sweep(ctx, x, limit)
+}
+
+func (s *Store) sweep(ctx context.Context, x Expirer, limit int) (removed int, err error) {
+	s.sweepMu.Lock() // two sweeps at once would only look at the same places
+	total := sweepSlice{}
+	for from := (Due{}); removed < limit; {
+		var places []Due
+		if places, err = s.expiring(ctx, x, from, limit-removed); err != nil || len(places) == 0 {
+			break
+		}
+		from = places[len(places)-1]
+		var slice sweepSlice
+		slice, err = s.sweepPlaces(ctx, places)
+		removed += slice.removed
+		total.add(slice)
+		if err != nil {
+			break
+		}
+	}
+	s.sweepMu.Unlock()
+	if s.observed() {
+		e := Event{Kind: SweepDone, Count: total.removed, Corrupt: total.corrupt, Duration: total.lag}
+		if err != nil {
+			e.Kind, e.Err = SweepFailed, err
+		}
+		if err != nil || total.removed+total.corrupt > 0 {
+			s.emit(e)
+		}
+	}
+	return removed, err
+}
+
+func (s *Store) expiring(ctx context.Context, x Expirer, from Due, limit int) ([]Due, error) {
+	if !s.calls.enter() {
+		return nil, s.endedErr()
+	}
+	defer s.calls.leave()
+	now, _ := s.time.now()
+	places, err := x.Expiring(ctx, from, now, min(limit, s.opts.SweepSlice))
+	return places, s.outranked(err)
+}
+
+// sweepSlice is what one commit of a sweep did.
+type sweepSlice struct {
+	removed, corrupt int
+	lag              time.Duration // how long the first record removed had been expired
+}
+
+func (t *sweepSlice) add(o sweepSlice) {
+	t.removed += o.removed
+	t.corrupt += o.corrupt
+	t.lag = max(t.lag, o.lag)
+}
+
+func (s *Store) sweepPlaces(ctx context.Context, places []Due) (slice sweepSlice, err error) {
+	ops := make([]*Op, len(places))
+	for i, p := range places {
+		ops[i] = s.newOp(p.Key, action{kind: actSweep, due: p.At})
+	}
+	err = s.apply(ctx, ops)
+	for _, op := range ops {
+		switch {
+		case err != nil:
+		case op.err != nil:
+			slice.corrupt++
+		case op.prev != nil && op.next == nil:
+			slice.removed++
+			slice.lag = max(slice.lag, time.Duration(op.at-op.prev.ExpiresAt))
+		}
+		op.free()
+	}
+	return slice, err
+}
+
+// startSweeper starts the background sweep.
+func (s *Store) startSweeper() {
+	x, ok := s.backend.(Expirer)
+	if !ok || s.opts.SweepInterval < 0 {
+		return
+	}
+	s.sweeper = ttl.New(ttl.Options{
+		Interval:  s.opts.SweepInterval,
+		Now:       func() time.Duration { now, _ := s.time.now(); return time.Duration(now) },
+		AfterFunc: s.opts.Clock.AfterFunc,
+		Sweep: func(ctx context.Context) (more bool, next time.Duration, err error) {
+			removed, err := s.sweep(ctx, x, s.opts.SweepSlice)
+			if err != nil {
+				return false, 0, err
+			}
+			next, err = s.nextDue(ctx, x)
+			return removed == s.opts.SweepSlice, next, err
+		},
+		Ended: func(err error) bool { return errors.Is(err, ErrClosed) || errors.Is(err, ErrBroken) },
+	})
+}
+
+// nextDue returns when something will be due that is not due yet, as the time of
+// the sweeper: what a sweep passed over must not call for another at once.
+func (s *Store) nextDue(ctx context.Context, x Expirer) (time.Duration, error) {
+	if !s.calls.enter() {
+		return 0, s.endedErr()
+	}
+	defer s.calls.leave()
+	now, _ := s.time.now()
+	places, err := x.Expiring(ctx, Due{At: now + 1}, Never, 1)
+	if err != nil || len(places) == 0 {
+		return ttl.Idle, s.outranked(err)
+	}
+	return time.Duration(places[0].At), nil
+}

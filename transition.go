@@ -1,0 +1,264 @@
+package idem
+
+import (
+	"bytes"
+	"time"
+)
+
+// action is what is asked of one key, as data, with everything beside the record
+// and the time that the answer depends on.
+type action struct {
+	kind        actionKind
+	fence       uint64        // of the token shown; for a claim, the fence to grant
+	fingerprint Fingerprint   // of the request
+	lease       time.Duration // of the request; for extend, 0 is the claim's own
+	retention   time.Duration // of the request
+	holdUnknown bool          // of the request
+	maxAttempts uint32        // 0: unlimited
+	opening     uint64        // of the store that asks
+	leasesFrom  uint64        // leases of earlier openings have lapsed
+	bytes       []byte        // result, reason, note or checkpoint; owned by the action
+	dropped     bool          // complete: the result is not kept
+	due         Instant       // sweep: the index entry that was found
+}
+
+type actionKind uint8
+
+const (
+	actClaim actionKind = iota + 1
+	actComplete
+	actFail
+	actRelease
+	actHold
+	actExtend
+	actCheckpoint
+	actForget
+	actSweep
+)
+
+// transition is the state machine: what becomes of the record cur (nil: none)
+// when a is asked of it at now, and the answer. next == cur means that nothing
+// changes and next == nil that the record is gone. It has no other input and no
+// effect, and cur is not modified. Every rule of who may do what is in this file.
+func transition(cur *Entry, a *action, now Instant) (next *Entry, answer error) {
+	switch a.kind {
+	case actClaim:
+		if refusal := refuseClaim(cur, a, now); refusal != nil {
+			return cur, refusal
+		}
+		return grant(cur, a, now), nil
+	case actForget:
+		return nil, nil
+	case actSweep:
+		return sweep(cur, a, now), nil
+	}
+
+	if !cur.live(now) || cur.Fence != a.fence {
+		return cur, ErrFenced
+	}
+	open := cur.State == InFlight || cur.State == Held
+	switch a.kind {
+	case actComplete, actFail:
+		if open {
+			return finish(cur, a, now)
+		}
+		if repeats(cur, a) {
+			return cur, tooLarge(a)
+		}
+	case actRelease:
+		if open {
+			return release(cur, now), nil
+		}
+		if cur.State == Released {
+			return cur, nil
+		}
+	case actHold:
+		if cur.State == InFlight {
+			return hold(cur, a), nil
+		}
+		if cur.State == Held {
+			return cur, nil
+		}
+	case actExtend:
+		if cur.State == InFlight {
+			return extend(cur, a, now), nil
+		}
+	case actCheckpoint:
+		if cur.State == InFlight {
+			e := *cur
+			e.Checkpoint = a.bytes
+			return &e, nil
+		}
+	}
+	return cur, refusalOf(cur.State)
+}
+
+// refusalOf is the answer to a token operation that is its own record's, but not
+// one the record's state allows.
+func refusalOf(s State) error {
+	switch s {
+	case Held:
+		return ErrHeld
+	case Completed:
+		return ErrCompleted
+	case Failed:
+		return ErrFailed
+	}
+	return ErrFenced
+}
+
+// refuseEffect answers a completion whose result is yet to be computed: nil means
+// that it may be, because the record is there to be completed.
+func refuseEffect(cur *Entry, a *action, now Instant) error {
+	switch {
+	case !cur.live(now) || cur.Fence != a.fence:
+		return ErrFenced
+	case cur.State == InFlight || cur.State == Held:
+		return nil
+	}
+	return refusalOf(cur.State)
+}
+
+// refuseClaim is the part of transition that answers a claim without granting it:
+// nil means that the claim would be granted. It allocates nothing, so that a
+// replay does not either. The order of the checks is part of the rules: mismatch
+// comes before anything that would disclose the record.
+func refuseClaim(cur *Entry, a *action, now Instant) error {
+	if !cur.live(now) || newOperation(cur, a) {
+		return nil
+	}
+	if !cur.Fingerprint.agrees(a.fingerprint) {
+		return ErrMismatch
+	}
+	switch cur.State {
+	case Completed:
+		return ErrCompleted
+	case Failed:
+		return ErrFailed
+	case Held:
+		return ErrHeld
+	case InFlight:
+		if !cur.lapsed(now, a.leasesFrom) {
+			return ErrInFlight
+		}
+		if cur.HoldUnknown {
+			return ErrHeld
+		}
+	}
+	if a.maxAttempts > 0 && cur.Attempt >= a.maxAttempts {
+		return ErrExhausted
+	}
+	return nil
+}
+
+// newOperation: a released operation that saved nothing binds its key to nothing.
+func newOperation(cur *Entry, a *action) bool {
+	return cur.State == Released && cur.Checkpoint == nil && !cur.Fingerprint.agrees(a.fingerprint)
+}
+
+// grant makes the record of a granted claim.
+func grant(cur *Entry, a *action, now Instant) *Entry {
+	e := &Entry{
+		State:       InFlight,
+		HoldUnknown: a.holdUnknown,
+		Attempt:     1,
+		Fence:       a.fence,
+		Opening:     a.opening,
+		Fingerprint: a.fingerprint,
+		ClaimedAt:   now,
+		LeaseUntil:  now.add(a.lease),
+		Lease:       a.lease,
+		Retention:   a.retention,
+	}
+	if cur != nil {
+		e.Due = cur.Due // an expired record's index entry serves the new one too
+	}
+	if cur.live(now) && !newOperation(cur, a) {
+		e.Attempt = cur.Attempt + 1
+		e.Checkpoint = cur.Checkpoint
+		if a.fingerprint.IsZero() {
+			e.Fingerprint = cur.Fingerprint
+		}
+	}
+	e.setInFlightExpiry(now)
+	return e
+}
+
+// setInFlightExpiry: a record in flight expires at lease end + retention, unless
+// a lapsed lease would leave it held.
+func (e *Entry) setInFlightExpiry(now Instant) {
+	if e.HoldUnknown {
+		e.setExpiry(Never, Never)
+		return
+	}
+	e.setExpiry(e.LeaseUntil.add(e.Retention), now.add(e.Retention))
+}
+
+func finish(cur *Entry, a *action, now Instant) (*Entry, error) {
+	e := *cur
+	e.State = Completed
+	if a.kind == actFail {
+		e.State = Failed
+	}
+	e.Result, e.ResultDropped, e.Checkpoint = a.bytes, a.dropped, nil
+	e.FinishedAt = now
+	at := now.add(e.Retention)
+	e.setExpiry(at, at)
+	return &e, tooLarge(a)
+}
+
+// repeats reports whether a asks for what the final record cur already says.
+func repeats(cur *Entry, a *action) bool {
+	same := cur.ResultDropped == a.dropped && bytes.Equal(cur.Result, a.bytes)
+	return same && (a.kind == actComplete && cur.State == Completed || a.kind == actFail && cur.State == Failed)
+}
+
+// tooLarge is the answer of a completion: the work is done and recorded, yet the
+// caller must hear that its result will not replay.
+func tooLarge(a *action) error {
+	if a.dropped {
+		return ErrTooLarge
+	}
+	return nil
+}
+
+func release(cur *Entry, now Instant) *Entry {
+	e := *cur
+	e.State, e.Result = Released, nil
+	at := now.add(e.Retention)
+	e.setExpiry(at, at)
+	return &e
+}
+
+func hold(cur *Entry, a *action) *Entry {
+	e := *cur
+	e.State, e.Result = Held, a.bytes
+	e.setExpiry(Never, Never)
+	return &e
+}
+
+func extend(cur *Entry, a *action, now Instant) *Entry {
+	e := *cur
+	lease := a.lease
+	if lease == 0 {
+		lease = e.Lease
+	}
+	e.LeaseUntil = max(e.LeaseUntil, now.add(lease))
+	e.Opening = a.opening
+	e.setInFlightExpiry(now)
+	return &e
+}
+
+// sweep removes what has expired. A record that lives on is put back in the
+// expiry index at its new time, if the index entry found is still its own.
+func sweep(cur *Entry, a *action, now Instant) *Entry {
+	if cur == nil || !cur.live(now) {
+		return nil
+	}
+	if cur.Due != a.due || cur.Due > now {
+		return cur
+	}
+	e := *cur
+	e.Due = e.ExpiresAt
+	return &e
+}

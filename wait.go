@@ -1,0 +1,124 @@
+package idem
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Wait returns the record of key as soon as it is anything but in flight with a
+// lease that holds: completed, failed, held, released or lapsed. A takeover or an
+// extension seen on the way is waited on. ErrNotFound is returned when there is
+// no record, or it expires or is forgotten; ErrClosed and ErrBroken wake it too.
+// The record's slices are shared: do not change them.
+func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
+	if err := s.admit(ctx); err != nil {
+		return Record{}, err
+	}
+	if err := checkKey(key); err != nil {
+		return Record{}, err
+	}
+	// Registered before the first look, so that no change falls between the two.
+	w := s.waiters.add(key)
+	defer s.waiters.remove(key, w)
+	for {
+		e, err := s.lookup(key)
+		if err != nil {
+			return Record{}, err
+		}
+		now, toWall := s.time.now()
+		if !e.live(now) {
+			return Record{}, ErrNotFound
+		}
+		if e.State != InFlight || e.lapsed(now, s.leasesFrom) {
+			return record(key, e, toWall), nil
+		}
+		stop := s.opts.Clock.AfterFunc(time.Duration(e.LeaseUntil-now), w.nudge)
+		select {
+		case <-w.woken:
+		case <-ctx.Done():
+			stop()
+			return Record{}, ctx.Err()
+		case <-s.down:
+			stop()
+			return Record{}, s.endedErr()
+		}
+		stop()
+		if e, ended := s.waiters.outcome(w); ended {
+			_, toWall := s.time.now()
+			if e == nil {
+				return Record{}, ErrNotFound
+			}
+			return record(key, e, toWall), nil
+		}
+	}
+}
+
+// waiters are the goroutines that wait for a key. The commit hands each the first
+// record it may return, so that none misses a release that is claimed again
+// before it runs.
+type waiters struct {
+	n  atomic.Int64 // waiters in all: a commit without any takes no lock
+	mu sync.Mutex
+	by map[string]map[*waiter]struct{}
+}
+
+type waiter struct {
+	woken   chan struct{} // has room for one
+	ended   bool          // outcome is set
+	outcome *Entry        // nil: gone
+}
+
+func (w *waiter) nudge() {
+	select {
+	case w.woken <- struct{}{}:
+	default:
+	}
+}
+
+func (ws *waiters) add(key string) *waiter {
+	w := &waiter{woken: make(chan struct{}, 1)}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.by == nil {
+		ws.by = make(map[string]map[*waiter]struct{})
+	}
+	if ws.by[key] == nil {
+		ws.by[key] = make(map[*waiter]struct{})
+	}
+	ws.by[key][w] = struct{}{}
+	ws.n.Add(1)
+	return w
+}
+
+func (ws *waiters) remove(key string, w *waiter) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	delete(ws.by[key], w)
+	if len(ws.by[key]) == 0 {
+		delete(ws.by, key)
+	}
+	ws.n.Add(-1)
+}
+
+// wake tells those who wait for key that its entry is now e.
+func (ws *waiters) wake(key string, e *Entry) {
+	if ws.n.Load() == 0 {
+		return
+	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for w := range ws.by[key] {
+		if !w.ended && (e == nil || e.State != InFlight) {
+			w.ended, w.outcome = true, e
+		}
+		w.nudge()
+	}
+}
+
+func (ws *waiters) outcome(w *waiter) (*Entry, bool) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return w.outcome, w.ended
+}
