@@ -1,0 +1,143 @@
+package idemtest
+
+import (
+	"container/heap"
+	"sync"
+	"time"
+)
+
+// Clock is an idem.Clock that stands still until it is told to move. It may be
+// used from many goroutines at once.
+type Clock struct {
+	mu      sync.Mutex
+	wall    time.Time
+	elapsed time.Duration
+	timers  timers
+	started uint64        // timers ever, to fire those of one moment in order
+	changed chan struct{} // closed, and made anew, when a timer is added
+}
+
+// NewClock returns a Clock whose wall clock reads start.
+func NewClock(start time.Time) *Clock {
+	return &Clock{wall: start.Round(0), changed: make(chan struct{})}
+}
+
+// Now implements idem.Clock.
+func (c *Clock) Now() (wall time.Time, elapsed time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wall, c.elapsed
+}
+
+// AfterFunc implements idem.Clock: f runs in a goroutine of its own when Advance
+// has brought d, at once if d is not positive.
+func (c *Clock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d <= 0 {
+		go f()
+		return func() bool { return false }
+	}
+	c.started++
+	tm := &timer{at: c.elapsed + d, order: c.started, f: f}
+	if tm.at < c.elapsed { // further off than can be told
+		tm.at = 1<<63 - 1
+	}
+	heap.Push(&c.timers, tm)
+	close(c.changed)
+	c.changed = make(chan struct{})
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if tm.index < 0 {
+			return false
+		}
+		heap.Remove(&c.timers, tm.index)
+		return true
+	}
+}
+
+// Advance moves the wall clock and the elapsed time on by d, which is not
+// negative, in one go, and starts the timers that have become due, each in a
+// goroutine of its own. It does not wait for them.
+func (c *Clock) Advance(d time.Duration) {
+	if d < 0 {
+		panic("idemtest: elapsed time does not go back; use StepWall")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wall = c.wall.Add(d)
+	c.elapsed += d
+	for len(c.timers) > 0 && c.timers[0].at <= c.elapsed {
+		go heap.Pop(&c.timers).(*timer).f()
+	}
+}
+
+// StepWall moves the wall clock alone by d, either way, as an NTP step or an
+// operator's hand does.
+func (c *Clock) StepWall(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wall = c.wall.Add(d)
+}
+
+// Pending returns how many timers have been started and have neither fired nor
+// been stopped.
+func (c *Clock) Pending() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.timers)
+}
+
+// BlockUntil returns when at least n timers are pending: so a test knows that the
+// goroutines it started have come to wait for time to pass.
+func (c *Clock) BlockUntil(n int) { c.blockUntil(n, nil) }
+
+// blockUntil is BlockUntil that gives up, and says so, when giveUp is closed.
+func (c *Clock) blockUntil(n int, giveUp <-chan time.Time) bool {
+	for {
+		c.mu.Lock()
+		pending, changed := len(c.timers), c.changed
+		c.mu.Unlock()
+		if pending >= n {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-giveUp:
+			return false
+		}
+	}
+}
+
+type timer struct {
+	at    time.Duration
+	order uint64
+	f     func()
+	index int // in the heap; -1 once out of it
+}
+
+// timers is a heap in the order of firing.
+type timers []*timer
+
+func (t timers) Len() int { return len(t) }
+func (t timers) Less(i, j int) bool {
+	return t[i].at < t[j].at || t[i].at == t[j].at && t[i].order < t[j].order
+}
+func (t timers) Swap(i, j int) {
+	t[i], t[j] = t[j], t[i]
+	t[i].index, t[j].index = i, j
+}
+func (t *timers) Push(x any) {
+	tm := x.(*timer)
+	tm.index = len(*t)
+	*t = append(*t, tm)
+}
+func (t *timers) Pop() any {
+	old := *t
+	tm := old[len(old)-1]
+	old[len(old)-1] = nil
+	*t = old[:len(old)-1]
+	tm.index = -1
+	return tm
+}

@@ -1,0 +1,191 @@
+package idemtest
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+)
+
+// start is when the clocks of the cases begin.
+var start = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
+
+// env is what a case works with: a clock, a folder, and the store that is open on
+// it. Its methods that can fail end the test, so call them from its goroutine.
+type env struct {
+	t     *testing.T
+	h     Harness
+	ctx   context.Context
+	clock *Clock
+	dir   string
+	opts  idem.Options
+	// wrap is put around each engine that is opened, if set.
+	wrap func(idem.Backend) idem.Backend
+
+	backend idem.Backend // as the harness opened it, not wrapped
+	s       *idem.Store
+}
+
+func newEnv(t *testing.T, h Harness) *env {
+	if h.Patience <= 0 {
+		h.Patience = 30 * time.Second
+	}
+	// Registered first, so that it runs when all else of the case is closed.
+	mark := markGoroutines(t.Name())
+	t.Cleanup(func() {
+		if !t.Failed() {
+			mark.verifyNone(t, h.Patience)
+		}
+	})
+	return &env{t: t, h: h, ctx: context.Background(), clock: NewClock(start), dir: t.TempDir()}
+}
+
+// open opens a store on the case's folder. There is no background sweep unless o
+// asks for one, so that a case's timers are its own.
+func (e *env) open(o idem.Options) *idem.Store {
+	e.t.Helper()
+	return e.openWith(o, e.h.Open(e.t, e.dir))
+}
+
+func (e *env) openWith(o idem.Options, b idem.Backend) *idem.Store {
+	e.t.Helper()
+	e.opts = o
+	if o.Clock == nil {
+		o.Clock = e.clock
+	}
+	if o.SweepInterval == 0 {
+		o.SweepInterval = -1
+	}
+	e.backend = b
+	if e.wrap != nil {
+		b = e.wrap(b)
+	}
+	s, err := idem.New(b, o)
+	require.NoError(e.t, err, "idem.New")
+	e.s = s
+	e.t.Cleanup(func() { e.closeStore(s) })
+	return s
+}
+
+// close closes the store.
+func (e *env) close() {
+	e.t.Helper()
+	require.NoError(e.t, e.closeStore(e.s), "Close")
+}
+
+// reopen closes the store and opens its folder again with the same options. A
+// volatile engine then begins anew, a second later by every clock: it tells its
+// lives apart by the time they start.
+func (e *env) reopen() *idem.Store {
+	e.t.Helper()
+	e.close()
+	if e.h.Volatile {
+		e.clock.Advance(time.Second)
+	}
+	return e.open(e.opts)
+}
+
+func (e *env) closeStore(s *idem.Store) (err error) {
+	e.t.Helper()
+	e.within("Close", func() { err = s.Close() })
+	return err
+}
+
+// within runs f and fails the test if it does not return in bounded time.
+func (e *env) within(what string, f func()) {
+	e.t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	e.await(what, done)
+}
+
+// await fails the test if c is not closed, and nothing comes from it, in bounded time.
+func (e *env) await(what string, c <-chan struct{}) {
+	e.t.Helper()
+	patience := time.NewTimer(e.h.Patience)
+	defer patience.Stop()
+	select {
+	case <-c:
+	case <-patience.C:
+		e.t.Fatalf("%s hangs: not done after %v", what, e.h.Patience)
+	}
+}
+
+// timers waits until n timers are pending on the clock.
+func (e *env) timers(n int) {
+	e.t.Helper()
+	patience := time.NewTimer(e.h.Patience)
+	defer patience.Stop()
+	if !e.clock.blockUntil(n, patience.C) {
+		e.t.Fatalf("%d timers are pending after %v, %d were to be", e.clock.Pending(), e.h.Patience, n)
+	}
+}
+
+// together runs f(0) … f(n-1) at once, each in a goroutine of its own, and returns
+// when all have: in bounded time, or the test fails.
+func (e *env) together(n int, f func(i int)) {
+	e.t.Helper()
+	e.within("one of the calls", func() {
+		var wg sync.WaitGroup
+		begin := make(chan struct{})
+		for i := range n {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				<-begin
+				f(i)
+			}()
+		}
+		close(begin)
+		wg.Wait()
+	})
+}
+
+// durable skips the case where the engine keeps nothing across Close.
+func (e *env) durable() {
+	e.t.Helper()
+	if e.h.Volatile {
+		e.t.Skip("the engine is volatile: nothing outlives Close")
+	}
+}
+
+// claim claims key and requires that it is granted.
+func (e *env) claim(r idem.Request) idem.Claim {
+	e.t.Helper()
+	c, err := e.s.Claim(e.ctx, r)
+	require.NoError(e.t, err, "Claim")
+	require.Equal(e.t, idem.Token{Key: r.Key, Fence: c.Record.Fence}, c.Token)
+	require.NotZero(e.t, c.Token.Fence)
+	return c
+}
+
+// refused claims and requires that the answer is want.
+func (e *env) refused(want error, r idem.Request) idem.Record {
+	e.t.Helper()
+	c, err := e.s.Claim(e.ctx, r)
+	require.ErrorIs(e.t, err, want, "Claim")
+	require.Zero(e.t, c.Token, "a refused claim has no token")
+	return c.Record
+}
+
+// get reads the record of key.
+func (e *env) get(key string) idem.Record {
+	e.t.Helper()
+	r, err := e.s.Get(e.ctx, key)
+	require.NoError(e.t, err, "Get")
+	return r
+}
+
+// absent requires that key has no record to be seen.
+func (e *env) absent(key string) {
+	e.t.Helper()
+	_, err := e.s.Get(e.ctx, key)
+	require.ErrorIs(e.t, err, idem.ErrNotFound, "Get")
+}

@@ -1,0 +1,33 @@
+package idemtest
+
+import (
+	"slices"
+	"testing"
+)
+
+// Run shows that the engine of h keeps every rule: it runs each case as a parallel
+// subtest of t, then Histories and Model.
+func Run(t *testing.T, h Harness) {
+	if h.Open == nil {
+		t.Fatal("idemtest: Harness.Open is nil")
+	}
+	for _, c := range cases() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.fn(t, newEnv(t, h))
+		})
+	}
+}
+
+// testCase is one behaviour. Its name begins with the case's number where it has one.
+type testCase struct {
+	name string
+	fn   func(t *testing.T, e *env)
+}
+
+// cases lists every case, by topic.
+func cases() []testCase {
+	return slices.Concat(
+		claimCases,
+	)
+}
