@@ -1,0 +1,66 @@
+# Targets for people and CI. "make help" lists them.
+
+GO       ?= go
+TIMEOUT  ?= 9m
+COUNT    ?= 5
+FUZZTIME ?= 30s
+BENCH    ?= .
+DEMO     ?=
+
+# The linters are run at a fixed version, fetched and built by the go command.
+GOFUMPT     = $(GO) run mvdan.cc/gofumpt@v0.12.0
+STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 linux/arm
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test race lint cross cover fuzz bench tidy cc
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: ## a payment service that is killed again and again, and its audit (DEMO="-engine pebble")
+	$(GO) run ./examples/payments $(DEMO)
+
+test: cc ## go vet, then every test with the race detector, in random order
+	$(GO) vet ./...
+	$(GO) test -race -shuffle=on -timeout $(TIMEOUT) ./...
+
+race: cc ## the tests COUNT times over, to find what one run does not (COUNT=5)
+	$(GO) test -race -shuffle=on -count $(COUNT) -timeout 0 ./...
+
+lint: ## formatting, go vet, staticcheck, and a tidy go.mod
+	@unformatted=$$($(GOFUMPT) -l .) || exit 1; \
+	if [ -n "$$unformatted" ]; then \
+		echo "make lint: not formatted as gofumpt does it; run 'make tidy':"; echo "$$unformatted"; exit 1; \
+	fi
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+	$(GO) mod tidy -diff
+
+cross: ## build and vet for the platforms that CI does not run on
+	@set -e; for p in $(PLATFORMS); do \
+		echo "cross $$p"; \
+		export CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/}; \
+		$(GO) build ./...; $(GO) vet ./...; \
+	done
+
+cover: ## coverage of root, engines and internal packages; fails below the bounds
+	GO="$(GO)" scripts/cover.sh
+
+fuzz: ## every fuzz target, one after the other, FUZZTIME each (FUZZTIME=30s)
+	GO="$(GO)" FUZZTIME="$(FUZZTIME)" scripts/fuzz.sh
+
+bench: ## every benchmark in the tree (BENCH=regexp)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 0 ./...
+
+tidy: ## format, and make go.mod and go.sum what the imports need
+	$(GOFUMPT) -w .
+	$(GO) mod tidy
+
+# The race detector is built with cgo, on all but macOS.
+cc:
+	@cc=$$($(GO) env CC); command -v $${cc%% *} >/dev/null || { \
+		echo "make: the race detector needs a C compiler and '$$cc' was not found."; \
+		echo "Install one (Debian: apt-get install gcc libc6-dev), or run: go test -shuffle=on ./..."; \
+		exit 1; }
