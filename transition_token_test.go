@@ -1,0 +1,249 @@
+package idem
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func token(kind actionKind, changes ...func(*action)) action {
+	a := action{kind: kind, fence: fence, opening: 1}
+	for _, change := range changes {
+		change(&a)
+	}
+	return a
+}
+
+func saying(s string) func(*action) { return func(a *action) { a.bytes = []byte(s) } }
+func dropping(a *action)            { a.dropped = true }
+
+func forLease(d time.Duration) func(*action) { return func(a *action) { a.lease = d } }
+
+func TestTransitionCompleteAndFail(t *testing.T) {
+	t.Parallel()
+	final := func(s State, now Instant, result string) func(*Entry) {
+		return func(e *Entry) {
+			e.State, e.Result, e.Checkpoint, e.FinishedAt = s, []byte(result), nil, now
+			e.ExpiresAt = now + Instant(retention)
+		}
+	}
+	const late = leaseEnd + 50
+	runRows(t, []row{
+		{
+			name: "A3: Complete in flight", cur: flying(saved), act: token(actComplete, saying("r")), now: inLease,
+			want: flying(final(Completed, inLease, "r")),
+		},
+		{
+			name: "A12: Fail in flight", cur: flying(saved), act: token(actFail, saying("why")), now: inLease,
+			want: flying(final(Failed, inLease, "why")),
+		},
+		{
+			name: "A8: Complete lapsed, not taken over", cur: flying(), act: token(actComplete, saying("r")), now: late,
+			want: flying(final(Completed, late, "r")),
+		},
+		{
+			name: "A8: Fail lapsed, not taken over", cur: flying(), act: token(actFail, saying("r")), now: late,
+			want: flying(final(Failed, late, "r")),
+		},
+		{
+			name: "A8: Complete 1 ns before the record expires", cur: flying(), act: token(actComplete, saying("r")), now: goneAt - 1,
+			want: flying(final(Completed, goneAt-1, "r")),
+		},
+		{
+			name: "A13: Complete lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actComplete, saying("r")), now: late,
+			want: flying(func(e *Entry) { e.HoldUnknown = true }, final(Completed, late, "r"), due(late+Instant(retention))),
+		},
+		{
+			name: "A13: Complete held: the note makes way", cur: ended(Held, saved), act: token(actComplete, saying("r")), now: late,
+			want: flying(final(Completed, late, "r"), due(late+Instant(retention))),
+		},
+		{
+			name: "A13: Fail held", cur: ended(Held, saved), act: token(actFail, saying("r")), now: late,
+			want: flying(final(Failed, late, "r"), due(late+Instant(retention))),
+		},
+		{
+			name: "A3: nil stays nil", cur: flying(), act: token(actComplete), now: inLease,
+			want: flying(final(Completed, inLease, ""), func(e *Entry) { e.Result = nil }),
+		},
+		{
+			name: "A3: empty stays empty", cur: flying(), act: token(actComplete, saying("")), now: inLease,
+			want: flying(final(Completed, inLease, "")),
+		},
+		{
+			name: "A18: Complete over MaxResult: recorded, result dropped", cur: flying(), act: token(actComplete, dropping), now: inLease,
+			err:  ErrTooLarge,
+			want: flying(final(Completed, inLease, ""), func(e *Entry) { e.Result, e.ResultDropped = nil, true }),
+		},
+		{
+			name: "A18: the same again", cur: ended(Completed, func(e *Entry) { e.Result, e.ResultDropped = nil, true }),
+			act: token(actComplete, dropping), now: leaseEnd, err: ErrTooLarge, same: true,
+		},
+		{
+			name: "A18: a small result after one that was dropped", cur: ended(Completed, func(e *Entry) { e.Result, e.ResultDropped = nil, true }),
+			act: token(actComplete), now: leaseEnd, err: ErrCompleted, same: true,
+		},
+		{
+			name: "A18: a result over MaxResult after a small one", cur: ended(Completed, func(e *Entry) { e.Result = nil }),
+			act: token(actComplete, dropping), now: leaseEnd, err: ErrCompleted, same: true,
+		},
+		{name: "A4: Complete again, same bytes", cur: ended(Completed), act: token(actComplete, saying("result")), now: leaseEnd, same: true},
+		{name: "A4: Complete again, other bytes", cur: ended(Completed), act: token(actComplete, saying("other")), now: leaseEnd, err: ErrCompleted, same: true},
+		{name: "A4: Fail again, same bytes", cur: ended(Failed), act: token(actFail, saying("result")), now: leaseEnd, same: true},
+		{name: "A4: Fail again, other bytes", cur: ended(Failed), act: token(actFail, saying("other")), now: leaseEnd, err: ErrFailed, same: true},
+		{name: "A4: Complete of failed, same bytes", cur: ended(Failed), act: token(actComplete, saying("result")), now: leaseEnd, err: ErrFailed, same: true},
+		{name: "A4: Fail of completed, same bytes", cur: ended(Completed), act: token(actFail, saying("result")), now: leaseEnd, err: ErrCompleted, same: true},
+		{
+			name: "A4: Complete again 1 ns before it expires", cur: ended(Completed), act: token(actComplete, saying("result")),
+			now: inLease + Instant(retention) - 1, same: true,
+		},
+		{
+			name: "A6: Complete again, expired", cur: ended(Completed), act: token(actComplete, saying("result")),
+			now: inLease + Instant(retention), err: ErrFenced, same: true,
+		},
+		{
+			name: "B2: retention counts from completion, however late",
+			cur:  flying(func(e *Entry) { e.Retention = 3 }), act: token(actComplete), now: leaseEnd + 2,
+			want: flying(final(Completed, leaseEnd+2, ""), func(e *Entry) {
+				e.Retention, e.Result, e.ExpiresAt, e.Due = 3, nil, leaseEnd+5, leaseEnd+5
+			}),
+		},
+		{
+			name: "A19: retention Forever",
+			cur:  flying(func(e *Entry) { e.Retention, e.ExpiresAt, e.Due = Forever, Never, 0 }), act: token(actComplete), now: inLease,
+			want: flying(final(Completed, inLease, ""), func(e *Entry) {
+				e.Retention, e.Result, e.ExpiresAt, e.Due = Forever, nil, Never, 0
+			}),
+		},
+	})
+}
+
+func TestTransitionReleaseAndHold(t *testing.T) {
+	t.Parallel()
+	const late = leaseEnd + 50
+	released := func(now Instant) func(*Entry) {
+		return func(e *Entry) { e.State, e.ExpiresAt = Released, now+Instant(retention) }
+	}
+	runRows(t, []row{
+		{name: "A5: Release in flight: checkpoint kept", cur: flying(saved), act: token(actRelease), now: inLease, want: flying(saved, released(inLease))},
+		{name: "A8: Release lapsed", cur: flying(), act: token(actRelease), now: late, want: flying(released(late))},
+		{
+			name: "A13: Release held: the note goes", cur: ended(Held, saved), act: token(actRelease), now: late,
+			want: flying(saved, released(late), due(late+Instant(retention))),
+		},
+		{
+			name: "A13: Release with HoldUnknown: free, and it expires", cur: flying(holdUnknown), act: token(actRelease), now: inLease,
+			want: flying(func(e *Entry) { e.HoldUnknown = true }, released(inLease), due(inLease+Instant(retention))),
+		},
+		{name: "A5: Release again", cur: ended(Released), act: token(actRelease), now: leaseEnd, same: true},
+		{name: "A6: Release again, expired", cur: ended(Released), act: token(actRelease), now: inLease + Instant(retention), err: ErrFenced, same: true},
+		{
+			name: "A13: Hold in flight: checkpoint kept, never expires", cur: flying(saved), act: token(actHold, saying("note")), now: inLease,
+			want: ended(Held, saved),
+		},
+		{name: "A13: Hold lapsed", cur: flying(), act: token(actHold, saying("note")), now: late, want: ended(Held)},
+		{name: "A13: Hold again: the first note stays", cur: ended(Held), act: token(actHold, saying("other")), now: late, same: true},
+		{name: "A13: Hold of lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actHold, saying("note")), now: late, want: ended(Held, func(e *Entry) { e.HoldUnknown = true })},
+	})
+}
+
+func TestTransitionExtendAndCheckpoint(t *testing.T) {
+	t.Parallel()
+	until := func(end Instant) func(*Entry) {
+		return func(e *Entry) { e.LeaseUntil, e.ExpiresAt = end, end+Instant(retention) }
+	}
+	runRows(t, []row{
+		{name: "A8: Extend", cur: flying(), act: token(actExtend, forLease(20)), now: inLease, want: flying(until(inLease + 20))},
+		{name: "A8: Extend by the claim's own lease", cur: flying(), act: token(actExtend), now: inLease, want: flying(until(inLease + Instant(lease)))},
+		{name: "A8: Extend never shortens", cur: flying(), act: token(actExtend, forLease(1)), now: inLease, want: flying()},
+		{name: "A8: Extend lapsed", cur: flying(), act: token(actExtend), now: leaseEnd, want: flying(until(leaseEnd + Instant(lease)))},
+		{name: "A8: Extend 1 ns before the record expires", cur: flying(), act: token(actExtend), now: goneAt - 1, want: flying(until(goneAt - 1 + Instant(lease)))},
+		{
+			name: "A13: Extend lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actExtend), now: leaseEnd,
+			want: flying(holdUnknown, func(e *Entry) { e.LeaseUntil = leaseEnd + Instant(lease) }),
+		},
+		{
+			name: "A13: Extend in a later opening makes the lease its own", cur: flying(), now: inLease,
+			act: token(actExtend, func(a *action) { a.opening = 4 }), want: flying(until(inLease+Instant(lease)), func(e *Entry) { e.Opening = 4 }),
+		},
+		{
+			name: "A19: Extend by the largest duration saturates", cur: flying(), act: token(actExtend, forLease(Forever)), now: inLease,
+			want: flying(func(e *Entry) { e.LeaseUntil, e.ExpiresAt, e.Due = Never, Never, 0 }),
+		},
+		{
+			name: "A5: Checkpoint", cur: flying(), act: token(actCheckpoint, saying("point")), now: inLease,
+			want: flying(saved),
+		},
+		{
+			name: "A5: Checkpoint in place of one, lapsed", cur: flying(saved), act: token(actCheckpoint, saying("next")), now: leaseEnd,
+			want: flying(func(e *Entry) { e.Checkpoint = []byte("next") }),
+		},
+		{name: "A5: Checkpoint nil: none", cur: flying(saved), act: token(actCheckpoint), now: inLease, want: flying()},
+	})
+}
+
+// Token operations that a record's state does not allow, and tokens that are not
+// of the record: every operation against every state.
+func TestTransitionTokenRefused(t *testing.T) {
+	t.Parallel()
+	ops := map[string]action{
+		"Complete": token(actComplete, saying("x")), "Fail": token(actFail, saying("x")), "Release": token(actRelease),
+		"Hold": token(actHold, saying("x")), "Extend": token(actExtend), "Checkpoint": token(actCheckpoint, saying("x")),
+	}
+	states := map[State]*Entry{
+		InFlight: flying(), Released: ended(Released), Held: ended(Held), Completed: ended(Completed), Failed: ended(Failed),
+	}
+	own := map[State]struct {
+		err     error
+		allowed string
+	}{
+		Released:  {ErrFenced, "Release"},
+		Held:      {ErrHeld, "Complete Fail Release Hold"},
+		Completed: {ErrCompleted, ""},
+		Failed:    {ErrFailed, ""},
+	}
+	var rows []row
+	for name, a := range ops {
+		for s, e := range states {
+			if want, ok := own[s]; ok && !strings.Contains(want.allowed, name) {
+				rows = append(rows, row{name: "A6: " + name + " of one's own " + s.String(), cur: e, act: a, now: inLease, err: want.err, same: true})
+			}
+			stale := a
+			stale.fence = fence - 1
+			rows = append(rows, row{name: "A6: " + name + " with an older fence, " + s.String(), cur: e, act: stale, now: inLease, err: ErrFenced, same: true})
+			ahead := a
+			ahead.fence = fence + 1
+			rows = append(rows, row{name: "A6: " + name + " with a fence not given out, " + s.String(), cur: e, act: ahead, now: inLease, err: ErrFenced, same: true})
+			if e.ExpiresAt != Never {
+				rows = append(rows, row{name: "A6: " + name + " of expired " + s.String(), cur: e, act: a, now: e.ExpiresAt, err: ErrFenced, same: true})
+			}
+		}
+		rows = append(rows, row{name: "A6: " + name + " of none", act: a, now: inLease, err: ErrFenced, same: true})
+	}
+	runRows(t, rows)
+}
+
+// The same-commit function of Complete runs only if the record is there to be
+// completed; nothing is said of bytes, because there are none yet.
+func TestRefuseEffect(t *testing.T) {
+	t.Parallel()
+	stale := func(a *action) { a.fence-- }
+	for _, r := range []row{
+		{name: "A6: none", act: token(actComplete), now: inLease, err: ErrFenced},
+		{name: "A6: another fence", cur: flying(), act: token(actComplete, stale), now: inLease, err: ErrFenced},
+		{name: "A6: another fence, completed", cur: ended(Completed), act: token(actComplete, stale), now: inLease, err: ErrFenced},
+		{name: "A6: expired", cur: flying(), act: token(actComplete), now: goneAt, err: ErrFenced},
+		{name: "A6: released", cur: ended(Released), act: token(actComplete), now: inLease, err: ErrFenced},
+		{name: "A3: in flight", cur: flying(), act: token(actComplete), now: inLease},
+		{name: "A8: lapsed", cur: flying(), act: token(actComplete), now: leaseEnd},
+		{name: "A13: held", cur: ended(Held), act: token(actComplete), now: leaseEnd},
+		{name: "A4: completed", cur: ended(Completed), act: token(actComplete), now: inLease, err: ErrCompleted},
+		{name: "A4: failed", cur: ended(Failed), act: token(actComplete), now: inLease, err: ErrFailed},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			assert.Equal(t, r.err, refuseEffect(r.cur, &r.act, r.now))
+		})
+	}
+}
