@@ -81,7 +81,9 @@ func newTimeline(c Clock, saved Meta) *timeline {
 // now returns the store time and what to add to it for the wall clock's.
 func (t *timeline) now() (now Instant, toWall int64) {
 	wall, elapsed := t.clock.Now()
-	now = t.base.add(elapsed - t.anchor)
+	// Short of Never, however far the wall clock was off: what never expires must
+	// not, and at Never no lease and no record would hold.
+	now = min(t.base.add(elapsed-t.anchor), Never-1)
 	return now, saturatingSub(wallNanos(wall), int64(now))
 }
 
@@ -112,6 +114,9 @@ func saturatingSub(a, b int64) int64 {
 func wallTime(t Instant, toWall int64) time.Time {
 	if t == 0 || t == Never {
 		return time.Time{}
+	}
+	if toWall > 0 && int64(t) > math.MaxInt64-toWall {
+		return time.Unix(0, math.MaxInt64)
 	}
 	return time.Unix(0, int64(t)+toWall)
 }
