@@ -129,10 +129,17 @@ func (s *Store) heartbeat(t Token, lease time.Duration, lost context.CancelCause
 	}
 }
 
-func encode(value any) ([]byte, error) {
-	if b, ok := value.([]byte); ok {
-		return b, nil
+// encode goes by T, as decode must: a []byte in an interface is JSON. A panic of
+// the value's own encoder is an error like any other: the work is done by then.
+func encode[T any](value T) (b []byte, err error) {
+	if p, ok := any(&value).(*[]byte); ok {
+		return *p, nil
 	}
+	defer func() {
+		if p := recover(); p != nil {
+			b, err = nil, fmt.Errorf("encoding panicked: %v", p)
+		}
+	}()
 	return json.Marshal(value)
 }
 
