@@ -112,7 +112,12 @@ func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 	if removed, err := s.Sweep(ctx, s.opts.SweepSlice); err != nil || removed == 0 {
 		return nil // the ops keep their answer, ErrFull
 	}
-	return s.apply(ctx, refused)
+	if err := s.apply(ctx, refused); err != nil {
+		for _, op := range refused { // theirs alone: the others were answered
+			op.Refuse(err)
+		}
+	}
+	return nil
 }
 
 // committed follows a commit: op's change is durable and can be read. Engines call
@@ -143,6 +148,6 @@ func (s *Store) groupDone(ops int, took time.Duration) {
 	s.commits.Add(1)
 	s.commitOps.Add(uint64(ops))
 	if s.observed() {
-		s.emit(Event{Kind: CommitDone, Count: ops, Duration: took})
+		s.tell(Event{Kind: CommitDone, Count: ops, Duration: took})
 	}
 }

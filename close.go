@@ -3,7 +3,7 @@ package idem
 import (
 	"context"
 	"errors"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -13,6 +13,7 @@ import (
 func (s *Store) Close() error {
 	s.tellBroken()
 	s.closeOnce.Do(func() {
+		close(s.closing)
 		closed := ErrClosed
 		s.ended.Store(&closed)
 		s.downOnce.Do(func() { close(s.down) })
@@ -63,45 +64,62 @@ func (s *Store) Shutdown(ctx context.Context) error {
 	}
 }
 
-// openClaims counts the claims of this opening that are in flight.
+// openClaims holds the lease ends of the claims of this opening that are in flight,
+// by fence.
 type openClaims struct {
-	n       atomic.Int64
-	latest  atomic.Int64  // the latest lease end of any of them ever, an Instant
-	settled chan struct{} // gets a token when n comes down to zero
+	shards  [openShards]openShard
+	settled chan struct{} // gets a token when a claim is not in flight any more
 }
 
-func (o *openClaims) init() { o.settled = make(chan struct{}, 1) }
+const openShards = 32
+
+type openShard struct {
+	mu     sync.Mutex
+	leases map[uint64]Instant
+}
+
+func (o *openClaims) init() {
+	o.settled = make(chan struct{}, 1)
+	for i := range o.shards {
+		o.shards[i].leases = make(map[uint64]Instant)
+	}
+}
+
+func (o *openClaims) shard(fence uint64) *openShard { return &o.shards[fence%openShards] }
 
 func (o *openClaims) changed(op *Op, opening uint64) {
 	open := func(e *Entry) bool { return e != nil && e.State == InFlight && e.Opening == opening }
 	was, is := open(op.prev), open(op.next)
 	if is {
-		for until := int64(op.next.LeaseUntil); ; {
-			latest := o.latest.Load()
-			if until <= latest || o.latest.CompareAndSwap(latest, until) {
-				break
-			}
-		}
+		s := o.shard(op.next.Fence)
+		s.mu.Lock()
+		s.leases[op.next.Fence] = op.next.LeaseUntil
+		s.mu.Unlock()
 	}
-	switch {
-	case is && !was:
-		o.n.Add(1)
-	case was && !is:
-		if o.n.Add(-1) == 0 {
-			select {
-			case o.settled <- struct{}{}:
-			default:
-			}
+	if was && !(is && op.next.Fence == op.prev.Fence) {
+		s := o.shard(op.prev.Fence)
+		s.mu.Lock()
+		delete(s.leases, op.prev.Fence)
+		s.mu.Unlock()
+		select {
+		case o.settled <- struct{}{}:
+		default:
 		}
 	}
 }
 
 // until returns how long a claim may still be open: zero or less if none is.
 func (o *openClaims) until(now Instant) time.Duration {
-	if o.n.Load() <= 0 {
-		return 0
+	latest := now
+	for i := range o.shards {
+		s := &o.shards[i]
+		s.mu.Lock()
+		for _, lease := range s.leases {
+			latest = max(latest, lease)
+		}
+		s.mu.Unlock()
 	}
-	return time.Duration(Instant(o.latest.Load()) - now)
+	return time.Duration(latest - now)
 }
 
 // setBroken ends the store with err; see Host.Broken.
@@ -140,6 +158,6 @@ func (s *Store) tellBroken() {
 		return
 	}
 	if s.brokenTold.CompareAndSwap(false, true) {
-		s.emit(Event{Kind: StoreBroken, Err: *end})
+		s.tell(Event{Kind: StoreBroken, Err: *end})
 	}
 }

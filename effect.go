@@ -66,11 +66,14 @@ func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, 
 		c, err := s.refused(op.key, op.prev, op.err, op.toWall)
 		return nil, c, err
 	}
+	if op.wants {
+		return nil, Claim{}, s.runsNoEffects()
+	}
 	if !op.changed { // the effect's own error
 		return nil, Claim{}, s.effectFailed(ctx, r, op.err)
 	}
 	if s.observed() {
-		s.emit(Event{Kind: ClaimGranted, KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
+		s.emit(Event{Kind: op.grantKind(), KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
 		s.emit(Event{Kind: OperationCompleted, KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
 	}
 	return op.next.Result, Claim{}, op.err
@@ -106,6 +109,9 @@ func (s *Store) CompleteEffect(ctx context.Context, t Token, effect any) error {
 	if err := s.apply(ctx, op.one()); err != nil {
 		return err
 	}
+	if op.wants {
+		return s.runsNoEffects()
+	}
 	if !op.changed && IsPermanent(op.err) {
 		cause := op.err
 		if err := s.Fail(context.WithoutCancel(ctx), t, s.reason(cause)); err != nil {
@@ -114,6 +120,11 @@ func (s *Store) CompleteEffect(ctx context.Context, t Token, effect any) error {
 		return cause
 	}
 	return s.settled(op)
+}
+
+// runsNoEffects answers for an engine that left an effect alone.
+func (s *Store) runsNoEffects() error {
+	return invalid("%T runs no functions in its commits; nothing was changed", s.backend)
 }
 
 // waitFor waits until the duplicate of r that is in flight is not any more. A

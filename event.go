@@ -7,7 +7,10 @@ import (
 
 // Event tells an Options.Observer one thing the store did. Observers run on the
 // goroutine that did it, after the answer is durable, under no lock; a panic of
-// theirs is caught. Fields that do not apply are zero.
+// theirs is caught. (CommitDone, StoreBroken and the background sweep's events come
+// on a goroutine of their own, which whoever did it waits for unless the store is
+// closed meanwhile.) An Observer may call the store back, and close it. Fields that
+// do not apply are zero.
 //
 // duplicate_request_count is the number of events whose Kind.Duplicate() is true;
 // idempotency_cache_hits is the number of CacheHit events.
@@ -108,6 +111,20 @@ func (k EventKind) Duplicate() bool {
 func (s *Store) emit(e Event) {
 	defer func() { _ = recover() }()
 	s.opts.Observer(e)
+}
+
+// tell is emit from where Close would wait for the observer to return, which may
+// be what calls Close.
+func (s *Store) tell(e Event) {
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		s.emit(e)
+	}()
+	select {
+	case <-told:
+	case <-s.closing:
+	}
 }
 
 // observed reports whether events are wanted: callers build none otherwise.

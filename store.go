@@ -29,6 +29,7 @@ type Store struct {
 	ended      atomic.Pointer[error] // why the store answers nothing more; nil while it does
 	down       chan struct{}         // closed when ended is set
 	downOnce   sync.Once
+	closing    chan struct{} // closed when Close begins
 	brokenTold atomic.Bool
 	calls      calls // into the backend
 	closeOnce  sync.Once
@@ -39,7 +40,6 @@ type Store struct {
 	open     openClaims
 
 	commits, commitOps atomic.Uint64
-	sweepMu            sync.Mutex
 }
 
 // New returns a store on b, which it owns from then on: Close closes b. ErrInvalid
@@ -53,7 +53,7 @@ func New(b Backend, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{backend: b, opts: o, down: make(chan struct{})}
+	s := &Store{backend: b, opts: o, down: make(chan struct{}), closing: make(chan struct{})}
 	s.calls.init()
 	s.granting.init()
 	s.open.init()
@@ -341,20 +341,24 @@ func (s *Store) claimed(op *Op) (Claim, error) {
 		return s.refused(op.key, op.prev, op.err, op.toWall)
 	}
 	if s.observed() {
-		kind := ClaimGranted
-		if op.next.Attempt > 1 && op.prev.State == InFlight {
-			kind = ClaimTakeover
-		}
-		s.emit(Event{Kind: kind, KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
+		s.emit(Event{Kind: op.grantKind(), KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
 	}
 	r := record(op.key, op.next, op.toWall)
 	return Claim{Token: r.Token(), Record: r}, nil
 }
 
+// grantKind tells a takeover from other grants.
+func (o *Op) grantKind() EventKind {
+	if o.next.Attempt > 1 && o.prev.State == InFlight {
+		return ClaimTakeover
+	}
+	return ClaimGranted
+}
+
 // refused is the answer to a claim that was not granted.
 func (s *Store) refused(key string, cur *Entry, refusal error, toWall int64) (Claim, error) {
 	c := Claim{Record: Record{Key: key}}
-	if cur != nil && refusal != ErrMismatch {
+	if cur != nil && discloses(refusal) {
 		c.Record = record(key, cur, toWall)
 	}
 	if s.observed() {
@@ -363,6 +367,16 @@ func (s *Store) refused(key string, cur *Entry, refusal error, toWall int64) (Cl
 		}
 	}
 	return c, refusal
+}
+
+// discloses reports whether a refusal comes with the record in the way: it is of
+// the same request then. What ErrFull is refused over may be another's.
+func discloses(refusal error) bool {
+	switch refusal {
+	case ErrCompleted, ErrFailed, ErrInFlight, ErrHeld, ErrExhausted:
+		return true
+	}
+	return false
 }
 
 // settled turns an applied token operation into its answer.

@@ -24,11 +24,13 @@ func (s *Store) Sweep(ctx context.Context, limit int) (removed int, err error) {
 	if !ok {
 		return 0, invalid("%T keeps no expiry index, it cannot be swept", s.backend)
 	}
-	return s.sweep(ctx, x, limit)
+	return s.sweep(ctx, x, limit, s.emit)
 }
 
-func (s *Store) sweep(ctx context.Context, x Expirer, limit int) (removed int, err error) {
-	s.sweepMu.Lock() // two sweeps at once would only look at the same places
+func (s *Store) sweep(ctx context.Context, x Expirer, limit int, emit func(Event)) (removed int, err error) {
+	// Sweeps at once look at the same places, which costs a little and harms nothing.
+	// A lock would make a claim on a full store wait for a long sweep, whatever its
+	// ctx, and an Observer that sweeps wait for itself.
 	total := sweepSlice{}
 	for from := (Due{}); removed < limit; {
 		var places []Due
@@ -44,14 +46,13 @@ func (s *Store) sweep(ctx context.Context, x Expirer, limit int) (removed int, e
 			break
 		}
 	}
-	s.sweepMu.Unlock()
 	if s.observed() {
 		e := Event{Kind: SweepDone, Count: total.removed, Corrupt: total.corrupt, Duration: total.lag}
 		if err != nil {
 			e.Kind, e.Err = SweepFailed, err
 		}
 		if err != nil || total.removed+total.corrupt > 0 {
-			s.emit(e)
+			emit(e)
 		}
 	}
 	return removed, err
@@ -110,7 +111,7 @@ func (s *Store) startSweeper() {
 		Now:       func() time.Duration { now, _ := s.time.now(); return time.Duration(now) },
 		AfterFunc: s.opts.Clock.AfterFunc,
 		Sweep: func(ctx context.Context) (more bool, next time.Duration, err error) {
-			removed, err := s.sweep(ctx, x, s.opts.SweepSlice)
+			removed, err := s.sweep(ctx, x, s.opts.SweepSlice, s.tell)
 			if err != nil {
 				return false, 0, err
 			}
