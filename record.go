@@ -81,6 +81,9 @@ func (r Record) String() string {
 	return fmt.Sprintf("record(key %s, %s, fence %d, attempt %d)", KeyHash(r.Key), r.State, r.Fence, r.Attempt)
 }
 
+// GoString is String: %#v does not disclose the key or payloads either.
+func (r Record) GoString() string { return r.String() }
+
 // LogValue logs the key's hash, the state and sizes, never the key or payloads.
 func (r Record) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("key_hash", KeyHash(r.Key)), slog.String("state", r.State.String()),

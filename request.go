@@ -55,6 +55,9 @@ type Completion struct {
 // String names the request without disclosing its key.
 func (r Request) String() string { return fmt.Sprintf("request(key %s)", KeyHash(r.Key)) }
 
+// GoString is String: %#v does not disclose the key either.
+func (r Request) GoString() string { return r.String() }
+
 // LogValue logs the key's hash and the durations, never the key or the fingerprint.
 func (r Request) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("key_hash", KeyHash(r.Key)),

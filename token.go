@@ -64,6 +64,9 @@ func (t Token) String() string {
 	return fmt.Sprintf("token(key %s, fence %d)", KeyHash(t.Key), t.Fence)
 }
 
+// GoString is String: %#v does not disclose the key either.
+func (t Token) GoString() string { return t.String() }
+
 // LogValue logs the key's hash and the fence, never the key.
 func (t Token) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("key_hash", KeyHash(t.Key)), slog.Uint64("fence", t.Fence))
