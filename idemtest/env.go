@@ -1,6 +1,7 @@
 package idemtest
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"testing"
@@ -188,4 +189,122 @@ func (e *env) absent(key string) {
 	e.t.Helper()
 	_, err := e.s.Get(e.ctx, key)
 	require.ErrorIs(e.t, err, idem.ErrNotFound, "Get")
+}
+
+// same requires that two records are equal, their times as instants.
+func (e *env) same(want, got idem.Record) {
+	e.t.Helper()
+	utc := func(r idem.Record) idem.Record {
+		for _, at := range []*time.Time{&r.ClaimedAt, &r.LeaseUntil, &r.FinishedAt, &r.ExpiresAt} {
+			if !at.IsZero() {
+				*at = at.UTC()
+			}
+		}
+		return r
+	}
+	require.Equal(e.t, utc(want), utc(got))
+}
+
+// entry returns a copy of what the engine holds of key, nil if nothing, past the store.
+func (e *env) entry(key string) *idem.Entry {
+	e.t.Helper()
+	entry, err := e.backend.Read(key)
+	require.NoError(e.t, err, "Read")
+	if entry == nil {
+		return nil
+	}
+	c := *entry
+	c.Checkpoint, c.Result = bytes.Clone(c.Checkpoint), bytes.Clone(c.Result)
+	return &c
+}
+
+// canScan and canExpire report whether the engine has the optional capability.
+func (e *env) canScan() bool {
+	_, ok := e.backend.(idem.Scanner)
+	return ok
+}
+
+func (e *env) canExpire() bool {
+	_, ok := e.backend.(idem.Expirer)
+	return ok
+}
+
+// scanner and expirer skip the case where the engine does not have the capability.
+func (e *env) scanner() idem.Scanner {
+	e.t.Helper()
+	if !e.canScan() {
+		e.t.Skip("the engine cannot list its records")
+	}
+	return e.backend.(idem.Scanner)
+}
+
+func (e *env) expirer() idem.Expirer {
+	e.t.Helper()
+	if !e.canExpire() {
+		e.t.Skip("the engine keeps no expiry index")
+	}
+	return e.backend.(idem.Expirer)
+}
+
+// sweepAll sweeps until nothing more is removed and returns how many were; none
+// where the engine cannot be swept.
+func (e *env) sweepAll() (removed int) {
+	e.t.Helper()
+	for e.canExpire() {
+		n, err := e.s.Sweep(e.ctx, 1000)
+		require.NoError(e.t, err, "Sweep")
+		if removed += n; n == 0 {
+			break
+		}
+	}
+	return removed
+}
+
+// async runs f in a goroutine of its own.
+func async[T any](f func() T) *pending[T] {
+	p := &pending[T]{done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		p.value = f()
+	}()
+	return p
+}
+
+// pending is a call under way.
+type pending[T any] struct {
+	done  chan struct{}
+	value T // once done
+}
+
+// wait returns the call's value, in bounded time or the test fails.
+func (p *pending[T]) wait(e *env, what string) T {
+	e.t.Helper()
+	e.await(what, p.done)
+	return p.value
+}
+
+// isDone reports whether the call has returned, without waiting.
+func (p *pending[T]) isDone() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// reboot gives the case a new clock, as a new boot of the machine does: the wall
+// clock goes on and elapsed time begins anew. The store is closed.
+func (e *env) reboot() {
+	wall, _ := e.clock.Now()
+	e.clock = NewClock(wall)
+}
+
+// crash ends the life of the store as a kill does, and opens what it left.
+func (e *env) crash() *idem.Store {
+	e.t.Helper()
+	left := e.h.Crash(e.t, e.backend, e.dir)
+	e.close() // the process lives on here, and what it still holds is to be freed
+	e.dir = left
+	return e.open(e.opts)
 }

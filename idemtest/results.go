@@ -1,0 +1,327 @@
+package idemtest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+)
+
+var resultCases = []testCase{
+	{"A3 replay is byte-identical", replayIdentical},
+	{"A3 any key", anyKey},
+	{"A3 replays are not written over", replayNotAliased},
+	{"A4 completing twice", completeTwice},
+	{"A4 one of many results stays", oneResultStays},
+	{"A12 Fail", fail},
+	{"A18 result over MaxResult", tooLarge},
+	{"rule 12 limits of input", limits},
+}
+
+// payloads are results, reasons, notes and checkpoints of every kind.
+func payloads() map[string][]byte {
+	every := make([]byte, 256)
+	for i := range every {
+		every[i] = byte(i)
+	}
+	return map[string][]byte{
+		"nil":      nil,
+		"empty":    {},
+		"zero":     {0},
+		"NUL":      []byte("\x00\x00a\x00"),
+		"not text": []byte("\xff\xfe\xfd"),
+		"every":    every,
+		"JSON":     []byte(`{"id": "ch_1", "amount": 4200}`),
+		"page":     bytes.Repeat([]byte("0123456789abcdef"), 4096/16),
+		"large":    bytes.Repeat([]byte("\x00\x01\xfe\xff"), 300_000/4),
+	}
+}
+
+func replayIdentical(t *testing.T, e *env) {
+	e.open(idem.Options{Retention: time.Hour})
+	keys := map[string][]byte{}
+	for name, p := range payloads() {
+		for _, state := range []idem.State{idem.Completed, idem.Failed, idem.Held, idem.Released} {
+			key := name + " " + state.String()
+			keys[key] = p
+			c := e.claim(idem.Request{Key: key, Fingerprint: printA})
+			own := bytes.Clone(p)
+			require.NoError(t, e.s.Checkpoint(e.ctx, c.Token, own))
+			require.Equal(t, p, e.get(key).Checkpoint, key)
+			switch state {
+			case idem.Completed:
+				require.NoError(t, e.s.Complete(e.ctx, c.Token, own))
+			case idem.Failed:
+				require.NoError(t, e.s.Fail(e.ctx, c.Token, own))
+			case idem.Held:
+				require.NoError(t, e.s.Hold(e.ctx, c.Token, own))
+			case idem.Released:
+				require.NoError(t, e.s.Release(e.ctx, c.Token))
+			}
+			for i := range own { // the caller's slice is the caller's again
+				own[i] ^= 0xff
+			}
+		}
+	}
+	check := func() {
+		t.Helper()
+		for key, p := range keys {
+			r := e.get(key)
+			want := idem.Record{
+				Key: key, State: r.State, Fingerprint: printA, Fence: r.Fence, Attempt: 1,
+				ClaimedAt: start, LeaseUntil: start.Add(30 * time.Second),
+			}
+			switch r.State {
+			case idem.Completed, idem.Failed:
+				want.Result, want.FinishedAt, want.ExpiresAt = p, start, start.Add(time.Hour)
+			case idem.Held:
+				want.Result, want.Checkpoint = p, p
+			case idem.Released:
+				want.Checkpoint, want.ExpiresAt = p, start.Add(time.Hour)
+			}
+			require.True(t, strings.HasSuffix(key, r.State.String()), "%q is %v", key, r.State)
+			e.same(want, r)
+			if r.State == idem.Released {
+				continue
+			}
+			c, err := e.s.Claim(e.ctx, idem.Request{Key: key, Fingerprint: printA})
+			require.Error(t, err)
+			e.same(want, c.Record)
+		}
+	}
+	check()
+	check()
+	e.clock.Advance(time.Hour - 1)
+	check()
+	if !e.h.Volatile {
+		e.reopen()
+		check()
+		e.reopen()
+		check()
+	}
+}
+
+func anyKey(t *testing.T, e *env) {
+	long := strings.Repeat("k", idem.MaxKey)
+	keys := []string{
+		"\x00", "\x00\x00", "a", "a\x00", "a\x00b", "A", "a/b", "a/", "%", " ", "\n", "\xff", "\xff\xff", "\xc3\x28", "ключ", "🔑",
+		"meta", "records", "idem", "\x00meta", long, long[1:], long[1:] + "l", strings.Repeat("\xff", idem.MaxKey), strings.Repeat("\x00", idem.MaxKey),
+	}
+	e.open(idem.Options{})
+	for i, key := range keys {
+		c := e.claim(idem.Request{Key: key})
+		require.NoError(t, e.s.Complete(e.ctx, c.Token, fmt.Append(nil, "result ", i)))
+	}
+	check := func() {
+		t.Helper()
+		for i, key := range keys {
+			r := e.refused(idem.ErrCompleted, idem.Request{Key: key})
+			require.Equal(t, key, r.Key)
+			require.Equal(t, fmt.Sprint("result ", i), string(r.Result))
+		}
+		if !e.canScan() {
+			return
+		}
+		var seen []string
+		for r, err := range e.s.Records(e.ctx, idem.Filter{}) {
+			require.NoError(t, err)
+			seen = append(seen, r.Key)
+		}
+		require.ElementsMatch(t, keys, seen)
+	}
+	check()
+	if !e.h.Volatile {
+		e.reopen()
+		check()
+	}
+	require.NoError(t, e.s.Forget(e.ctx, "a\x00"))
+	e.absent("a\x00")
+	for _, key := range []string{"a", "a\x00b"} {
+		e.refused(idem.ErrCompleted, idem.Request{Key: key})
+	}
+}
+
+// replayNotAliased: what the engine gave out stays as it was, whatever becomes of
+// the record and of the engine's buffers afterwards.
+func replayNotAliased(t *testing.T, e *env) {
+	e.open(idem.Options{CacheBytes: -1})
+	result := bytes.Repeat([]byte("first "), 200)
+	c := e.claim(idem.Request{Key: "k"})
+	require.NoError(t, e.s.Complete(e.ctx, c.Token, result))
+	if !e.h.Volatile {
+		e.reopen()
+	}
+	var kept []idem.Record
+	for range 8 {
+		kept = append(kept, e.get("k"), e.refused(idem.ErrCompleted, idem.Request{Key: "k"}))
+		if e.canScan() {
+			for r, err := range e.s.Records(e.ctx, idem.Filter{}) {
+				require.NoError(t, err)
+				kept = append(kept, r)
+			}
+		}
+	}
+	require.NoError(t, e.s.Forget(e.ctx, "k"))
+	for i := range 30 {
+		c := e.claim(idem.Request{Key: "k"})
+		require.NoError(t, e.s.Complete(e.ctx, c.Token, bytes.Repeat([]byte("second"), 200+i)))
+		require.NoError(t, e.s.Forget(e.ctx, "k"))
+	}
+	e.close()
+	for _, r := range kept {
+		require.Equal(t, "k", r.Key)
+		require.Equal(t, result, r.Result)
+	}
+}
+
+func completeTwice(t *testing.T, e *env) {
+	e.open(idem.Options{})
+	for name, p := range payloads() {
+		c := e.claim(idem.Request{Key: name})
+		require.NoError(t, e.s.Complete(e.ctx, c.Token, p))
+		before := e.entry(name)
+		e.clock.Advance(time.Millisecond)
+		require.NoError(t, e.s.Complete(e.ctx, c.Token, bytes.Clone(p)), "the same result again")
+		require.Equal(t, before, e.entry(name), "nothing changes, the times neither")
+		for _, other := range [][]byte{[]byte("another"), append(bytes.Clone(p), 0)} {
+			require.ErrorIs(t, e.s.Complete(e.ctx, c.Token, other), idem.ErrCompleted)
+		}
+		require.Equal(t, before, e.entry(name), "the first stays")
+	}
+}
+
+func oneResultStays(t *testing.T, e *env) {
+	const callers = 32
+	e.open(idem.Options{})
+	for round := range 4 {
+		key := fmt.Sprint("k", round)
+		c := e.claim(idem.Request{Key: key})
+		errs := make([]error, callers)
+		e.together(callers, func(i int) { errs[i] = e.s.Complete(e.ctx, c.Token, fmt.Append(nil, i)) })
+		winner := -1
+		for i, err := range errs {
+			if err == nil {
+				require.Equal(t, -1, winner, "two results were accepted")
+				winner = i
+				continue
+			}
+			require.ErrorIs(t, err, idem.ErrCompleted)
+		}
+		require.NotEqual(t, -1, winner)
+		require.Equal(t, fmt.Sprint(winner), string(e.refused(idem.ErrCompleted, idem.Request{Key: key}).Result))
+	}
+}
+
+func fail(t *testing.T, e *env) {
+	e.open(idem.Options{Retention: time.Hour})
+	c := e.claim(idem.Request{Key: "k", Fingerprint: printA})
+	require.NoError(t, e.s.Checkpoint(e.ctx, c.Token, []byte("point")))
+	require.NoError(t, e.s.Fail(e.ctx, c.Token, []byte("card declined")))
+	check := func() {
+		t.Helper()
+		for range 2 {
+			r := e.refused(idem.ErrFailed, idem.Request{Key: "k", Fingerprint: printA})
+			require.Equal(t, idem.Failed, r.State)
+			require.Equal(t, "card declined", string(r.Result))
+			require.Nil(t, r.Checkpoint, "dropped when final")
+		}
+	}
+	check()
+	before := e.entry("k")
+	require.NoError(t, e.s.Fail(e.ctx, c.Token, []byte("card declined")), "the same again")
+	require.ErrorIs(t, e.s.Fail(e.ctx, c.Token, []byte("another reason")), idem.ErrFailed)
+	require.ErrorIs(t, e.s.Complete(e.ctx, c.Token, []byte("card declined")), idem.ErrFailed)
+	require.Equal(t, before, e.entry("k"))
+	e.clock.Advance(time.Hour - 1)
+	check()
+	if !e.h.Volatile {
+		e.reopen()
+		check()
+	}
+	e.clock.Advance(1)
+	e.absent("k")
+	require.Equal(t, 1, e.claim(idem.Request{Key: "k"}).Record.Attempt)
+}
+
+func tooLarge(t *testing.T, e *env) {
+	const limit = 100
+	e.open(idem.Options{MaxResult: limit})
+	fits, over := bytes.Repeat([]byte("x"), limit), bytes.Repeat([]byte("x"), limit+1)
+
+	c := e.claim(idem.Request{Key: "fits"})
+	require.NoError(t, e.s.Checkpoint(e.ctx, c.Token, fits))
+	require.NoError(t, e.s.Complete(e.ctx, c.Token, fits))
+	require.Equal(t, fits, e.refused(idem.ErrCompleted, idem.Request{Key: "fits"}).Result)
+
+	c = e.claim(idem.Request{Key: "k"})
+	before := e.entry("k")
+	require.ErrorIs(t, e.s.Checkpoint(e.ctx, c.Token, over), idem.ErrTooLarge)
+	require.ErrorIs(t, e.s.Fail(e.ctx, c.Token, over), idem.ErrTooLarge)
+	require.ErrorIs(t, e.s.Hold(e.ctx, c.Token, over), idem.ErrTooLarge)
+	require.Equal(t, before, e.entry("k"), "nothing was changed")
+	require.ErrorIs(t, e.s.Complete(e.ctx, c.Token, over), idem.ErrTooLarge)
+	check := func() {
+		t.Helper()
+		r := e.refused(idem.ErrCompleted, idem.Request{Key: "k"})
+		require.True(t, r.ResultDropped)
+		require.Nil(t, r.Result)
+	}
+	check()
+	require.ErrorIs(t, e.s.Complete(e.ctx, c.Token, over), idem.ErrTooLarge, "the same again")
+	require.ErrorIs(t, e.s.Complete(e.ctx, c.Token, nil), idem.ErrCompleted)
+	check()
+
+	c = e.claim(idem.Request{Key: "many"})
+	errs := e.s.CompleteMany(e.ctx, []idem.Completion{{Token: c.Token, Result: over}})
+	require.ErrorIs(t, errs[0], idem.ErrTooLarge)
+	require.True(t, e.refused(idem.ErrCompleted, idem.Request{Key: "many"}).ResultDropped)
+	if !e.h.Volatile {
+		e.close()
+		e.open(idem.Options{MaxResult: 1}) // lowered later: what is stored replays
+		check()
+		require.Equal(t, fits, e.refused(idem.ErrCompleted, idem.Request{Key: "fits"}).Result)
+	}
+}
+
+func limits(t *testing.T, e *env) {
+	e.open(idem.Options{})
+	c := e.claim(idem.Request{Key: "k"})
+	before := e.entry("k")
+	invalid := map[string]error{
+		"negative Extend": e.s.Extend(e.ctx, c.Token, -1),
+		"zero fence":      e.s.Complete(e.ctx, idem.Token{Key: "k"}, nil),
+	}
+	for name, key := range map[string]string{"empty key": "", "long key": strings.Repeat("k", idem.MaxKey+1)} {
+		tok := idem.Token{Key: key, Fence: 1}
+		_, invalid[name+" Claim"] = e.s.Claim(e.ctx, idem.Request{Key: key})
+		_, invalid[name+" Get"] = e.s.Get(e.ctx, key)
+		_, invalid[name+" Wait"] = e.s.Wait(e.ctx, key)
+		invalid[name+" Forget"] = e.s.Forget(e.ctx, key)
+		invalid[name+" Complete"] = e.s.Complete(e.ctx, tok, nil)
+		invalid[name+" Fail"] = e.s.Fail(e.ctx, tok, nil)
+		invalid[name+" Release"] = e.s.Release(e.ctx, tok)
+		invalid[name+" Hold"] = e.s.Hold(e.ctx, tok, nil)
+		invalid[name+" Extend"] = e.s.Extend(e.ctx, tok, 0)
+		invalid[name+" Checkpoint"] = e.s.Checkpoint(e.ctx, tok, nil)
+		invalid[name+" ClaimMany"] = e.s.ClaimMany(e.ctx, []idem.Request{{Key: key}})[0].Err
+		invalid[name+" CompleteMany"] = e.s.CompleteMany(e.ctx, []idem.Completion{{Token: tok}})[0]
+	}
+	_, invalid["negative lease"] = e.s.Claim(e.ctx, idem.Request{Key: "new", Lease: -1})
+	_, invalid["negative retention"] = e.s.Claim(e.ctx, idem.Request{Key: "new", Retention: -1})
+	if e.canExpire() {
+		_, invalid["sweep of none"] = e.s.Sweep(e.ctx, 0)
+		_, invalid["sweep of less"] = e.s.Sweep(e.ctx, -1)
+	}
+	for name, err := range invalid {
+		require.True(t, errors.Is(err, idem.ErrInvalid), "%s: %v", name, err)
+	}
+	require.Equal(t, before, e.entry("k"))
+	e.absent("new")
+	require.NoError(t, e.s.Complete(e.ctx, c.Token, nil), "the store works on")
+}
