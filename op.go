@@ -24,6 +24,9 @@ type Op struct {
 // Key returns the key the operation is on.
 func (o *Op) Key() string { return o.key }
 
+// Size returns how many bytes of payload the operation brings along.
+func (o *Op) Size() int { return len(o.act.bytes) }
+
 // Run decides what becomes of the entry current (nil: none); see Backend.Apply.
 // readErr is the error of reading it: the op then changes nothing, unless it is
 // to forget the key.

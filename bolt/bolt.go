@@ -1,0 +1,131 @@
+// Package bolt is the engine on bbolt: one file, small, pure Go, no background
+// work. Reads come from a memory map; a commit costs two syncs of the file, shared
+// by all who wait for it.
+//
+// The file is the store's own. The caller's data may live in it too, in buckets
+// whose names do not begin with "idem.", and is then written only through Update,
+// Do and Complete, in the commits of the store:
+//
+//	backend, err := bolt.Open("idem.db", bolt.Options{})
+//	store, err := idem.New(backend, idem.Options{})
+//
+//	result, replayed, err := bolt.Do(ctx, store, idem.Request{Key: "txn_001"},
+//		func(tx *bbolt.Tx) ([]byte, error) {
+//			ledger, err := tx.CreateBucketIfNotExists([]byte("ledger"))
+//			// … the charge and the completion of txn_001 commit or vanish together
+//		})
+package bolt
+
+import (
+	"context"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/effect"
+)
+
+// core is what the engines on disk share: the methods of idem.Backend.
+type core = durable.Backend
+
+// Backend is a bbolt engine. Its methods other than DB and Update are for the
+// idem.Store it is given to.
+type Backend struct {
+	*core
+	engine *engine
+}
+
+var (
+	_ idem.Backend = (*Backend)(nil)
+	_ idem.Scanner = (*Backend)(nil)
+	_ idem.Expirer = (*Backend)(nil)
+	_ idem.Sizer   = (*Backend)(nil)
+)
+
+// Open opens the store's file at path, or makes it. The file belongs to this
+// process until the Backend is closed.
+//
+// idem.ErrLocked is returned when the file is open elsewhere, after
+// Options.LockTimeout; idem.ErrInvalid when it is not a file of this engine, is
+// empty, or an option is out of range; idem.ErrCorrupt when it is truncated or
+// damaged; idem.ErrVersion when a newer library wrote it. The file is then as it
+// was. Other errors are of the operating system.
+func Open(path string, o Options) (*Backend, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	e, err := open(path, o)
+	if err != nil {
+		return nil, err
+	}
+	return &Backend{core: durable.New(e), engine: e}, nil
+}
+
+// DB returns the database, for reads. Nothing but Update, Do and Complete may
+// write to it, and it must not be closed. What it shows may not be durable yet. A
+// long read transaction keeps pages from being used again, and the file grows.
+func (b *Backend) DB() *bbolt.DB { return b.engine.db }
+
+// Update runs fn, which writes the caller's own data, in a commit of the store,
+// shared with others, and returns when it is durable. fn touches only its tx, and
+// only its own buckets, and does not call the store. It may run more than once;
+// only one run's writes commit. An error of fn is returned and undoes its writes.
+// ctx is honoured until the commit begins. idem.ErrBroken and idem.ErrClosed are
+// returned as by idem.Store.
+func (b *Backend) Update(ctx context.Context, fn func(tx *bbolt.Tx) error) error {
+	err := b.core.Update(ctx, withoutResult(fn))
+	effect.Rethrow(err)
+	return err
+}
+
+func withoutResult(fn func(tx *bbolt.Tx) error) func(tx *bbolt.Tx) ([]byte, error) {
+	return func(tx *bbolt.Tx) ([]byte, error) { return nil, fn(tx) }
+}
+
+// Do claims r, runs fn, and completes the claim with fn's result, all in one
+// commit: fn's writes and the completion are there together or not at all,
+// whenever the process ends. A duplicate does not run fn; it is waited for if it
+// is in flight, and its result is replayed: replayed is then true.
+//
+// fn touches only its tx, and only its own buckets, and never calls the store. It
+// may run more than once; only one run's writes commit. It may share the commit
+// with others. Its error or panic is its caller's alone: its writes vanish and the
+// record stays as it was; an error marked idem.Permanent is recorded as the
+// operation's final failure. Other errors are those of idem.Store.Claim;
+// idem.ErrTooLarge is returned when the result is over Options.MaxResult, with fn's
+// writes and the completion recorded; idem.ErrInvalid when store is not on a bolt
+// engine.
+func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(tx *bbolt.Tx) (result []byte, err error)) (result []byte, replayed bool, err error) {
+	if err := check(store); err != nil {
+		return nil, false, err
+	}
+	result, replayed, err = store.DoEffect(ctx, r, fn)
+	effect.Rethrow(err)
+	return result, replayed, err
+}
+
+// Complete runs fn and completes the claim of token with its result, in one
+// commit: see Do. fn runs only if the record is in flight or held with token's
+// fence. Errors are those of idem.Store.Complete, and fn's own.
+func Complete(ctx context.Context, store *idem.Store, token idem.Token, fn func(tx *bbolt.Tx) (result []byte, err error)) error {
+	if err := check(store); err != nil {
+		return err
+	}
+	err := store.CompleteEffect(ctx, token, fn)
+	effect.Rethrow(err)
+	return err
+}
+
+func check(store *idem.Store) error {
+	if store == nil {
+		return fmt.Errorf("%w: the store is nil", idem.ErrInvalid)
+	}
+	if _, ok := store.Backend().(*Backend); !ok {
+		return fmt.Errorf("%w: the store is on a %T, not on a bolt engine; use that engine's own Do and Complete",
+			idem.ErrInvalid, store.Backend())
+	}
+	return nil
+}

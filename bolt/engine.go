@@ -1,0 +1,188 @@
+package bolt
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/disk"
+	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/effect"
+)
+
+// buckets are the names of the spaces; docs/FORMAT.md.
+var buckets = [...][]byte{
+	durable.Records: []byte("idem.records"),
+	durable.Expiry:  []byte("idem.expiry"),
+	durable.Meta:    []byte("idem.meta"),
+}
+
+// errNoBucket: something deleted a bucket of ours.
+var errNoBucket = errors.New("a bucket of the store is missing")
+
+// scanBytes is where a page of a scan ends although it has fewer pairs than asked.
+const scanBytes = 4 << 20
+
+// engine is the database under the durable.Backend.
+type engine struct {
+	db   *bbolt.DB
+	path string
+	opts Options
+
+	// afterCommit is of tests: it runs where a commit can be seen and has not
+	// returned yet.
+	afterCommit atomic.Pointer[func() error]
+}
+
+var _ durable.Engine = (*engine)(nil)
+
+func (e *engine) Name() string { return e.path }
+
+func (e *engine) Close() error { return e.db.Close() }
+
+// Read takes the transaction by hand: View would cost two closures.
+func (e *engine) Read(key string) (*idem.Entry, error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	tx, err := e.db.Begin(false)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	b := tx.Bucket(buckets[durable.Records])
+	if b == nil {
+		return nil, errNoBucket
+	}
+	value := b.Get([]byte(key))
+	if value == nil {
+		return nil, nil
+	}
+	return codec.DecodeRecord(key, value)
+}
+
+func (e *engine) Scan(space durable.Space, from, to []byte, limit int) (pairs []durable.Pair, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	err = e.db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(buckets[space])
+		if b == nil {
+			return errNoBucket
+		}
+		size := 0
+		c := b.Cursor()
+		for k, v := c.Seek(from); k != nil && len(pairs) < limit && size < scanBytes; k, v = c.Next() {
+			if to != nil && bytes.Compare(k, to) >= 0 {
+				break
+			}
+			pairs = append(pairs, durable.Pair{Key: bytes.Clone(k), Value: bytes.Clone(v)})
+			size += len(k) + len(v)
+		}
+		return nil
+	})
+	return pairs, err
+}
+
+func (e *engine) Update(fn func(durable.Tx) error) error {
+	err := e.db.Update(func(btx *bbolt.Tx) error {
+		t := &tx{tx: btx}
+		for i, name := range buckets {
+			if t.buckets[i] = btx.Bucket(name); t.buckets[i] == nil {
+				return errNoBucket
+			}
+		}
+		if err := fn(t); err != nil {
+			return err
+		}
+		return t.flush()
+	})
+	if after := e.afterCommit.Load(); err == nil && after != nil {
+		return (*after)()
+	}
+	return err
+}
+
+// Room compares what is in use, not the file's size: the file never shrinks, and
+// what the sweep frees is used again.
+func (e *engine) Room() error {
+	if e.opts.MaxSize > 0 {
+		st := e.db.Stats()
+		info := e.db.Info()
+		var size int64
+		if err := e.db.View(func(tx *bbolt.Tx) error { size = tx.Size(); return nil }); err != nil {
+			return err
+		}
+		used := size - int64(st.FreePageN+st.PendingPageN)*int64(info.PageSize)
+		if used >= e.opts.MaxSize {
+			return fmt.Errorf("%w: %s has %d bytes in use, Options.MaxSize is %d; raise it or shorten the retention",
+				idem.ErrFull, e.path, used, e.opts.MaxSize)
+		}
+	}
+	return disk.Room(filepath.Dir(e.path), e.opts.MinFree)
+}
+
+func (e *engine) Size() (size int64, err error) {
+	err = e.db.View(func(tx *bbolt.Tx) error { size = tx.Size(); return nil })
+	return size, err
+}
+
+// tx is one commit in the making. Writes are kept back and made in the order of
+// their keys: neighbours then share pages that are in the cache.
+type tx struct {
+	tx      *bbolt.Tx
+	buckets [len(buckets)]*bbolt.Bucket
+	writes  []write
+}
+
+type write struct {
+	space  durable.Space
+	key    []byte
+	value  []byte
+	delete bool
+}
+
+func (t *tx) Get(space durable.Space, key []byte) ([]byte, error) {
+	return t.buckets[space].Get(key), nil
+}
+
+func (t *tx) Set(space durable.Space, key, value []byte) error {
+	t.writes = append(t.writes, write{space: space, key: bytes.Clone(key), value: bytes.Clone(value)})
+	return nil
+}
+
+func (t *tx) Delete(space durable.Space, key []byte) error {
+	t.writes = append(t.writes, write{space: space, key: bytes.Clone(key), delete: true})
+	return nil
+}
+
+func (t *tx) flush() error {
+	slices.SortStableFunc(t.writes, func(a, b write) int { // stable: the last write to a key wins
+		return cmp.Or(cmp.Compare(a.space, b.space), bytes.Compare(a.key, b.key))
+	})
+	for _, w := range t.writes {
+		var err error
+		if w.delete {
+			err = t.buckets[w.space].Delete(w.key)
+		} else {
+			err = t.buckets[w.space].Put(w.key, w.value)
+		}
+		if err != nil {
+			return fmt.Errorf("writing to bucket %s: %w", buckets[w.space], err)
+		}
+	}
+	return nil
+}
+
+// Effect runs a function on the transaction. bbolt has no savepoints: what a
+// function that fails has written goes only with the whole transaction.
+func (t *tx) Effect(fn any) (result []byte, spoiled bool, err error) {
+	f := fn.(func(*bbolt.Tx) ([]byte, error))
+	result, err = effect.Run(func() ([]byte, error) { return f(t.tx) })
+	return result, err != nil, err
+}

@@ -1,0 +1,221 @@
+package bolt
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/disk"
+	"github.com/idemkv/idem/internal/durable"
+)
+
+// open opens or makes the file at path.
+func open(path string, o Options) (*engine, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := create(path, o); err != nil {
+			return nil, fmt.Errorf("idem: making %s: %w", path, err)
+		}
+	} else if err != nil {
+		return nil, fmt.Errorf("idem: opening %s: %w", path, err)
+	} else if err := inspect(path, info); err != nil {
+		return nil, err
+	}
+	db, err := openDB(path, o)
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{db: db, path: path, opts: o}
+	if err := e.verify(); err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// create makes a store beside path and then gives it its name, so that a crash
+// never leaves half a store under the name: an empty or short file there is
+// damage, and is refused.
+func create(path string, o Options) error {
+	temp := fmt.Sprintf("%s.new-%08x", path, rand.Uint32())
+	defer func() { _ = os.Remove(temp) }()
+	db, err := bbolt.Open(temp, o.FileMode, &bbolt.Options{Timeout: o.LockTimeout, NoFreelistSync: true})
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range buckets {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(buckets[durable.Meta]).Put([]byte(codec.MetaKey), codec.AppendMeta(nil, idem.Meta{}))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	// Link, unlike Rename, leaves a file that another process made meanwhile.
+	if err := os.Link(temp, path); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Rename(temp, path); err != nil { // a file system without links
+			return err
+		}
+	}
+	return disk.SyncDir(filepath.Dir(path))
+}
+
+// openDB opens a file that has been inspected.
+func openDB(path string, o Options) (db *bbolt.DB, err error) {
+	var file *os.File
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if v := recover(); v != nil { // bbolt panics on a damaged free list or tree
+			if file != nil {
+				_ = file.Close()
+			}
+			db, err = nil, fmt.Errorf("%w: %s is damaged: %v; restore it from a backup", idem.ErrCorrupt, path, v)
+		}
+	}()
+	db, err = bbolt.Open(path, o.FileMode, &bbolt.Options{
+		Timeout:         o.LockTimeout,
+		InitialMmapSize: o.MapSize,
+		FreelistType:    bbolt.FreelistMapType,
+		NoFreelistSync:  true, // the free list is found by a scan on opening instead of being written by each commit
+		NoStatistics:    o.MaxSize == 0,
+		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+			f, err := os.OpenFile(name, flag&^os.O_CREATE, mode) // create made it, or nobody does
+			file = f
+			return f, err
+		},
+	})
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, fmt.Errorf("%w: %s; close it there, or wait longer with Options.LockTimeout (%v)", idem.ErrLocked, path, o.LockTimeout)
+	case errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("%w: %s is damaged: %w; restore it from a backup", idem.ErrCorrupt, path, err)
+	case err != nil:
+		return nil, fmt.Errorf("idem: opening %s: %w", path, err)
+	}
+	return db, nil
+}
+
+// verify looks for what create put there, and writes nothing.
+func (e *engine) verify() (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w: %s is damaged: %v; restore it from a backup", idem.ErrCorrupt, e.path, v)
+		}
+	}()
+	return e.db.View(func(tx *bbolt.Tx) error {
+		missing := 0
+		for _, name := range buckets {
+			if tx.Bucket(name) == nil {
+				missing++
+			}
+		}
+		switch missing {
+		case 0:
+		case len(buckets):
+			return fmt.Errorf("%w: %s is a bbolt database of something else; give the store a file of its own", idem.ErrInvalid, e.path)
+		default:
+			return fmt.Errorf("%w: %s lacks %d of the store's buckets", idem.ErrCorrupt, e.path, missing)
+		}
+		value := tx.Bucket(buckets[durable.Meta]).Get([]byte(codec.MetaKey))
+		if _, err := codec.DecodeMeta(value); err != nil {
+			return fmt.Errorf("%s: %w", e.path, err)
+		}
+		return nil
+	})
+}
+
+// The first bytes of a bbolt file: two meta pages, each a page header and a meta.
+// bbolt trusts them, and a file that ends before the pages they count ends the
+// process with SIGBUS on reading. So they are read here first.
+const (
+	pageHeader = 16
+	metaBytes  = 64
+	metaMagic  = 0xED0CDAED
+)
+
+type metaPage struct {
+	pageSize, pages, txid uint64
+}
+
+// inspect refuses what is not a whole bbolt file, and only reads.
+func inspect(path string, info fs.FileInfo) error {
+	switch {
+	case info.IsDir():
+		return fmt.Errorf("%w: %s is a directory; name a file", idem.ErrInvalid, path)
+	case info.Size() == 0:
+		return fmt.Errorf("%w: %s is empty: a store never is. If nothing was lost, remove it and a new one is made", idem.ErrInvalid, path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("idem: opening %s: %w", path, err)
+	}
+	defer func() { _ = f.Close() }()
+	// The size is read after the pages: a writer elsewhere grows the file before
+	// it writes a meta that counts more of it.
+	newest, magic, err := readMetas(f)
+	if err != nil {
+		return fmt.Errorf("idem: reading %s: %w", path, err)
+	}
+	if info, err = f.Stat(); err != nil {
+		return fmt.Errorf("idem: opening %s: %w", path, err)
+	}
+	switch {
+	case newest == nil && !magic:
+		return fmt.Errorf("%w: %s is not a bbolt file; give the store a file of its own", idem.ErrInvalid, path)
+	case newest == nil:
+		return fmt.Errorf("%w: %s: neither meta page can be read; restore it from a backup", idem.ErrCorrupt, path)
+	case uint64(info.Size()) < newest.pages*newest.pageSize:
+		return fmt.Errorf("%w: %s is truncated: it has %d bytes and should have %d; restore it from a backup",
+			idem.ErrCorrupt, path, info.Size(), newest.pages*newest.pageSize)
+	}
+	return nil
+}
+
+// readMetas returns the newest meta page that is whole, nil if neither is, and
+// whether anything looked like one. The second lies one page in, and the page size
+// is written in the first: if that is damaged, every size is tried.
+func readMetas(f io.ReaderAt) (newest *metaPage, magic bool, err error) {
+	offsets := []int64{0}
+	for size := int64(1 << 10); size <= 64<<10; size <<= 1 {
+		offsets = append(offsets, size)
+	}
+	for _, at := range offsets {
+		var b [metaBytes]byte
+		if _, err := f.ReadAt(b[:], at+pageHeader); err == io.EOF {
+			break
+		} else if err != nil {
+			return nil, false, err
+		}
+		ne := binary.NativeEndian
+		if ne.Uint32(b[:]) != metaMagic {
+			continue
+		}
+		magic = true
+		sum := fnv.New64a()
+		sum.Write(b[:56])
+		m := &metaPage{pageSize: uint64(ne.Uint32(b[8:])), pages: ne.Uint64(b[40:]), txid: ne.Uint64(b[48:])}
+		if sum.Sum64() != ne.Uint64(b[56:]) || at != 0 && uint64(at) != m.pageSize {
+			continue
+		}
+		if newest == nil || m.txid > newest.txid {
+			newest = m
+		}
+	}
+	return newest, magic, nil
+}

@@ -1,0 +1,204 @@
+// Package codec is the on-disk format: the bytes of records, index places and the
+// meta entry, versioned and checksummed. docs/FORMAT.md describes the same bytes;
+// testdata holds files of each version, which are never made again. It knows no
+// engine.
+package codec
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"time"
+
+	"github.com/idemkv/idem"
+)
+
+// Version is the format this library writes, and the newest it reads.
+//
+// In every version, for good: the first byte of a record and of the meta entry is
+// its version, and the last four are the CRC32C, little endian, of the key
+// followed by all bytes before them.
+const Version = 1
+
+const (
+	crcSize    = 4
+	recordHead = 1 + 1 + 1 + 1 + 4 + 9*8 + 32 // up to the lengths of the slices
+	recordMin  = recordHead + 2*4 + crcSize
+	metaSize   = 1 + 4*8 + crcSize
+	placeHead  = 8
+)
+
+// Flags of a record, its third byte. A bit not listed here is of a later version.
+const (
+	flagHoldUnknown = 1 << iota
+	flagResultDropped
+	flagCheckpoint // there is one, if only an empty one
+	flagResult
+	flagsKnown = 1<<iota - 1
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// checksum is of the key and the value without its checksum.
+func checksum(key string, value []byte) uint32 {
+	// Keys are short: a buffer on the stack spares the string's conversion.
+	var buf [64]byte
+	var crc uint32
+	for len(key) > 0 {
+		n := copy(buf[:], key)
+		crc = crc32.Update(crc, castagnoli, buf[:n])
+		key = key[n:]
+	}
+	return crc32.Update(crc, castagnoli, value)
+}
+
+// AppendRecord appends the value that stores e under key.
+func AppendRecord(dst []byte, key string, e *idem.Entry) []byte {
+	start := len(dst)
+	var flags byte
+	set := func(on bool, flag byte) {
+		if on {
+			flags |= flag
+		}
+	}
+	set(e.HoldUnknown, flagHoldUnknown)
+	set(e.ResultDropped, flagResultDropped)
+	set(e.Checkpoint != nil, flagCheckpoint)
+	set(e.Result != nil, flagResult)
+	dst = append(dst, Version, byte(e.State), flags, 0)
+	le := binary.LittleEndian
+	dst = le.AppendUint32(dst, e.Attempt)
+	for _, v := range [...]uint64{
+		e.Fence, e.Opening, uint64(e.ClaimedAt), uint64(e.LeaseUntil), uint64(e.FinishedAt),
+		uint64(e.ExpiresAt), uint64(e.Due), uint64(e.Lease), uint64(e.Retention),
+	} {
+		dst = le.AppendUint64(dst, v)
+	}
+	dst = append(dst, e.Fingerprint[:]...)
+	for _, b := range [...][]byte{e.Checkpoint, e.Result} {
+		dst = le.AppendUint32(dst, uint32(len(b)))
+		dst = append(dst, b...)
+	}
+	return le.AppendUint32(dst, checksum(key, dst[start:]))
+}
+
+// check verifies the checksum and the version of a value.
+func check(what, key string, value []byte) error {
+	n := len(value) - crcSize
+	if n < 1 {
+		return fmt.Errorf("%w: %s has %d bytes", idem.ErrCorrupt, what, len(value))
+	}
+	if binary.LittleEndian.Uint32(value[n:]) != checksum(key, value[:n]) {
+		return fmt.Errorf("%w: %s fails its checksum", idem.ErrCorrupt, what)
+	}
+	if value[0] > Version {
+		return fmt.Errorf("%w: %s is of version %d, this library reads up to %d; use a newer one",
+			idem.ErrVersion, what, value[0], Version)
+	}
+	return nil
+}
+
+// DecodeRecord reads the value stored under key. The entry shares nothing with
+// value. idem.ErrCorrupt is returned when the value is damaged, idem.ErrVersion
+// when it is of a newer version.
+func DecodeRecord(key string, value []byte) (*idem.Entry, error) {
+	if err := check("record", key, value); err != nil {
+		return nil, corrupt(key, err)
+	}
+	if value[0] != Version || len(value) < recordMin || value[2]&^flagsKnown != 0 || value[3] != 0 ||
+		value[1] < byte(idem.InFlight) || value[1] > byte(idem.Failed) {
+		return nil, corrupt(key, fmt.Errorf("%w: record is not well formed", idem.ErrCorrupt))
+	}
+	le := binary.LittleEndian
+	flags := value[2]
+	e := &idem.Entry{
+		State:         idem.State(value[1]),
+		HoldUnknown:   flags&flagHoldUnknown != 0,
+		ResultDropped: flags&flagResultDropped != 0,
+		Attempt:       le.Uint32(value[4:]),
+		Fence:         le.Uint64(value[8:]),
+		Opening:       le.Uint64(value[16:]),
+		ClaimedAt:     idem.Instant(le.Uint64(value[24:])),
+		LeaseUntil:    idem.Instant(le.Uint64(value[32:])),
+		FinishedAt:    idem.Instant(le.Uint64(value[40:])),
+		ExpiresAt:     idem.Instant(le.Uint64(value[48:])),
+		Due:           idem.Instant(le.Uint64(value[56:])),
+		Lease:         time.Duration(le.Uint64(value[64:])),
+		Retention:     time.Duration(le.Uint64(value[72:])),
+		Fingerprint:   idem.Fingerprint(value[80:112]),
+	}
+	rest := value[recordHead : len(value)-crcSize]
+	ok := true
+	if e.Checkpoint, rest, ok = takeBytes(rest, flags&flagCheckpoint != 0); ok {
+		e.Result, rest, ok = takeBytes(rest, flags&flagResult != 0)
+	}
+	if !ok || len(rest) != 0 {
+		return nil, corrupt(key, fmt.Errorf("%w: record's lengths do not add up", idem.ErrCorrupt))
+	}
+	return e, nil
+}
+
+// takeBytes reads a length and a copy of that many bytes; nil if it is not present.
+func takeBytes(b []byte, present bool) (taken, rest []byte, ok bool) {
+	if len(b) < 4 {
+		return nil, nil, false
+	}
+	n := binary.LittleEndian.Uint32(b)
+	b = b[4:]
+	if uint64(n) > uint64(len(b)) || !present && n != 0 {
+		return nil, nil, false
+	}
+	if present {
+		taken = append(make([]byte, 0, n), b[:n]...)
+	}
+	return taken, b[n:], true
+}
+
+func corrupt(key string, err error) error {
+	return fmt.Errorf("key %s: %w", idem.KeyHash(key), err)
+}
+
+// AppendPlace appends the key of a place in the expiry index: the time, big endian
+// so that places sort by it, and the record's key. Its value is empty.
+func AppendPlace(dst []byte, d idem.Due) []byte {
+	return append(binary.BigEndian.AppendUint64(dst, uint64(d.At)), d.Key...)
+}
+
+// DecodePlace reads the key of a place in the expiry index; false if it is none.
+func DecodePlace(b []byte) (idem.Due, bool) {
+	if len(b) <= placeHead {
+		return idem.Due{}, false
+	}
+	return idem.Due{At: idem.Instant(binary.BigEndian.Uint64(b)), Key: string(b[placeHead:])}, true
+}
+
+// MetaKey is the key of the meta entry; its checksum covers it.
+const MetaKey = "meta"
+
+// AppendMeta appends the value of the meta entry.
+func AppendMeta(dst []byte, m idem.Meta) []byte {
+	start := len(dst)
+	le := binary.LittleEndian
+	dst = append(dst, Version)
+	for _, v := range [...]uint64{uint64(m.Time), uint64(m.Wall), m.Fence, m.Opening} {
+		dst = le.AppendUint64(dst, v)
+	}
+	return le.AppendUint32(dst, checksum(MetaKey, dst[start:]))
+}
+
+// DecodeMeta reads the value of the meta entry, with the errors of DecodeRecord.
+func DecodeMeta(value []byte) (idem.Meta, error) {
+	if err := check("meta entry", MetaKey, value); err != nil {
+		return idem.Meta{}, err
+	}
+	if value[0] != Version || len(value) != metaSize {
+		return idem.Meta{}, fmt.Errorf("%w: meta entry is not well formed", idem.ErrCorrupt)
+	}
+	le := binary.LittleEndian
+	return idem.Meta{
+		Time:    idem.Instant(le.Uint64(value[1:])),
+		Wall:    int64(le.Uint64(value[9:])),
+		Fence:   le.Uint64(value[17:]),
+		Opening: le.Uint64(value[25:]),
+	}, nil
+}

@@ -1,0 +1,225 @@
+package durable
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/commit"
+)
+
+const (
+	// groupWeight bounds a commit group, in bytes of payload plus opWeight for each
+	// operation, and so the memory and the time that one commit takes.
+	groupWeight = 8 << 20
+	opWeight    = 1 << 10
+	// scanPage is how many records a page of a scan holds at most.
+	scanPage = 256
+	// brokenClose is how long closing a broken database may take before it is left
+	// behind: some paths of both panic or wait with locks held.
+	brokenClose = 2 * time.Second
+)
+
+// Backend is an idem.Backend over an Engine.
+type Backend struct {
+	engine Engine
+	queue  *commit.Queue[*job]
+	gate   gate
+	broken atomic.Pointer[error]
+	closed atomic.Bool
+
+	mu   sync.Mutex
+	host atomic.Pointer[idem.Host]
+}
+
+var (
+	_ idem.Backend = (*Backend)(nil)
+	_ idem.Scanner = (*Backend)(nil)
+	_ idem.Expirer = (*Backend)(nil)
+	_ idem.Sizer   = (*Backend)(nil)
+)
+
+// New returns a Backend that owns e.
+func New(e Engine) *Backend {
+	b := &Backend{engine: e}
+	b.queue = commit.New(groupWeight, b.run)
+	return b
+}
+
+// Bind implements idem.Backend.
+func (b *Backend) Bind(host idem.Host) (idem.Binding, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.err(); err != nil {
+		return idem.Binding{}, err
+	}
+	if b.host.Load() != nil {
+		return idem.Binding{}, fmt.Errorf("%w: %s is in use by another store", idem.ErrInvalid, b.engine.Name())
+	}
+	saved, err := b.savedMeta()
+	if err != nil {
+		return idem.Binding{}, err
+	}
+	b.host.Store(&host)
+	return idem.Binding{Saved: saved}, nil
+}
+
+func (b *Backend) savedMeta() (saved idem.Meta, err error) {
+	defer b.guard(&err)
+	pairs, err := b.engine.Scan(Meta, []byte(codec.MetaKey), nil, 1)
+	if err != nil {
+		return saved, b.breakWith("reading the meta entry", err)
+	}
+	if len(pairs) == 0 || string(pairs[0].Key) != codec.MetaKey {
+		return saved, nil
+	}
+	saved, err = codec.DecodeMeta(pairs[0].Value)
+	if err != nil {
+		return saved, fmt.Errorf("%s: %w", b.engine.Name(), err)
+	}
+	return saved, nil
+}
+
+// err is why the backend answers nothing, nil while it does.
+func (b *Backend) err() error {
+	if b.closed.Load() {
+		return idem.ErrClosed
+	}
+	if p := b.broken.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Break makes the backend answer idem.ErrBroken with the cause from now on, and
+// returns what it answers. Engines call it for what goes wrong in the background.
+// It may be called under any lock.
+func (b *Backend) Break(cause error) error {
+	err := fmt.Errorf("%w: %s: %w", idem.ErrBroken, b.engine.Name(), cause)
+	if !b.broken.CompareAndSwap(nil, &err) {
+		return *b.broken.Load()
+	}
+	if h := b.host.Load(); h != nil {
+		h.Broken(err)
+	}
+	return err
+}
+
+func (b *Backend) breakWith(doing string, cause error) error {
+	return b.Break(fmt.Errorf("%s: %w", doing, cause))
+}
+
+// guard turns a panic or memory fault of the engine into a broken store.
+func (b *Backend) guard(err *error) {
+	if v := recover(); v != nil {
+		*err = b.Break(fmt.Errorf("panic in the engine: %v\n%s", v, debug.Stack()))
+	}
+}
+
+// Read implements idem.Backend.
+func (b *Backend) Read(key string) (e *idem.Entry, err error) {
+	if err := b.err(); err != nil {
+		return nil, err
+	}
+	if was, held := b.gate.look(key); held {
+		return was.entry, was.err
+	}
+	e, err = b.read(key)
+	if was, held := b.gate.look(key); held {
+		return was.entry, was.err
+	}
+	return e, err
+}
+
+func (b *Backend) read(key string) (e *idem.Entry, err error) {
+	defer b.guard(&err)
+	e, err = b.engine.Read(key)
+	if err != nil && !aboutRecord(err) {
+		return nil, b.breakWith("reading key "+idem.KeyHash(key), err)
+	}
+	return e, err
+}
+
+// aboutRecord reports whether err is about one record and not about the database.
+func aboutRecord(err error) bool {
+	return errors.Is(err, idem.ErrCorrupt) || errors.Is(err, idem.ErrVersion)
+}
+
+// Apply implements idem.Backend.
+func (b *Backend) Apply(ctx context.Context, ops []*idem.Op) error {
+	weight := 0
+	for _, op := range ops {
+		weight += opWeight + op.Size()
+	}
+	return b.do(ctx, &job{ops: ops}, weight)
+}
+
+// Update runs fn, a same-commit function of the engine's own type, in a commit of
+// the store, and returns its error.
+func (b *Backend) Update(ctx context.Context, fn any) error {
+	return b.do(ctx, &job{update: fn}, opWeight)
+}
+
+func (b *Backend) do(ctx context.Context, j *job, weight int) error {
+	if err := b.err(); err != nil {
+		return err
+	}
+	if err := b.queue.Do(ctx, j, weight); err != nil {
+		return err
+	}
+	return j.err
+}
+
+// Close implements idem.Backend.
+func (b *Backend) Close() error {
+	if b.broken.Load() == nil && b.host.Load() != nil {
+		b.saveMeta()
+	}
+	if b.closed.Swap(true) {
+		return nil
+	}
+	// Whoever leads now is the last one: what comes after finds the backend closed.
+	_ = b.queue.Do(context.Background(), &job{}, 0)
+	if b.broken.Load() == nil {
+		return b.closeEngine()
+	}
+	done := make(chan error, 1)
+	go func() { done <- b.closeEngine() }()
+	timer := time.NewTimer(brokenClose)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("%w: %s did not close within %v; it may take a new process to open it again",
+			idem.ErrBroken, b.engine.Name(), brokenClose)
+	}
+}
+
+// saveMeta saves the time of closing, in a commit that does nothing else.
+func (b *Backend) saveMeta() {
+	_ = b.queue.Do(context.Background(), &job{save: true}, 0)
+}
+
+func (b *Backend) closeEngine() (err error) {
+	defer b.guard(&err)
+	if err := b.engine.Close(); err != nil {
+		return fmt.Errorf("idem: closing %s: %w", b.engine.Name(), err)
+	}
+	return nil
+}
+
+// Size implements idem.Sizer.
+func (b *Backend) Size() (n int64, err error) {
+	if err := b.err(); err != nil {
+		return 0, err
+	}
+	defer b.guard(&err)
+	return b.engine.Size()
+}

@@ -1,0 +1,249 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/effect"
+)
+
+// job is what one caller brings to a commit group: operations, or a function of
+// its own, or the wish to save the meta entry.
+type job struct {
+	ops    []*idem.Op
+	update any
+	save   bool
+
+	rejected int   // ops of it whose effects failed; they are not run again
+	failed   bool  // its update failed
+	err      error // the answer
+}
+
+// run commits a group. It never panics and answers every job.
+func (b *Backend) run(jobs []*job) (after func()) {
+	start := time.Now()
+	g := &pass{b: b, jobs: jobs}
+	err := b.err()
+	if err == nil {
+		err = g.commit()
+	}
+	if err == nil && b.broken.Load() != nil {
+		err = *b.broken.Load() // broken in the background, perhaps by this very commit
+	}
+	if err != nil {
+		for _, j := range jobs {
+			j.err = err
+		}
+		return nil
+	}
+	b.gate.withdraw()
+	for _, op := range g.changed {
+		op.Committed()
+	}
+	host := b.host.Load()
+	if !g.wrote || host == nil {
+		return nil
+	}
+	took := time.Since(start)
+	return func() { host.Group(len(g.changed), took) }
+}
+
+// pass is the making of one commit, begun again when a same-commit function spoils
+// the transaction.
+type pass struct {
+	b        *Backend
+	jobs     []*job
+	rejected map[*idem.Op]bool
+
+	tx      Tx
+	entries map[string]image // of this transaction, over those of the database
+	changed []*idem.Op
+	wrote   bool
+	room    error
+	asked   bool // room is known
+	buf     []byte
+}
+
+// Errors that fn gives Update to end the transaction without a commit.
+var (
+	errNothing = errors.New("nothing to commit")
+	errSpoiled = errors.New("spoiled by a same-commit function")
+)
+
+func (g *pass) commit() (err error) {
+	defer g.b.guard(&err)
+	// A file cut short under a memory map faults on reading: caught by guard.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	for {
+		g.tx, g.entries, g.changed, g.wrote, g.asked = nil, make(map[string]image), nil, false, false
+		fault := error(nil)
+		err := g.b.engine.Update(func(tx Tx) error {
+			g.tx = tx
+			err := g.fill()
+			if err != nil && err != errSpoiled && err != errNothing {
+				fault = err
+			}
+			return err
+		})
+		switch {
+		case err == nil:
+			return nil
+		case err == errNothing:
+			return nil
+		case err == errSpoiled:
+			g.b.gate.withdraw() // nothing of the pass was applied
+		case fault != nil:
+			return g.b.breakWith("commit", fault)
+		default:
+			return g.b.breakWith("commit", err)
+		}
+	}
+}
+
+// fill runs every job in the transaction.
+func (g *pass) fill() error {
+	for _, j := range g.jobs {
+		if j.save {
+			g.wrote = true
+		}
+		if j.update != nil && !j.failed {
+			_, spoiled, err := g.tx.Effect(j.update)
+			if err := faultOf(err); err != nil {
+				return err
+			}
+			if j.err = err; err == nil {
+				g.wrote = true
+			} else if j.failed = true; spoiled {
+				return errSpoiled
+			}
+		}
+		for _, op := range j.ops {
+			if g.rejected[op] {
+				continue
+			}
+			if err := g.runOp(op); err != nil {
+				return err
+			}
+		}
+	}
+	if !g.wrote {
+		return errNothing
+	}
+	host := g.b.host.Load()
+	if host == nil {
+		return nil
+	}
+	g.buf = codec.AppendMeta(g.buf[:0], host.Meta())
+	return g.tx.Set(Meta, []byte(codec.MetaKey), g.buf)
+}
+
+// runOp runs one operation and stores what it changes.
+func (g *pass) runOp(op *idem.Op) error {
+	was, err := g.entry(op.Key())
+	if err != nil {
+		return err
+	}
+	next, changed := op.Run(was.entry, was.err)
+	if op.Grants() && was.entry == nil {
+		if full := g.full(); full != nil {
+			op.Refuse(full)
+			return nil
+		}
+	}
+	if fn := op.Effect(); fn != nil {
+		result, spoiled, err := g.tx.Effect(fn)
+		if err := faultOf(err); err != nil {
+			return err
+		}
+		next, changed = op.Finish(result, err)
+		if err != nil {
+			if g.rejected == nil {
+				g.rejected = make(map[*idem.Op]bool)
+			}
+			g.rejected[op] = true
+			if spoiled {
+				return errSpoiled
+			}
+			return nil
+		}
+	}
+	if !changed {
+		return nil
+	}
+	g.wrote = true
+	g.changed = append(g.changed, op)
+	g.b.gate.publish(op.Key(), was)
+	g.entries[op.Key()] = image{entry: next}
+	return g.store(op, was.entry, next)
+}
+
+// entry returns the current entry of key in the transaction.
+func (g *pass) entry(key string) (image, error) {
+	if was, ok := g.entries[key]; ok {
+		return was, nil
+	}
+	value, err := g.tx.Get(Records, []byte(key))
+	if err != nil && !aboutRecord(err) {
+		return image{}, fmt.Errorf("reading key %s: %w", idem.KeyHash(key), err)
+	}
+	was := image{err: err}
+	if value != nil && err == nil {
+		was.entry, was.err = codec.DecodeRecord(key, value)
+	}
+	return was, nil
+}
+
+// store writes next in place of cur and keeps the expiry index in step.
+func (g *pass) store(op *idem.Op, cur, next *idem.Entry) error {
+	key := []byte(op.Key())
+	var old, due idem.Instant
+	if cur != nil {
+		old = cur.Due
+	}
+	if next != nil {
+		due = next.Due
+	}
+	for _, at := range [...]idem.Instant{old, op.Due()} {
+		if at != 0 && at != due {
+			if err := g.tx.Delete(Expiry, g.place(at, op.Key())); err != nil {
+				return err
+			}
+		}
+	}
+	if due != 0 && due != old {
+		if err := g.tx.Set(Expiry, g.place(due, op.Key()), nil); err != nil {
+			return err
+		}
+	}
+	if next == nil {
+		return g.tx.Delete(Records, key)
+	}
+	g.buf = codec.AppendRecord(g.buf[:0], op.Key(), next)
+	return g.tx.Set(Records, key, g.buf)
+}
+
+func (g *pass) place(at idem.Instant, key string) []byte {
+	return codec.AppendPlace(nil, idem.Due{At: at, Key: key})
+}
+
+// full asks the engine once a commit whether there is room for new records.
+func (g *pass) full() error {
+	if !g.asked {
+		g.asked, g.room = true, g.b.engine.Room()
+	}
+	return g.room
+}
+
+// faultOf returns the memory fault that a same-commit function met, which is the
+// engine's and not the function's own.
+func faultOf(err error) error {
+	var f *effect.Fault
+	if errors.As(err, &f) {
+		return f
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package durable
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/codec"
+)
+
+// Scan implements idem.Scanner, in the order of keys; the cursor is the last key
+// of the page before.
+func (b *Backend) Scan(ctx context.Context, prefix, cursor string) (page []idem.Scanned, next string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	if err := b.err(); err != nil {
+		return nil, "", err
+	}
+	from, to := []byte(prefix), prefixEnd(prefix)
+	if cursor != "" {
+		from = append([]byte(cursor), 0)
+	}
+	pairs, more, err := b.scan(Records, from, to, scanPage)
+	if err != nil {
+		return nil, "", err
+	}
+	if more {
+		next = string(pairs[len(pairs)-1].Key)
+	}
+	read := make(map[string]image, len(pairs))
+	for _, p := range pairs {
+		key := string(p.Key)
+		e, err := codec.DecodeRecord(key, p.Value)
+		read[key] = image{entry: e, err: err}
+	}
+	// As in Read, what a commit under way has changed is shown as it was, also what
+	// it removed or added between the page's bounds.
+	b.gate.each(func(key string, was image) {
+		if key >= string(from) && strings.HasPrefix(key, prefix) && (next == "" || key <= next) {
+			read[key] = was
+		}
+	})
+	page = make([]idem.Scanned, 0, len(read))
+	for key, r := range read {
+		if r.entry != nil || r.err != nil {
+			page = append(page, idem.Scanned{Key: key, Entry: r.entry, Err: r.err})
+		}
+	}
+	slices.SortFunc(page, func(a, b idem.Scanned) int { return strings.Compare(a.Key, b.Key) })
+	return page, next, nil
+}
+
+// Expiring implements idem.Expirer. Places of a commit under way may be among
+// them: the sweep looks at each record again.
+func (b *Backend) Expiring(ctx context.Context, from idem.Due, until idem.Instant, limit int) ([]idem.Due, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := b.err(); err != nil {
+		return nil, err
+	}
+	lower := codec.AppendPlace(nil, from)
+	if from.Key != "" {
+		lower = append(lower, 0)
+	}
+	var upper []byte
+	if until != idem.Never {
+		upper = codec.AppendPlace(nil, idem.Due{At: until + 1})
+	}
+	pairs, _, err := b.scan(Expiry, lower, upper, limit)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]idem.Due, 0, len(pairs))
+	for _, p := range pairs {
+		if d, ok := codec.DecodePlace(p.Key); ok {
+			found = append(found, d)
+		}
+	}
+	return found, nil
+}
+
+// scan reads one page and tells whether there may be more.
+func (b *Backend) scan(space Space, from, to []byte, limit int) (pairs []Pair, more bool, err error) {
+	defer b.guard(&err)
+	pairs, err = b.engine.Scan(space, from, to, limit)
+	if err != nil {
+		return nil, false, b.breakWith("scanning", err)
+	}
+	return pairs, len(pairs) > 0, nil
+}
+
+// prefixEnd returns the least key after all that begin with prefix; nil if there
+// is none.
+func prefixEnd(prefix string) []byte {
+	end := bytes.TrimRight([]byte(prefix), "\xff")
+	if len(end) == 0 {
+		return nil
+	}
+	end[len(end)-1]++
+	return end
+}

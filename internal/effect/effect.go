@@ -1,0 +1,70 @@
+// Package effect runs a caller's function on behalf of another goroutine: the one
+// that leads a commit runs the same-commit functions of everybody in it, and what
+// a function does (panic, Goexit) must reach its own caller and nobody else.
+package effect
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+// ended is the error of a function that did not return.
+type ended struct {
+	value any    // of the panic; nil: Goexit
+	stack []byte // of the panic
+}
+
+func (e *ended) Error() string {
+	if e.value == nil {
+		return "idem: same-commit function called runtime.Goexit"
+	}
+	return fmt.Sprintf("idem: same-commit function panicked: %v", e.value)
+}
+
+// Fault is the error of a function that met a memory fault: the engine's file can
+// no longer be read.
+type Fault struct{ Value any }
+
+func (f *Fault) Error() string { return fmt.Sprintf("memory fault: %v", f.Value) }
+
+// Run calls fn in a goroutine of its own and waits for it. If fn panics or calls
+// Goexit, Run returns an error that Rethrow turns back into just that; a memory
+// fault becomes a *Fault.
+func Run(fn func() ([]byte, error)) (result []byte, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		returned := false
+		defer func() {
+			if returned {
+				return
+			}
+			v := recover()
+			if f, ok := v.(interface{ Addr() uintptr }); ok {
+				err = &Fault{Value: f}
+				return
+			}
+			result, err = nil, &ended{value: v, stack: debug.Stack()}
+		}()
+		debug.SetPanicOnFault(true)
+		result, err = fn()
+		returned = true
+	}()
+	<-done
+	return result, err
+}
+
+// Rethrow goes on in the calling goroutine with the panic or Goexit that err tells
+// of, and returns if it tells of none.
+func Rethrow(err error) {
+	var e *ended
+	if !errors.As(err, &e) {
+		return
+	}
+	if e.value == nil {
+		runtime.Goexit()
+	}
+	panic(e.value)
+}

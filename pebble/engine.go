@@ -1,0 +1,259 @@
+package pebble
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/disk"
+	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/effect"
+)
+
+// reserved begins every key of the store; docs/FORMAT.md. The byte after it names
+// the space.
+const reserved = "idem\x00"
+
+var spaces = [...]byte{durable.Records: 'r', durable.Expiry: 'x', durable.Meta: 'm'}
+
+// scanBytes is where a page of a scan ends although it has fewer pairs than asked.
+const scanBytes = 4 << 20
+
+// engine is the database under the durable.Backend.
+type engine struct {
+	db    *pebble.DB
+	dir   string
+	opts  Options
+	fatal *fatal
+	lock  *pebble.Lock
+
+	// afterCommit is of tests: it runs where a commit can be seen and has not
+	// returned yet.
+	afterCommit atomic.Pointer[func() error]
+}
+
+var _ durable.Engine = (*engine)(nil)
+
+func (e *engine) Name() string { return e.dir }
+
+func (e *engine) Close() error { return errors.Join(e.db.Close(), e.lock.Close()) }
+
+func appendKey(dst []byte, space durable.Space, key string) []byte {
+	dst = append(dst, reserved...)
+	dst = append(dst, spaces[space])
+	return append(dst, key...)
+}
+
+// newReader returns an iterator for point reads. Pebble's Get does not use the
+// Bloom filters of the last level, where most records are; an iterator told to,
+// does: an absent key, which is what every first claim looks for, then costs no
+// block read.
+func (e *engine) newReader() (*pebble.Iterator, error) {
+	return e.db.NewIter(&pebble.IterOptions{UseL6Filters: true})
+}
+
+// find positions it at key and returns its value, valid until it moves; nil if
+// there is none.
+func find(it *pebble.Iterator, key []byte) ([]byte, error) {
+	if !it.SeekPrefixGE(key) || !bytes.Equal(it.Key(), key) {
+		return nil, it.Error()
+	}
+	return it.ValueAndErr()
+}
+
+func (e *engine) Read(key string) (entry *idem.Entry, err error) {
+	it, err := e.newReader()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = damaged(errors.Join(err, it.Close())) }()
+	var buf [128]byte
+	value, err := find(it, appendKey(buf[:0], durable.Records, key))
+	if err != nil || value == nil {
+		return nil, err
+	}
+	return codec.DecodeRecord(key, value)
+}
+
+// damaged marks errors of Pebble's own checksums: they are about the keys of one
+// block, and must not take the others along.
+func damaged(err error) error {
+	if err != nil && pebble.IsCorruptionError(err) {
+		return fmt.Errorf("%w: %w", idem.ErrCorrupt, err)
+	}
+	return err
+}
+
+func (e *engine) Scan(space durable.Space, from, to []byte, limit int) (pairs []durable.Pair, err error) {
+	lower := appendKey(nil, space, string(from))
+	upper := append([]byte(reserved), spaces[space]+1)
+	if to != nil {
+		upper = appendKey(nil, space, string(to))
+	}
+	it, err := e.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	size := 0
+	for ok := it.First(); ok && len(pairs) < limit && size < scanBytes; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return nil, err
+		}
+		key := it.Key()[len(reserved)+1:]
+		pairs = append(pairs, durable.Pair{Key: bytes.Clone(key), Value: bytes.Clone(value)})
+		size += len(key) + len(value)
+	}
+	return pairs, it.Error()
+}
+
+func (e *engine) Room() error { return disk.Room(e.dir, e.opts.MinFree) }
+
+func (e *engine) Size() (int64, error) {
+	return int64(e.db.Metrics().DiskSpaceUsage()), nil
+}
+
+func (e *engine) Update(fn func(durable.Tx) error) (err error) {
+	t := &tx{e: e, batch: e.db.NewBatch()}
+	defer func() { err = errors.Join(err, t.close()) }()
+	if err := fn(t); err != nil {
+		return err
+	}
+	if err := e.apply(t.batch, true); err != nil {
+		return err
+	}
+	t.batch = nil
+	if after := e.afterCommit.Load(); after != nil {
+		return (*after)()
+	}
+	return nil
+}
+
+// apply commits batch and closes it if that went well. It runs in a goroutine of
+// its own, because a Pebble that cannot write to its disk waits for ever for room
+// in its memtables: that must not hold the callers, who then hear that the store
+// is broken. The hop is nothing beside the sync.
+func (e *engine) apply(batch *pebble.Batch, sync bool) error {
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		defer func() {
+			if v := recover(); v != nil {
+				err = fmt.Errorf("panic in Pebble: %v\n%s", v, debug.Stack())
+			}
+			done <- err
+		}()
+		if !sync {
+			err = errors.Join(e.db.Apply(batch, pebble.NoSync), batch.Close())
+			return
+		}
+		// Apply would report a failed sync to the logger and not to us.
+		if err = e.db.ApplyNoSyncWait(batch, pebble.Sync); err == nil {
+			err = batch.SyncWait()
+		}
+		if err == nil {
+			err = batch.Close()
+		}
+	}()
+	select {
+	case err := <-done:
+		return errors.Join(err, e.fatal.err())
+	case <-e.fatal.heard:
+		return e.fatal.err()
+	}
+}
+
+// tx is one commit in the making: a batch, or several where same-commit functions
+// each have their own, the last of which is synced for all.
+type tx struct {
+	e      *engine
+	batch  *pebble.Batch
+	reader *pebble.Iterator
+	key    []byte
+}
+
+func (t *tx) close() error {
+	var err error
+	if t.reader != nil {
+		err = t.reader.Close()
+	}
+	if t.batch != nil && t.e.fatal.err() == nil { // a broken Pebble may still be at it
+		err = errors.Join(err, t.batch.Close())
+	}
+	return damaged(err)
+}
+
+func (t *tx) Get(space durable.Space, key []byte) (value []byte, err error) {
+	if t.reader == nil {
+		if t.reader, err = t.e.newReader(); err != nil {
+			return nil, err
+		}
+	}
+	t.key = appendKey(t.key[:0], space, string(key))
+	value, err = find(t.reader, t.key)
+	return value, damaged(err)
+}
+
+func (t *tx) Set(space durable.Space, key, value []byte) error {
+	t.key = appendKey(t.key[:0], space, string(key))
+	return t.batch.Set(t.key, value, nil)
+}
+
+func (t *tx) Delete(space durable.Space, key []byte) error {
+	t.key = appendKey(t.key[:0], space, string(key))
+	return t.batch.Delete(t.key, nil)
+}
+
+// Effect gives fn an indexed batch of its own. An indexed batch reads the database
+// and itself but no other batch: so what comes before is applied first, unsynced,
+// and the sync of the last batch covers it. If fn fails its batch is dropped.
+func (t *tx) Effect(fn any) (result []byte, spoiled bool, err error) {
+	f := fn.(func(*pebble.Batch) ([]byte, error))
+	if !t.batch.Empty() {
+		if err := t.e.apply(t.batch, false); err != nil {
+			t.batch = nil
+			return nil, false, &effect.Fault{Value: err}
+		}
+	} else if err := t.batch.Close(); err != nil {
+		t.batch = nil
+		return nil, false, &effect.Fault{Value: err}
+	}
+	t.batch = t.e.db.NewIndexedBatch()
+	result, err = effect.Run(func() ([]byte, error) { return f(t.batch) })
+	if err == nil {
+		err = foreign(t.batch)
+	}
+	if err != nil {
+		_ = t.batch.Close()
+		t.batch = t.e.db.NewBatch()
+		return nil, false, err
+	}
+	return bytes.Clone(result), false, nil
+}
+
+// foreign returns an error if a caller's batch touches keys of the store.
+func foreign(batch *pebble.Batch) error {
+	for r := batch.Reader(); ; {
+		kind, key, value, ok, err := r.Next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return nil
+		}
+		touches := bytes.HasPrefix(key, []byte(reserved))
+		if kind == pebble.InternalKeyKindRangeDelete || kind == pebble.InternalKeyKindRangeKeySet {
+			touches = string(key) < reserved+"\xff" && string(value) > reserved
+		}
+		if touches {
+			return fmt.Errorf("%w: a same-commit function wrote to keys that begin with %q, which are the store's", idem.ErrInvalid, reserved)
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package pebble
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/idemkv/idem/internal/durable"
+)
+
+// fatal collects what Pebble considers the end. Pebble reports it by calling
+// Logger.Fatalf, which by default ends the process, or only tells its event
+// listener. Here it breaks the store instead: a commit that comes back without an
+// error is believed only if nothing fatal was heard meanwhile.
+type fatal struct {
+	mu      sync.Mutex
+	cause   error
+	heard   chan struct{} // closed with the first cause
+	backend *durable.Backend
+}
+
+var _ pebble.Logger = (*fatal)(nil)
+
+func newFatal() *fatal { return &fatal{heard: make(chan struct{})} }
+
+// set records the first cause. It may be called under any of Pebble's locks.
+func (f *fatal) set(cause error) {
+	f.mu.Lock()
+	first := f.cause == nil
+	if first {
+		f.cause = cause
+	}
+	backend := f.backend
+	f.mu.Unlock()
+	if backend != nil {
+		backend.Break(cause)
+	}
+	if first {
+		close(f.heard)
+	}
+}
+
+func (f *fatal) err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cause
+}
+
+// breaks names the backend to break; what was heard before breaks it now.
+func (f *fatal) breaks(b *durable.Backend) {
+	f.mu.Lock()
+	f.backend = b
+	cause := f.cause
+	f.mu.Unlock()
+	if cause != nil {
+		b.Break(cause)
+	}
+}
+
+// Infof implements pebble.Logger.
+func (f *fatal) Infof(string, ...any) {}
+
+// Errorf implements pebble.Logger. What matters of it reaches the listener too.
+func (f *fatal) Errorf(string, ...any) {}
+
+// Fatalf implements pebble.Logger. It returns, which Pebble does not expect: the
+// store is broken before it does, so that nothing that follows is believed.
+func (f *fatal) Fatalf(format string, args ...any) { f.set(fmt.Errorf(format, args...)) }
+
+// listener hears of failed flushes and compactions, which Pebble retries for ever
+// without telling those who write.
+func (f *fatal) listener() *pebble.EventListener {
+	return &pebble.EventListener{
+		BackgroundError: func(err error) { f.set(fmt.Errorf("in the background: %w", err)) },
+	}
+}

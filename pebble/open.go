@@ -1,0 +1,240 @@
+package pebble
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/durable"
+)
+
+// A store's directory holds the marker, which says that the database beside it was
+// made whole, and the database. Pebble would make a new database wherever it finds
+// none: with the marker there, a database that is missing is damage.
+const (
+	markerName = "IDEM"
+	markerText = "idem format 1 on pebble\n"
+	dbName     = "db"
+)
+
+// format is Pebble's format version of the databases made here: the first with
+// chunks in the log that tell damage inside the synced part from the log's end.
+const format = pebble.FormatWALSyncChunks
+
+// open opens or makes the store in dir.
+func open(dir string, o Options) (e *engine, err error) {
+	made, err := inspect(dir, o.fs)
+	if err != nil {
+		return nil, err
+	}
+	if !made {
+		if err := o.fs.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("idem: making %s: %w", dir, err)
+		}
+	}
+	if dir, err = canonical(dir, o.fs); err != nil {
+		return nil, fmt.Errorf("idem: opening %s: %w", dir, err)
+	}
+	if !made {
+		if err := create(dir, o); err != nil {
+			return nil, fmt.Errorf("idem: making %s: %w", dir, err)
+		}
+	}
+	if e, err = openDB(dir, o, true); err != nil {
+		return nil, err
+	}
+	if err := e.verify(); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil
+}
+
+// inspect reports whether a store was made in dir, and refuses what is something
+// else. It only reads.
+func inspect(dir string, f vfs.FS) (made bool, err error) {
+	info, err := f.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("idem: opening %s: %w", dir, err)
+	case !info.IsDir():
+		return false, fmt.Errorf("%w: %s is a file; name a directory", idem.ErrInvalid, dir)
+	}
+	names, err := f.List(dir)
+	if err != nil {
+		return false, fmt.Errorf("idem: opening %s: %w", dir, err)
+	}
+	if slices.Contains(names, markerName) {
+		return true, checkMarker(dir, f)
+	}
+	for _, name := range names {
+		if name != dbName && name != markerName+".new" {
+			return false, fmt.Errorf("%w: %s has something else in it (%s); give the store a directory of its own", idem.ErrInvalid, dir, name)
+		}
+	}
+	return false, nil
+}
+
+func checkMarker(dir string, f vfs.FS) error {
+	file, err := f.Open(f.PathJoin(dir, markerName))
+	if err != nil {
+		return fmt.Errorf("idem: opening %s: %w", dir, err)
+	}
+	defer func() { _ = file.Close() }()
+	text, err := io.ReadAll(io.LimitReader(file, 1024))
+	switch {
+	case err != nil:
+		return fmt.Errorf("idem: reading %s in %s: %w", markerName, dir, err)
+	case string(text) == markerText:
+		return nil
+	case strings.HasPrefix(string(text), "idem format "):
+		return fmt.Errorf("%w: %s says %q; use a newer one", idem.ErrVersion, dir, strings.TrimSpace(string(text)))
+	}
+	return fmt.Errorf("%w: %s in %s is damaged; restore the directory from a backup", idem.ErrCorrupt, markerName, dir)
+}
+
+// create makes a store, or goes on where a process that was making one ended. The
+// marker comes last: until it is there nothing has been stored. The database is
+// opened twice, because the first log of a new one has no sync chunks.
+func create(dir string, o Options) (err error) {
+	e, err := openDB(dir, o, false)
+	if err != nil {
+		return err
+	}
+	err = e.Update(func(t durable.Tx) error {
+		return t.Set(durable.Meta, []byte(codec.MetaKey), codec.AppendMeta(nil, idem.Meta{}))
+	})
+	if err := errors.Join(err, e.Close()); err != nil {
+		return err
+	}
+	if err := writeMarker(dir, o.fs); err != nil {
+		return err
+	}
+	return syncDir(o.fs, o.fs.PathDir(dir))
+}
+
+func writeMarker(dir string, f vfs.FS) (err error) {
+	file, err := f.Create(f.PathJoin(dir, markerName+".new"), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write([]byte(markerText))
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err := f.Rename(f.PathJoin(dir, markerName+".new"), f.PathJoin(dir, markerName)); err != nil {
+		return err
+	}
+	return syncDir(f, dir)
+}
+
+func syncDir(f vfs.FS, dir string) error {
+	d, err := f.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// openDB opens the database; it makes one only if the store is being made.
+func openDB(dir string, o Options, made bool) (*engine, error) {
+	path := o.fs.PathJoin(dir, dbName)
+	if made {
+		if _, err := o.fs.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: the database of %s is missing; restore the directory from a backup", idem.ErrCorrupt, dir)
+		}
+	} else if err := o.fs.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	// Taken before Open, which would leave a goroutine behind if it cannot have it.
+	lock, err := pebble.LockDirectory(path, o.fs)
+	if err != nil {
+		if isLocked(err) {
+			return nil, fmt.Errorf("%w: %s; close it there: %w", idem.ErrLocked, dir, err)
+		}
+		return nil, fmt.Errorf("idem: locking %s: %w", dir, err)
+	}
+	f := newFatal()
+	cache := pebble.NewCache(o.CacheBytes)
+	defer cache.Unref()
+	po := &pebble.Options{
+		Cache:              cache,
+		ErrorIfNotExists:   made,
+		EventListener:      f.listener(),
+		FS:                 o.fs,
+		FormatMajorVersion: format,
+		Lock:               lock,
+		Logger:             f,
+		MemTableSize:       uint64(o.MemTableBytes),
+		// Two cores' worth: claims must not wait long for a compaction.
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
+	}
+	for i := range po.Levels {
+		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	db, err := openGuarded(path, po, f)
+	if err != nil {
+		_ = lock.Close()
+		switch {
+		case errors.Is(err, pebble.ErrDBDoesNotExist) || pebble.IsCorruptionError(err):
+			return nil, fmt.Errorf("%w: the database of %s is damaged: %w; restore the directory from a backup", idem.ErrCorrupt, dir, err)
+		default:
+			return nil, fmt.Errorf("idem: opening %s: %w", dir, err)
+		}
+	}
+	return &engine{db: db, dir: dir, opts: o, fatal: f, lock: lock}, nil
+}
+
+// openGuarded is pebble.Open in bounded time: it panics on some errors of the file
+// system, and after others it waits for what will not come.
+func openGuarded(path string, po *pebble.Options, f *fatal) (*pebble.DB, error) {
+	type opened struct {
+		db  *pebble.DB
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		var o opened
+		defer func() {
+			if v := recover(); v != nil {
+				o.err = fmt.Errorf("panic in Pebble: %v", v)
+			}
+			done <- o
+		}()
+		o.db, o.err = pebble.Open(path, po)
+	}()
+	select {
+	case o := <-done:
+		if err := f.err(); err != nil && o.err == nil {
+			return nil, errors.Join(err, o.db.Close())
+		}
+		return o.db, o.err
+	case <-f.heard:
+		return nil, f.err()
+	}
+}
+
+// verify looks for what create put there.
+func (e *engine) verify() error {
+	pairs, err := e.Scan(durable.Meta, []byte(codec.MetaKey), nil, 1)
+	if err == nil && len(pairs) == 0 {
+		err = fmt.Errorf("%w: it has no meta entry", idem.ErrCorrupt)
+	}
+	if err == nil {
+		_, err = codec.DecodeMeta(pairs[0].Value)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", e.dir, damaged(err))
+	}
+	return nil
+}

@@ -1,0 +1,53 @@
+package pebble
+
+import (
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/idemkv/idem"
+)
+
+// Options configures Open. The zero value is good.
+type Options struct {
+	// CacheBytes is the size of Pebble's block cache. Default 64 MiB.
+	CacheBytes int64
+	// MemTableBytes is the size of a memtable: writes are collected in one and
+	// flushed to a table when it is full; up to four are kept. Default 16 MiB.
+	MemTableBytes int64
+	// MinFree is how many bytes must be free on the file system for a new claim to
+	// be taken; with less it gets idem.ErrFull, so that results of claims in flight,
+	// flushes and compactions still find room. Default 128 MiB; negative: not
+	// checked. Where free space cannot be told (Windows) it is not checked.
+	MinFree int64
+
+	fs vfs.FS // of tests; nil: the operating system's
+}
+
+const (
+	defaultCacheBytes    = 64 << 20
+	defaultMemTableBytes = 16 << 20
+	defaultMinFree       = 128 << 20
+	// maxMemTableBytes is what Pebble accepts.
+	maxMemTableBytes = 1 << 30
+)
+
+func (o Options) withDefaults() (Options, error) {
+	if o.CacheBytes < 0 || o.MemTableBytes < 0 || o.MemTableBytes > maxMemTableBytes {
+		return o, fmt.Errorf("%w: pebble.Options: CacheBytes %d and MemTableBytes %d must be from 0, the latter at most %d",
+			idem.ErrInvalid, o.CacheBytes, o.MemTableBytes, maxMemTableBytes)
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = defaultCacheBytes
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = defaultMemTableBytes
+	}
+	if o.MinFree == 0 {
+		o.MinFree = defaultMinFree
+	}
+	if o.fs == nil {
+		o.fs = vfs.Default
+	}
+	return o, nil
+}
