@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/memory"
+	"github.com/idemkv/idem/pebble"
+)
+
+// ledger is the service's own ledger, kept where the idempotency records are.
+type ledger interface {
+	// charge runs the operation r, which charges p, and returns its receipt;
+	// replayed says that an earlier call did. Charge and record commit together.
+	charge(ctx context.Context, r idem.Request, p payment) (receipt []byte, replayed bool, err error)
+	// read returns all charges, in order, and the balance of each account.
+	read() ([]charge, map[string]int64, error)
+}
+
+// opener opens a store with the ledger beside it; closing the store closes both.
+type opener func(engine, path string, o idem.Options) (*idem.Store, ledger, error)
+
+// openLedger opens the engine's files at path, which the memory engine ignores.
+func openLedger(engine, path string, o idem.Options) (*idem.Store, ledger, error) {
+	switch engine {
+	case "bolt":
+		backend, err := bolt.Open(path, bolt.Options{})
+		if err != nil {
+			return nil, nil, err
+		}
+		return openOn(backend, o, func(s *idem.Store) ledger { return &boltLedger{s, backend} })
+	case "pebble":
+		backend, err := pebble.Open(path, pebble.Options{})
+		if err != nil {
+			return nil, nil, err
+		}
+		return openOn(backend, o, func(s *idem.Store) ledger { return &pebbleLedger{s, backend} })
+	case "memory":
+		return openOn(memory.New(memory.Options{}), o, newMemoryLedger)
+	}
+	return nil, nil, fmt.Errorf("no engine is called %q; there are bolt, pebble and memory", engine)
+}
+
+func openOn(b idem.Backend, o idem.Options, ledgerOf func(*idem.Store) ledger) (*idem.Store, ledger, error) {
+	store, err := idem.New(b, o)
+	if err != nil {
+		b.Close() // New left it ours
+		return nil, nil, err
+	}
+	return store, ledgerOf(store), nil
+}
+
+// newReceipt is the charge of p with number n, to append to a ledger, and the
+// receipt for it.
+func newReceipt(n uint64, p payment, balance int64) (entry, receiptJSON []byte, err error) {
+	c := charge{Number: n, Payment: p.Key, Account: p.Account, Cents: p.Cents}
+	if entry, err = json.Marshal(c); err != nil {
+		return nil, nil, err
+	}
+	receiptJSON, err = json.Marshal(receipt{charge: c, Balance: balance})
+	return entry, receiptJSON, err
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/idemkv/idem"
+)
+
+// payment is one line of the input: charge account amount_cents, once.
+type payment struct {
+	Key     string `json:"key"`
+	Account string `json:"account"`
+	Cents   int64  `json:"amount_cents"`
+}
+
+const (
+	maxKey     = 255
+	maxAccount = 255
+	// maxCents keeps the sum of any input that fits a disk within an int64.
+	maxCents = 10_000_000_000
+)
+
+// check says what is wrong with the payment, in words for whoever sent it.
+func (p payment) check() error {
+	switch {
+	case p.Key == "":
+		return fmt.Errorf(`"key" is missing or empty`)
+	case len(p.Key) > maxKey:
+		return fmt.Errorf(`"key" has %d bytes, at most %d are allowed`, len(p.Key), maxKey)
+	case p.Account == "":
+		return fmt.Errorf(`"account" is missing or empty`)
+	case len(p.Account) > maxAccount:
+		return fmt.Errorf(`"account" has %d bytes, at most %d are allowed`, len(p.Account), maxAccount)
+	case p.Cents < 1 || p.Cents > maxCents:
+		return fmt.Errorf(`"amount_cents" is missing or out of range: %d is not from 1 to %d`, p.Cents, int64(maxCents))
+	}
+	for _, c := range []byte(p.Key) { // the key travels in an HTTP header
+		if c < '!' || c > '~' {
+			return fmt.Errorf(`"key" must be visible ASCII characters without spaces, it is %q`, p.Key)
+		}
+	}
+	return nil
+}
+
+// charge is one entry of a ledger. A ledger only appends, so that a payment
+// charged twice would be there twice.
+type charge struct {
+	Number  uint64 `json:"charge"` // from 1, in the order of the ledger
+	Payment string `json:"payment"`
+	Account string `json:"account"`
+	Cents   int64  `json:"amount_cents"`
+}
+
+// receipt is what the client gets for a payment, and gets again, byte for byte,
+// however often it asks.
+type receipt struct {
+	charge
+	// Balance of the account right after this charge.
+	Balance int64 `json:"balance_cents"`
+}
+
+// The two routes of the service.
+const (
+	sameCommit  = "payments"
+	overNetwork = "remote-payments"
+)
+
+var routes = []string{sameCommit, overNetwork}
+
+// storeKey scopes the client's key by route, so that a key used on both names
+// two operations.
+func storeKey(route, key string) string { return idem.JoinKey(route, key) }
+
+// money prints cents for people.
+func money(cents int64) string {
+	sign := ""
+	if cents < 0 {
+		sign, cents = "-", -cents
+	}
+	return fmt.Sprintf("%s%d.%02d", sign, cents/100, cents%100)
+}
