@@ -8,11 +8,11 @@ cd "$(dirname "$0")/.."
 go=${GO:-go}
 module=$("$go" list -m)
 
-packages=$("$go" list . ./memory/... ./bolt/... ./pebble/... ./ttl/... ./internal/... | paste -sd,)
+packages=$("$go" list . ./memory/... ./bolt/... ./pebble/... ./ttl/... ./internal/... | paste -sd, -)
 profile=$(mktemp)
 trap 'rm -f "$profile"' EXIT
 "$go" test -shuffle=on -timeout 9m -coverpkg="$packages" -coverprofile="$profile" ./... |
-	sed 's/\tcoverage: .*//' # each binary's own share of it all says nothing
+	awk -F '\tcoverage: ' '{ print $1 }' # each binary's own share of it all says nothing
 
 # A line of the profile reads file:from,to statements count; each test binary
 # gives its own line for the same statements.
