@@ -122,7 +122,11 @@ func (e *engine) Size() (int64, error) {
 
 func (e *engine) Update(fn func(durable.Tx) error) (err error) {
 	t := &tx{e: e, batch: e.db.NewBatch()}
-	defer func() { err = errors.Join(err, t.close()) }()
+	defer func() {
+		if closeErr := t.close(); closeErr != nil {
+			err = errors.Join(err, closeErr)
+		}
+	}()
 	if err := fn(t); err != nil {
 		return err
 	}

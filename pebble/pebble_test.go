@@ -1,0 +1,135 @@
+package pebble
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/durable"
+)
+
+func harness() idemtest.Harness {
+	return idemtest.Harness{
+		Open: func(t testing.TB, dir string) idem.Backend {
+			return mustOpen(t, filepath.Join(dir, "store"), Options{})
+		},
+		Stall:      stall,
+		FailCommit: failCommit,
+		Crash: func(t testing.TB, _ idem.Backend, dir string) string {
+			// What a killed process leaves is what it has written, and that is what
+			// other readers of the files see.
+			left := t.TempDir()
+			require.NoError(t, os.CopyFS(left, os.DirFS(dir)))
+			return left
+		},
+		Damage: damage,
+	}
+}
+
+func mustOpen(t testing.TB, dir string, o Options) *Backend {
+	t.Helper()
+	b, err := Open(dir, o)
+	require.NoError(t, err)
+	return b
+}
+
+// stall makes commits wait after Pebble's own commit, which has shown them to every
+// reader, and before ours returns.
+func stall(t testing.TB, b idem.Backend) (<-chan struct{}, func()) {
+	reached, released := make(chan struct{}), make(chan struct{})
+	var once, end sync.Once
+	hook := func() error {
+		once.Do(func() { close(reached) })
+		<-released
+		return nil
+	}
+	e := b.(*Backend).engine
+	e.afterCommit.Store(&hook)
+	release := func() {
+		end.Do(func() {
+			e.afterCommit.Store(nil)
+			close(released)
+		})
+	}
+	t.Cleanup(release)
+	return reached, release
+}
+
+var errInjected = errors.New("injected: input/output error")
+
+func failCommit(_ testing.TB, b idem.Backend) {
+	e := b.(*Backend).engine
+	hook := func() error { e.afterCommit.Store(nil); return errInjected }
+	e.afterCommit.Store(&hook)
+}
+
+func damage(t testing.TB, dir, key string) {
+	db, err := pebble.Open(filepath.Join(dir, "store", dbName), &pebble.Options{FormatMajorVersion: format, Logger: newFatal()})
+	require.NoError(t, err)
+	k := appendKey(nil, durable.Records, key)
+	stored, closer, err := db.Get(k)
+	require.NoError(t, err, "no record of that key")
+	value := bytes.Clone(stored)
+	require.NoError(t, closer.Close())
+	value[len(value)/2] ^= 1 << 3
+	require.NoError(t, db.Set(k, value, pebble.Sync))
+	require.NoError(t, db.Close())
+}
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	idemtest.Run(t, harness())
+}
+
+func TestEffects(t *testing.T) {
+	t.Parallel()
+	idemtest.RunEffects(t, harness(), idemtest.Effects{
+		Do: func(ctx context.Context, s *idem.Store, r idem.Request, fn func(idemtest.KV) ([]byte, error)) ([]byte, bool, error) {
+			return Do(ctx, s, r, func(b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
+		},
+		Complete: func(ctx context.Context, s *idem.Store, token idem.Token, fn func(idemtest.KV) ([]byte, error)) error {
+			return Complete(ctx, s, token, func(b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
+		},
+		Update: func(ctx context.Context, b idem.Backend, fn func(idemtest.KV) error) error {
+			return b.(*Backend).Update(ctx, func(b *pebble.Batch) error { return fn(kv{b}) })
+		},
+		Get: func(t testing.TB, b idem.Backend, key string) []byte {
+			return get(b.(*Backend).DB(), "own/"+key)
+		},
+	})
+}
+
+// kv is the caller's own keys.
+type kv struct{ batch *pebble.Batch }
+
+func (k kv) Get(key string) []byte { return get(k.batch, "own/"+key) }
+
+func (k kv) Put(key string, value []byte) {
+	if err := k.batch.Set([]byte("own/"+key), value, nil); err != nil {
+		panic(err)
+	}
+}
+
+func get(r pebble.Reader, key string) []byte {
+	stored, closer, err := r.Get([]byte(key))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		panic(err)
+	}
+	value := bytes.Clone(stored)
+	if err := closer.Close(); err != nil {
+		panic(err)
+	}
+	return value
+}
