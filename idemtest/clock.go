@@ -91,15 +91,18 @@ func (c *Clock) Pending() int {
 
 // BlockUntil returns when at least n timers are pending: so a test knows that the
 // goroutines it started have come to wait for time to pass.
-func (c *Clock) BlockUntil(n int) { c.blockUntil(n, nil) }
+func (c *Clock) BlockUntil(n int) {
+	c.blockUntil(func() bool { return len(c.timers) >= n }, nil)
+}
 
-// blockUntil is BlockUntil that gives up, and says so, when giveUp is closed.
-func (c *Clock) blockUntil(n int, giveUp <-chan time.Time) bool {
+// blockUntil returns true when so, called under the lock whenever a timer was
+// started, holds, and false when it has to give up.
+func (c *Clock) blockUntil(so func() bool, giveUp <-chan time.Time) bool {
 	for {
 		c.mu.Lock()
-		pending, changed := len(c.timers), c.changed
+		holds, changed := so(), c.changed
 		c.mu.Unlock()
-		if pending >= n {
+		if holds {
 			return true
 		}
 		select {

@@ -124,8 +124,19 @@ func (e *env) timers(n int) {
 	e.t.Helper()
 	patience := time.NewTimer(e.h.Patience)
 	defer patience.Stop()
-	if !e.clock.blockUntil(n, patience.C) {
+	if !e.clock.blockUntil(func() bool { return len(e.clock.timers) >= n }, patience.C) {
 		e.t.Fatalf("%d timers are pending after %v, %d were to be", e.clock.Pending(), e.h.Patience, n)
+	}
+}
+
+// started waits until n timers have been started since the clock began, whatever
+// has become of them.
+func (e *env) started(n uint64) {
+	e.t.Helper()
+	patience := time.NewTimer(e.h.Patience)
+	defer patience.Stop()
+	if !e.clock.blockUntil(func() bool { return e.clock.started >= n }, patience.C) {
+		e.t.Fatalf("no timer number %d was started within %v", n, e.h.Patience)
 	}
 }
 

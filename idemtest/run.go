@@ -28,6 +28,6 @@ type testCase struct {
 // cases lists every case, by topic.
 func cases() []testCase {
 	return slices.Concat(
-		claimCases, resultCases, tokenCases, timeCases,
+		claimCases, resultCases, tokenCases, timeCases, waitCases, batchCases, recordCases, sweepCases,
 	)
 }

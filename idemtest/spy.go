@@ -1,0 +1,104 @@
+package idemtest
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/idemkv/idem"
+)
+
+// spy stands between a store and its engine, and sees what the one asks of the
+// other. Its hooks are set before the store is opened or while it is not called.
+type spy struct {
+	idem.Backend
+
+	// afterExpiring is called when the engine has answered Expiring.
+	afterExpiring func(places []idem.Due)
+
+	mu       sync.Mutex
+	saved    idem.Meta // what Bind returned
+	applies  []int     // how many ops each Apply had
+	expiring []int     // the limit of each Expiring
+}
+
+// spied returns the spy that the case's store is opened with from now on.
+func (e *env) spied() *spy {
+	s := &spy{}
+	e.wrap = func(b idem.Backend) idem.Backend {
+		s.Backend = b
+		return s
+	}
+	return s
+}
+
+func (s *spy) Bind(h idem.Host) (idem.Binding, error) {
+	b, err := s.Backend.Bind(h)
+	s.saved = b.Saved
+	return b, err
+}
+
+func (s *spy) Apply(ctx context.Context, ops []*idem.Op) error {
+	s.mu.Lock()
+	s.applies = append(s.applies, len(ops))
+	s.mu.Unlock()
+	return s.Backend.Apply(ctx, ops)
+}
+
+func (s *spy) Scan(ctx context.Context, prefix, cursor string) ([]idem.Scanned, string, error) {
+	return s.Backend.(idem.Scanner).Scan(ctx, prefix, cursor)
+}
+
+func (s *spy) Expiring(ctx context.Context, from idem.Due, until idem.Instant, limit int) ([]idem.Due, error) {
+	s.mu.Lock()
+	s.expiring = append(s.expiring, limit)
+	s.mu.Unlock()
+	places, err := s.Backend.(idem.Expirer).Expiring(ctx, from, until, limit)
+	if s.afterExpiring != nil {
+		s.afterExpiring(places)
+	}
+	return places, err
+}
+
+func (s *spy) Size() (int64, error) {
+	if sizer, ok := s.Backend.(idem.Sizer); ok {
+		return sizer.Size()
+	}
+	return 0, nil
+}
+
+// takeApplies returns the sizes of the Apply calls since it was last called.
+func (s *spy) takeApplies() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken := s.applies
+	s.applies = nil
+	return taken
+}
+
+// lateClock is a Clock whose timers, when they are due, are kept back until letGo.
+type lateClock struct {
+	*Clock
+	mu   sync.Mutex
+	kept []func()
+}
+
+func (c *lateClock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
+	return c.Clock.AfterFunc(d, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.kept = append(c.kept, f)
+	})
+}
+
+// letGo runs what was kept back and returns how many there were.
+func (c *lateClock) letGo() int {
+	c.mu.Lock()
+	kept := c.kept
+	c.kept = nil
+	c.mu.Unlock()
+	for _, f := range kept {
+		f()
+	}
+	return len(kept)
+}
