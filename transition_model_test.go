@@ -1,0 +1,332 @@
+package idem
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// The small world that is explored whole: a lease and a retention that end at the
+// instants and one before them, three fences, two fingerprints and none, two
+// openings.
+var (
+	worldInstants = []Instant{100, 109, 110, 120}
+	worldLease    = 10 * time.Nanosecond
+	worldFences   = uint64(3)
+	worldFloor    = 30_000 // states; fewer means that the exploration collapsed
+)
+
+// world is a state of it: a record, and what has happened so far.
+type world struct {
+	rec     mRecord
+	due     Instant
+	now     int    // index of the last operation's instant
+	granted uint64 // fences given out
+	opening uint64
+}
+
+type node struct {
+	world
+	e *Entry
+}
+
+// worldActions lists every operation that can be asked in n's world from the given
+// opening on.
+func worldActions(n node, opening uint64) []action {
+	var as []action
+	for _, f := range []Fingerprint{{}, fpA, fpB} {
+		for from := uint64(0); from <= opening; from += 2 {
+			claim := action{
+				kind: actClaim, fence: n.granted + 1, fingerprint: f, lease: worldLease, retention: worldLease,
+				opening: opening, leasesFrom: from,
+			}
+			holding, limited := claim, claim
+			holding.holdUnknown = true
+			limited.maxAttempts, limited.retention = 2, Forever
+			as = append(as, claim, holding, limited)
+		}
+	}
+	for fence := uint64(1); fence <= worldFences; fence++ {
+		token := func(k actionKind, bytes []byte, change ...func(*action)) {
+			a := action{kind: k, fence: fence, opening: opening, bytes: bytes}
+			for _, c := range change {
+				c(&a)
+			}
+			as = append(as, a)
+		}
+		token(actComplete, []byte("r"))
+		token(actComplete, nil, func(a *action) { a.dropped = true })
+		token(actFail, []byte("r"))
+		token(actFail, nil)
+		token(actRelease, nil)
+		token(actHold, []byte("n"))
+		token(actExtend, nil)
+		token(actExtend, nil, func(a *action) { a.lease = 1 })
+		token(actCheckpoint, []byte{})
+	}
+	as = append(as, action{kind: actForget})
+	for _, at := range []Instant{n.due, 1} {
+		if at != 0 {
+			as = append(as, action{kind: actSweep, due: at})
+		}
+	}
+	return as
+}
+
+// explore walks breadth-first from "none" to the fixpoint and calls visit with
+// every state and every operation asked in it, until visit says that it has seen
+// enough. It returns how many states there were.
+func explore(visit func(n node, a action, now Instant) (next *Entry, more bool)) (states int) {
+	seen := map[world]bool{}
+	queue := []node{{world: world{opening: 1}}}
+	seen[queue[0].world] = true
+	for ; len(queue) > 0; queue = queue[1:] {
+		n := queue[0]
+		states++
+		for at := n.now; at < len(worldInstants); at++ {
+			for opening := n.opening; opening <= 2; opening++ {
+				for _, a := range worldActions(n, opening) {
+					next, more := visit(n, a, worldInstants[at])
+					if !more {
+						return states
+					}
+					if next == n.e {
+						continue // what can be asked later can be asked from n
+					}
+					m := node{e: next, world: world{rec: modelOf(next), now: at, granted: n.granted, opening: opening}}
+					if next != nil {
+						m.due = next.Due
+						m.granted = max(n.granted, next.Fence)
+					}
+					if m.granted <= worldFences && !covered(seen, m.world) {
+						seen[m.world] = true
+						queue = append(queue, m)
+					}
+				}
+			}
+		}
+	}
+	return states
+}
+
+// covered reports whether w was seen, or was seen earlier: what can be asked at w
+// could all be asked then.
+func covered(seen map[world]bool, w world) bool {
+	for at := w.now; at >= 0; at-- {
+		for opening := w.opening; opening > 0; opening-- {
+			earlier := w
+			earlier.now, earlier.opening = at, opening
+			if seen[earlier] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Every reachable record of the small world times every operation, against the
+// second model.
+func TestTransitionAgainstModel(t *testing.T) {
+	t.Parallel()
+	steps := 0
+	answers := map[string]int{}
+	states := explore(func(n node, a action, now Instant) (*Entry, bool) {
+		steps++
+		next, err := compareStep(func(cur *Entry, a *action, now Instant) (*Entry, error) {
+			next, err := transition(cur, a, now)
+			answers[mOps[a.kind]+"/"+mAnswers[err]]++
+			return next, err
+		}, n.e, a, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next, true
+	})
+	t.Logf("%d states, %d steps", states, steps)
+	require.Greater(t, states, worldFloor)
+	for _, want := range []string{
+		"claim/", "claim/mismatch", "claim/completed", "claim/failed", "claim/held", "claim/in_flight", "claim/exhausted",
+		"complete/", "complete/too_large", "complete/completed", "complete/failed", "complete/fenced",
+		"fail/", "fail/completed", "fail/failed", "fail/fenced", "release/", "release/completed", "release/fenced",
+		"hold/", "hold/failed", "hold/fenced", "extend/", "extend/held", "extend/completed", "extend/fenced",
+		"checkpoint/", "checkpoint/held", "checkpoint/failed", "checkpoint/fenced", "forget/", "sweep/",
+	} {
+		assert.Positive(t, answers[want], "no step was answered %s", want)
+	}
+}
+
+// The comparison finds mistakes: each of these is one, and each is found.
+func TestTransitionModelFindsMutants(t *testing.T) {
+	t.Parallel()
+	changed := func(change func(cur, next *Entry, a *action, now Instant)) machine {
+		return func(cur *Entry, a *action, now Instant) (*Entry, error) {
+			next, err := transition(cur, a, now)
+			if next == nil || next == cur {
+				return next, err
+			}
+			n := *next
+			change(cur, &n, a, now)
+			return &n, err
+		}
+	}
+	seenAs := func(change func(cur *Entry, a *action, now *Instant)) machine {
+		return func(cur *Entry, a *action, now Instant) (*Entry, error) {
+			if cur == nil {
+				return transition(cur, a, now)
+			}
+			c := *cur
+			change(&c, a, &now)
+			next, err := transition(&c, a, now)
+			if next == &c {
+				next = cur
+			}
+			return next, err
+		}
+	}
+	again := func(cur, next *Entry, now Instant) bool { return cur.live(now) && next.Fence != cur.Fence }
+	mutants := map[string]machine{
+		"A1: a lease ends early": seenAs(func(c *Entry, _ *action, _ *Instant) { c.LeaseUntil-- }),
+		"A10: a lease holds at its end": seenAs(func(c *Entry, a *action, _ *Instant) {
+			if a.kind == actClaim {
+				c.LeaseUntil++
+			}
+		}),
+		"A10: a record lives at its end": seenAs(func(c *Entry, _ *action, now *Instant) {
+			if *now == c.ExpiresAt {
+				*now--
+			}
+		}),
+		"A6: no fence check": seenAs(func(c *Entry, a *action, _ *Instant) {
+			if a.kind != actClaim {
+				a.fence = c.Fence
+			}
+		}),
+		"A11: no fingerprint check": seenAs(func(c *Entry, _ *action, _ *Instant) { c.Fingerprint = Fingerprint{} }),
+		"A11: replay before mismatch": seenAs(func(c *Entry, _ *action, _ *Instant) {
+			if c.State.Final() {
+				c.Fingerprint = Fingerprint{}
+			}
+		}),
+		"A11: in flight before mismatch": seenAs(func(c *Entry, a *action, now *Instant) {
+			if c.State == InFlight && !c.lapsed(*now, a.leasesFrom) {
+				c.Fingerprint = Fingerprint{}
+			}
+		}),
+		"A11: released binds its fingerprint": seenAs(func(c *Entry, a *action, _ *Instant) {
+			if c.State == Released && c.Checkpoint == nil && a.kind == actClaim {
+				c.Checkpoint = []byte{}
+			}
+		}),
+		"A11: zero replaces the stored fingerprint": changed(func(_, next *Entry, a *action, _ Instant) {
+			if a.kind == actClaim {
+				next.Fingerprint = a.fingerprint
+			}
+		}),
+		"A13: HoldUnknown is forgotten": seenAs(func(c *Entry, a *action, _ *Instant) {
+			if a.kind == actClaim {
+				c.HoldUnknown = false
+			}
+		}),
+		"A13: one attempt too many": seenAs(func(c *Entry, a *action, _ *Instant) {
+			if a.maxAttempts > 0 {
+				a.maxAttempts++
+			}
+		}),
+		"A13: attempts of one before MaxAttempts": seenAs(func(c *Entry, _ *action, _ *Instant) { c.Attempt++ }),
+		"A13: openings do not count":              seenAs(func(_ *Entry, a *action, _ *Instant) { a.leasesFrom = 0 }),
+		"A13: held expires": changed(func(_, next *Entry, _ *action, now Instant) {
+			if next.State == Held {
+				next.ExpiresAt, next.Due = now+10, now+10
+			}
+		}),
+		"A5: a takeover loses the checkpoint": changed(func(_, next *Entry, _ *action, _ Instant) {
+			if next.State == InFlight && next.Attempt > 1 && next.ClaimedAt != 0 {
+				next.Checkpoint = nil
+			}
+		}),
+		"A5: Release loses the checkpoint": changed(func(_, next *Entry, _ *action, _ Instant) {
+			if next.State == Released {
+				next.Checkpoint = nil
+			}
+		}),
+		"A5: attempts start over": changed(func(cur, next *Entry, _ *action, now Instant) {
+			if again(cur, next, now) {
+				next.Attempt = 1
+			}
+		}),
+		"A7: a fence is given out twice": changed(func(cur, next *Entry, _ *action, now Instant) {
+			if again(cur, next, now) {
+				next.Fence = cur.Fence
+			}
+		}),
+		"A4: the second Complete wins": seenAs(func(c *Entry, a *action, now *Instant) {
+			if a.kind == actComplete && c.State == Completed && a.fence == c.Fence && c.live(*now) {
+				c.State = InFlight
+			}
+		}),
+		"A4: Fail after Complete of the same bytes is nil": seenAs(func(c *Entry, a *action, _ *Instant) {
+			if a.kind == actFail && c.State == Completed {
+				c.State = Failed
+			}
+		}),
+		"A8: Complete needs a lease that holds": seenAs(func(c *Entry, a *action, now *Instant) {
+			if c.State == InFlight && c.lapsed(*now, 0) && a.kind == actComplete {
+				c.Fence = 0
+			}
+		}),
+		"A8: Extend shortens": seenAs(func(c *Entry, a *action, _ *Instant) {
+			if a.kind == actExtend {
+				c.LeaseUntil = 0
+			}
+		}),
+		"B2: retention counts from the claim": changed(func(_, next *Entry, _ *action, _ Instant) {
+			if next.State.Final() && next.ExpiresAt != Never {
+				next.ExpiresAt = next.ClaimedAt.add(next.Retention)
+				next.Due = min(next.Due, next.ExpiresAt)
+			}
+		}),
+		"B3: the sweep removes what is live": seenAs(func(c *Entry, a *action, now *Instant) {
+			if a.kind == actSweep && c.Due == a.due && c.Due <= *now {
+				c.ExpiresAt = *now
+			}
+		}),
+		"B4: the sweep comes too late": changed(func(_, next *Entry, a *action, _ Instant) {
+			if a.kind == actComplete && next.Due != 0 {
+				next.Due = next.ExpiresAt + 1
+			}
+		}),
+		"A18: a dropped result is kept": changed(func(_, next *Entry, _ *action, _ Instant) { next.ResultDropped = false }),
+		"A6: Forget forgets nothing": func(cur *Entry, a *action, now Instant) (*Entry, error) {
+			if a.kind == actForget {
+				return cur, nil
+			}
+			return transition(cur, a, now)
+		},
+		"the record given in is modified": func(cur *Entry, a *action, now Instant) (*Entry, error) {
+			next, err := transition(cur, a, now)
+			if cur != nil && a.kind == actExtend && err == nil {
+				cur.LeaseUntil = next.LeaseUntil
+			}
+			return next, err
+		},
+	}
+	for name, mutant := range mutants {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			found := false
+			explore(func(n node, a action, now Instant) (*Entry, bool) {
+				e := n.e
+				if e != nil {
+					e = with(e) // a mutant may damage it
+				}
+				_, err := compareStep(mutant, e, a, now)
+				found = err != nil
+				next, _ := transition(n.e, &a, now)
+				return next, !found
+			})
+			assert.True(t, found, "the comparison found nothing")
+		})
+	}
+}
