@@ -23,7 +23,7 @@ type Queue[J comparable] struct {
 type group[J comparable] struct {
 	jobs   []J
 	weight int
-	taken  chan struct{} // closed when its leader takes it: it grows no more
+	taken  chan struct{} // closed when it grows no more: its leader took it, or all left
 	done   chan struct{} // closed when its jobs have their answers
 }
 
@@ -98,6 +98,11 @@ func (q *Queue[J]) leave(g *group[J], job J, weight int) bool {
 			g.weight -= weight
 			break
 		}
+	}
+	if len(g.jobs) == 0 {
+		// Nobody is left to lead g, and some may wait for it to be taken.
+		q.forming = newGroup[J]()
+		close(g.taken)
 	}
 	return true
 }
