@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
@@ -17,6 +18,8 @@ import (
 )
 
 const fileName = "idem.db"
+
+var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func harness() idemtest.Harness {
 	return idemtest.Harness{

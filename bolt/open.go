@@ -33,7 +33,10 @@ func open(path string, o Options) (*engine, error) {
 	} else if err := inspect(path, info); err != nil {
 		return nil, err
 	}
-	db, err := openDB(path, o)
+	if err := checkLocked(path, o); err != nil {
+		return nil, err
+	}
+	db, err := openDB(path, o, false)
 	if err != nil {
 		return nil, err
 	}
@@ -75,8 +78,30 @@ func create(path string, o Options) error {
 	return disk.SyncDir(filepath.Dir(path))
 }
 
+// checkLocked checks the file's trees while a shared lock keeps writers away.
+func checkLocked(path string, o Options) (err error) {
+	db, err := openDB(path, o, true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("idem: opening %s: %w", path, err)
+	}
+	defer func() { _ = f.Close() }()
+	newest, _, err := readMetas(f)
+	if err == nil && newest != nil {
+		err = checkFile(f, newest)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s is damaged: %w; restore it from a backup", idem.ErrCorrupt, path, err)
+	}
+	return nil
+}
+
 // openDB opens a file that has been inspected.
-func openDB(path string, o Options) (db *bbolt.DB, err error) {
+func openDB(path string, o Options, readOnly bool) (db *bbolt.DB, err error) {
 	var file *os.File
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -93,6 +118,7 @@ func openDB(path string, o Options) (db *bbolt.DB, err error) {
 		FreelistType:    bbolt.FreelistMapType,
 		NoFreelistSync:  true, // the free list is found by a scan on opening instead of being written by each commit
 		NoStatistics:    o.MaxSize == 0,
+		ReadOnly:        readOnly,
 		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 			f, err := os.OpenFile(name, flag&^os.O_CREATE, mode) // create made it, or nobody does
 			file = f
@@ -150,7 +176,7 @@ const (
 )
 
 type metaPage struct {
-	pageSize, pages, txid uint64
+	pageSize, root, pages, txid uint64
 }
 
 // inspect refuses what is not a whole bbolt file, and only reads.
@@ -209,7 +235,7 @@ func readMetas(f io.ReaderAt) (newest *metaPage, magic bool, err error) {
 		magic = true
 		sum := fnv.New64a()
 		sum.Write(b[:56])
-		m := &metaPage{pageSize: uint64(ne.Uint32(b[8:])), pages: ne.Uint64(b[40:]), txid: ne.Uint64(b[48:])}
+		m := &metaPage{pageSize: uint64(ne.Uint32(b[8:])), root: ne.Uint64(b[16:]), pages: ne.Uint64(b[40:]), txid: ne.Uint64(b[48:])}
 		if sum.Sum64() != ne.Uint64(b[56:]) || at != 0 && uint64(at) != m.pageSize {
 			continue
 		}

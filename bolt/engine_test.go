@@ -1,0 +1,128 @@
+package bolt
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/memory"
+)
+
+func TestOnAnotherEngine(t *testing.T) {
+	t.Parallel()
+	s, err := idem.New(memory.New(memory.Options{}), idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	never := func(*bbolt.Tx) ([]byte, error) { t.Error("the function ran"); return nil, nil }
+	for _, s := range []*idem.Store{s, nil} {
+		_, _, err = Do(context.Background(), s, idem.Request{Key: "k"}, never)
+		require.ErrorIs(t, err, idem.ErrInvalid)
+		require.ErrorIs(t, Complete(context.Background(), s, idem.Token{Key: "k", Fence: 1}, never), idem.ErrInvalid)
+	}
+}
+
+// The bound is on what is in use: what a sweep frees can be claimed again, while
+// the file stays as large as it was.
+func TestA18MaxSize(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	clock := idemtest.NewClock(start)
+	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{MaxSize: 1 << 20}),
+		idem.Options{Clock: clock, SweepInterval: -1, SweepSlice: 1000})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	fill := func(life int) (open []idem.Token) {
+		for i := range 10_000 {
+			c, err := s.Claim(ctx, idem.Request{Key: fmt.Sprint(life, "/", i)})
+			if err != nil {
+				require.ErrorIs(t, err, idem.ErrFull)
+				require.ErrorContains(t, err, "MaxSize")
+				return open
+			}
+			require.NoError(t, s.Checkpoint(ctx, c.Token, make([]byte, 4000)))
+			open = append(open, c.Token)
+		}
+		t.Fatal("the store never was full")
+		return nil
+	}
+	open := fill(0)
+	require.Greater(t, len(open), 50)
+	for _, token := range open { // token operations pass, over the bound too
+		require.NoError(t, s.Complete(ctx, token, make([]byte, 5000)))
+	}
+	_, err = s.Claim(ctx, idem.Request{Key: "no room"})
+	require.ErrorIs(t, err, idem.ErrFull)
+	_, err = s.Get(ctx, "no room")
+	require.ErrorIs(t, err, idem.ErrNotFound)
+	clock.Advance(48 * 3600e9)
+	require.Greater(t, len(fill(1)), 50, "claims after the first life expired")
+}
+
+func TestMinFree(t *testing.T) {
+	t.Parallel()
+	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{MinFree: math.MaxInt64}), idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
+	if err != nil { // nil where free space cannot be told
+		require.ErrorIs(t, err, idem.ErrFull)
+		require.ErrorContains(t, err, "MinFree")
+	}
+	st, err := s.Stats(context.Background())
+	require.NoError(t, err)
+	require.Zero(t, st.Commits)
+
+	off, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{MinFree: -1}), idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = off.Close() }()
+	_, err = off.Claim(context.Background(), idem.Request{Key: "k"})
+	require.NoError(t, err)
+}
+
+// Callers who arrive while a commit is stalled share the next: far fewer commits
+// than operations.
+func TestGroupCommit(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	b := mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{})
+	s, err := idem.New(b, idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	_, err = s.Claim(ctx, idem.Request{Key: "alone"})
+	require.NoError(t, err)
+	st, err := s.Stats(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, st.Commits, "a lone caller commits at once")
+
+	rs := make([]idem.Request, 100)
+	for i := range rs {
+		rs[i].Key = fmt.Sprint(i)
+	}
+	for _, r := range s.ClaimMany(ctx, rs) {
+		require.NoError(t, r.Err)
+	}
+	st, err = s.Stats(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, st.Commits)
+	require.EqualValues(t, 101, st.CommittedOps)
+}
+
+// A commit that a caller must not make from inside is its own error, not the store's.
+func TestSameCommitFunctionCannotCommit(t *testing.T) {
+	t.Parallel()
+	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{}), idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	require.Panics(t, func() {
+		_, _, _ = Do(context.Background(), s, idem.Request{Key: "k"}, func(tx *bbolt.Tx) ([]byte, error) { return nil, tx.Commit() })
+	})
+	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
+	require.NoError(t, err, "the store lives")
+}

@@ -1,0 +1,297 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
+	"go.uber.org/goleak"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/durable"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// filled makes a store with some records at path, closed.
+func filled(t testing.TB, path string, records int) {
+	t.Helper()
+	s, err := idem.New(mustOpen(t, path, Options{}), idem.Options{})
+	require.NoError(t, err)
+	rs := make([]idem.Request, records)
+	for i := range rs {
+		rs[i].Key = string(binary.BigEndian.AppendUint32(nil, uint32(i)))
+	}
+	for _, r := range s.ClaimMany(context.Background(), rs) {
+		require.NoError(t, r.Err)
+	}
+	require.NoError(t, s.Close())
+}
+
+func digest(t testing.TB, path string) [32]byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return sha256.Sum256(b)
+}
+
+// refused opens path and requires that it is refused with target, in bounded time,
+// with a message that names the file, and that nothing is changed.
+func refused(t *testing.T, path string, target error) {
+	t.Helper()
+	before := digest(t, path)
+	begun := time.Now()
+	b, err := Open(path, Options{LockTimeout: 50 * time.Millisecond})
+	if err == nil {
+		_ = b.Close()
+	}
+	require.ErrorIs(t, err, target)
+	require.ErrorContains(t, err, path)
+	require.Less(t, time.Since(begun), 30*time.Second, "bounded time")
+	require.Equal(t, before, digest(t, path), "the file was changed")
+	left, err := filepath.Glob(path + ".new-*")
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+func TestC6OpenRefuses(t *testing.T) {
+	t.Parallel()
+	t.Run("a foreign file", func(t *testing.T) {
+		t.Parallel()
+		for name, content := range map[string]string{
+			"text": "not a database, but longer than both of the pages that would be read first", "one byte": "x",
+			"zeroes": string(make([]byte, 1<<17)),
+		} {
+			path := filepath.Join(t.TempDir(), name)
+			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+			refused(t, path, idem.ErrInvalid)
+		}
+	})
+	t.Run("an empty file", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "empty")
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
+		refused(t, path, idem.ErrInvalid)
+	})
+	t.Run("a database of something else", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "other.db")
+		db, err := bbolt.Open(path, 0o600, nil)
+		require.NoError(t, err)
+		require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+			_, err := tx.CreateBucket([]byte("theirs"))
+			return err
+		}))
+		require.NoError(t, db.Close())
+		refused(t, path, idem.ErrInvalid)
+	})
+	t.Run("a store without one of its buckets", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), fileName)
+		filled(t, path, 1)
+		db, err := bbolt.Open(path, 0o600, nil)
+		require.NoError(t, err)
+		require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket(buckets[durable.Expiry]) }))
+		require.NoError(t, db.Close())
+		refused(t, path, idem.ErrCorrupt)
+	})
+	t.Run("a directory", func(t *testing.T) {
+		t.Parallel()
+		_, err := Open(t.TempDir(), Options{})
+		require.ErrorIs(t, err, idem.ErrInvalid)
+	})
+	t.Run("a folder that is not there", func(t *testing.T) {
+		t.Parallel()
+		_, err := Open(filepath.Join(t.TempDir(), "none", fileName), Options{})
+		require.ErrorIs(t, err, fs.ErrNotExist)
+	})
+	t.Run("a folder without permission", func(t *testing.T) {
+		t.Parallel()
+		if os.Getuid() <= 0 {
+			t.Skip("permissions do not bind this user")
+		}
+		dir := t.TempDir()
+		require.NoError(t, os.Chmod(dir, 0o500))
+		_, err := Open(filepath.Join(dir, fileName), Options{})
+		require.ErrorIs(t, err, fs.ErrPermission)
+	})
+	t.Run("options out of range", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), fileName)
+		for _, o := range []Options{{LockTimeout: -1}, {MapSize: -1}, {MaxSize: -1}} {
+			_, err := Open(path, o)
+			require.ErrorIs(t, err, idem.ErrInvalid)
+		}
+		require.NoFileExists(t, path)
+	})
+}
+
+// A truncated file would end the process with SIGBUS if bbolt were let at it.
+func TestC6Truncated(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	whole := filepath.Join(dir, fileName)
+	filled(t, whole, 900)
+	content, err := os.ReadFile(whole)
+	require.NoError(t, err)
+	// bbolt grows the file ahead of what it uses.
+	meta, _, err := readMetas(bytes.NewReader(content))
+	require.NoError(t, err)
+	used := int(meta.pages * meta.pageSize)
+	for _, size := range []int{1, 100, 4096, 8192, 12288, used / 2, used - 1} {
+		path := filepath.Join(t.TempDir(), fileName)
+		require.NoError(t, os.WriteFile(path, content[:size], 0o600))
+		want := idem.ErrCorrupt
+		if size < pageHeader+metaBytes {
+			want = idem.ErrInvalid // too short to tell what it was
+		}
+		refused(t, path, want)
+	}
+}
+
+// A truncation while the store is open is met by a read: a memory fault, which
+// breaks the store and not the process.
+func TestC4TruncatedWhileOpen(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("a mapped file cannot be truncated on windows")
+	}
+	path := filepath.Join(t.TempDir(), fileName)
+	filled(t, path, 900)
+	s, err := idem.New(mustOpen(t, path, Options{}), idem.Options{CacheBytes: -1, SweepInterval: -1})
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(path, 8192))
+	var broken error
+	for i := range 900 {
+		if _, broken = s.Get(context.Background(), string(binary.BigEndian.AppendUint32(nil, uint32(i)))); broken != nil {
+			break
+		}
+	}
+	require.ErrorIs(t, broken, idem.ErrBroken)
+	_, err = s.Claim(context.Background(), idem.Request{Key: "new"})
+	require.ErrorIs(t, err, idem.ErrBroken)
+	_ = s.Close()
+	_, err = Open(path, Options{})
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+}
+
+// Every byte of the pages that bbolt trusts, changed: opening and reading answers
+// or refuses, and never ends the process or replays another result.
+func TestC5DamagedPages(t *testing.T) {
+	t.Parallel()
+	whole := filepath.Join(t.TempDir(), fileName)
+	ctx := context.Background()
+	s, err := idem.New(mustOpen(t, whole, Options{}), idem.Options{})
+	require.NoError(t, err)
+	for _, key := range []string{"a", "b", "c"} {
+		c, err := s.Claim(ctx, idem.Request{Key: key})
+		require.NoError(t, err)
+		require.NoError(t, s.Complete(ctx, c.Token, bytes.Repeat([]byte(key), 40)))
+	}
+	require.NoError(t, s.Close())
+	content, err := os.ReadFile(whole)
+	require.NoError(t, err)
+	step := 37
+	if testing.Short() {
+		step = 371
+	}
+	path := filepath.Join(t.TempDir(), fileName)
+	for at := 0; at < len(content); at += step {
+		damaged := bytes.Clone(content)
+		damaged[at] ^= 0x10
+		require.NoError(t, os.WriteFile(path, damaged, 0o600))
+		b, err := Open(path, Options{})
+		if err != nil {
+			require.True(t, isOneOf(err, idem.ErrCorrupt, idem.ErrInvalid, idem.ErrVersion), "byte %d: %v", at, err)
+			continue
+		}
+		s, err := idem.New(b, idem.Options{SweepInterval: -1})
+		if err != nil {
+			_ = b.Close()
+			continue
+		}
+		for _, key := range []string{"a", "b", "c"} {
+			rec, err := s.Get(ctx, key)
+			if err == nil && rec.State == idem.Completed {
+				require.Equal(t, bytes.Repeat([]byte(key), 40), rec.Result, "byte %d", at)
+			}
+		}
+		_ = s.Close()
+	}
+}
+
+func isOneOf(err error, targets ...error) bool {
+	for _, target := range targets {
+		if bytes.Contains([]byte(err.Error()), []byte(target.Error())) {
+			return true
+		}
+	}
+	return false
+}
+
+const holderEnv = "IDEM_TEST_HOLD"
+
+func TestC6SecondOpen(t *testing.T) {
+	if path := os.Getenv(holderEnv); path != "" { // the other process
+		_, err := Open(path, Options{LockTimeout: 50 * time.Millisecond})
+		require.ErrorIs(t, err, idem.ErrLocked)
+		return
+	}
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), fileName)
+	b := mustOpen(t, path, Options{})
+	_, err := Open(path, Options{LockTimeout: 50 * time.Millisecond})
+	require.ErrorIs(t, err, idem.ErrLocked)
+	require.ErrorContains(t, err, path)
+
+	cmd := exec.Command(os.Args[0], "-test.run=^TestC6SecondOpen$", "-test.v")
+	cmd.Env = append(os.Environ(), holderEnv+"="+path)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "PASS: TestC6SecondOpen")
+
+	require.NoError(t, b.Close())
+	require.NoError(t, mustOpen(t, path, Options{}).Close())
+}
+
+func TestOneStoreOfSeveralCreators(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), fileName)
+	results := make(chan error, 8)
+	for range cap(results) {
+		go func() {
+			b, err := Open(path, Options{LockTimeout: 20 * time.Second})
+			if err == nil {
+				err = b.Close()
+			}
+			results <- err
+		}()
+	}
+	for range cap(results) {
+		require.NoError(t, <-results)
+	}
+	left, err := filepath.Glob(path + ".new-*")
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+func TestFileMode(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), fileName)
+	require.NoError(t, mustOpen(t, path, Options{FileMode: 0o640}).Close())
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	if runtime.GOOS != "windows" {
+		require.Equal(t, fs.FileMode(0o640), info.Mode())
+	}
+}
