@@ -171,7 +171,7 @@ func clientMain(args []string) int {
 	flags := flag.NewFlagSet("client", flag.ContinueOnError)
 	in := flags.String("in", "", "payments, as JSON lines")
 	seed := flags.Uint64("seed", 1, "of the network's misbehaviour")
-	workers := flags.Int("workers", 16, "payments under way at once")
+	workers := flags.Int("workers", 32, "payments under way at once")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}

@@ -21,6 +21,9 @@
 // The remote ledger runs inside the supervisor, because it has to outlive the
 // server. Everything listens on loopback only.
 //
+// A kill takes the process and not the machine: what a power cut does is for the
+// tests of the engines.
+//
 // The input is one JSON object a line. key is 1 to 255 visible ASCII characters
 // without spaces, account is any text, amount_cents a whole number above zero;
 // other fields are ignored. A key may come again: with the same payment it is a

@@ -23,11 +23,11 @@ type remoteLedger struct {
 	mu       sync.Mutex
 	charged  []charge
 	arrived  []charge
-	receipts map[string][]byte // by downstream key
-	fences   map[string]uint64 // highest seen, by downstream key
-	busy     map[caller]int    // requests being worked on
-	stale    int               // refused: the fence was older than one seen
-	overlaps int               // two requests of one server for one key at once
+	receipts map[string][]byte          // by downstream key
+	fences   map[string]uint64          // highest seen, by downstream key
+	working  map[caller]context.Context // the latest request under way
+	stale    int                        // refused: the fence was older than one seen
+	overlaps int                        // two requests of one server for one key at once
 
 	kill     *killOrder // waiting for its moment; nil if none is
 	killed   chan killOrder
@@ -63,7 +63,7 @@ func newRemoteLedger() *remoteLedger {
 	return &remoteLedger{
 		receipts: make(map[string][]byte),
 		fences:   make(map[string]uint64),
-		busy:     make(map[caller]int),
+		working:  make(map[caller]context.Context),
 		killed:   make(chan killOrder, 1),
 	}
 }
@@ -87,11 +87,11 @@ func (l *remoteLedger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // the caller is gone
 	}
 	from := caller{key, c.Server}
-	if !l.begin(from, c.Fence) {
+	if !l.begin(r.Context(), from, c.Fence) {
 		http.Error(w, "a later claim of this payment was seen: the caller has lost it", http.StatusPreconditionFailed)
 		return
 	}
-	defer l.end(from)
+	defer l.end(r.Context(), from)
 
 	time.Sleep(latency())
 	if l.killNow(c.Server, false) {
@@ -118,7 +118,7 @@ func latency() time.Duration { return rand.N(4 * time.Millisecond) }
 
 // begin refuses a caller whose claim was taken over: its fence is older than one
 // already seen. This is the check that a fencing token is for.
-func (l *remoteLedger) begin(from caller, fence uint64) bool {
+func (l *remoteLedger) begin(ctx context.Context, from caller, fence uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if fence < l.fences[from.key] {
@@ -126,17 +126,18 @@ func (l *remoteLedger) begin(from caller, fence uint64) bool {
 		return false
 	}
 	l.fences[from.key] = fence
-	if l.busy[from]++; l.busy[from] > 1 {
+	if other := l.working[from]; other != nil && other.Err() == nil { // and still waited for
 		l.overlaps++
 	}
+	l.working[from] = ctx
 	return true
 }
 
-func (l *remoteLedger) end(from caller) {
+func (l *remoteLedger) end(ctx context.Context, from caller) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.busy[from]--; l.busy[from] == 0 {
-		delete(l.busy, from)
+	if l.working[from] == ctx {
+		delete(l.working, from)
 	}
 }
 

@@ -42,6 +42,16 @@ func storeOptions() idem.Options {
 	}
 }
 
+func (s *server) routes(engine string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /"+sameCommit, s.pay)
+	mux.HandleFunc("POST /"+overNetwork, s.payRemote)
+	if engine == "memory" {
+		mux.HandleFunc("GET /books", s.serveBooks)
+	}
+	return mux
+}
+
 // pay charges the ledger in the database itself. Claim, charge and completion are
 // one commit: whenever the process dies, all of it is there or none.
 func (s *server) pay(w http.ResponseWriter, r *http.Request) {
@@ -188,9 +198,13 @@ func serverMain(args []string, open opener) int {
 
 func serve(engine, path, remote string, start uint64, open opener) (err error) {
 	o := storeOptions()
+	broken := make(chan error, 1)
 	o.Observer = func(e idem.Event) {
-		if e.Kind == idem.ClaimTakeover {
+		switch e.Kind {
+		case idem.ClaimTakeover:
 			fmt.Println("takeover", e.KeyHash)
+		case idem.StoreBroken: // comes once
+			broken <- e.Err
 		}
 	}
 	store, ledger, err := open(engine, path, o)
@@ -203,17 +217,11 @@ func serve(engine, path, remote string, start uint64, open opener) (err error) {
 		store: store, ledger: ledger,
 		remote: remoteClient{url: remote, server: start, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}},
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /"+sameCommit, s.pay)
-	mux.HandleFunc("POST /"+overNetwork, s.payRemote)
-	if engine == "memory" {
-		mux.HandleFunc("GET /books", s.serveBooks)
-	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	h := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	h := &http.Server{Handler: s.routes(engine), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- h.Serve(listener) }()
 	fmt.Println("listening", listener.Addr())
@@ -226,6 +234,8 @@ func serve(engine, path, remote string, start uint64, open opener) (err error) {
 	select {
 	case err := <-served:
 		return err
+	case err := <-broken:
+		return err // only opening the store again finds out what the disk holds: start anew
 	case <-stdinEnded:
 	}
 	// First no more requests, then no more claims, then the files.
