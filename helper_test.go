@@ -1,0 +1,18 @@
+package idem_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+)
+
+// open returns a store on b that is closed with the test.
+func open(t testing.TB, b idem.Backend, o idem.Options) *idem.Store {
+	t.Helper()
+	s, err := idem.New(b, o)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
