@@ -225,7 +225,7 @@ func sendFile(in string, seed uint64, workers int) error {
 		defer close(done)
 		c.sendAll(ctx, orders(payments), seed, workers)
 	}()
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {

@@ -261,7 +261,7 @@ func (s *supervisor) orderKill(done int) {
 
 func (s *supervisor) killServer(ctx context.Context, number int, order killOrder) error {
 	s.mu.Lock()
-	flying := s.report.Flying
+	flying := max(s.report.Flying, 1) // the report may be older than the one we know of
 	s.mu.Unlock()
 	killed := time.Now()
 	s.server.kill()
