@@ -1,0 +1,428 @@
+package idemtest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+)
+
+// contractCases look at the engine past the store.
+var contractCases = []testCase{
+	{"Backend keeps every field", everyField},
+	{"Backend runs ops of a commit in order", opsInOrder},
+	{"Backend is bound once", boundOnce},
+	{"Backend keeps Meta", metaKept},
+	{"Backend tells of each commit", groupsTold},
+	{"Backend heeds a ctx that ended", ctxEnded},
+	{"Scanner returns each entry once", scanOnce},
+	{"Expirer keeps the order of Due", expiringOrder},
+}
+
+func everyField(t *testing.T, e *env) {
+	e.open(idem.Options{MaxResult: 1000})
+	want := map[string]*idem.Entry{}
+	now := idem.Instant(start.UnixNano())
+	put := func(key string, entry idem.Entry) {
+		t.Helper()
+		entry.Opening, entry.Attempt, entry.ClaimedAt = 1, 1, now
+		got := e.entry(key)
+		require.NotNil(t, got, key)
+		entry.Fence = got.Fence
+		require.NotZero(t, entry.Fence)
+		require.Equal(t, &entry, got, key)
+		want[key] = got
+	}
+	claim := func(key string, r idem.Request) idem.Token {
+		r.Key = key
+		return e.claim(r).Token
+	}
+	const lease, retention = time.Minute + 1, time.Hour + 1
+	until, gone := now+idem.Instant(lease), now+idem.Instant(retention)
+	r := idem.Request{Lease: lease, Retention: retention, Fingerprint: printA}
+	open := idem.Entry{
+		State: idem.InFlight, Fingerprint: printA, LeaseUntil: until, Lease: lease, Retention: retention,
+		ExpiresAt: until + idem.Instant(retention), Due: gone,
+	}
+
+	claim("in flight", r)
+	put("in flight", open)
+	held := r
+	held.HoldUnknown, held.Fingerprint = true, idem.Fingerprint{}
+	claim("unknown", held)
+	entry := open
+	entry.HoldUnknown, entry.ExpiresAt, entry.Due, entry.Fingerprint = true, idem.Never, 0, idem.Fingerprint{}
+	put("unknown", entry)
+	forever := r
+	forever.Retention = idem.Forever
+	claim("forever", forever)
+	entry = open
+	entry.ExpiresAt, entry.Due, entry.Retention = idem.Never, 0, idem.Forever
+	put("forever", entry)
+
+	for name, p := range map[string][]byte{"nil": nil, "empty": {}, "bytes": []byte("\x00p\xff")} {
+		tok := claim("checkpoint "+name, r)
+		require.NoError(t, e.s.Checkpoint(e.ctx, tok, p))
+		entry = open
+		entry.Checkpoint = p
+		put("checkpoint "+name, entry)
+
+		tok = claim("held "+name, r)
+		require.NoError(t, e.s.Checkpoint(e.ctx, tok, p))
+		require.NoError(t, e.s.Hold(e.ctx, tok, p))
+		entry = open
+		entry.State, entry.Checkpoint, entry.Result, entry.ExpiresAt, entry.Due = idem.Held, p, p, idem.Never, 0
+		put("held "+name, entry)
+
+		tok = claim("released "+name, r)
+		require.NoError(t, e.s.Checkpoint(e.ctx, tok, p))
+		require.NoError(t, e.s.Release(e.ctx, tok))
+		entry = open
+		entry.State, entry.Checkpoint, entry.ExpiresAt = idem.Released, p, gone
+		put("released "+name, entry)
+
+		require.NoError(t, e.s.Complete(e.ctx, claim("completed "+name, r), p))
+		entry = open
+		entry.State, entry.Result, entry.FinishedAt, entry.ExpiresAt = idem.Completed, p, now, gone
+		put("completed "+name, entry)
+
+		require.NoError(t, e.s.Fail(e.ctx, claim("failed "+name, r), p))
+		entry.State = idem.Failed
+		put("failed "+name, entry)
+	}
+	require.ErrorIs(t, e.s.Complete(e.ctx, claim("dropped", r), make([]byte, 1001)), idem.ErrTooLarge)
+	entry = open
+	entry.State, entry.ResultDropped, entry.FinishedAt, entry.ExpiresAt = idem.Completed, true, now, gone
+	put("dropped", entry)
+	for range 300 { // more attempts than a byte counts
+		require.NoError(t, e.s.Release(e.ctx, claim("attempts", r)))
+	}
+	want["attempts"] = e.entry("attempts")
+	require.Equal(t, uint32(300), want["attempts"].Attempt)
+
+	check := func() {
+		t.Helper()
+		for key, entry := range want {
+			require.Equal(t, entry, e.entry(key), key)
+		}
+		if !e.canScan() {
+			return
+		}
+		found := 0
+		for cursor := ""; ; {
+			page, next, err := e.scanner().Scan(e.ctx, "", cursor)
+			require.NoError(t, err)
+			for _, sc := range page {
+				require.NoError(t, sc.Err)
+				require.Equal(t, want[sc.Key], sc.Entry, "listed %q", sc.Key)
+				found++
+			}
+			if next == "" {
+				break
+			}
+			cursor = next
+		}
+		require.Len(t, want, found)
+	}
+	check()
+	if !e.h.Volatile {
+		e.reopen()
+		check()
+		e.reopen()
+		check()
+	}
+	e.clock.Advance(1000 * time.Hour)
+	check() // expired entries are read as others are
+}
+
+func opsInOrder(t *testing.T, e *env) {
+	e.open(idem.Options{})
+	for round := range 5 {
+		key := fmt.Sprint("k", round)
+		c := e.s.ClaimMany(e.ctx, []idem.Request{{Key: key}, {Key: key}, {Key: "other " + key}, {Key: key}})
+		require.NoError(t, c[0].Err, "the first is granted")
+		require.ErrorIs(t, c[1].Err, idem.ErrInFlight, "the second sees it")
+		require.NoError(t, c[2].Err)
+		require.ErrorIs(t, c[3].Err, idem.ErrInFlight)
+		tok, other := c[0].Token, c[2].Token
+		require.Greater(t, other.Fence, tok.Fence)
+		done := e.s.CompleteMany(e.ctx, []idem.Completion{
+			{Token: other, Result: []byte("1")}, {Token: tok, Result: []byte("2")},
+			{Token: tok, Result: []byte("3")}, {Token: other, Result: []byte("4")}, {Token: other, Result: []byte("1")},
+		})
+		require.NoError(t, done[0])
+		require.NoError(t, done[1])
+		require.ErrorIs(t, done[2], idem.ErrCompleted)
+		require.ErrorIs(t, done[3], idem.ErrCompleted)
+		require.NoError(t, done[4])
+		require.Equal(t, "2", string(e.get(key).Result))
+		require.Equal(t, "1", string(e.get("other "+key).Result))
+	}
+}
+
+func boundOnce(t *testing.T, e *env) {
+	e.open(idem.Options{})
+	c := e.claim(idem.Request{Key: "k"})
+	_, err := idem.New(e.backend, idem.Options{Clock: e.clock})
+	require.ErrorIs(t, err, idem.ErrInvalid, "in use by another store")
+	require.NoError(t, e.s.Complete(e.ctx, c.Token, []byte("r")), "which it does not harm")
+	e.close()
+
+	e.dir = t.TempDir()
+	b := e.h.Open(t, e.dir)
+	_, err = idem.New(b, idem.Options{Lease: -1})
+	require.ErrorIs(t, err, idem.ErrInvalid)
+	e.openWith(idem.Options{}, b) // still the caller's, and good
+	e.claim(idem.Request{Key: "k"})
+
+	e.dir = t.TempDir()
+	b = e.h.Open(t, e.dir)
+	e.within("Close of an engine never bound", func() { require.NoError(t, b.Close()) })
+	b = e.h.Open(t, e.dir)
+	e.openWith(idem.Options{}, b)
+	e.absent("k")
+}
+
+func metaKept(t *testing.T, e *env) {
+	e.durable()
+	s := e.spied()
+	e.open(idem.Options{})
+	require.Zero(t, s.saved, "a new store has saved nothing")
+	fence := uint64(0)
+	for opening := range uint64(4) {
+		e.clock.Advance(time.Minute)
+		e.clock.StepWall(time.Duration(opening) * time.Hour)
+		fence = e.claim(idem.Request{Key: fmt.Sprint("k", opening)}).Token.Fence
+		e.refused(idem.ErrInFlight, idem.Request{Key: "k0"})
+		e.clock.Advance(time.Second)
+		wall, elapsed := e.clock.Now()
+		e.reopen()
+		require.Equal(t, opening+1, s.saved.Opening)
+		require.Equal(t, fence, s.saved.Fence, "the highest granted")
+		require.Equal(t, wall.UnixNano(), s.saved.Wall, "as it was when Close was called")
+		require.Equal(t, idem.Instant(start.UnixNano()+int64(elapsed)), s.saved.Time, "store time, at the same instant")
+	}
+	if e.h.Crash == nil {
+		return
+	}
+	wall, elapsed := e.clock.Now()
+	fence = e.claim(idem.Request{Key: "last"}).Token.Fence
+	e.clock.Advance(time.Hour)
+	e.crash()
+	require.Equal(t, fence, s.saved.Fence, "saved with the commit")
+	require.Equal(t, uint64(5), s.saved.Opening)
+	require.Equal(t, wall.UnixNano(), s.saved.Wall)
+	require.Equal(t, idem.Instant(start.UnixNano()+int64(elapsed)), s.saved.Time)
+}
+
+func groupsTold(t *testing.T, e *env) {
+	e.durable()
+	const n = 12
+	o := idem.Options{}
+	events := watch(&o, idem.CommitDone)
+	e.open(o)
+	for i := range n {
+		e.claim(idem.Request{Key: fmt.Sprint("k", i)})
+		ev := e.next("commit", events)
+		require.Equal(t, 1, ev.Count, "a lone caller waits for nobody")
+		require.GreaterOrEqual(t, ev.Duration, time.Duration(0))
+	}
+	e.s.ClaimMany(e.ctx, []idem.Request{{Key: "a"}, {Key: "b"}, {Key: "c"}})
+	require.Equal(t, 3, e.next("commit", events).Count)
+	e.together(n, func(i int) { _, _ = e.s.Claim(e.ctx, idem.Request{Key: fmt.Sprint("many", i)}) })
+	for told := 0; told < n; {
+		told += e.next("commit", events).Count
+		require.LessOrEqual(t, told, n, "each operation is counted once")
+	}
+}
+
+func ctxEnded(t *testing.T, e *env) {
+	e.open(idem.Options{})
+	ctx, cancel := context.WithCancel(e.ctx)
+	cancel()
+	if e.canScan() {
+		_, _, err := e.scanner().Scan(ctx, "", "")
+		require.ErrorIs(t, err, context.Canceled, "Scan")
+	}
+	if e.canExpire() {
+		_, err := e.expirer().Expiring(ctx, idem.Due{}, idem.Never, 10)
+		require.ErrorIs(t, err, context.Canceled, "Expiring")
+	}
+	// The store's own look at ctx is before it calls Apply: end ctx in between.
+	e.dir = t.TempDir()
+	between := &cancelBetween{}
+	e.wrap = func(b idem.Backend) idem.Backend { between.Backend = b; return between }
+	e.open(idem.Options{})
+	tok := e.claim(idem.Request{Key: "k"}).Token
+	before := e.entry("k")
+	for range 20 {
+		ctx, between.cancel = context.WithCancel(e.ctx)
+		_, err := e.s.Claim(ctx, idem.Request{Key: "new"})
+		require.ErrorIs(t, err, context.Canceled)
+		ctx, between.cancel = context.WithCancel(e.ctx)
+		require.ErrorIs(t, e.s.Complete(ctx, tok, nil), context.Canceled)
+	}
+	between.cancel = nil
+	require.Equal(t, before, e.entry("k"))
+	e.absent("new")
+}
+
+// cancelBetween is an engine whose callers leave on the threshold of Apply.
+type cancelBetween struct {
+	idem.Backend
+	cancel context.CancelFunc
+}
+
+func (b *cancelBetween) Apply(ctx context.Context, ops []*idem.Op) error {
+	if b.cancel != nil {
+		b.cancel()
+	}
+	return b.Backend.Apply(ctx, ops)
+}
+
+// scanOnce lists the engine while entries around those that stay are written.
+func scanOnce(t *testing.T, e *env) {
+	const n = 400
+	e.open(idem.Options{})
+	scanner := e.scanner()
+	var rs []idem.Request
+	for i := range n {
+		rs = append(rs, idem.Request{Key: fmt.Sprintf("%c/%03d", 'a'+i%3, i)})
+	}
+	tokens := map[string]idem.Token{}
+	for _, c := range e.s.ClaimMany(e.ctx, rs) {
+		require.NoError(t, c.Err)
+		tokens[c.Token.Key] = c.Token
+	}
+	for _, prefix := range []string{"", "a/", "b/1", "c/", "d"} {
+		seen := map[string]int{}
+		pages := 0
+		for cursor := ""; ; pages++ {
+			page, next, err := scanner.Scan(e.ctx, prefix, cursor)
+			require.NoError(t, err)
+			for _, sc := range page {
+				require.NoError(t, sc.Err)
+				seen[sc.Key]++
+			}
+			// Between pages: keys come and go on either side of the cursor, and
+			// those that stay are rewritten.
+			if pages < 12 {
+				for i := range 4 {
+					at := fmt.Sprintf("%c/%03d+%d", 'a'+i%3, (pages*37+i*101)%n, pages%2)
+					if e.entry(at) == nil {
+						e.claim(idem.Request{Key: at})
+					} else {
+						require.NoError(t, e.s.Forget(e.ctx, at))
+					}
+					r := rs[(pages*53+i*97)%n].Key
+					require.NoError(t, e.s.Checkpoint(e.ctx, tokens[r], make([]byte, pages*100)))
+				}
+			}
+			if next == "" {
+				break
+			}
+			require.NotEqual(t, cursor, next, "the scan does not get on")
+			cursor = next
+		}
+		for _, r := range rs {
+			if strings.HasPrefix(r.Key, prefix) {
+				require.Equal(t, 1, seen[r.Key], "%q, listing %q", r.Key, prefix)
+			}
+		}
+		for key, times := range seen {
+			require.Equal(t, 1, times, "%q, listing %q", key, prefix)
+		}
+	}
+}
+
+// expiringOrder pages through the expiry index in many ways and compares it with
+// the entries.
+func expiringOrder(t *testing.T, e *env) {
+	const n = 300
+	e.open(idem.Options{})
+	x := e.expirer()
+	rng := rand.New(rand.NewPCG(1, 2))
+	var rs []idem.Request
+	for i := range n {
+		// Many share an instant, so that the order of keys counts too.
+		rs = append(rs, idem.Request{Key: fmt.Sprintf("k%03d", i), Retention: time.Duration(1+rng.IntN(60)) * time.Second})
+	}
+	rng.Shuffle(n, func(i, j int) { rs[i], rs[j] = rs[j], rs[i] })
+	var tokens []idem.Token
+	for _, c := range e.s.ClaimMany(e.ctx, rs) {
+		require.NoError(t, c.Err)
+		tokens = append(tokens, c.Token)
+	}
+	for i, tok := range tokens {
+		switch i % 7 {
+		case 0:
+			require.NoError(t, e.s.Complete(e.ctx, tok, nil))
+		case 1:
+			require.NoError(t, e.s.Hold(e.ctx, tok, nil)) // leaves the index
+		case 2:
+			require.NoError(t, e.s.Hold(e.ctx, tok, nil))
+			e.clock.Advance(time.Millisecond)
+			require.NoError(t, e.s.Release(e.ctx, tok)) // and comes back
+		case 3:
+			require.NoError(t, e.s.Forget(e.ctx, tok.Key))
+		case 4:
+			require.NoError(t, e.s.Forget(e.ctx, tok.Key))
+			e.claim(idem.Request{Key: tok.Key, Retention: time.Duration(1+rng.IntN(60)) * time.Second})
+		}
+	}
+	if !e.h.Volatile {
+		e.reopen()
+		x = e.expirer()
+	}
+	current := map[idem.Due]bool{}
+	for _, tok := range tokens {
+		if entry := e.entry(tok.Key); entry != nil && entry.Due != 0 {
+			current[idem.Due{At: entry.Due, Key: tok.Key}] = true
+		}
+	}
+	order := func(a, b idem.Due) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Key, b.Key)) }
+	var sorted []idem.Due
+	for d := range current {
+		sorted = append(sorted, d)
+	}
+	slices.SortFunc(sorted, order)
+
+	second := idem.Instant(time.Second)
+	begin := idem.Instant(start.UnixNano())
+	for _, limit := range []int{1, 2, 7, 64, 1000} {
+		for _, until := range []idem.Instant{0, begin, begin + second, begin + 30*second, sorted[len(sorted)/2].At, sorted[len(sorted)/2].At - 1, idem.Never} {
+			for _, from := range []idem.Due{{}, {At: begin + 20*second}, sorted[10], sorted[len(sorted)-1], {At: idem.Never}} {
+				var want, got []idem.Due
+				for _, d := range sorted {
+					if order(d, from) > 0 && d.At <= until {
+						want = append(want, d)
+					}
+				}
+				for at := from; ; {
+					page, err := x.Expiring(e.ctx, at, until, limit)
+					require.NoError(t, err)
+					require.LessOrEqual(t, len(page), limit)
+					if len(page) == 0 {
+						break
+					}
+					for _, d := range page {
+						require.Positive(t, order(d, at), "in order, after the place named")
+						require.LessOrEqual(t, d.At, until)
+						if at = d; current[d] { // a stale place is allowed
+							got = append(got, d)
+						}
+					}
+				}
+				require.Equal(t, want, got, "from %v until %v, %d at a time", from, until, limit)
+			}
+		}
+	}
+}
