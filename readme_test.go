@@ -1,0 +1,134 @@
+package idem_test
+
+import (
+	"go/doc/comment"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Code that people copy must compile: what README.md and the package documentation
+// show stands, but for indentation, in an example file, which the tests build and
+// run.
+func TestShownCodeIsCompiled(t *testing.T) {
+	t.Parallel()
+	shown := map[string][]string{
+		"README.md": goBlocks(readFile(t, "README.md")),
+		"doc.go":    docBlocks(t, "doc.go"),
+	}
+	var examples []string
+	for _, path := range exampleFiles(t) {
+		examples = append(examples, unindent(readFile(t, path)))
+	}
+	for file, blocks := range shown {
+		assert.NotEmpty(t, blocks, "%s shows no code", file)
+		for _, b := range blocks {
+			assert.True(t, anyShows(examples, unindent(b)), "%s shows code that no example file has:\n%s", file, b)
+		}
+	}
+}
+
+// The search for shown code must not find what is not there.
+func TestShownCodeSearch(t *testing.T) {
+	t.Parallel()
+	example := unindent("func f() {\n\t\ta := 1\n\n\t\tg(a)\n}\n")
+	blocks := goBlocks("text\n```go\na := 1\n\ng(a)\n```\n```sh\nmake\n```\n```go\n\tb := 1\n```\n")
+	require.Equal(t, []string{"a := 1\n\ng(a)\n", "\tb := 1\n"}, blocks)
+	assert.True(t, anyShows([]string{"", example}, unindent(blocks[0])))
+	for _, absent := range []string{blocks[1], "a := 1\ng(a)\n", ":= 1\n", "g(a)\na := 1\n"} {
+		assert.False(t, anyShows([]string{example}, unindent(absent)), absent)
+	}
+}
+
+// A link of README.md, CONTRIBUTING.md or CHANGELOG.md into the tree leads
+// somewhere, and a make target they name is one.
+func TestShownLinksAndTargets(t *testing.T) {
+	t.Parallel()
+	makefile := readFile(t, "Makefile")
+	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	target := regexp.MustCompile(`(?m)(?:^|` + "`" + `)make ([a-z]+)`)
+	for _, file := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} {
+		text := readFile(t, file)
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			_, err := os.Stat(m[1])
+			assert.NoError(t, err, "link in %s", file)
+		}
+		for _, m := range target.FindAllStringSubmatch(text, -1) {
+			assert.Contains(t, makefile, "\n"+m[1]+":", "make target in %s", file)
+		}
+	}
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return strings.ReplaceAll(string(b), "\r\n", "\n")
+}
+
+// goBlocks returns the fenced code blocks of a Markdown text that are marked go.
+func goBlocks(markdown string) []string {
+	var blocks []string
+	for _, m := range regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(markdown, -1) {
+		blocks = append(blocks, m[1])
+	}
+	return blocks
+}
+
+// docBlocks returns the code blocks of a file's package documentation.
+func docBlocks(t *testing.T, path string) []string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments|parser.PackageClauseOnly)
+	require.NoError(t, err)
+	require.NotNil(t, file.Doc)
+	var blocks []string
+	for _, block := range new(comment.Parser).Parse(file.Doc.Text()).Content {
+		if code, ok := block.(*comment.Code); ok {
+			blocks = append(blocks, code.Text)
+		}
+	}
+	return blocks
+}
+
+// exampleFiles returns the example files of the tree.
+func exampleFiles(t *testing.T) []string {
+	t.Helper()
+	var paths []string
+	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() != "." && strings.HasPrefix(d.Name(), ".") {
+			return fs.SkipDir
+		}
+		if name := d.Name(); strings.HasPrefix(name, "example_") && strings.HasSuffix(name, "_test.go") {
+			paths = append(paths, path)
+		}
+		return err
+	}))
+	require.NotEmpty(t, paths)
+	return paths
+}
+
+// unindent strips the indentation of every line, and begins and ends with a line's end.
+func unindent(code string) string {
+	lines := strings.Split(strings.Trim(code, "\n"), "\n")
+	for i, l := range lines {
+		lines[i] = strings.TrimLeft(l, " \t")
+	}
+	return "\n" + strings.Join(lines, "\n") + "\n"
+}
+
+func anyShows(examples []string, block string) bool {
+	for _, e := range examples {
+		if strings.Contains(e, block) {
+			return true
+		}
+	}
+	return false
+}
