@@ -40,7 +40,7 @@ func supervisorMain(args []string) int {
 	flags := flag.NewFlagSet("payments", flag.ContinueOnError)
 	flags.StringVar(&c.engine, "engine", "bolt", "`engine` of the store: bolt, pebble, or memory, which loses all when killed and so is not")
 	flags.StringVar(&c.in, "in", "", "`file` of payments, one JSON object a line (- is standard input); default: generated ones")
-	flags.IntVar(&c.n, "n", 5000, "how many payments to generate")
+	flags.IntVar(&c.n, "n", 4000, "how many payments to generate")
 	flags.Uint64Var(&c.seed, "seed", 1, "of the generated payments and of the network's misbehaviour")
 	flags.StringVar(&c.dir, "dir", "", "`directory` to work in and leave behind; default: a temporary one, removed at the end")
 	flags.IntVar(&c.kills, "kills", 5, "how many times to kill the server")
