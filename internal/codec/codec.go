@@ -169,7 +169,11 @@ func DecodePlace(b []byte) (idem.Due, bool) {
 	if len(b) <= placeHead {
 		return idem.Due{}, false
 	}
-	return idem.Due{At: idem.Instant(binary.BigEndian.Uint64(b)), Key: string(b[placeHead:])}, true
+	at := idem.Instant(binary.BigEndian.Uint64(b))
+	if at < 0 { // it does not sort by time
+		return idem.Due{}, false
+	}
+	return idem.Due{At: at, Key: string(b[placeHead:])}, true
 }
 
 // MetaKey is the key of the meta entry; its checksum covers it.
