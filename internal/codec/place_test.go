@@ -1,0 +1,112 @@
+package codec
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/idemkv/idem"
+)
+
+func drawDue() *rapid.Generator[idem.Due] {
+	return rapid.Custom(func(t *rapid.T) idem.Due {
+		at := rapid.OneOf(rapid.SampledFrom([]int64{0, 1, 255, 256, 1 << 32, int64(idem.Never) - 1, int64(idem.Never)}),
+			rapid.Int64Range(0, int64(idem.Never))).Draw(t, "at")
+		return idem.Due{At: idem.Instant(at), Key: drawKey().Draw(t, "key")}
+	})
+}
+
+func TestPlaceRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		d := drawDue().Draw(t, "place")
+		got, ok := DecodePlace(AppendPlace(nil, d))
+		require.True(t, ok)
+		require.Equal(t, d, got)
+		require.Equal(t, "before"+string(AppendPlace(nil, d)), string(AppendPlace([]byte("before"), d)))
+	})
+}
+
+// B4: places sort by time, those of one time by key: the sweep goes in time order
+// and can go on from any place.
+func TestPlacesSort(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := drawDue().Draw(t, "a"), drawDue().Draw(t, "b")
+		if rapid.Bool().Draw(t, "same time") {
+			b.At = a.At
+		}
+		want := cmp.Or(cmp.Compare(a.At, b.At), strings.Compare(a.Key, b.Key))
+		require.Equal(t, want, bytes.Compare(AppendPlace(nil, a), AppendPlace(nil, b)))
+	})
+}
+
+func TestNoPlace(t *testing.T) {
+	t.Parallel()
+	for n := range 9 {
+		_, ok := DecodePlace(make([]byte, n))
+		require.False(t, ok, "%d bytes hold no key", n)
+	}
+	_, ok := DecodePlace(make([]byte, 9))
+	require.True(t, ok)
+	_, ok = DecodePlace(append(binary.BigEndian.AppendUint64(nil, 1<<63), 'k'))
+	require.False(t, ok, "a time below zero would sort last: nothing writes it")
+}
+
+func TestMetaRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		m := drawMeta().Draw(t, "meta")
+		got, err := DecodeMeta(AppendMeta(nil, m))
+		require.NoError(t, err)
+		require.Equal(t, m, got)
+		require.Equal(t, "before"+string(AppendMeta(nil, m)), string(AppendMeta([]byte("before"), m)))
+	})
+}
+
+// C5: a damaged meta entry is never believed.
+func TestDamagedMeta(t *testing.T) {
+	t.Parallel()
+	value := AppendMeta(nil, idem.Meta{Time: 1, Wall: 2, Fence: 3, Opening: 4})
+	corrupt := func(value []byte) {
+		t.Helper()
+		m, err := DecodeMeta(value)
+		require.ErrorIs(t, err, idem.ErrCorrupt)
+		require.NotErrorIs(t, err, idem.ErrVersion)
+		require.Zero(t, m)
+	}
+	for bit := range 8 * len(value) {
+		damaged := bytes.Clone(value)
+		damaged[bit/8] ^= 1 << (bit % 8)
+		corrupt(damaged)
+	}
+	for n := range value {
+		corrupt(value[:n])
+		if n > crcSize {
+			corrupt(seal(MetaKey, value[:n]))
+		}
+	}
+	corrupt(append(bytes.Clone(value), 0))
+	corrupt(seal(MetaKey, append(bytes.Clone(value), 0)))
+	corrupt(seal(MetaKey, append([]byte{0}, value[1:]...)))
+	corrupt(seal("another key", value))
+}
+
+func TestNewerMeta(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1 + crcSize, metaSize, metaSize + 40} {
+		for _, version := range []byte{Version + 1, 255} {
+			value := make([]byte, size)
+			value[0] = version
+			m, err := DecodeMeta(seal(MetaKey, value))
+			require.ErrorIs(t, err, idem.ErrVersion)
+			require.NotErrorIs(t, err, idem.ErrCorrupt)
+			require.Zero(t, m)
+		}
+	}
+}
