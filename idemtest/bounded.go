@@ -27,7 +27,7 @@ func (e *env) fill(records int, retain idem.Request) []idem.Token {
 	}
 	e.openWith(idem.Options{}, e.h.OpenBounded(e.t, e.dir, records))
 	var tokens []idem.Token
-	for i := range 1000 * records {
+	for i := range 100 * records {
 		retain.Key = fmt.Sprint("k", i)
 		c, err := e.s.Claim(e.ctx, retain)
 		if err != nil {

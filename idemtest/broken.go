@@ -94,7 +94,7 @@ func commitFails(t *testing.T, e *env) {
 		err = call.wait(e, "a call whose commit fails")
 		require.ErrorIs(t, err, idem.ErrBroken, "%s: the outcome is unknown", op.name)
 		require.NotErrorIs(t, err, idem.ErrClosed)
-		require.NotEqual(t, idem.ErrBroken, errors.Unwrap(err), "it says more than that, what the cause was")
+		require.Greater(t, len(err.Error()), len(idem.ErrBroken.Error()), "it wraps the cause")
 		e.within("a broken store", func() {
 			for name, err := range e.everything(open) {
 				require.ErrorIs(t, err, idem.ErrBroken, "%s of a broken store", name)

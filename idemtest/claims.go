@@ -372,9 +372,9 @@ func lapseOnOpen(t *testing.T, e *env) {
 	back := e.claim(idem.Request{Key: "back"})
 	e.reopen()
 
-	waited, err := e.s.Wait(e.ctx, "gone")
-	require.NoError(t, err, "Wait sees the lapse at once")
-	require.Equal(t, gone.Token.Fence, waited.Fence)
+	got := e.waitFor(e.ctx, "gone").wait(e, "Wait on a claim of the process before")
+	require.NoError(t, got.err)
+	require.Equal(t, gone.Token.Fence, got.r.Fence)
 	if e.canScan() {
 		stats, err := e.s.Stats(e.ctx)
 		require.NoError(t, err)

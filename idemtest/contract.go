@@ -201,7 +201,6 @@ func metaKept(t *testing.T, e *env) {
 		e.clock.Advance(time.Minute)
 		e.clock.StepWall(time.Duration(opening) * time.Hour)
 		fence = e.claim(idem.Request{Key: fmt.Sprint("k", opening)}).Token.Fence
-		e.refused(idem.ErrInFlight, idem.Request{Key: "k0"})
 		e.clock.Advance(time.Second)
 		wall, elapsed := e.clock.Now()
 		e.reopen()

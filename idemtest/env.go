@@ -42,7 +42,10 @@ func newEnv(t *testing.T, h Harness) *env {
 			mark.verifyNone(t, h.Patience)
 		}
 	})
-	return &env{t: t, h: h, ctx: context.Background(), clock: NewClock(start), dir: t.TempDir()}
+	// A call that would wait for ever ends with ctx, and its case with a line number.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*h.Patience)
+	t.Cleanup(cancel)
+	return &env{t: t, h: h, ctx: ctx, clock: NewClock(start), dir: t.TempDir()}
 }
 
 // open opens a store on the case's folder. There is no background sweep unless o
@@ -100,11 +103,16 @@ func (e *env) closeStore(s *idem.Store) (err error) {
 func (e *env) within(what string, f func()) {
 	e.t.Helper()
 	done := make(chan struct{})
+	returned := false
 	go func() {
 		defer close(done)
 		f()
+		returned = true
 	}()
 	e.await(what, done)
+	if !returned { // it failed the test, and so ended its own goroutine only
+		e.t.FailNow()
+	}
 }
 
 // await fails the test if c is not closed, and nothing comes from it, in bounded time.

@@ -1,0 +1,73 @@
+package idemtest_test
+
+import (
+	"context"
+	"slices"
+
+	"github.com/idemkv/idem"
+)
+
+// faults is where a mutant differs inside the toy. The zero value differs nowhere.
+type faults struct {
+	bindTwice bool // is accepted
+	deaf      bool // to ctx, while queued
+	reversed  bool // order of the ops in a commit
+	mute      bool // never calls Committed
+
+	// show returns what the engine hands out of an entry.
+	show func(e idem.Entry) *idem.Entry
+	// decide takes the place of op.Run.
+	decide func(op *idem.Op, cur *idem.Entry, readErr error) (*idem.Entry, bool)
+	// early is called before the commit is durable.
+	early func(next map[string]*idem.Entry, ops []*idem.Op)
+	// save returns the Meta to keep.
+	save func(before, now idem.Meta) idem.Meta
+}
+
+func (f *faults) shown(e *idem.Entry) *idem.Entry {
+	if f.show == nil || e == nil {
+		return e
+	}
+	return f.show(*e)
+}
+
+func (f *faults) run(op *idem.Op, cur *idem.Entry, readErr error) (*idem.Entry, bool) {
+	if f.decide == nil {
+		return op.Run(cur, readErr)
+	}
+	return f.decide(op, cur, readErr)
+}
+
+func (f *faults) heeded(ctx context.Context) context.Context {
+	if f.deaf {
+		return context.Background()
+	}
+	return ctx
+}
+
+func (f *faults) ordered(ops []*idem.Op) []*idem.Op {
+	if f.reversed {
+		ops = slices.Clone(ops)
+		slices.Reverse(ops)
+	}
+	return ops
+}
+
+func (f *faults) unsaved(next map[string]*idem.Entry, ops []*idem.Op) {
+	if f.early != nil {
+		f.early(next, ops)
+	}
+}
+
+func (f *faults) meta(before, now idem.Meta) idem.Meta {
+	if f.save == nil {
+		return now
+	}
+	return f.save(before, now)
+}
+
+func (f *faults) committed(op *idem.Op) {
+	if !f.mute {
+		op.Committed()
+	}
+}
