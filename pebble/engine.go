@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -25,6 +26,10 @@ var spaces = [...]byte{durable.Records: 'r', durable.Expiry: 'x', durable.Meta: 
 // scanBytes is where a page of a scan ends although it has fewer pairs than asked.
 const scanBytes = 4 << 20
 
+// closeBound is how long a broken Pebble is given to close. Where a write has
+// failed it never does.
+const closeBound = 500 * time.Millisecond
+
 // engine is the database under the durable.Backend.
 type engine struct {
 	db    *pebble.DB
@@ -42,7 +47,33 @@ var _ durable.Engine = (*engine)(nil)
 
 func (e *engine) Name() string { return e.dir }
 
-func (e *engine) Close() error { return errors.Join(e.db.Close(), e.lock.Close()) }
+// Close waits no longer than closeBound for a Pebble that is, or comes to be, broken:
+// it is left behind with the lock of its directory, so that no other is at the same
+// files while parts of it still run.
+func (e *engine) Close() error {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				done <- fmt.Errorf("panic in Pebble: %v", v)
+			}
+		}()
+		done <- errors.Join(e.db.Close(), e.lock.Close())
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-e.fatal.heard:
+	}
+	timer := time.NewTimer(closeBound)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return errors.Join(e.fatal.err(), err)
+	case <-timer.C:
+		return fmt.Errorf("%w; it takes a new process to open %s again", e.fatal.err(), e.dir)
+	}
+}
 
 func appendKey(dst []byte, space durable.Space, key string) []byte {
 	dst = append(dst, reserved...)

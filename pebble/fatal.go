@@ -69,9 +69,11 @@ func (f *fatal) Errorf(string, ...any) {}
 func (f *fatal) Fatalf(format string, args ...any) { f.set(fmt.Errorf(format, args...)) }
 
 // listener hears of failed flushes and compactions, which Pebble retries for ever
-// without telling those who write.
+// without telling those who write. A damaged block is not the end, as it would be
+// by default: the read that met it says so, and other keys are not affected.
 func (f *fatal) listener() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) { f.set(fmt.Errorf("in the background: %w", err)) },
+		DataCorruption:  func(pebble.DataCorruptionInfo) {},
 	}
 }

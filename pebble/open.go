@@ -171,7 +171,7 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 		Cache:              cache,
 		ErrorIfNotExists:   made,
 		EventListener:      f.listener(),
-		FS:                 o.fs,
+		FS:                 &guardedFS{FS: o.fs, fatal: f},
 		FormatMajorVersion: format,
 		Lock:               lock,
 		Logger:             f,

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
@@ -19,9 +21,7 @@ import (
 
 func harness() idemtest.Harness {
 	return idemtest.Harness{
-		Open: func(t testing.TB, dir string) idem.Backend {
-			return mustOpen(t, filepath.Join(dir, "store"), Options{})
-		},
+		Open:       openStallable,
 		Stall:      stall,
 		FailCommit: failCommit,
 		Crash: func(t testing.TB, _ idem.Backend, dir string) string {
@@ -42,22 +42,60 @@ func mustOpen(t testing.TB, dir string, o Options) *Backend {
 	return b
 }
 
-// stall makes commits wait after Pebble's own commit, which has shown them to every
-// reader, and before ours returns.
-func stall(t testing.TB, b idem.Backend) (<-chan struct{}, func()) {
-	reached, released := make(chan struct{}), make(chan struct{})
-	var once, end sync.Once
-	hook := func() error {
-		once.Do(func() { close(reached) })
-		<-released
+// stalls holds the switch of each open engine's file system.
+var stalls sync.Map // idem.Backend → *syncSwitch
+
+// syncSwitch is a file system whose logs can be kept from reaching the disk: their
+// syncs wait, for real, while Pebble has shown the commit to every reader.
+type syncSwitch struct {
+	mu      sync.Mutex
+	reached chan struct{} // nil: syncs pass
+	once    *sync.Once
+	free    chan struct{}
+}
+
+func (s *syncSwitch) MaybeError(op errorfs.Op) error {
+	if !isSync(op) || filepath.Ext(op.Path) != ".log" {
 		return nil
 	}
-	e := b.(*Backend).engine
-	e.afterCommit.Store(&hook)
+	s.mu.Lock()
+	reached, once, free := s.reached, s.once, s.free
+	s.mu.Unlock()
+	if reached != nil {
+		once.Do(func() { close(reached) })
+		<-free
+	}
+	return nil
+}
+
+func (s *syncSwitch) String() string { return "syncSwitch" }
+
+func isSync(op errorfs.Op) bool {
+	return op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
+}
+
+func openStallable(t testing.TB, dir string) idem.Backend {
+	s := &syncSwitch{}
+	b := mustOpen(t, filepath.Join(dir, "store"), Options{fs: errorfs.Wrap(vfs.Default, s)})
+	stalls.Store(b, s)
+	t.Cleanup(func() { stalls.Delete(b) })
+	return b
+}
+
+func stall(t testing.TB, b idem.Backend) (<-chan struct{}, func()) {
+	found, _ := stalls.Load(b)
+	s := found.(*syncSwitch)
+	reached, free := make(chan struct{}), make(chan struct{})
+	s.mu.Lock()
+	s.reached, s.once, s.free = reached, new(sync.Once), free
+	s.mu.Unlock()
+	var end sync.Once
 	release := func() {
 		end.Do(func() {
-			e.afterCommit.Store(nil)
-			close(released)
+			s.mu.Lock()
+			s.reached = nil
+			s.mu.Unlock()
+			close(free)
 		})
 	}
 	t.Cleanup(release)

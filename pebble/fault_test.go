@@ -1,0 +1,328 @@
+package pebble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+)
+
+// faulty is a file system in memory whose operations fail once fails says so.
+type faulty struct {
+	mem   *vfs.MemFS
+	fails atomic.Pointer[func(op errorfs.Op) error]
+}
+
+func newFaulty() *faulty { return &faulty{mem: vfs.NewCrashableMem()} }
+
+func (f *faulty) MaybeError(op errorfs.Op) error {
+	if fails := f.fails.Load(); fails != nil {
+		return (*fails)(op)
+	}
+	return nil
+}
+
+func (f *faulty) String() string { return "faulty" }
+
+func (f *faulty) on(fails func(op errorfs.Op) error) { f.fails.Store(&fails) }
+
+// within fails the test if f does not return in bounded time.
+func within(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	timer := time.NewTimer(time.Minute)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		t.Fatalf("%s hangs", what)
+	}
+}
+
+func (f *faulty) open(t *testing.T) *idem.Store {
+	t.Helper()
+	b := mustOpen(t, "store", Options{fs: errorfs.Wrap(f.mem, f), MinFree: -1, MemTableBytes: 1 << 20})
+	s, err := idem.New(b, idem.Options{SweepInterval: -1, CacheBytes: -1})
+	require.NoError(t, err)
+	return s
+}
+
+// left opens what a new process would find: what was synced, and of the rest some.
+func (f *faulty) left(t *testing.T, percent int) *idem.Store {
+	t.Helper()
+	return (&faulty{mem: f.crash(percent)}).open(t)
+}
+
+func (f *faulty) crash(percent int) *vfs.MemFS {
+	return f.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(1, 2))})
+}
+
+func requireBroken(t *testing.T, s *idem.Store, known idem.Token) {
+	t.Helper()
+	ctx := context.Background()
+	_, err := s.Claim(ctx, idem.Request{Key: "after"})
+	require.ErrorIs(t, err, idem.ErrBroken)
+	_, err = s.Get(ctx, known.Key)
+	require.ErrorIs(t, err, idem.ErrBroken)
+	_, err = s.Claim(ctx, idem.Request{Key: known.Key})
+	require.ErrorIs(t, err, idem.ErrBroken)
+	require.ErrorIs(t, s.Complete(ctx, known, nil), idem.ErrBroken)
+	_, err = s.Wait(ctx, known.Key)
+	require.ErrorIs(t, err, idem.ErrBroken)
+	within(t, "Close", func() { _ = s.Close() })
+	_, err = s.Claim(ctx, idem.Request{Key: "after"})
+	require.ErrorIs(t, err, idem.ErrClosed)
+}
+
+// A log that cannot be synced: the claim is not granted, nothing is answered any
+// more, the process lives, and what was acknowledged before is there afterwards.
+func TestC4SyncFails(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	f := newFaulty()
+	s := f.open(t)
+	first, err := s.Claim(ctx, idem.Request{Key: "first"})
+	require.NoError(t, err)
+	f.on(func(op errorfs.Op) error {
+		if isSync(op) && filepath.Ext(op.Path) == ".log" {
+			return syscall.EIO
+		}
+		return nil
+	})
+	within(t, "Claim", func() { _, err = s.Claim(ctx, idem.Request{Key: "second"}) })
+	require.ErrorIs(t, err, idem.ErrBroken)
+	require.ErrorIs(t, err, syscall.EIO)
+	requireBroken(t, s, first.Token)
+
+	for _, percent := range []int{0, 100} {
+		again := f.left(t, percent)
+		rec, err := again.Get(ctx, "first")
+		require.NoError(t, err)
+		require.Equal(t, first.Token, rec.Token())
+		require.NoError(t, again.Close())
+	}
+}
+
+// A disk that is full for everything but the log: flushes fail in the background,
+// and Pebble makes writers wait for them for ever. They hear that the store is
+// broken instead.
+func TestC4DiskFullInTheBackground(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	f := newFaulty()
+	s := f.open(t)
+	first, err := s.Claim(ctx, idem.Request{Key: "first"})
+	require.NoError(t, err)
+	f.on(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && filepath.Ext(op.Path) == ".sst" {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	granted := []idem.Token{first.Token}
+	within(t, "Claim", func() {
+		for i := 0; ; i++ {
+			c, claimErr := s.Claim(ctx, idem.Request{Key: fmt.Sprint(i)})
+			if err = claimErr; err != nil {
+				return
+			}
+			granted = append(granted, c.Token)
+			if err = s.Checkpoint(ctx, c.Token, make([]byte, 32<<10)); err != nil {
+				return
+			}
+		}
+	})
+	require.ErrorIs(t, err, idem.ErrBroken)
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	requireBroken(t, s, first.Token)
+
+	again := f.left(t, 0)
+	for _, token := range granted {
+		rec, err := again.Get(ctx, token.Key)
+		require.NoError(t, err)
+		require.Equal(t, token.Fence, rec.Fence)
+	}
+	require.NoError(t, again.Close())
+}
+
+// The k-th operation that writes fails, for every k of a short life: from making
+// the store to closing it, nothing ends the process, hangs, or is acknowledged and
+// lost.
+func TestC4EveryWriteFails(t *testing.T) {
+	t.Parallel()
+	step := int64(1)
+	if testing.Short() {
+		step = 11
+	}
+	writes := failAt(t, math.MaxInt64) // none: counts them
+	require.Greater(t, writes, int64(50))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 16) // most of a failed life is waiting for Close
+	for k := int64(1); k <= writes; k += step {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			failAt(t, k)
+		}()
+	}
+	wg.Wait()
+}
+
+// failAt lives the life whose k-th write fails, checks what it leaves, and returns
+// how many writes there were.
+func failAt(t *testing.T, k int64) int64 {
+	ctx := context.Background()
+	f := newFaulty()
+	var n atomic.Int64
+	f.on(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && n.Add(1) == k {
+			return syscall.EIO
+		}
+		return nil
+	})
+	acknowledged := make(map[string]string)
+	life := func() {
+		b, err := Open("store", Options{fs: errorfs.Wrap(f.mem, f), MinFree: -1, MemTableBytes: 1 << 20})
+		if err != nil {
+			return
+		}
+		s, err := idem.New(b, idem.Options{SweepInterval: -1, CacheBytes: -1})
+		if err != nil {
+			_ = b.Close()
+			return
+		}
+		for i := range 6 {
+			key := fmt.Sprint(i)
+			c, err := s.Claim(ctx, idem.Request{Key: key})
+			result := strings.Repeat(key, 200<<10) // so that logs and memtables are rotated
+			if err == nil {
+				err = s.Complete(ctx, c.Token, []byte(result))
+			}
+			if err == nil {
+				acknowledged[key] = result
+			} else if !errors.Is(err, idem.ErrBroken) {
+				t.Errorf("write %d failed: %v, want ErrBroken", k, err)
+			}
+		}
+		_ = s.Close()
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); life() }()
+	timer := time.NewTimer(time.Minute)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		t.Errorf("the life whose write %d fails hangs", k)
+		return 0
+	}
+	if len(acknowledged) == 0 {
+		return n.Load()
+	}
+	left := &faulty{mem: f.crash(0)}
+	b, err := Open("store", Options{fs: errorfs.Wrap(left.mem, left), MinFree: -1})
+	if err != nil {
+		t.Errorf("after write %d failed: %v", k, err)
+		return n.Load()
+	}
+	s, err := idem.New(b, idem.Options{SweepInterval: -1})
+	if err != nil {
+		t.Errorf("after write %d failed: %v", k, err)
+		return n.Load()
+	}
+	for key, result := range acknowledged {
+		if rec, err := s.Get(ctx, key); err != nil || string(rec.Result) != result {
+			t.Errorf("write %d failed; key %s was completed and is %v, %v", k, key, rec, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("after write %d failed: %v", k, err)
+	}
+	return n.Load()
+}
+
+// Reads of damaged tables are about their keys; the store goes on.
+func TestC5DamagedTable(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	mem := vfs.NewCrashableMem()
+	s, err := idem.New(mustOpen(t, "store", Options{fs: mem, MinFree: -1}), idem.Options{SweepInterval: -1, CacheBytes: -1})
+	require.NoError(t, err)
+	result := make([]byte, 1000)
+	for i := range result { // that does not compress
+		result[i] = byte(rand.Uint32())
+	}
+	for i := range 100 {
+		c, err := s.Claim(ctx, idem.Request{Key: fmt.Sprintf("%03d", i)})
+		require.NoError(t, err)
+		require.NoError(t, s.Complete(ctx, c.Token, result))
+	}
+	require.NoError(t, s.Backend().(*Backend).DB().Flush())
+	require.NoError(t, s.Close())
+
+	names, err := mem.List("store/" + dbName)
+	require.NoError(t, err)
+	damaged := 0
+	for _, name := range names {
+		if filepath.Ext(name) != ".sst" {
+			continue
+		}
+		file, err := mem.OpenReadWrite("store/"+dbName+"/"+name, vfs.WriteCategoryUnspecified)
+		require.NoError(t, err)
+		info, err := file.Stat()
+		require.NoError(t, err)
+		var b [1]byte
+		_, err = file.ReadAt(b[:], info.Size()/2)
+		require.NoError(t, err)
+		b[0] ^= 1
+		_, err = file.WriteAt(b[:], info.Size()/2)
+		require.NoError(t, err)
+		require.NoError(t, file.Close())
+		damaged++
+	}
+	require.NotZero(t, damaged)
+	s, err = idem.New(mustOpen(t, "store", Options{fs: mem, MinFree: -1}), idem.Options{SweepInterval: -1, CacheBytes: -1})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	corrupt := 0
+	for i := range 100 {
+		key := fmt.Sprintf("%03d", i)
+		if _, err := s.Get(ctx, key); err != nil {
+			require.ErrorIs(t, err, idem.ErrCorrupt)
+			_, err = s.Claim(ctx, idem.Request{Key: key})
+			require.ErrorIs(t, err, idem.ErrCorrupt, "never a grant")
+			corrupt++
+		}
+	}
+	require.NotZero(t, corrupt)
+	require.Less(t, corrupt, 100, "one block is damaged")
+	_, err = s.Claim(ctx, idem.Request{Key: "another"})
+	require.NoError(t, err)
+}
+
+func TestMinFree(t *testing.T) {
+	t.Parallel()
+	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), "store"), Options{MinFree: math.MaxInt64}), idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	if _, err := s.Claim(context.Background(), idem.Request{Key: "k"}); err != nil { // nil where free space cannot be told
+		require.True(t, errors.Is(err, idem.ErrFull), "%v", err)
+	}
+}

@@ -1,0 +1,227 @@
+package pebble
+
+import (
+	"context"
+	"crypto/sha256"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/memory"
+)
+
+// digest is of every file below dir but the locks, by name and content.
+func digest(t testing.TB, dir string) map[string][32]byte {
+	t.Helper()
+	sums := make(map[string][32]byte)
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() == "LOCK" {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		sums[path] = sha256.Sum256(b)
+		return err
+	}))
+	return sums
+}
+
+// refused opens dir and requires that it is refused with target, with a message
+// that names dir, and that nothing is changed.
+func refused(t *testing.T, dir string, target error) {
+	t.Helper()
+	before := digest(t, dir)
+	b, err := Open(dir, Options{})
+	if err == nil {
+		_ = b.Close()
+	}
+	require.ErrorIs(t, err, target)
+	require.ErrorContains(t, err, dir)
+	require.Equal(t, before, digest(t, dir), "the directory was changed")
+}
+
+// filled makes a store with a few records at dir, closed.
+func filled(t testing.TB, dir string) {
+	t.Helper()
+	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
+	require.NoError(t, err)
+	for _, key := range []string{"a", "b", "c"} {
+		c, err := s.Claim(context.Background(), idem.Request{Key: key})
+		require.NoError(t, err)
+		require.NoError(t, s.Complete(context.Background(), c.Token, []byte(key)))
+	}
+	require.NoError(t, s.Close())
+}
+
+func TestC6OpenRefuses(t *testing.T) {
+	t.Parallel()
+	t.Run("a file", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "file")
+		require.NoError(t, os.WriteFile(path, []byte("x"), 0o600))
+		refused(t, path, idem.ErrInvalid)
+	})
+	t.Run("a directory with something else in it", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "theirs"), []byte("x"), 0o600))
+		refused(t, dir, idem.ErrInvalid)
+	})
+	t.Run("a Pebble database of something else", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		db, err := pebble.Open(dir, &pebble.Options{Logger: newFatal()})
+		require.NoError(t, err)
+		require.NoError(t, db.Close())
+		refused(t, dir, idem.ErrInvalid)
+	})
+	t.Run("a store whose database is gone", func(t *testing.T) {
+		t.Parallel()
+		dir := filepath.Join(t.TempDir(), "store")
+		filled(t, dir)
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, dbName)))
+		refused(t, dir, idem.ErrCorrupt)
+	})
+	t.Run("a store whose database is empty", func(t *testing.T) {
+		t.Parallel()
+		dir := filepath.Join(t.TempDir(), "store")
+		filled(t, dir)
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, dbName)))
+		require.NoError(t, os.Mkdir(filepath.Join(dir, dbName), 0o700))
+		refused(t, dir, idem.ErrCorrupt)
+	})
+	t.Run("a damaged marker", func(t *testing.T) {
+		t.Parallel()
+		dir := filepath.Join(t.TempDir(), "store")
+		filled(t, dir)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, markerName), []byte("?"), 0o600))
+		refused(t, dir, idem.ErrCorrupt)
+	})
+	t.Run("a truncated manifest", func(t *testing.T) {
+		t.Parallel()
+		dir := filepath.Join(t.TempDir(), "store")
+		filled(t, dir)
+		manifests, err := filepath.Glob(filepath.Join(dir, dbName, "MANIFEST-*"))
+		require.NoError(t, err)
+		require.NotEmpty(t, manifests)
+		for _, m := range manifests {
+			require.NoError(t, os.Truncate(m, 3))
+		}
+		_, err = Open(dir, Options{})
+		require.Error(t, err)
+		require.ErrorContains(t, err, dir)
+	})
+	t.Run("a folder without permission", func(t *testing.T) {
+		t.Parallel()
+		if os.Getuid() <= 0 {
+			t.Skip("permissions do not bind this user")
+		}
+		dir := t.TempDir()
+		require.NoError(t, os.Chmod(dir, 0o500))
+		_, err := Open(filepath.Join(dir, "store"), Options{})
+		require.ErrorIs(t, err, fs.ErrPermission)
+	})
+	t.Run("options out of range", func(t *testing.T) {
+		t.Parallel()
+		dir := filepath.Join(t.TempDir(), "store")
+		for _, o := range []Options{{CacheBytes: -1}, {MemTableBytes: -1}, {MemTableBytes: 2 << 30}} {
+			_, err := Open(dir, o)
+			require.ErrorIs(t, err, idem.ErrInvalid)
+		}
+		require.NoDirExists(t, dir)
+	})
+}
+
+const holderEnv = "IDEM_TEST_HOLD"
+
+// A second opening is refused under every name of the directory and from every
+// process.
+func TestC6SecondOpen(t *testing.T) {
+	if dir := os.Getenv(holderEnv); dir != "" { // the other process
+		_, err := Open(dir, Options{})
+		require.ErrorIs(t, err, idem.ErrLocked)
+		return
+	}
+	t.Parallel()
+	base := t.TempDir()
+	dir := filepath.Join(base, "store")
+	b := mustOpen(t, dir, Options{})
+	names := []string{dir, filepath.Join(base, "..", filepath.Base(base), "store")}
+	if link := filepath.Join(base, "link"); os.Symlink(dir, link) == nil {
+		names = append(names, link)
+	}
+	for _, name := range names {
+		_, err := Open(name, Options{})
+		require.ErrorIs(t, err, idem.ErrLocked, name)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestC6SecondOpen$", "-test.v")
+	cmd.Env = append(os.Environ(), holderEnv+"="+dir)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "PASS: TestC6SecondOpen")
+
+	require.NoError(t, b.Close())
+	require.NoError(t, mustOpen(t, dir, Options{}).Close())
+}
+
+// A process that ended while it made a store left no marker: the next goes on.
+func TestUnfinishedCreation(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "store")
+	filled(t, dir)
+	require.NoError(t, os.Rename(filepath.Join(dir, markerName), filepath.Join(dir, markerName+".new")))
+	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
+	require.NoError(t, err)
+	_, err = s.Get(context.Background(), "a")
+	require.NoError(t, err, "what is there stays")
+	require.NoError(t, s.Close())
+	require.FileExists(t, filepath.Join(dir, markerName))
+}
+
+func TestOnAnotherEngine(t *testing.T) {
+	t.Parallel()
+	s, err := idem.New(memory.New(memory.Options{}), idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	never := func(*pebble.Batch) ([]byte, error) { t.Error("the function ran"); return nil, nil }
+	for _, s := range []*idem.Store{s, nil} {
+		_, _, err = Do(context.Background(), s, idem.Request{Key: "k"}, never)
+		require.ErrorIs(t, err, idem.ErrInvalid)
+		require.ErrorIs(t, Complete(context.Background(), s, idem.Token{Key: "k", Fence: 1}, never), idem.ErrInvalid)
+	}
+}
+
+// The keys of the store are not a same-commit function's to write.
+func TestReservedKeys(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), "store"), Options{}), idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	first, err := s.Claim(ctx, idem.Request{Key: "k"})
+	require.NoError(t, err)
+	require.NoError(t, s.Complete(ctx, first.Token, []byte("kept")))
+	record := []byte(reserved + "rk")
+	for name, write := range map[string]func(b *pebble.Batch) error{
+		"set":          func(b *pebble.Batch) error { return b.Set(record, []byte("x"), nil) },
+		"delete":       func(b *pebble.Batch) error { return b.Delete(record, nil) },
+		"range":        func(b *pebble.Batch) error { return b.DeleteRange([]byte("a"), []byte("z"), nil) },
+		"inner range":  func(b *pebble.Batch) error { return b.DeleteRange(record, []byte(reserved+"s"), nil) },
+		"range before": func(b *pebble.Batch) error { return b.DeleteRange([]byte("a"), []byte(reserved+"s"), nil) },
+	} {
+		_, _, err := Do(ctx, s, idem.Request{Key: name}, func(b *pebble.Batch) ([]byte, error) { return nil, write(b) })
+		require.ErrorIs(t, err, idem.ErrInvalid, name)
+	}
+	_, _, err = Do(ctx, s, idem.Request{Key: "own"}, func(b *pebble.Batch) ([]byte, error) {
+		return nil, b.DeleteRange([]byte("j"), []byte("z"), nil)
+	})
+	require.NoError(t, err)
+	rec, err := s.Get(ctx, "k")
+	require.NoError(t, err)
+	require.Equal(t, "kept", string(rec.Result))
+}
