@@ -216,7 +216,7 @@ func openGuarded(path string, po *pebble.Options, f *fatal) (*pebble.DB, error) 
 	select {
 	case o := <-done:
 		if err := f.err(); err != nil && o.err == nil {
-			return nil, errors.Join(err, o.db.Close())
+			return nil, err // it would not close
 		}
 		return o.db, o.err
 	case <-f.heard:
