@@ -41,20 +41,10 @@ func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []b
 
 // tryEffect is one go of DoEffect, without waiting.
 func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, Claim, error) {
-	if err := s.admitClaim(ctx, r); err != nil {
-		return nil, Claim{}, err
-	}
-	act := s.claimAction(r)
-	cur, err := s.lookup(r.Key)
+	var c Claim
+	act, err := s.startClaim(ctx, r, &c)
 	if err != nil {
-		return nil, Claim{}, err
-	}
-	if cur != nil {
-		now, toWall := s.time.now()
-		if refusal := refuseClaim(cur, &act, now); refusal != nil {
-			c, err := s.refused(r.Key, cur, refusal, toWall)
-			return nil, c, err
-		}
+		return nil, c, err
 	}
 	op := s.newOp(r.Key, act)
 	defer op.free()

@@ -95,19 +95,10 @@ func (s *Store) Backend() Backend { return s.backend }
 // the key's record cannot be read. The record's slices are shared: do not change
 // them.
 func (s *Store) Claim(ctx context.Context, r Request) (Claim, error) {
-	if err := s.admitClaim(ctx, &r); err != nil {
-		return Claim{}, err
-	}
-	act := s.claimAction(&r)
-	cur, err := s.lookup(r.Key)
+	var c Claim
+	act, err := s.startClaim(ctx, &r, &c)
 	if err != nil {
-		return Claim{}, err
-	}
-	if cur != nil {
-		now, toWall := s.time.now()
-		if refusal := refuseClaim(cur, &act, now); refusal != nil {
-			return s.refused(r.Key, cur, refusal, toWall)
-		}
+		return c, err
 	}
 	op := s.newOp(r.Key, act)
 	defer op.free()
@@ -115,6 +106,25 @@ func (s *Store) Claim(ctx context.Context, r Request) (Claim, error) {
 		return Claim{}, err
 	}
 	return s.claimed(op)
+}
+
+// startClaim answers a claim that is refused by what is stored already, without
+// waiting for a commit, with the refusal in c. A nil error means that it may be
+// granted, and is to be decided in a commit.
+func (s *Store) startClaim(ctx context.Context, r *Request, c *Claim) (act action, err error) {
+	if err := s.admitClaim(ctx, r); err != nil {
+		return act, err
+	}
+	act = s.claimAction(r)
+	cur, err := s.lookup(r.Key)
+	if err != nil || cur == nil {
+		return act, err
+	}
+	now, toWall := s.time.now()
+	if refusal := refuseClaim(cur, &act, now); refusal != nil {
+		*c, err = s.refused(r.Key, cur, refusal, toWall)
+	}
+	return act, err
 }
 
 // ClaimMany claims each request on its own merits and in order, all in one
@@ -127,8 +137,11 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 	for i := range rs {
 		if i >= s.opts.MaxBatch {
 			out[i].Err = invalid("request %d is over Options.MaxBatch, %d; send it in another call", i+1, s.opts.MaxBatch)
-		} else if out[i].Err = s.admitClaim(ctx, &rs[i]); out[i].Err == nil {
-			ops = append(ops, s.newOp(rs[i].Key, s.claimAction(&rs[i])))
+			continue
+		}
+		act, err := s.startClaim(ctx, &rs[i], &out[i].Claim)
+		if out[i].Err = err; err == nil {
+			ops = append(ops, s.newOp(rs[i].Key, act))
 			index = append(index, i)
 		}
 	}

@@ -178,8 +178,9 @@ func (b *Backend) do(ctx context.Context, j *job, weight int) error {
 
 // Close implements idem.Backend.
 func (b *Backend) Close() error {
+	var err error
 	if b.broken.Load() == nil && b.host.Load() != nil {
-		b.saveMeta()
+		err = b.saveMeta()
 	}
 	if b.closed.Swap(true) {
 		return nil
@@ -187,15 +188,15 @@ func (b *Backend) Close() error {
 	// Whoever leads now is the last one: what comes after finds the backend closed.
 	_ = b.queue.Do(context.Background(), &job{}, 0)
 	if b.broken.Load() == nil {
-		return b.closeEngine()
+		return errors.Join(err, b.closeEngine())
 	}
 	done := make(chan error, 1)
 	go func() { done <- b.closeEngine() }()
 	timer := time.NewTimer(brokenClose)
 	defer timer.Stop()
 	select {
-	case err := <-done:
-		return err
+	case closeErr := <-done:
+		return errors.Join(err, closeErr)
 	case <-timer.C:
 		return fmt.Errorf("%w: %s did not close within %v; it may take a new process to open it again",
 			idem.ErrBroken, b.engine.Name(), brokenClose)
@@ -203,8 +204,10 @@ func (b *Backend) Close() error {
 }
 
 // saveMeta saves the time of closing, in a commit that does nothing else.
-func (b *Backend) saveMeta() {
-	_ = b.queue.Do(context.Background(), &job{save: true}, 0)
+func (b *Backend) saveMeta() error {
+	j := &job{save: true}
+	_ = b.queue.Do(context.Background(), j, 0) // without a deadline it always runs
+	return j.err
 }
 
 func (b *Backend) closeEngine() (err error) {
