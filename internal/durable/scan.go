@@ -1,7 +1,6 @@
 package durable
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"strings"
@@ -70,17 +69,22 @@ func (b *Backend) Expiring(ctx context.Context, from idem.Due, until idem.Instan
 	if until != idem.Never {
 		upper = codec.AppendPlace(nil, idem.Due{At: until + 1})
 	}
-	pairs, _, err := b.scan(Expiry, lower, upper, limit)
-	if err != nil {
-		return nil, err
-	}
-	found := make([]idem.Due, 0, len(pairs))
-	for _, p := range pairs {
-		if d, ok := codec.DecodePlace(p.Key); ok {
-			found = append(found, d)
+	for {
+		pairs, more, err := b.scan(Expiry, lower, upper, limit)
+		if err != nil {
+			return nil, err
 		}
+		found := make([]idem.Due, 0, len(pairs))
+		for _, p := range pairs {
+			if d, ok := codec.DecodePlace(p.Key); ok {
+				found = append(found, d)
+			}
+		}
+		if len(found) > 0 || !more {
+			return found, nil
+		}
+		lower = append(pairs[len(pairs)-1].Key, 0) // damaged, all of them: not the end
 	}
-	return found, nil
 }
 
 // scan reads one page and tells whether there may be more.
@@ -96,7 +100,10 @@ func (b *Backend) scan(space Space, from, to []byte, limit int) (pairs []Pair, m
 // prefixEnd returns the least key after all that begin with prefix; nil if there
 // is none.
 func prefixEnd(prefix string) []byte {
-	end := bytes.TrimRight([]byte(prefix), "\xff")
+	end := []byte(prefix)
+	for len(end) > 0 && end[len(end)-1] == 0xff {
+		end = end[:len(end)-1]
+	}
 	if len(end) == 0 {
 		return nil
 	}
