@@ -133,7 +133,7 @@ func commitFailsInTraffic(t *testing.T, e *env) {
 	last := make([]error, workers)
 	var begun atomic.Int64
 	traffic := async(func() struct{} {
-		e.together(workers, func(w int) {
+		inParallel(workers, func(w int) {
 			for i := range 100_000 {
 				begun.Add(1)
 				c, err := e.s.Claim(e.ctx, idem.Request{Key: fmt.Sprintf("%d %d", w, i)})

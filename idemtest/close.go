@@ -123,7 +123,7 @@ func closeInTraffic(t *testing.T, e *env) {
 		tokens := make([][]idem.Token, workers)
 		errs := make([]error, workers)
 		traffic := async(func() struct{} {
-			e.together(workers, func(w int) {
+			inParallel(workers, func(w int) {
 				for i := 0; errs[w] == nil; i++ {
 					begun.Add(1)
 					key := fmt.Sprintf("%d %d", w, i)

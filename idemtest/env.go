@@ -3,6 +3,7 @@ package idemtest
 import (
 	"bytes"
 	"context"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -152,20 +153,23 @@ func (e *env) started(n uint64) {
 // when all have: in bounded time, or the test fails.
 func (e *env) together(n int, f func(i int)) {
 	e.t.Helper()
-	e.within("one of the calls", func() {
-		var wg sync.WaitGroup
-		begin := make(chan struct{})
-		for i := range n {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
-				<-begin
-				f(i)
-			}()
-		}
-		close(begin)
-		wg.Wait()
-	})
+	e.within("one of the calls", func() { inParallel(n, f) })
+}
+
+// inParallel is together that waits for as long as it takes.
+func inParallel(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	begin := make(chan struct{})
+	for i := range n {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			<-begin
+			f(i)
+		}()
+	}
+	close(begin)
+	wg.Wait()
 }
 
 // durable skips the case where the engine keeps nothing across Close.
@@ -326,4 +330,9 @@ func (e *env) crash() *idem.Store {
 	e.close() // the process lives on here, and what it still holds is to be freed
 	e.dir = left
 	return e.open(e.opts)
+}
+
+func mkdir(t testing.TB, dir string) {
+	t.Helper()
+	require.NoError(t, os.Mkdir(dir, 0o700))
 }

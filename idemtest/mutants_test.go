@@ -39,7 +39,7 @@ func TestMutants(t *testing.T) {
 			}
 			cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.timeout=60s",
 				"-test.run=^TestMutantSuite$/^("+strings.Join(run, "|")+")$")
-			cmd.Env = append(os.Environ(), mutantEnv+"="+name)
+			cmd.Env = append(os.Environ(), mutantEnv+"="+name, "RAPID_NOFAILFILE=true", "RAPID_SHRINKTIME=100ms")
 			out, err := cmd.CombinedOutput()
 			var exit *exec.ExitError
 			require.ErrorAs(t, err, &exit, "the suite passes it:\n%s", out)
@@ -109,7 +109,7 @@ func mutants() map[string]mutant {
 
 // storeMutants get wrong what is stored, and for how long.
 var storeMutants = map[string]mutant{
-	"no fence check": {[]string{"A6 a stale token changes nothing"}, inside(func(b *toy) {
+	"no fence check": {[]string{"A6 a stale token changes nothing", "histories", "model"}, inside(func(b *toy) {
 		first := map[string]*idem.Entry{}
 		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
 			next, changed := op.Run(cur, err)
@@ -124,27 +124,28 @@ var storeMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"lease a nanosecond short": {[]string{"A10 lease boundary"}, showing(func(e *idem.Entry) { e.LeaseUntil-- })},
-	"lease a nanosecond long":  {[]string{"A10 lease boundary"}, showing(func(e *idem.Entry) { e.LeaseUntil++ })},
-	"retention a nanosecond long": {[]string{"A10 retention boundary"}, showing(func(e *idem.Entry) {
+	"lease a nanosecond short": {[]string{"A10 lease boundary", "model"}, showing(func(e *idem.Entry) { e.LeaseUntil-- })},
+	"lease milliseconds long":  {[]string{"A10 lease boundary", "histories", "model"}, showing(func(e *idem.Entry) { e.LeaseUntil += 3e6 })},
+	"lease a nanosecond long":  {[]string{"A10 lease boundary", "model"}, showing(func(e *idem.Entry) { e.LeaseUntil++ })},
+	"retention a nanosecond long": {[]string{"A10 retention boundary", "model"}, showing(func(e *idem.Entry) {
 		if e.ExpiresAt != idem.Never {
 			e.ExpiresAt++
 		}
 	})},
 	"Forever overflows":   {[]string{"A19 retention near the largest duration"}, showing(func(e *idem.Entry) { e.ExpiresAt++ })},
-	"fingerprint lost":    {[]string{"A11 mismatch discloses nothing"}, onOpen(func(e *idem.Entry) { e.Fingerprint = idem.Fingerprint{} })},
-	"checkpoint lost":     {[]string{"A3 replay is byte-identical", "C1 killed between operations"}, onOpen(func(e *idem.Entry) { e.Checkpoint = nil })},
-	"HoldUnknown lost":    {[]string{"A13 HoldUnknown"}, onOpen(func(e *idem.Entry) { e.HoldUnknown = false })},
-	"ResultDropped lost":  {[]string{"A18 result over MaxResult"}, onOpen(func(e *idem.Entry) { e.ResultDropped = false })},
+	"fingerprint lost":    {[]string{"A11 mismatch discloses nothing", "model"}, onOpen(func(e *idem.Entry) { e.Fingerprint = idem.Fingerprint{} })},
+	"checkpoint lost":     {[]string{"A3 replay is byte-identical", "C1 killed between operations", "model"}, onOpen(func(e *idem.Entry) { e.Checkpoint = nil })},
+	"HoldUnknown lost":    {[]string{"A13 HoldUnknown", "model"}, onOpen(func(e *idem.Entry) { e.HoldUnknown = false })},
+	"ResultDropped lost":  {[]string{"A18 result over MaxResult", "model"}, onOpen(func(e *idem.Entry) { e.ResultDropped = false })},
 	"Attempt in a byte":   {[]string{"Backend keeps every field"}, onOpen(func(e *idem.Entry) { e.Attempt &= 0xff })},
 	"seconds on the disk": {[]string{"A2 no second grant after reopening"}, onOpen(func(e *idem.Entry) { e.LeaseUntil -= e.LeaseUntil % 1e9 })},
-	"Opening renewed":     {[]string{"A13 LapseOnOpen"}, onOpen(func(e *idem.Entry) { e.Opening++ })},
-	"empty is nil": {[]string{"A3 replay is byte-identical"}, onOpen(func(e *idem.Entry) {
+	"Opening renewed":     {[]string{"A13 LapseOnOpen", "histories", "model"}, onOpen(func(e *idem.Entry) { e.Opening++ })},
+	"empty is nil": {[]string{"A3 replay is byte-identical", "model"}, onOpen(func(e *idem.Entry) {
 		if len(e.Result) == 0 {
 			e.Result = nil
 		}
 	})},
-	"nil is empty": {[]string{"A3 replay is byte-identical"}, showing(func(e *idem.Entry) {
+	"nil is empty": {[]string{"A3 replay is byte-identical", "model"}, showing(func(e *idem.Entry) {
 		if e.Result == nil {
 			e.Result = []byte{}
 		}
@@ -161,12 +162,12 @@ var storeMutants = map[string]mutant{
 			return &e
 		}
 	})},
-	"last write lost": {[]string{"A2 no second grant after reopening"}, func(b *toy) idem.Backend {
+	"last write lost": {[]string{"A2 no second grant after reopening", "histories", "model"}, func(b *toy) idem.Backend {
 		before := maps.Clone(b.disk.records)
 		b.faults.early = func(map[string]*idem.Entry, []*idem.Op) { before = maps.Clone(b.disk.records) }
 		return closing{b, func() error { b.disk.records = before; return b.Close() }}
 	}},
-	"removal lost": {[]string{"A6 a stale token changes nothing"}, inside(func(b *toy) {
+	"removal lost": {[]string{"A6 a stale token changes nothing", "histories", "model"}, inside(func(b *toy) {
 		removed := map[string][]byte{}
 		b.faults.early = func(next map[string]*idem.Entry, _ []*idem.Op) {
 			maps.Copy(b.disk.records, removed) // those of the commit before are back
@@ -178,19 +179,19 @@ var storeMutants = map[string]mutant{
 			}
 		}
 	})},
-	"Meta never saved": {[]string{"A7 fences over many lives", "A7 fences never repeat", "Backend keeps Meta"}, inside(func(b *toy) {
+	"Meta never saved": {[]string{"A7 fences over many lives", "A7 fences never repeat", "Backend keeps Meta", "model"}, inside(func(b *toy) {
 		b.faults.save = func(before, _ idem.Meta) idem.Meta { return before }
 	})},
-	"Meta asked for before Run": {[]string{"A7 fences over many lives"}, inside(func(b *toy) {
+	"Meta asked for before Run": {[]string{"A7 fences over many lives", "model"}, inside(func(b *toy) {
 		b.faults.save = func(before, now idem.Meta) idem.Meta {
 			now.Fence = max(before.Fence, now.Fence-1) // without the last
 			return now
 		}
 	})},
-	"time not saved at Close": {[]string{"B5 wall clock steps across reopening", "B5 boot in 1970"}, func(b *toy) idem.Backend {
+	"time not saved at Close": {[]string{"B5 wall clock steps across reopening", "B5 boot in 1970", "model"}, func(b *toy) idem.Backend {
 		return closing{b, func() error { b.closed = true; return nil }}
 	}},
-	"wall clock is the time": {[]string{"B5 wall clock steps across reopening", "B5 killed, then the clock steps"}, inside(func(b *toy) {
+	"wall clock is the time": {[]string{"B5 wall clock steps across reopening", "B5 killed, then the clock steps", "model"}, inside(func(b *toy) {
 		b.faults.save = func(_, now idem.Meta) idem.Meta {
 			now.Time = idem.Instant(now.Wall)
 			return now
@@ -251,7 +252,7 @@ var commitMutants = map[string]mutant{
 		}}
 	}},
 	"readers wait for commits": {[]string{"rule 3 a claim under way is not seen"}, func(b *toy) idem.Backend { return slowReader{b} }},
-	"read one commit late": {[]string{"A5 release, then claim"}, func(b *toy) idem.Backend {
+	"read one commit late": {[]string{"A5 release, then claim", "histories", "model"}, func(b *toy) idem.Backend {
 		late := &lateReader{toy: b, before: maps.Clone(b.entries)}
 		b.faults.early = func(map[string]*idem.Entry, []*idem.Op) {
 			b.mu.Lock()
@@ -260,7 +261,7 @@ var commitMutants = map[string]mutant{
 		}
 		return late
 	}},
-	"grants twice at once": {[]string{"A1 one owner"}, func(b *toy) idem.Backend {
+	"grants twice at once": {[]string{"A1 one owner", "histories"}, func(b *toy) idem.Backend {
 		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
 			for _, op := range ops {
 				cur, err := b.Read(op.Key())
@@ -274,7 +275,7 @@ var commitMutants = map[string]mutant{
 			return ctx.Err()
 		}}
 	}},
-	"ops do not see each other": {[]string{"A15 ClaimMany", "Backend runs ops of a commit in order"}, inside(func(b *toy) {
+	"ops do not see each other": {[]string{"A15 ClaimMany", "Backend runs ops of a commit in order", "model"}, inside(func(b *toy) {
 		b.faults.decide = func(op *idem.Op, _ *idem.Entry, err error) (*idem.Entry, bool) {
 			cur, _ := b.Read(op.Key())
 			return op.Run(cur, err)
@@ -305,7 +306,7 @@ var commitMutants = map[string]mutant{
 	})},
 	"Committed forgotten": {[]string{"A16 Wait until settled"}, inside(func(b *toy) { b.faults.mute = true })},
 	"deaf to ctx":         {[]string{"rule 11 cancelled while queued", "Backend heeds a ctx that ended"}, inside(func(b *toy) { b.faults.deaf = true })},
-	"ctx denies what is done": {[]string{"rule 11 cancelled after joining a commit"}, func(b *toy) idem.Backend {
+	"ctx denies what is done": {[]string{"rule 11 cancelled after joining a commit", "histories"}, func(b *toy) idem.Backend {
 		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
 			return errors.Join(b.Apply(ctx, ops), ctx.Err())
 		}}
@@ -400,7 +401,7 @@ var listingMutants = map[string]mutant{
 	})},
 	"no bound":                  {[]string{"A18 a full store refuses new claims only"}, inside(func(b *toy) { b.limit = 0 })},
 	"expired records keep room": {[]string{"A18 expired records make room"}, func(b *toy) idem.Backend { return noPlaces{b} }},
-	"sweep removes the live": {[]string{"B3 sweep races the key's own operations", "B2 retention counts from completion"}, inside(func(b *toy) {
+	"sweep removes the live": {[]string{"B3 sweep races the key's own operations", "B2 retention counts from completion", "histories", "model"}, inside(func(b *toy) {
 		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			if op.Due() != 0 {
@@ -409,7 +410,7 @@ var listingMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"sweep removes nothing": {[]string{"B4 at most limit, in time order"}, inside(func(b *toy) {
+	"sweep removes nothing": {[]string{"B4 at most limit, in time order", "model"}, inside(func(b *toy) {
 		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			return next, changed && op.Due() == 0
@@ -434,7 +435,7 @@ var listingMutants = map[string]mutant{
 	"scan returns a record twice":  {[]string{"Scanner returns each entry once", "A17 each record once during writes"}, func(b *toy) idem.Backend { return scanTwice{b} }},
 	"scan goes by position":        {[]string{"Scanner returns each entry once"}, func(b *toy) idem.Backend { return scanByPosition{b} }},
 	"scan holds up writers":        {[]string{"A17 the loop body may use the store"}, func(b *toy) idem.Backend { return &scanLocked{toy: b} }},
-	"scan shows keys that are not": {[]string{"A3 any key"}, func(b *toy) idem.Backend { return scanText{b} }},
+	"scan shows keys that are not": {[]string{"A3 any key", "model"}, func(b *toy) idem.Backend { return scanText{b} }},
 }
 
 // The wrappers below replace one method of the toy.

@@ -17,6 +17,8 @@ func Run(t *testing.T, h Harness) {
 			c.fn(t, newEnv(t, h))
 		})
 	}
+	t.Run("model", func(t *testing.T) { t.Parallel(); Model(t, h) })
+	t.Run("histories", func(t *testing.T) { t.Parallel(); runHistories(t, h) })
 }
 
 // testCase is one behaviour. Its name begins with the case's number where it has one.

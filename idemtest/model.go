@@ -1,0 +1,514 @@
+package idemtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/idemkv/idem"
+)
+
+// Model checks random sequences of operations, one at a time, against a model that
+// is a map and a clock: claims and token operations of every kind, batches, sweeps,
+// time that passes, wall clocks that step, reopened and killed stores. A sequence
+// that fails is made smaller and printed by package rapid, whose flags and
+// environment variables (-rapid.checks, RAPID_STEPS, …) set how many are tried and
+// try one again.
+func Model(t *testing.T, h Harness) {
+	t.Helper()
+	if h.Patience <= 0 {
+		h.Patience = 30 * time.Second
+	}
+	mark := markGoroutines(t.Name())
+	root, runs := t.TempDir(), 0
+	rapid.Check(t, func(r *rapid.T) {
+		runs++
+		m := newMachine(t, r, h, filepath.Join(root, strconv.Itoa(runs)))
+		defer m.close()
+		actions := map[string]func(*rapid.T){
+			"Claim":     m.claim,
+			"ClaimMany": m.claimMany,
+			"token":     m.token,
+			"Forget":    m.forget,
+			"advance":   m.advance,
+			"deadline":  m.deadline,
+			"step":      m.step,
+			"":          m.check,
+		}
+		if m.canExpire() {
+			actions["Sweep"] = m.sweep
+		}
+		if !h.Volatile {
+			actions["reopen"] = m.reopen
+		}
+		if h.Crash != nil {
+			actions["kill"] = m.kill
+		}
+		r.Repeat(actions)
+	})
+	if !t.Failed() {
+		mark.verifyNone(t, h.Patience)
+	}
+}
+
+// machine runs a store and its model side by side.
+type machine struct {
+	t     *testing.T
+	r     *rapid.T
+	h     Harness
+	dir   string
+	o     idem.Options
+	clock *Clock
+	b     idem.Backend
+	s     *idem.Store
+
+	// The model. Times are nanoseconds of store time.
+	now      int64
+	opening  int
+	fence    uint64 // highest granted
+	records  map[string]*modelRecord
+	tokens   []idem.Token // granted, and some that never were
+	timeless int          // claims of keys of their own, to make a commit
+}
+
+type modelRecord struct {
+	state                        idem.State
+	print                        idem.Fingerprint
+	fence                        uint64
+	attempt, opening             int
+	unknown, dropped             bool
+	ownLease, retention          time.Duration
+	claimed, lease, done, expire int64
+	result, checkpoint           []byte
+}
+
+const modelNever = int64(math.MaxInt64)
+
+var (
+	modelKeys  = []string{"a", "b", "a\x00", "\xff"}
+	modelTimes = []time.Duration{1, 2, time.Microsecond, time.Second, time.Minute, time.Hour, 24 * time.Hour, math.MaxInt64 - 1, idem.Forever}
+	modelBytes = [][]byte{nil, {}, {0}, []byte("result"), []byte("another"), make([]byte, modelMaxResult), make([]byte, modelMaxResult+1)}
+)
+
+const modelMaxResult = 2000
+
+func newMachine(t *testing.T, r *rapid.T, h Harness, dir string) *machine {
+	m := &machine{
+		t: t, r: r, h: h, dir: dir, clock: NewClock(start), now: start.UnixNano(),
+		records: map[string]*modelRecord{}, tokens: []idem.Token{{Key: "a", Fence: 1}, {Key: "b", Fence: math.MaxUint64}},
+		o: idem.Options{
+			MaxResult: modelMaxResult, SweepInterval: -1, SweepSlice: rapid.IntRange(1, 4).Draw(r, "slice"),
+			MaxAttempts: rapid.SampledFrom([]int{0, 1, 3}).Draw(r, "attempts"),
+			LapseOnOpen: rapid.Bool().Draw(r, "lapse on open"),
+			CacheBytes:  rapid.SampledFrom([]int64{0, -1}).Draw(r, "cache"),
+		},
+	}
+	mkdir(t, dir)
+	m.open()
+	return m
+}
+
+func (m *machine) open() {
+	m.opening++
+	m.o.Clock = m.clock
+	m.b = m.h.Open(m.t, m.dir)
+	s, err := idem.New(m.b, m.o)
+	if err != nil {
+		m.r.Fatalf("New: %v", err)
+	}
+	m.s = s
+}
+
+func (m *machine) close() {
+	if err := m.s.Close(); err != nil {
+		m.r.Fatalf("Close: %v", err)
+	}
+}
+
+func (m *machine) canExpire() bool {
+	_, ok := m.b.(idem.Expirer)
+	return ok
+}
+
+// live returns the record of key that a reader may see.
+func (m *machine) live(key string) *modelRecord {
+	if r := m.records[key]; r != nil && m.now < r.expire {
+		return r
+	}
+	return nil
+}
+
+func (m *machine) lapsed(r *modelRecord) bool {
+	return m.now >= r.lease || m.o.LapseOnOpen && r.opening < m.opening
+}
+
+// after is d from now, without overflow.
+func (m *machine) after(d time.Duration) int64 {
+	if d == idem.Forever || int64(d) > modelNever-m.now {
+		return modelNever
+	}
+	return m.now + int64(d)
+}
+
+// inFlightExpiry: an attempt's record goes a retention after its lease, or never.
+func (r *modelRecord) inFlightExpiry() {
+	r.expire = modelNever
+	if !r.unknown && r.lease != modelNever && r.retention != idem.Forever && int64(r.retention) <= modelNever-r.lease {
+		r.expire = r.lease + int64(r.retention)
+	}
+}
+
+func (m *machine) drawRequest(r *rapid.T) idem.Request {
+	return idem.Request{
+		Key:         rapid.SampledFrom(modelKeys).Draw(r, "key"),
+		Fingerprint: rapid.SampledFrom([]idem.Fingerprint{{}, printA, printA, printB}).Draw(r, "print"),
+		Lease:       rapid.SampledFrom(modelTimes).Draw(r, "lease"),
+		Retention:   rapid.SampledFrom(modelTimes).Draw(r, "retention"),
+		HoldUnknown: rapid.IntRange(0, 4).Draw(r, "unknown") == 0,
+	}
+}
+
+// expectClaim returns the answer that a claim must get, and changes the model.
+func (m *machine) expectClaim(q idem.Request) error {
+	cur := m.live(q.Key)
+	same := func() bool { return cur.print == q.Fingerprint || cur.print.IsZero() || q.Fingerprint.IsZero() }
+	next := &modelRecord{
+		state: idem.InFlight, print: q.Fingerprint, attempt: 1, opening: m.opening, unknown: q.HoldUnknown,
+		ownLease: q.Lease, retention: q.Retention, claimed: m.now, lease: m.after(q.Lease),
+	}
+	if cur != nil && !(cur.state == idem.Released && cur.checkpoint == nil && !same()) {
+		if !same() {
+			return idem.ErrMismatch
+		}
+		switch {
+		case cur.state == idem.Completed:
+			return idem.ErrCompleted
+		case cur.state == idem.Failed:
+			return idem.ErrFailed
+		case cur.state == idem.Held:
+			return idem.ErrHeld
+		case cur.state == idem.InFlight && !m.lapsed(cur):
+			return idem.ErrInFlight
+		case cur.state == idem.InFlight && cur.unknown:
+			return idem.ErrHeld
+		case m.o.MaxAttempts > 0 && cur.attempt >= m.o.MaxAttempts:
+			return idem.ErrExhausted
+		}
+		next.attempt, next.checkpoint = cur.attempt+1, cur.checkpoint
+		if next.print.IsZero() {
+			next.print = cur.print
+		}
+	}
+	next.inFlightExpiry()
+	m.records[q.Key] = next
+	return nil
+}
+
+// claimed compares the answer of a claim with the one expected.
+func (m *machine) claimed(r *rapid.T, q idem.Request, want error, c idem.Claim, err error) {
+	if !errors.Is(err, want) || want == nil && err != nil {
+		r.Fatalf("Claim of %q: %v, not %v", q.Key, err, want)
+	}
+	switch {
+	case want == nil:
+		if c.Token.Fence <= m.fence || c.Token.Key != q.Key {
+			r.Fatalf("the token is %v, the highest fence before was %d", c.Token, m.fence)
+		}
+		m.fence = c.Token.Fence
+		m.records[q.Key].fence = m.fence
+		m.tokens = append(m.tokens, c.Token)
+	case c.Token != idem.Token{}:
+		r.Fatalf("a refused claim has token %v", c.Token)
+	}
+	if want == idem.ErrMismatch {
+		if !isZero(c.Record) {
+			r.Fatalf("a mismatch discloses %#v", c.Record)
+		}
+		return
+	}
+	m.compare(r, q.Key, c.Record)
+}
+
+func (m *machine) claim(r *rapid.T) {
+	q := m.drawRequest(r)
+	c, err := m.s.Claim(context.Background(), q)
+	m.claimed(r, q, m.expectClaim(q), c, err)
+}
+
+func (m *machine) claimMany(r *rapid.T) {
+	qs := rapid.SliceOfN(rapid.Custom(m.drawRequest), 0, 5).Draw(r, "requests")
+	for i, a := range m.s.ClaimMany(context.Background(), qs) {
+		// The record in the way may be changed by requests after this one: they are
+		// refused too, or it was this one's to change.
+		m.claimed(r, qs[i], m.expectClaim(qs[i]), a.Claim, a.Err)
+	}
+}
+
+func (m *machine) forget(r *rapid.T) {
+	key := rapid.SampledFrom(modelKeys).Draw(r, "key")
+	if err := m.s.Forget(context.Background(), key); err != nil {
+		r.Fatalf("Forget: %v", err)
+	}
+	delete(m.records, key)
+}
+
+// token shows a token of any age for any operation.
+func (m *machine) token(r *rapid.T) {
+	ctx := context.Background()
+	tok := m.tokens[len(m.tokens)-1-min(rapid.IntRange(0, 8).Draw(r, "age"), len(m.tokens)-1)]
+	b := rapid.SampledFrom(modelBytes).Draw(r, "bytes")
+	over := len(b) > modelMaxResult
+	cur := m.live(tok.Key)
+	if cur != nil && cur.fence != tok.Fence {
+		cur = nil
+	}
+	open := cur != nil && (cur.state == idem.InFlight || cur.state == idem.Held)
+	var got, want error
+	want = idem.ErrFenced
+	if cur != nil {
+		want = map[idem.State]error{
+			idem.InFlight: nil, idem.Released: idem.ErrFenced, idem.Held: idem.ErrHeld,
+			idem.Completed: idem.ErrCompleted, idem.Failed: idem.ErrFailed,
+		}[cur.state]
+	}
+	final := func(state idem.State) {
+		if over {
+			b = nil
+		}
+		switch {
+		case open:
+			cur.state, cur.result, cur.dropped, cur.checkpoint = state, b, over, nil
+			cur.done, cur.expire = m.now, m.after(cur.retention)
+			want = nil
+		case cur != nil && cur.state == state && string(cur.result) == string(b) && cur.dropped == over:
+			want = nil
+		}
+		if over && want == nil {
+			want = idem.ErrTooLarge
+		}
+	}
+	op := rapid.SampledFrom([]string{"Complete", "CompleteMany", "Fail", "Release", "Hold", "Extend", "Checkpoint"}).Draw(r, "op")
+	switch op {
+	case "Complete":
+		got = m.s.Complete(ctx, tok, b)
+		final(idem.Completed)
+	case "CompleteMany":
+		got = m.s.CompleteMany(ctx, []idem.Completion{{Token: tok, Result: b}})[0]
+		final(idem.Completed)
+	case "Fail":
+		if got = m.s.Fail(ctx, tok, b); over {
+			want = idem.ErrTooLarge
+		} else {
+			final(idem.Failed)
+		}
+	case "Release":
+		if got = m.s.Release(ctx, tok); open {
+			cur.state, cur.result, cur.expire = idem.Released, nil, m.after(cur.retention)
+			want = nil
+		} else if cur != nil && cur.state == idem.Released {
+			want = nil
+		}
+	case "Hold":
+		if got = m.s.Hold(ctx, tok, b); over {
+			want = idem.ErrTooLarge
+		} else if open {
+			if cur.state == idem.InFlight {
+				cur.state, cur.result, cur.expire = idem.Held, b, modelNever
+			}
+			want = nil
+		}
+	case "Extend":
+		lease := rapid.SampledFrom(append([]time.Duration{0}, modelTimes...)).Draw(r, "lease")
+		if got = m.s.Extend(ctx, tok, lease); want == nil {
+			if lease == 0 {
+				lease = cur.ownLease
+			}
+			cur.lease, cur.opening = max(cur.lease, m.after(lease)), m.opening
+			cur.inFlightExpiry()
+		}
+	case "Checkpoint":
+		if got = m.s.Checkpoint(ctx, tok, b); over {
+			want = idem.ErrTooLarge
+		} else if want == nil {
+			cur.checkpoint = b
+		}
+	}
+	if !errors.Is(got, want) || want == nil && got != nil {
+		r.Fatalf("%s of %v: %v, not %v", op, tok, got, want)
+	}
+}
+
+// sweep removes what has expired, in time order, and the model cannot tell which
+// that is: only that it is expired, and how much at most.
+func (m *machine) sweep(r *rapid.T) {
+	expired := 0
+	for key := range m.records {
+		if m.live(key) == nil {
+			expired++
+		}
+	}
+	limit := rapid.IntRange(1, 6).Draw(r, "limit")
+	removed, err := m.s.Sweep(context.Background(), limit)
+	if err != nil {
+		r.Fatalf("Sweep: %v", err)
+	}
+	if removed != min(limit, expired) {
+		r.Fatalf("a sweep of %d removed %d, %d had expired", limit, removed, expired)
+	}
+	before := len(m.records)
+	for key := range m.records {
+		e, err := m.b.Read(key)
+		if err != nil {
+			r.Fatalf("Read: %v", err)
+		}
+		if e == nil {
+			if m.live(key) != nil {
+				r.Fatalf("the sweep removed %q, which is live", key)
+			}
+			delete(m.records, key)
+		}
+	}
+	if gone := before - len(m.records); gone != removed {
+		r.Fatalf("a sweep removed %d, and says %d", gone, removed)
+	}
+}
+
+func (m *machine) pass(d time.Duration) {
+	m.clock.Advance(d)
+	m.now += int64(d)
+}
+
+func (m *machine) advance(r *rapid.T) {
+	m.pass(rapid.SampledFrom([]time.Duration{1, time.Microsecond, time.Second, time.Minute, 25 * time.Hour}).Draw(r, "time"))
+}
+
+// deadline moves to just before, to, or just after the end of a lease or retention.
+func (m *machine) deadline(r *rapid.T) {
+	var ends []int64
+	for _, rec := range m.records {
+		for _, end := range []int64{rec.lease, rec.expire} {
+			if end > m.now+1 && end < m.now+int64(50*24*time.Hour) {
+				ends = append(ends, end)
+			}
+		}
+	}
+	if len(ends) == 0 {
+		r.Skip("no deadline ahead")
+	}
+	slices.Sort(ends)
+	end := rapid.SampledFrom(ends).Draw(r, "deadline") + rapid.Int64Range(-1, 1).Draw(r, "off")
+	m.pass(time.Duration(end - m.now))
+}
+
+var modelSteps = []time.Duration{-24 * time.Hour, -1, 1, time.Second, time.Hour, -365 * 24 * time.Hour, 365 * 24 * time.Hour}
+
+func (m *machine) step(r *rapid.T) {
+	m.clock.StepWall(rapid.SampledFrom(modelSteps).Draw(r, "step"))
+}
+
+// downtime is the time between two lives: by the wall clock, and never backwards.
+func (m *machine) downtime(r *rapid.T) {
+	step := rapid.SampledFrom(append([]time.Duration{0}, modelSteps...)).Draw(r, "downtime")
+	m.clock.StepWall(step)
+	m.now += max(0, int64(step))
+	if rapid.Bool().Draw(r, "a new boot") {
+		wall, _ := m.clock.Now()
+		m.clock = NewClock(wall)
+	}
+}
+
+func (m *machine) reopen(r *rapid.T) {
+	m.close()
+	m.downtime(r)
+	m.open()
+}
+
+// kill ends the life just after a commit, so that the model knows the time saved.
+func (m *machine) kill(r *rapid.T) {
+	m.timeless++
+	key := fmt.Sprint("kill ", m.timeless)
+	q := idem.Request{Key: key, Lease: 1, Retention: idem.Forever}
+	c, err := m.s.Claim(context.Background(), q)
+	m.claimed(r, q, m.expectClaim(q), c, err)
+	left := m.h.Crash(m.t, m.b, m.dir)
+	m.close()
+	m.dir = left
+	m.downtime(r)
+	m.open()
+}
+
+// check compares all there is.
+func (m *machine) check(r *rapid.T) {
+	ctx := context.Background()
+	for _, key := range modelKeys {
+		rec, err := m.s.Get(ctx, key)
+		if m.live(key) == nil {
+			if !errors.Is(err, idem.ErrNotFound) {
+				r.Fatalf("Get of %q, which is not there: %v", key, err)
+			}
+			continue
+		}
+		if err != nil {
+			r.Fatalf("Get of %q: %v", key, err)
+		}
+		m.compare(r, key, rec)
+	}
+	if _, ok := m.b.(idem.Scanner); !ok {
+		return
+	}
+	seen := map[string]bool{}
+	for rec, err := range m.s.Records(ctx, idem.Filter{}) {
+		if err != nil || seen[rec.Key] || m.live(rec.Key) == nil {
+			r.Fatalf("Records yields %q: %v", rec.Key, err)
+		}
+		seen[rec.Key] = true
+		m.compare(r, rec.Key, rec)
+	}
+	for key := range m.records {
+		if m.live(key) != nil && !seen[key] {
+			r.Fatalf("Records does not yield %q", key)
+		}
+	}
+}
+
+// compare requires that got is what the model has of key.
+func (m *machine) compare(r *rapid.T, key string, got idem.Record) {
+	want := m.live(key)
+	if want == nil {
+		r.Fatalf("there is no record of %q: %#v", key, got)
+	}
+	wall, _ := m.clock.Now()
+	shown := func(t int64) time.Time {
+		if t == 0 || t == modelNever {
+			return time.Time{}
+		}
+		return wall.Add(time.Duration(t - m.now))
+	}
+	times := map[string][2]time.Time{
+		"ClaimedAt":  {shown(want.claimed), got.ClaimedAt},
+		"LeaseUntil": {shown(want.lease), got.LeaseUntil},
+		"FinishedAt": {shown(want.done), got.FinishedAt},
+		"ExpiresAt":  {shown(want.expire), got.ExpiresAt},
+	}
+	for name, pair := range times {
+		if !pair[0].Equal(pair[1]) {
+			r.Fatalf("%q: %s is %v, not %v", key, name, pair[1], pair[0])
+		}
+	}
+	bytesEqual := func(a, b []byte) bool { return (a == nil) == (b == nil) && string(a) == string(b) }
+	switch {
+	case got.Key != key, got.State != want.state, got.Fingerprint != want.print, got.Fence != want.fence, got.Attempt != want.attempt,
+		got.ResultDropped != want.dropped, got.HoldUnknown != want.unknown,
+		!bytesEqual(got.Result, want.result), !bytesEqual(got.Checkpoint, want.checkpoint):
+		r.Fatalf("%q is\n%v print %x result %q checkpoint %q dropped %v unknown %v, not\n%+v", key,
+			got, got.Fingerprint[:2], got.Result, got.Checkpoint, got.ResultDropped, got.HoldUnknown, *want)
+	}
+}
