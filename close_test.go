@@ -1,0 +1,265 @@
+package idem_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/memory"
+)
+
+// everything calls each method of the store that can answer ErrClosed or ErrBroken.
+func everything(s *idem.Store) map[string]error {
+	ctx := context.Background()
+	token := idem.Token{Key: "k", Fence: 1}
+	errs := map[string]error{
+		"Complete":   s.Complete(ctx, token, nil),
+		"Fail":       s.Fail(ctx, token, nil),
+		"Release":    s.Release(ctx, token),
+		"Hold":       s.Hold(ctx, token, nil),
+		"Extend":     s.Extend(ctx, token, 0),
+		"Checkpoint": s.Checkpoint(ctx, token, nil),
+		"Forget":     s.Forget(ctx, "k"),
+		"ClaimMany":  s.ClaimMany(ctx, []idem.Request{{Key: "k"}})[0].Err,
+		"Complete2":  s.CompleteMany(ctx, []idem.Completion{{Token: token}})[0],
+		"Effect":     s.CompleteEffect(ctx, token, effect(nil)),
+	}
+	_, errs["Claim"] = s.Claim(ctx, idem.Request{Key: "k"})
+	_, errs["Get"] = s.Get(ctx, "k")
+	_, errs["Wait"] = s.Wait(ctx, "k")
+	_, errs["Stats"] = s.Stats(ctx)
+	_, errs["Sweep"] = s.Sweep(ctx, 1)
+	_, _, errs["DoEffect"] = s.DoEffect(ctx, idem.Request{Key: "k"}, effect(nil))
+	_, _, errs["Do"] = idem.Do(ctx, s, idem.Request{Key: "k"}, func(context.Context, idem.Claim) (int, error) {
+		panic("it was run")
+	})
+	for _, err := range s.Records(ctx, idem.Filter{}) {
+		errs["Records"] = err
+	}
+	return errs
+}
+
+func TestClosed(t *testing.T) {
+	t.Parallel()
+	s := open(t, rich{newStub()}, idem.Options{})
+	require.NoError(t, s.Close())
+	for name, err := range everything(s) {
+		assert.Equal(t, idem.ErrClosed, err, "C7: %s", name)
+	}
+	require.NoError(t, s.Close(), "again")
+	require.NoError(t, s.Shutdown(t.Context()), "and in order")
+}
+
+// C7: several goroutines close; the engine is closed once, and each is told how
+// that went when it is over.
+func TestCloseFromSeveralGoroutines(t *testing.T) {
+	t.Parallel()
+	entered, leave := make(chan struct{}), make(chan struct{})
+	b := newStub()
+	b.onClose = func() error {
+		close(entered)
+		<-leave
+		return errDisk
+	}
+	s := open(t, b, idem.Options{})
+	errs := make(chan error, 3)
+	go func() { errs <- s.Close() }()
+	go func() { errs <- s.Close() }()
+	go func() { errs <- s.Shutdown(context.Background()) }()
+	<-entered
+	require.Equal(t, idem.ErrClosed, s.Forget(t.Context(), "k"))
+	assert.Empty(t, errs, "closing is not over")
+	close(leave)
+	for range 3 {
+		require.ErrorIs(t, <-errs, errDisk)
+	}
+	assert.Equal(t, int64(1), b.closes.Load())
+}
+
+// C7: calls that are inside the engine end with their own answer, and Close waits
+// for them.
+func TestCloseWaitsForCallsUnderWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var reading, applying gate
+		b := newStub()
+		b.onRead = func(string) error { reading.pass(); return nil }
+		b.onApply = func(context.Context, []*idem.Op) error { applying.pass(); return nil }
+		s := open(t, b, idem.Options{})
+		ctx := t.Context()
+		held, err := s.Claim(ctx, idem.Request{Key: "held"})
+		require.NoError(t, err)
+
+		reading.shut()
+		applying.shut()
+		answers := make(chan error, 2)
+		go func() { answers <- s.Complete(ctx, held.Token, []byte("r")) }()
+		go func() {
+			_, err := s.Get(ctx, "held")
+			answers <- err
+		}()
+		synctest.Wait()
+		closed := make(chan error, 1)
+		go func() { closed <- s.Close() }()
+		synctest.Wait()
+		require.Empty(t, closed)
+		_, err = s.Get(ctx, "held")
+		require.Equal(t, idem.ErrClosed, err, "later calls are not let in")
+		require.Equal(t, idem.ErrClosed, s.Release(ctx, held.Token))
+
+		reading.open()
+		require.NoError(t, <-answers)
+		synctest.Wait()
+		require.Empty(t, closed, "one is still inside")
+		assert.Zero(t, b.closes.Load())
+		applying.open()
+		require.NoError(t, <-answers)
+		require.NoError(t, <-closed)
+		assert.Equal(t, idem.Completed, b.entries["held"].State, "it was told nil, so it is there")
+	})
+}
+
+// C7, A16: those who wait hear that the store is closed.
+func TestCloseWakesWaiters(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, memory.New(memory.Options{}), idem.Options{})
+		_, err := s.Claim(t.Context(), idem.Request{Key: "k"})
+		require.NoError(t, err)
+		woken := waitAll(t, s, "k", 3)
+		require.NoError(t, s.Close())
+		for range 3 {
+			assert.Equal(t, idem.ErrClosed, (<-woken).err)
+		}
+	})
+}
+
+// Rule 4: after a commit that failed nothing is granted, replayed or read, and the
+// error says why; closing outranks it.
+func TestBrokenStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newStub()
+		s := open(t, rich{b}, idem.Options{})
+		ctx := t.Context()
+		done, err := s.Claim(ctx, idem.Request{Key: "done"})
+		require.NoError(t, err)
+		require.NoError(t, s.Complete(ctx, done.Token, []byte("r")))
+		flying, err := s.Claim(ctx, idem.Request{Key: "k"})
+		require.NoError(t, err)
+		woken := waitAll(t, s, "k", 2)
+
+		b.onCommit = func() error { return errDisk }
+		err = s.Complete(ctx, flying.Token, nil)
+		require.ErrorIs(t, err, idem.ErrBroken)
+		require.ErrorIs(t, err, errDisk, "it wraps the cause")
+		for range 2 {
+			require.ErrorIs(t, (<-woken).err, idem.ErrBroken)
+		}
+		b.onCommit = nil
+		for name, err := range everything(s) {
+			require.ErrorIs(t, err, idem.ErrBroken, name)
+			require.ErrorIs(t, err, errDisk, name)
+		}
+		_, err = s.Get(ctx, "done")
+		require.ErrorIs(t, err, idem.ErrBroken, "not even from the cache")
+
+		require.NoError(t, s.Shutdown(ctx), "it does not wait for the claim that is open")
+		for name, err := range everything(s) {
+			assert.Equal(t, idem.ErrClosed, err, "closed outranks broken: %s", name)
+		}
+	})
+}
+
+// Rule 4: the engine may break under a call that is not its own doing.
+func TestBrokenUnderACall(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cause := errors.New("background: no space left")
+		var reading gate
+		reading.shut()
+		b := newStub()
+		b.onRead = func(string) error {
+			reading.pass()
+			return errors.Join(idem.ErrBroken, errors.New("a later thing"))
+		}
+		s := open(t, b, idem.Options{})
+		answer := make(chan error, 1)
+		go func() {
+			_, err := s.Get(context.Background(), "k")
+			answer <- err
+		}()
+		synctest.Wait()
+		b.host.Broken(errors.Join(idem.ErrBroken, cause))
+		b.host.Broken(errors.Join(idem.ErrBroken, errors.New("the second does not count")))
+		reading.open()
+		err := <-answer
+		require.ErrorIs(t, err, cause, "the first cause is everybody's")
+		require.NotContains(t, err.Error(), "second")
+	})
+}
+
+// C7: an engine's ErrClosed under a call is the store's own, and one that the
+// engine made up is passed on.
+func TestEngineSaysClosed(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	b.onRead = func(string) error { return idem.ErrClosed }
+	s := open(t, b, idem.Options{})
+	_, err := s.Get(t.Context(), "k")
+	require.Equal(t, idem.ErrClosed, err)
+	b.onRead = func(string) error { return idem.ErrCorrupt }
+	_, err = s.Get(t.Context(), "k")
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+	_, err = s.Claim(t.Context(), idem.Request{Key: "k"})
+	require.ErrorIs(t, err, idem.ErrCorrupt, "rule 5: never a grant")
+}
+
+// Traffic from many goroutines while the store closes: each call gets its answer or
+// ErrClosed, and what was told nil is there.
+func TestCloseDuringTraffic(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, rich{b}, idem.Options{SweepInterval: time.Millisecond})
+	ctx := t.Context()
+	var mu sync.Mutex
+	completed := map[string]bool{}
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				key := string(rune('a'+g)) + string(rune('0'+n%10)) + time.Duration(n).String()
+				c, err := s.Claim(ctx, idem.Request{Key: key})
+				if err == nil {
+					if err = s.Complete(ctx, c.Token, nil); err == nil {
+						mu.Lock()
+						completed[key] = true
+						mu.Unlock()
+					}
+				}
+				if err != nil {
+					if err != idem.ErrClosed {
+						t.Errorf("C7: %v", err)
+					}
+					return
+				}
+			}
+		})
+	}
+	for b.applies.Load() < 100 {
+		_, _ = s.Get(ctx, "a00s")
+	}
+	require.NoError(t, s.Close())
+	wg.Wait()
+	for key := range completed {
+		require.Equal(t, idem.Completed, b.entries[key].State)
+	}
+	assert.NotEmpty(t, completed)
+}

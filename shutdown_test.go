@@ -1,0 +1,287 @@
+package idem_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/memory"
+)
+
+// Each test of Shutdown (A20) runs in a bubble, where time passes when everybody
+// waits for it, so that "how long did it take" has an exact answer.
+func shutdownTest(t *testing.T, f func(t *testing.T, s *idem.Store)) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, memory.New(memory.Options{}), idem.Options{Lease: time.Minute, SweepInterval: -1})
+		f(t, s)
+		require.Equal(t, idem.ErrClosed, s.Forget(t.Context(), "k"), "the store is closed in the end")
+	})
+}
+
+func mustClaim(t testing.TB, s *idem.Store, r idem.Request) idem.Claim {
+	t.Helper()
+	c, err := s.Claim(t.Context(), r)
+	require.NoError(t, err)
+	return c
+}
+
+// shutdown begins and returns where its answer will be.
+func shutdown(ctx context.Context, s *idem.Store) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- s.Shutdown(ctx) }()
+	synctest.Wait()
+	return done
+}
+
+func TestShutdownWithNothingOpen(t *testing.T) {
+	shutdownTest(t, func(t *testing.T, s *idem.Store) {
+		c := mustClaim(t, s, idem.Request{Key: "k"})
+		require.NoError(t, s.Complete(t.Context(), c.Token, nil))
+		start := time.Now()
+		require.NoError(t, s.Shutdown(t.Context()))
+		assert.Zero(t, time.Since(start))
+	})
+}
+
+func TestShutdownWaitsForOpenClaims(t *testing.T) {
+	for name, settle := range map[string]func(*idem.Store, context.Context, idem.Token) error{
+		"Complete": func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Complete(ctx, t, nil) },
+		"Fail":     func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Fail(ctx, t, nil) },
+		"Release":  func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Release(ctx, t) },
+		"Hold":     func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Hold(ctx, t, nil) },
+		"Forget":   func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Forget(ctx, t.Key) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			shutdownTest(t, func(t *testing.T, s *idem.Store) {
+				ctx := t.Context()
+				first := mustClaim(t, s, idem.Request{Key: "first"})
+				last := mustClaim(t, s, idem.Request{Key: "last"})
+				start := time.Now()
+				done := shutdown(ctx, s)
+				time.Sleep(time.Second)
+
+				_, err := s.Claim(ctx, idem.Request{Key: "new"})
+				require.Equal(t, idem.ErrClosed, err, "new claims are refused")
+				require.Equal(t, idem.ErrClosed, s.ClaimMany(ctx, []idem.Request{{Key: "new"}})[0].Err)
+				_, _, err = s.DoEffect(ctx, idem.Request{Key: "new"}, effect(nil))
+				require.Equal(t, idem.ErrClosed, err)
+				require.NoError(t, s.Checkpoint(ctx, first.Token, []byte("p")), "token operations pass")
+				_, err = s.Get(ctx, "first")
+				require.NoError(t, err, "so does reading")
+
+				require.NoError(t, settle(s, ctx, first.Token))
+				synctest.Wait()
+				require.Empty(t, done, "one is still open")
+				require.NoError(t, settle(s, ctx, last.Token))
+				require.NoError(t, <-done)
+				assert.Equal(t, time.Second, time.Since(start))
+			})
+		})
+	}
+}
+
+func TestShutdownDoesNotWaitForLapsedClaims(t *testing.T) {
+	for name, open := range map[string]func(t *testing.T, s *idem.Store){
+		"lapsed before": func(t *testing.T, s *idem.Store) {
+			mustClaim(t, s, idem.Request{Key: "k", Lease: time.Second})
+			time.Sleep(time.Second)
+		},
+		"lapsed before, held": func(t *testing.T, s *idem.Store) {
+			mustClaim(t, s, idem.Request{Key: "k", Lease: time.Second, HoldUnknown: true})
+			time.Sleep(time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			shutdownTest(t, func(t *testing.T, s *idem.Store) {
+				open(t, s)
+				start := time.Now()
+				require.NoError(t, s.Shutdown(t.Context()))
+				assert.Zero(t, time.Since(start))
+			})
+		})
+	}
+	t.Run("lapses meanwhile", func(t *testing.T) {
+		shutdownTest(t, func(t *testing.T, s *idem.Store) {
+			mustClaim(t, s, idem.Request{Key: "k", Lease: 5 * time.Second})
+			start := time.Now()
+			require.NoError(t, s.Shutdown(t.Context()))
+			assert.Equal(t, 5*time.Second, time.Since(start))
+		})
+	})
+	t.Run("beside a longer lease that is settled", func(t *testing.T) {
+		shutdownTest(t, func(t *testing.T, s *idem.Store) {
+			long := mustClaim(t, s, idem.Request{Key: "long", Lease: time.Hour})
+			mustClaim(t, s, idem.Request{Key: "k", Lease: 5 * time.Second})
+			require.NoError(t, s.Complete(t.Context(), long.Token, nil))
+			start := time.Now()
+			require.NoError(t, s.Shutdown(t.Context()))
+			assert.Equal(t, 5*time.Second, time.Since(start))
+		})
+	})
+	t.Run("beside an open one that is settled", func(t *testing.T) {
+		shutdownTest(t, func(t *testing.T, s *idem.Store) {
+			mustClaim(t, s, idem.Request{Key: "lapsed", Lease: time.Second})
+			time.Sleep(time.Second)
+			c := mustClaim(t, s, idem.Request{Key: "open"})
+			done := shutdown(t.Context(), s)
+			start := time.Now()
+			require.NoError(t, s.Complete(t.Context(), c.Token, nil))
+			require.NoError(t, <-done)
+			assert.Zero(t, time.Since(start))
+		})
+	})
+	t.Run("taken over, and settled by the new owner", func(t *testing.T) {
+		shutdownTest(t, func(t *testing.T, s *idem.Store) {
+			mustClaim(t, s, idem.Request{Key: "k", Lease: time.Second})
+			time.Sleep(time.Second)
+			c := mustClaim(t, s, idem.Request{Key: "k", Lease: time.Hour})
+			done := shutdown(t.Context(), s)
+			require.Empty(t, done)
+			start := time.Now()
+			require.NoError(t, s.Complete(t.Context(), c.Token, nil))
+			require.NoError(t, <-done)
+			assert.Zero(t, time.Since(start))
+		})
+	})
+}
+
+func TestShutdownWaitsOnAfterExtend(t *testing.T) {
+	shutdownTest(t, func(t *testing.T, s *idem.Store) {
+		c := mustClaim(t, s, idem.Request{Key: "k", Lease: 5 * time.Second})
+		start := time.Now()
+		done := shutdown(t.Context(), s)
+		time.Sleep(4 * time.Second)
+		require.NoError(t, s.Extend(t.Context(), c.Token, 10*time.Second))
+		require.NoError(t, <-done)
+		assert.Equal(t, 14*time.Second, time.Since(start))
+	})
+}
+
+func TestShutdownIsBoundedByItsContext(t *testing.T) {
+	shutdownTest(t, func(t *testing.T, s *idem.Store) {
+		c := mustClaim(t, s, idem.Request{Key: "k"})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		require.ErrorIs(t, s.Shutdown(ctx), context.DeadlineExceeded)
+		assert.Equal(t, time.Second, time.Since(start))
+		require.Equal(t, idem.ErrClosed, s.Complete(t.Context(), c.Token, nil))
+	})
+}
+
+func TestCloseDuringShutdown(t *testing.T) {
+	shutdownTest(t, func(t *testing.T, s *idem.Store) {
+		mustClaim(t, s, idem.Request{Key: "k"})
+		first, second := shutdown(t.Context(), s), shutdown(t.Context(), s)
+		require.Empty(t, first)
+		require.Empty(t, second)
+		start := time.Now()
+		require.NoError(t, s.Close())
+		require.NoError(t, <-first)
+		require.NoError(t, <-second)
+		assert.Zero(t, time.Since(start))
+	})
+}
+
+// A claim that was let in before Shutdown may yet be granted, and is then waited
+// for like the others.
+func TestShutdownWaitsForClaimsUnderWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var applying gate
+		applying.shut()
+		b := newStub()
+		b.onApply = func(context.Context, []*idem.Op) error { applying.pass(); return nil }
+		s := open(t, b, idem.Options{})
+		granted := make(chan idem.Claim, 1)
+		go func() { granted <- mustClaim(t, s, idem.Request{Key: "k"}) }()
+		synctest.Wait()
+		done := shutdown(t.Context(), s)
+		require.Empty(t, done)
+		applying.open()
+		c := <-granted
+		synctest.Wait()
+		require.Empty(t, done, "now it is open")
+		require.NoError(t, s.Complete(t.Context(), c.Token, nil))
+		require.NoError(t, <-done)
+	})
+}
+
+func TestShutdownEndsWhileClaimsAreUnderWay(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(b *stub, s *idem.Store, cancel func()){
+		"ctx":    func(_ *stub, _ *idem.Store, cancel func()) { cancel() },
+		"broken": func(b *stub, _ *idem.Store, _ func()) { b.host.Broken(errors.Join(idem.ErrBroken, errDisk)) },
+		"closed": func(_ *stub, s *idem.Store, _ func()) { go func() { _ = s.Close() }() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var applying gate
+				applying.shut()
+				b := newStub()
+				b.onApply = func(context.Context, []*idem.Op) error { applying.pass(); return nil }
+				s := open(t, b, idem.Options{})
+				answer := make(chan error, 1)
+				go func() {
+					_, err := s.Claim(context.Background(), idem.Request{Key: "k"})
+					answer <- err
+				}()
+				synctest.Wait()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				ended := make(chan error, 1)
+				go func() { ended <- s.Shutdown(ctx) }()
+				synctest.Wait()
+				end(b, s, cancel)
+				for errors.Is(read(t, s), idem.ErrNotFound) { // until it has begun to end
+				}
+				applying.open()
+				err := <-ended
+				if name == "ctx" {
+					require.ErrorIs(t, err, context.Canceled)
+				} else {
+					require.NoError(t, err)
+				}
+				assert.NoError(t, <-answer, "it was under way, so it has its own answer")
+			})
+		})
+	}
+}
+
+func read(t *testing.T, s *idem.Store) error {
+	_, err := s.Get(t.Context(), "k")
+	return err
+}
+
+// Claims of an earlier opening are not this store's to wait for, unless it extends
+// them.
+func TestShutdownAfterReopen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newStub()
+		s := open(t, b, idem.Options{Lease: time.Hour})
+		theirs := mustClaim(t, s, idem.Request{Key: "theirs"})
+		require.NoError(t, s.Close())
+
+		b = b.reopen()
+		s = open(t, b, idem.Options{})
+		start := time.Now()
+		require.NoError(t, s.Shutdown(t.Context()))
+		assert.Zero(t, time.Since(start))
+
+		s = open(t, b.reopen(), idem.Options{})
+		require.NoError(t, s.Extend(t.Context(), theirs.Token, time.Hour))
+		done := shutdown(t.Context(), s)
+		require.Empty(t, done)
+		require.NoError(t, s.Complete(t.Context(), theirs.Token, nil))
+		require.NoError(t, <-done)
+	})
+}

@@ -1,0 +1,274 @@
+package idem_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/idemkv/idem"
+)
+
+// stub is an engine whose every step a test can watch, stop and make fail. It has
+// a cache in front of it, as an engine on disk does, and saves Meta. Its locks are
+// channels, so that a bubble of synctest sees who is blocked.
+type stub struct {
+	// The hooks, all optional. They are called outside the stub's lock.
+	onRead   func(key string) error                          // when Read begins
+	afterGet func(key string)                                // when Read has its entry and has not returned
+	onApply  func(ctx context.Context, ops []*idem.Op) error // before the ops join a commit
+	onCommit func() error                                    // everything has run, nothing can be read; an error breaks
+	refuse   func(key string) error                          // of a claim that would be granted
+	onClose  func() error                                    // its error is Close's
+	onScan   func(prefix string) error                       // of Scan, Size and Expiring
+	corrupt  atomic.Pointer[map[string]error]                // keys that cannot be read
+	saved    idem.Meta                                       // of the opening before
+	direct   bool                                            // no cache
+	deaf     bool                                            // runs no effects
+
+	lock       chan struct{} // guards what follows
+	committing chan struct{} // one commit at a time
+	entries    map[string]*idem.Entry
+	places     map[idem.Due]bool
+	host       idem.Host
+	bound      bool
+	failed     error
+
+	reads, applies, closes atomic.Int64
+}
+
+// effect is the stub's kind of function in the same commit.
+type effect func() ([]byte, error)
+
+func newStub() *stub {
+	return &stub{
+		lock: make(chan struct{}, 1), committing: make(chan struct{}, 1),
+		entries: map[string]*idem.Entry{}, places: map[idem.Due]bool{},
+	}
+}
+
+func (b *stub) locked(f func()) {
+	b.lock <- struct{}{}
+	defer func() { <-b.lock }()
+	f()
+}
+
+func (b *stub) Bind(h idem.Host) (idem.Binding, error) {
+	if b.bound {
+		return idem.Binding{}, fmt.Errorf("%w: the stub is bound", idem.ErrInvalid)
+	}
+	b.bound, b.host = true, h
+	return idem.Binding{Saved: b.saved, Direct: b.direct}, nil
+}
+
+// reopen returns what a new process would find.
+func (b *stub) reopen() *stub {
+	n := newStub()
+	b.locked(func() { n.entries, n.places, n.saved = maps.Clone(b.entries), maps.Clone(b.places), b.saved })
+	return n
+}
+
+func (b *stub) readErr(key string) error {
+	if m := b.corrupt.Load(); m != nil {
+		return (*m)[key]
+	}
+	return nil
+}
+
+func (b *stub) damage(keys ...string) {
+	m := map[string]error{}
+	for _, k := range keys {
+		m[k] = fmt.Errorf("%w: key %s", idem.ErrCorrupt, idem.KeyHash(k))
+	}
+	b.corrupt.Store(&m)
+}
+
+func (b *stub) Read(key string) (e *idem.Entry, err error) {
+	b.reads.Add(1)
+	if b.onRead != nil {
+		if err := b.onRead(key); err != nil {
+			return nil, err
+		}
+	}
+	b.locked(func() {
+		if err = b.readErr(key); err == nil && b.failed == nil {
+			e = b.entries[key]
+		}
+		if b.failed != nil {
+			err = b.failed
+		}
+	})
+	if b.afterGet != nil {
+		b.afterGet(key)
+	}
+	return e, err
+}
+
+func (b *stub) Apply(ctx context.Context, ops []*idem.Op) error {
+	b.applies.Add(1)
+	if b.onApply != nil {
+		if err := b.onApply(ctx, ops); err != nil {
+			return err
+		}
+	}
+	select {
+	case b.committing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	changed, err := b.commit(ops)
+	<-b.committing
+	if err == nil && changed {
+		b.host.Group(len(ops), time.Millisecond)
+	}
+	return err
+}
+
+// commit runs ops on a copy, and shows the copy when it is durable.
+func (b *stub) commit(ops []*idem.Op) (changed bool, err error) {
+	if b.failed != nil {
+		return false, b.failed
+	}
+	entries, places := maps.Clone(b.entries), maps.Clone(b.places)
+	for _, op := range ops {
+		key := op.Key()
+		cur, readErr := entries[key], b.readErr(key)
+		if readErr != nil {
+			cur = nil
+		}
+		next, wrote := op.Run(cur, readErr)
+		if op.Grants() && b.refuse != nil {
+			if err := b.refuse(key); err != nil {
+				op.Refuse(err)
+				continue
+			}
+		}
+		if f := op.Effect(); f != nil && !b.deaf {
+			next, wrote = op.Finish(f.(effect)())
+		}
+		if !wrote {
+			continue
+		}
+		changed = true
+		delete(places, idem.Due{At: op.Due(), Key: key})
+		if cur != nil {
+			delete(places, idem.Due{At: cur.Due, Key: key})
+		}
+		if next == nil {
+			delete(entries, key)
+			continue
+		}
+		entries[key] = next
+		if next.Due != 0 {
+			places[idem.Due{At: next.Due, Key: key}] = true
+		}
+	}
+	meta := b.host.Meta()
+	if b.onCommit != nil {
+		err = b.onCommit()
+	}
+	b.locked(func() {
+		if err != nil {
+			err = fmt.Errorf("%w: %w", idem.ErrBroken, err)
+			b.failed = err
+			return
+		}
+		b.entries, b.places, b.saved = entries, places, meta
+	})
+	if err != nil {
+		b.host.Broken(err)
+		return false, err
+	}
+	for _, op := range ops {
+		op.Committed()
+	}
+	return changed, nil
+}
+
+func (b *stub) Close() error {
+	b.closes.Add(1)
+	if b.bound && b.failed == nil {
+		b.saved = b.host.Meta()
+	}
+	if b.onClose != nil {
+		return b.onClose()
+	}
+	return nil
+}
+
+// rich is a stub with all that an engine may offer.
+type rich struct{ *stub }
+
+func (b rich) Scan(ctx context.Context, prefix, cursor string) (page []idem.Scanned, next string, err error) {
+	if b.onScan != nil {
+		if err := b.onScan(prefix); err != nil {
+			return nil, "", err
+		}
+	}
+	b.locked(func() {
+		keys := slices.Sorted(maps.Keys(b.entries))
+		keys = slices.DeleteFunc(keys, func(k string) bool { return k <= cursor || !strings.HasPrefix(k, prefix) })
+		for _, k := range keys {
+			if len(page) == 2 {
+				next = page[1].Key
+				break
+			}
+			s := idem.Scanned{Key: k, Entry: b.entries[k], Err: b.readErr(k)}
+			if s.Err != nil {
+				s.Entry = nil
+			}
+			page = append(page, s)
+		}
+	})
+	return page, next, ctx.Err()
+}
+
+func (b rich) Expiring(ctx context.Context, from idem.Due, until idem.Instant, limit int) (due []idem.Due, err error) {
+	if b.onScan != nil {
+		if err := b.onScan(""); err != nil {
+			return nil, err
+		}
+	}
+	order := func(x, y idem.Due) int { return cmp.Or(cmp.Compare(x.At, y.At), cmp.Compare(x.Key, y.Key)) }
+	b.locked(func() {
+		for p := range b.places {
+			if order(p, from) > 0 && p.At <= until {
+				due = append(due, p)
+			}
+		}
+	})
+	slices.SortFunc(due, order)
+	return due[:min(limit, len(due))], ctx.Err()
+}
+
+func (b rich) Size() (int64, error) {
+	if b.onScan != nil {
+		if err := b.onScan(""); err != nil {
+			return 0, err
+		}
+	}
+	return 4096, nil
+}
+
+var errDisk = errors.New("input/output error")
+
+// gate stops a hook until it is opened, once it has been shut.
+type gate struct{ ch atomic.Pointer[chan struct{}] }
+
+func (g *gate) shut() {
+	ch := make(chan struct{})
+	g.ch.Store(&ch)
+}
+
+func (g *gate) open() { close(*g.ch.Swap(nil)) }
+
+func (g *gate) pass() {
+	if ch := g.ch.Load(); ch != nil {
+		<-*ch
+	}
+}
