@@ -69,6 +69,8 @@ func TestShutdownWaitsForOpenClaims(t *testing.T) {
 
 				_, err := s.Claim(ctx, idem.Request{Key: "new"})
 				require.Equal(t, idem.ErrClosed, err, "new claims are refused")
+				_, err = s.Claim(ctx, idem.Request{Key: "first"})
+				require.Equal(t, idem.ErrClosed, err, "and so are duplicates")
 				require.Equal(t, idem.ErrClosed, s.ClaimMany(ctx, []idem.Request{{Key: "new"}})[0].Err)
 				_, _, err = s.DoEffect(ctx, idem.Request{Key: "new"}, effect(nil))
 				require.Equal(t, idem.ErrClosed, err)
@@ -273,6 +275,7 @@ func TestShutdownAfterReopen(t *testing.T) {
 
 		b = b.reopen()
 		s = open(t, b, idem.Options{})
+		require.NoError(t, s.Checkpoint(t.Context(), theirs.Token, []byte("p")))
 		start := time.Now()
 		require.NoError(t, s.Shutdown(t.Context()))
 		assert.Zero(t, time.Since(start))
