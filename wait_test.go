@@ -2,10 +2,16 @@ package idem_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/memory"
 )
 
 type waited struct {
@@ -29,4 +35,229 @@ func waitAll(t *testing.T, s *idem.Store, key string, n int) <-chan waited {
 		t.Fatalf("Wait returned at once: %v %v", w.rec, w.err)
 	}
 	return out
+}
+
+// waitTest runs f in a bubble with a store whose key "k" is claimed for a minute.
+func waitTest(t *testing.T, f func(t *testing.T, s *idem.Store, c idem.Claim)) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, memory.New(memory.Options{}), idem.Options{Lease: time.Minute, SweepInterval: -1})
+		f(t, s, mustClaim(t, s, idem.Request{Key: "k"}))
+	})
+}
+
+// A16: the record changes between the first look and the wait. Nobody tells of it
+// again, so it must have been heard.
+func TestWaitMissesNothingBeforeItWaits(t *testing.T) {
+	t.Parallel()
+	for name, settle := range map[string]func(s *idem.Store, token idem.Token) error{
+		"completed": func(s *idem.Store, token idem.Token) error {
+			return s.Complete(context.Background(), token, []byte("r"))
+		},
+		"forgotten": func(s *idem.Store, token idem.Token) error { return s.Forget(context.Background(), token.Key) },
+		"released and claimed again": func(s *idem.Store, token idem.Token) error {
+			if err := s.Release(context.Background(), token); err != nil {
+				return err
+			}
+			_, err := s.Claim(context.Background(), idem.Request{Key: token.Key})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newStub()
+				s := open(t, b, idem.Options{})
+				c := mustClaim(t, s, idem.Request{Key: "k"})
+				b.afterGet = func(string) { // what Wait has read is in flight
+					b.afterGet = nil
+					assert.NoError(t, settle(s, c.Token))
+				}
+				start := time.Now()
+				rec, err := s.Wait(t.Context(), "k")
+				assert.Zero(t, time.Since(start))
+				switch name {
+				case "completed":
+					require.NoError(t, err)
+					assert.Equal(t, "r", string(rec.Result))
+				case "forgotten":
+					require.Equal(t, idem.ErrNotFound, err)
+				default:
+					require.NoError(t, err)
+					assert.Equal(t, idem.Released, rec.State)
+				}
+			})
+		})
+	}
+}
+
+// A16: a release that is claimed again before any waiter runs is still seen by all.
+func TestWaitSeesAReleaseThatIsClaimedAgain(t *testing.T) {
+	waitTest(t, func(t *testing.T, s *idem.Store, c idem.Claim) {
+		const n = 1000
+		woken := waitAll(t, s, "k", n)
+		require.NoError(t, s.Release(t.Context(), c.Token))
+		again := mustClaim(t, s, idem.Request{Key: "k"})
+		for range n {
+			w := <-woken
+			require.NoError(t, w.err)
+			require.Equal(t, idem.Released, w.rec.State)
+			require.Equal(t, c.Token, w.rec.Token())
+		}
+		require.NoError(t, s.Complete(t.Context(), again.Token, nil))
+	})
+}
+
+// A16: a storm of Release and re-claim over a thousand waiters, who all wait on
+// until the operation is completed. The bubble ends only when all have returned.
+func TestWaitInAStormOfReleases(t *testing.T) {
+	waitTest(t, func(t *testing.T, s *idem.Store, c idem.Claim) {
+		const n, storms = 1000, 10
+		ctx := t.Context()
+		results := make(chan string, n)
+		for range n {
+			go func() {
+				for {
+					rec, err := s.Wait(ctx, "k")
+					if err != nil {
+						results <- err.Error()
+						return
+					}
+					if rec.State == idem.Completed {
+						results <- string(rec.Result)
+						return
+					}
+				}
+			}()
+		}
+		for range storms {
+			time.Sleep(time.Second)
+			require.NoError(t, s.Release(ctx, c.Token))
+			c = mustClaim(t, s, idem.Request{Key: "k"})
+		}
+		require.NoError(t, s.Complete(ctx, c.Token, []byte("done")))
+		for range n {
+			require.Equal(t, "done", <-results)
+		}
+	})
+}
+
+// A16: to the nanosecond, over an extension and a takeover.
+func TestWaitReturnsWhenTheLeaseLapses(t *testing.T) {
+	waitTest(t, func(t *testing.T, s *idem.Store, c idem.Claim) {
+		start := time.Now()
+		woken := waitAll(t, s, "k", 2)
+		time.Sleep(30 * time.Second)
+		require.NoError(t, s.Extend(t.Context(), c.Token, time.Minute))
+		w := <-woken
+		require.NoError(t, w.err)
+		assert.Equal(t, 90*time.Second, time.Since(start))
+		assert.Equal(t, idem.InFlight, w.rec.State)
+		<-woken
+
+		mustClaim(t, s, idem.Request{Key: "k", Lease: time.Hour})
+		start = time.Now()
+		<-waitAll(t, s, "k", 1)
+		assert.Equal(t, time.Hour, time.Since(start))
+	})
+}
+
+func TestWaitGoesOnOverATakeover(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newStub()
+		s := open(t, b, idem.Options{Lease: time.Minute})
+		mustClaim(t, s, idem.Request{Key: "k"})
+		woken := waitAll(t, s, "k", 1)
+		var second idem.Claim
+		b.onRead = func(string) error { // the lapse has woken Wait, which looks again
+			b.onRead = nil
+			second = mustClaim(t, s, idem.Request{Key: "k", Lease: time.Hour})
+			return nil
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.NotZero(t, second.Token.Fence)
+		require.Empty(t, woken, "it was taken over")
+		require.NoError(t, s.Complete(t.Context(), second.Token, nil))
+		assert.Equal(t, idem.Completed, (<-woken).rec.State)
+	})
+}
+
+func TestWaitReturnsAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, memory.New(memory.Options{}), idem.Options{})
+		ctx := t.Context()
+		start := time.Now()
+		_, err := s.Wait(ctx, "absent")
+		require.Equal(t, idem.ErrNotFound, err)
+		_, err = s.Wait(ctx, "")
+		require.ErrorIs(t, err, idem.ErrInvalid)
+		_, err = s.Wait(ctx, strings.Repeat("k", idem.MaxKey+1))
+		require.ErrorIs(t, err, idem.ErrInvalid)
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		_, err = s.Wait(ended, "absent")
+		require.Equal(t, context.Canceled, err)
+
+		for state, settle := range map[idem.State]func(idem.Token) error{
+			idem.Completed: func(t idem.Token) error { return s.Complete(ctx, t, nil) },
+			idem.Failed:    func(t idem.Token) error { return s.Fail(ctx, t, nil) },
+			idem.Held:      func(t idem.Token) error { return s.Hold(ctx, t, nil) },
+			idem.Released:  func(t idem.Token) error { return s.Release(ctx, t) },
+		} {
+			c := mustClaim(t, s, idem.Request{Key: state.String()})
+			require.NoError(t, settle(c.Token))
+			rec, err := s.Wait(ctx, state.String())
+			require.NoError(t, err)
+			assert.Equal(t, state, rec.State)
+		}
+		assert.Zero(t, time.Since(start))
+	})
+}
+
+// A13, A16: a claim of a process that is gone is not waited for.
+func TestWaitWithLapseOnOpen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newStub()
+		s := open(t, b, idem.Options{Lease: time.Hour})
+		mustClaim(t, s, idem.Request{Key: "k"})
+		require.NoError(t, s.Close())
+		s = open(t, b.reopen(), idem.Options{LapseOnOpen: true})
+		start := time.Now()
+		rec, err := s.Wait(t.Context(), "k")
+		require.NoError(t, err)
+		assert.Equal(t, idem.InFlight, rec.State)
+		assert.Zero(t, time.Since(start))
+	})
+}
+
+func TestWaitHonoursItsContext(t *testing.T) {
+	waitTest(t, func(t *testing.T, s *idem.Store, c idem.Claim) {
+		other := waitAll(t, s, "k", 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := s.Wait(ctx, "k")
+		require.Equal(t, context.DeadlineExceeded, err)
+		assert.Equal(t, time.Second, time.Since(start))
+		require.Empty(t, other, "the other waits on")
+		require.NoError(t, s.Fail(t.Context(), c.Token, []byte("why")))
+		assert.Equal(t, idem.Failed, (<-other).rec.State)
+	})
+}
+
+// Rule 5: what cannot be read is not waited for.
+func TestWaitOnARecordThatGoesBad(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newStub()
+		s := open(t, b, idem.Options{Lease: time.Minute})
+		mustClaim(t, s, idem.Request{Key: "k"})
+		woken := waitAll(t, s, "k", 1)
+		b.damage("k")
+		require.ErrorIs(t, (<-woken).err, idem.ErrCorrupt, "it looks again when the lease lapses")
+	})
 }
