@@ -134,13 +134,23 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 	out := make([]ClaimResult, len(rs))
 	ops := make([]*Op, 0, min(len(rs), s.opts.MaxBatch))
 	index := make([]int, 0, cap(ops))
+	batched := make(map[string]bool, cap(ops))
 	for i := range rs {
 		if i >= s.opts.MaxBatch {
 			out[i].Err = invalid("request %d is over Options.MaxBatch, %d; send it in another call", i+1, s.opts.MaxBatch)
 			continue
 		}
-		act, err := s.startClaim(ctx, &rs[i], &out[i].Claim)
+		var act action
+		var err error
+		if batched[rs[i].Key] { // what is stored now is not what this request will meet
+			if err = s.admitClaim(ctx, &rs[i]); err == nil {
+				act = s.claimAction(&rs[i])
+			}
+		} else {
+			act, err = s.startClaim(ctx, &rs[i], &out[i].Claim)
+		}
 		if out[i].Err = err; err == nil {
+			batched[rs[i].Key] = true
 			ops = append(ops, s.newOp(rs[i].Key, act))
 			index = append(index, i)
 		}
