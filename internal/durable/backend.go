@@ -32,6 +32,7 @@ type Backend struct {
 	queue  *commit.Queue[*job]
 	gate   gate
 	broken atomic.Pointer[error]
+	broke  chan struct{} // closed when broken is set
 	closed atomic.Bool
 
 	mu   sync.Mutex
@@ -47,7 +48,7 @@ var (
 
 // New returns a Backend that owns e.
 func New(e Engine) *Backend {
-	b := &Backend{engine: e}
+	b := &Backend{engine: e, broke: make(chan struct{})}
 	b.queue = commit.New(groupWeight, b.run)
 	return b
 }
@@ -67,6 +68,9 @@ func (b *Backend) Bind(host idem.Host) (idem.Binding, error) {
 		return idem.Binding{}, err
 	}
 	b.host.Store(&host)
+	if err := b.err(); err != nil { // since just now, and host may not have been told
+		return idem.Binding{}, err
+	}
 	return idem.Binding{Saved: saved}, nil
 }
 
@@ -105,6 +109,7 @@ func (b *Backend) Break(cause error) error {
 	if !b.broken.CompareAndSwap(nil, &err) {
 		return *b.broken.Load()
 	}
+	close(b.broke)
 	if h := b.host.Load(); h != nil {
 		h.Broken(err)
 	}
@@ -187,11 +192,13 @@ func (b *Backend) Close() error {
 	}
 	// Whoever leads now is the last one: what comes after finds the backend closed.
 	_ = b.queue.Do(context.Background(), &job{}, 0)
-	if b.broken.Load() == nil {
-		return errors.Join(err, b.closeEngine())
-	}
 	done := make(chan error, 1)
 	go func() { done <- b.closeEngine() }()
+	select {
+	case closeErr := <-done:
+		return errors.Join(err, closeErr)
+	case <-b.broke: // before, or by what closing has yet to write
+	}
 	timer := time.NewTimer(brokenClose)
 	defer timer.Stop()
 	select {
@@ -224,5 +231,8 @@ func (b *Backend) Size() (n int64, err error) {
 		return 0, err
 	}
 	defer b.guard(&err)
-	return b.engine.Size()
+	if n, err = b.engine.Size(); err != nil {
+		return 0, b.breakWith("measuring", err)
+	}
+	return n, nil
 }

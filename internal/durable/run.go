@@ -18,9 +18,8 @@ type job struct {
 	update any
 	save   bool
 
-	rejected int   // ops of it whose effects failed; they are not run again
-	failed   bool  // its update failed
-	err      error // the answer
+	failed bool  // its update failed
+	err    error // the answer
 }
 
 // run commits a group. It never panics and answers every job.
