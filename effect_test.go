@@ -1,0 +1,275 @@
+package idem_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+)
+
+// Same-commit functions on the stub, which runs them as Backend asks. The engines
+// test what they do to their own data (D8).
+
+var neverRun effect = func() ([]byte, error) { panic("the effect was run") }
+
+func saying(result string) effect {
+	return func() ([]byte, error) { return []byte(result), nil }
+}
+
+func TestDoEffect(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, b, idem.Options{})
+	applies := b.applies.Load()
+	result, replayed, err := s.DoEffect(t.Context(), k, saying("charged"))
+	require.NoError(t, err)
+	assert.False(t, replayed)
+	assert.Equal(t, "charged", string(result))
+	assert.Equal(t, applies+1, b.applies.Load(), "claimed and completed in one commit")
+	r := get(t, s, "k")
+	assert.Equal(t, idem.Completed, r.State)
+	assert.Equal(t, 1, r.Attempt)
+
+	for range 2 {
+		result, replayed, err = s.DoEffect(t.Context(), k, neverRun)
+		require.NoError(t, err)
+		assert.True(t, replayed)
+		assert.Equal(t, "charged", string(result))
+	}
+	require.NoError(t, s.Complete(t.Context(), r.Token(), []byte("charged")), "its token is as any other")
+}
+
+func TestDoEffectThatFails(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, b, idem.Options{})
+	for _, boom := range []error{
+		errors.New("no funds"),
+		fmt.Errorf("downstream: %w", idem.ErrCompleted), // its own, and no replay
+		fmt.Errorf("downstream: %w", idem.ErrFailed),
+		fmt.Errorf("downstream: %w", idem.ErrInFlight),
+	} {
+		_, replayed, err := s.DoEffect(t.Context(), k, effect(func() ([]byte, error) { return []byte("x"), boom }))
+		require.Equal(t, boom, err)
+		assert.False(t, replayed)
+		_, err = s.Get(t.Context(), "k")
+		require.Equal(t, idem.ErrNotFound, err, "the record is as it was: none")
+	}
+
+	c := mustClaim(t, s, k)
+	require.NoError(t, s.Release(t.Context(), c.Token))
+	before := *b.entries["k"]
+	_, _, err := s.DoEffect(t.Context(), k, effect(func() ([]byte, error) { return nil, errDisk }))
+	require.ErrorIs(t, err, errDisk)
+	assert.Equal(t, before, *b.entries["k"], "the record is as it was: released")
+	_, _, err = s.DoEffect(t.Context(), k, saying("r"))
+	require.NoError(t, err)
+	assert.Equal(t, 2, get(t, s, "k").Attempt)
+}
+
+func TestDoEffectPermanentError(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, b, idem.Options{})
+	boom := errors.New("card stolen")
+	stolen := effect(func() ([]byte, error) { return nil, idem.Permanent(boom) })
+	ctx, cancel := context.WithCancel(t.Context())
+	_, replayed, err := s.DoEffect(ctx, k, effect(func() ([]byte, error) {
+		cancel() // it is recorded all the same
+		return stolen()
+	}))
+	require.ErrorIs(t, err, boom)
+	assert.False(t, replayed)
+	_, replayed, err = s.DoEffect(t.Context(), k, neverRun)
+	require.ErrorIs(t, err, idem.ErrFailed)
+	assert.True(t, replayed)
+	assert.Contains(t, err.Error(), "card stolen")
+
+	c := mustClaim(t, s, idem.Request{Key: "claimed"})
+	require.ErrorIs(t, s.CompleteEffect(t.Context(), c.Token, stolen), boom)
+	assert.Equal(t, idem.Failed, get(t, s, "claimed").State)
+}
+
+// The failure could not be recorded: the error says both.
+func TestEffectPermanentErrorNotRecorded(t *testing.T) {
+	t.Parallel()
+	boom := errors.New("card stolen")
+	failing := func() (*stub, *idem.Store, effect) {
+		b := newStub()
+		s := open(t, b, idem.Options{})
+		return b, s, func() ([]byte, error) {
+			b.onApply = func(context.Context, []*idem.Op) error { return idem.ErrCorrupt }
+			return nil, idem.Permanent(boom)
+		}
+	}
+	_, s, f := failing()
+	_, _, err := s.DoEffect(t.Context(), k, f)
+	require.ErrorIs(t, err, boom)
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+	require.ErrorContains(t, err, "was not recorded")
+
+	_, s, f = failing()
+	c := mustClaim(t, s, k)
+	err = s.CompleteEffect(t.Context(), c.Token, f)
+	require.ErrorIs(t, err, boom)
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+}
+
+func TestDoEffectResultOverMaxResult(t *testing.T) {
+	t.Parallel()
+	s := open(t, newStub(), idem.Options{MaxResult: 4})
+	_, replayed, err := s.DoEffect(t.Context(), k, saying("too long"))
+	require.ErrorIs(t, err, idem.ErrTooLarge, "A18: effect and completion are recorded")
+	assert.False(t, replayed)
+	assert.True(t, get(t, s, "k").ResultDropped)
+	_, replayed, err = s.DoEffect(t.Context(), k, neverRun)
+	require.ErrorIs(t, err, idem.ErrTooLarge)
+	assert.True(t, replayed)
+}
+
+func TestDoEffectRefused(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, b, idem.Options{MaxAttempts: 1})
+	ctx := t.Context()
+	_, _, err := s.DoEffect(ctx, idem.Request{}, neverRun)
+	require.ErrorIs(t, err, idem.ErrInvalid)
+
+	mustClaim(t, s, idem.Request{Key: "other", Fingerprint: idem.FingerprintOf(nil)})
+	_, _, err = s.DoEffect(ctx, idem.Request{Key: "other", Fingerprint: idem.FingerprintOf()}, neverRun)
+	require.Equal(t, idem.ErrMismatch, err)
+
+	c := mustClaim(t, s, k)
+	require.NoError(t, s.Hold(ctx, c.Token, nil))
+	_, _, err = s.DoEffect(ctx, k, neverRun)
+	require.Equal(t, idem.ErrHeld, err)
+	require.NoError(t, s.Release(ctx, c.Token))
+	_, _, err = s.DoEffect(ctx, k, neverRun)
+	require.Equal(t, idem.ErrExhausted, err)
+
+	b.damage("bad")
+	_, _, err = s.DoEffect(ctx, idem.Request{Key: "bad"}, neverRun)
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+
+	full := fmt.Errorf("%w: no room", idem.ErrFull)
+	b.refuse = func(string) error { return full }
+	_, _, err = s.DoEffect(ctx, idem.Request{Key: "new"}, neverRun)
+	require.Equal(t, full, err)
+}
+
+// The record changed between the look and the commit.
+func TestDoEffectRefusedInTheCommit(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, b, idem.Options{})
+	b.onApply = func(ctx context.Context, _ []*idem.Op) error {
+		b.onApply = nil
+		c := mustClaim(t, s, k)
+		return s.Complete(ctx, c.Token, []byte("theirs"))
+	}
+	result, replayed, err := s.DoEffect(t.Context(), k, neverRun)
+	require.NoError(t, err)
+	assert.True(t, replayed)
+	assert.Equal(t, "theirs", string(result))
+}
+
+func TestDoEffectWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, newStub(), idem.Options{Lease: time.Minute})
+		c := mustClaim(t, s, k)
+		var runs atomic.Int64
+		run := effect(func() ([]byte, error) { runs.Add(1); return []byte("ours"), nil })
+		type answer struct {
+			result   string
+			replayed bool
+			err      error
+		}
+		answers := make(chan answer, 3)
+		for range 3 {
+			go func() {
+				result, replayed, err := s.DoEffect(t.Context(), k, run)
+				answers <- answer{string(result), replayed, err}
+			}()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, _, err := s.DoEffect(ctx, k, neverRun)
+		require.Equal(t, context.DeadlineExceeded, err, "its own ctx")
+		require.Empty(t, answers)
+		require.NoError(t, s.Release(t.Context(), c.Token))
+		fresh := 0
+		for range 3 {
+			a := <-answers
+			require.NoError(t, a.err)
+			assert.Equal(t, "ours", a.result)
+			if !a.replayed {
+				fresh++
+			}
+		}
+		assert.Equal(t, 1, fresh)
+		assert.Equal(t, int64(1), runs.Load())
+
+		c = mustClaim(t, s, idem.Request{Key: "other"})
+		go func() {
+			result, replayed, err := s.DoEffect(t.Context(), idem.Request{Key: "other"}, neverRun)
+			answers <- answer{string(result), replayed, err}
+		}()
+		synctest.Wait()
+		require.NoError(t, s.Complete(t.Context(), c.Token, []byte("theirs")))
+		assert.Equal(t, answer{"theirs", true, nil}, <-answers)
+	})
+}
+
+func TestCompleteEffect(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, b, idem.Options{MaxResult: 10})
+	ctx := t.Context()
+	require.ErrorIs(t, s.CompleteEffect(ctx, idem.Token{Key: "k"}, neverRun), idem.ErrInvalid)
+	require.Equal(t, idem.ErrFenced, s.CompleteEffect(ctx, idem.Token{Key: "k", Fence: 1}, neverRun))
+
+	c := mustClaim(t, s, k)
+	require.Equal(t, errDisk, s.CompleteEffect(ctx, c.Token, effect(func() ([]byte, error) { return nil, errDisk })))
+	assert.Equal(t, idem.InFlight, get(t, s, "k").State, "the record is as it was")
+	require.NoError(t, s.CompleteEffect(ctx, c.Token, saying("r")))
+	assert.Equal(t, "r", string(get(t, s, "k").Result))
+	require.Equal(t, idem.ErrCompleted, s.CompleteEffect(ctx, c.Token, neverRun), "A4: the first stays")
+
+	c = mustClaim(t, s, idem.Request{Key: "held"})
+	require.NoError(t, s.Hold(ctx, c.Token, nil))
+	require.ErrorIs(t, s.CompleteEffect(ctx, c.Token, saying("longer than ten")), idem.ErrTooLarge)
+	assert.Equal(t, idem.Completed, get(t, s, "held").State, "A13: settled by its token")
+
+	c = mustClaim(t, s, idem.Request{Key: "released"})
+	require.NoError(t, s.Release(ctx, c.Token))
+	require.Equal(t, idem.ErrFenced, s.CompleteEffect(ctx, c.Token, neverRun))
+
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	require.Equal(t, context.Canceled, s.CompleteEffect(ended, c.Token, neverRun))
+}
+
+// An engine that leaves the effect alone must not look as if it had run it.
+func TestEffectOnAnEngineWithoutEffects(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	b.deaf = true
+	s := open(t, b, idem.Options{})
+	_, _, err := s.DoEffect(t.Context(), k, neverRun)
+	require.ErrorIs(t, err, idem.ErrInvalid)
+	_, err = s.Get(t.Context(), "k")
+	require.Equal(t, idem.ErrNotFound, err)
+
+	c := mustClaim(t, s, k)
+	require.ErrorIs(t, s.CompleteEffect(t.Context(), c.Token, neverRun), idem.ErrInvalid)
+	assert.Equal(t, idem.InFlight, get(t, s, "k").State)
+}
