@@ -35,12 +35,12 @@ func compare(a, b idem.Due) int {
 
 // push adds a place. When stale ones outnumber the entries the heap is made anew
 // of what is current, so that it stays in proportion to them.
-func (x *index) push(d idem.Due, entries map[string]*idem.Entry) {
+func (x *index) push(d idem.Due, entries map[string]held) {
 	if len(x.places) >= 2*len(entries)+64 {
 		x.places = x.places[:0]
-		for k, e := range entries {
-			if e.Due != 0 {
-				x.places = append(x.places, idem.Due{At: e.Due, Key: k})
+		for k, h := range entries {
+			if h.entry.Due != 0 {
+				x.places = append(x.places, idem.Due{At: h.entry.Due, Key: k})
 			}
 		}
 		heap.Init(&x.places) // d is among them
@@ -51,9 +51,9 @@ func (x *index) push(d idem.Due, entries map[string]*idem.Entry) {
 
 // first returns up to limit current places after from and up to until, in order,
 // and whether there may be more of them.
-func (x *index) first(from idem.Due, until idem.Instant, limit int, entries map[string]*idem.Entry) (found []idem.Due, more bool) {
+func (x *index) first(from idem.Due, until idem.Instant, limit int, entries map[string]held) (found []idem.Due, more bool) {
 	current := func(d idem.Due) bool {
-		e := entries[d.Key]
+		e := entries[d.Key].entry
 		return e != nil && e.Due == d.At
 	}
 	for len(x.places) > 0 && !current(x.places[0]) {

@@ -60,8 +60,16 @@ var (
 // change at a time, and for the length of a copy in Scan.
 type shard struct {
 	mu      sync.RWMutex
-	entries map[string]*idem.Entry
+	entries map[string]held
 	index   index
+}
+
+// held is an entry with the engine's own copy of its key. Assigning to a map
+// replaces the key too, and the caller's may be a piece of something large that
+// would be kept alive.
+type held struct {
+	key   string
+	entry *idem.Entry
 }
 
 // New returns an empty engine.
@@ -74,7 +82,7 @@ func New(o Options) *Backend {
 	}
 	b := &Backend{opts: o, seed: maphash.MakeSeed()}
 	for i := range b.shards {
-		b.shards[i].entries = make(map[string]*idem.Entry)
+		b.shards[i].entries = make(map[string]held)
 	}
 	return b
 }
@@ -110,7 +118,7 @@ func (b *Backend) shard(key string) *shard {
 func (b *Backend) Read(key string) (*idem.Entry, error) {
 	s := b.shard(key)
 	s.mu.RLock()
-	e := s.entries[key]
+	e := s.entries[key].entry
 	s.mu.RUnlock()
 	return e, nil
 }
@@ -128,11 +136,11 @@ func (b *Backend) Apply(ctx context.Context, ops []*idem.Op) error {
 }
 
 func (b *Backend) apply(op *idem.Op) {
-	key := op.Key()
-	s := b.shard(key)
+	s := b.shard(op.Key())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	cur := s.entries[key]
+	was := s.entries[op.Key()]
+	key, cur := was.key, was.entry
 	next, changed := op.Run(cur, nil)
 	if !changed {
 		return
@@ -150,9 +158,9 @@ func (b *Backend) apply(op *idem.Op) {
 		}
 	} else {
 		if cur == nil {
-			key = strings.Clone(key) // the caller's may be part of something large
+			key = strings.Clone(op.Key())
 		}
-		s.entries[key] = next
+		s.entries[key] = held{key, next}
 	}
 	b.bytes.Add(size(key, next) - size(key, cur))
 	if next != nil && next.Due != 0 && (cur == nil || cur.Due != next.Due) {
@@ -197,8 +205,8 @@ func (b *Backend) Scan(ctx context.Context, _, cursor string) ([]idem.Scanned, s
 	s := &b.shards[i]
 	s.mu.RLock()
 	page := make([]idem.Scanned, 0, len(s.entries))
-	for k, e := range s.entries {
-		page = append(page, idem.Scanned{Key: k, Entry: e})
+	for k, h := range s.entries {
+		page = append(page, idem.Scanned{Key: k, Entry: h.entry})
 	}
 	s.mu.RUnlock()
 	if i++; i == shardCount {
