@@ -14,6 +14,7 @@ type Clock struct {
 	elapsed time.Duration
 	timers  timers
 	started uint64        // timers ever, to fire those of one moment in order
+	fired   uint64        // timers ever
 	changed chan struct{} // closed, and made anew, when a timer is added
 }
 
@@ -69,6 +70,7 @@ func (c *Clock) Advance(d time.Duration) {
 	c.wall = c.wall.Add(d)
 	c.elapsed += d
 	for len(c.timers) > 0 && c.timers[0].at <= c.elapsed {
+		c.fired++
 		go heap.Pop(&c.timers).(*timer).f()
 	}
 }
