@@ -109,10 +109,10 @@ func (b *Backend) Break(cause error) error {
 	if !b.broken.CompareAndSwap(nil, &err) {
 		return *b.broken.Load()
 	}
-	close(b.broke)
 	if h := b.host.Load(); h != nil {
 		h.Broken(err)
 	}
+	close(b.broke)
 	return err
 }
 
