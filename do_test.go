@@ -275,27 +275,26 @@ func TestDoHeartbeatHoldsALongFn(t *testing.T) {
 	for _, lease := range []time.Duration{0, 3 * time.Second, 1} {
 		t.Run(lease.String(), func(t *testing.T) {
 			doTest(t, idem.Options{Lease: 30 * time.Second}, func(t *testing.T, s *idem.Store) {
-				work := 10 * time.Minute
-				if lease == 1 {
-					work = 100 // a heartbeat each nanosecond
+				beats := max(lease, 1)
+				if lease == 0 {
+					beats = 30 * time.Second
 				}
-				r := idem.Request{Key: "k", Lease: lease}
 				done := make(chan error, 1)
 				go func() {
-					_, _, err := idem.Do(t.Context(), s, r, func(context.Context, idem.Claim) (int, error) {
-						time.Sleep(work)
+					_, _, err := idem.Do(t.Context(), s, idem.Request{Key: "k", Lease: lease}, func(context.Context, idem.Claim) (int, error) {
+						time.Sleep(50 * beats)
 						return 1, nil
 					})
 					done <- err
 				}()
 				synctest.Wait()
-				for range 9 {
-					time.Sleep(work / 10)
-					synctest.Wait()
-					if lease != 1 { // at each ns it has just lapsed, or has just been extended
-						_, err := s.Claim(t.Context(), k)
+				for lease != 1 && len(done) == 0 { // a lease of 1 ns lapses before it is extended
+					_, err := s.Claim(t.Context(), k)
+					if err != idem.ErrCompleted {
 						require.Equal(t, idem.ErrInFlight, err)
 					}
+					time.Sleep(beats/7 + 1)
+					synctest.Wait()
 				}
 				require.NoError(t, <-done)
 				assert.Equal(t, 1, get(t, s, "k").Attempt)
