@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
@@ -324,5 +325,64 @@ func TestMinFree(t *testing.T) {
 	defer func() { _ = s.Close() }()
 	if _, err := s.Claim(context.Background(), idem.Request{Key: "k"}); err != nil { // nil where free space cannot be told
 		require.True(t, errors.Is(err, idem.ErrFull), "%v", err)
+	}
+}
+
+// Same-commit functions that share a commit have a batch each, and a crash may keep
+// some of them: none may be there without the meta entry that covers its fence, or
+// the fence would be granted again.
+func TestA7FencesOfBatchesThatACrashKeeps(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	f := newFaulty()
+	stalled, free := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	s := f.open(t)
+	defer func() { _ = s.Close() }()
+	f.on(func(op errorfs.Op) error {
+		if isSync(op) && filepath.Ext(op.Path) == ".log" {
+			once.Do(func() { close(stalled); <-free })
+		}
+		return nil
+	})
+	var wg, begun sync.WaitGroup
+	do := func(key string, fn func() error) {
+		wg.Add(1)
+		begun.Add(1)
+		go func() {
+			defer wg.Done()
+			begun.Done()
+			_, _, err := Do(ctx, s, idem.Request{Key: key}, func(*pebble.Batch) ([]byte, error) { return nil, fn() })
+			if err != nil {
+				t.Errorf("Do of %s: %v", key, err)
+			}
+		}()
+	}
+	do("first", func() error { return nil })
+	<-stalled // the others queue up behind it
+	var mu sync.Mutex
+	var images []*vfs.MemFS
+	for i := range 16 {
+		do(fmt.Sprint(i), func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			images = append(images, f.crash(100))
+			return nil
+		})
+	}
+	begun.Wait()
+	close(free)
+	wg.Wait()
+	for _, image := range images {
+		again := (&faulty{mem: image}).open(t)
+		highest := uint64(0)
+		for rec, err := range again.Records(ctx, idem.Filter{}) {
+			require.NoError(t, err)
+			highest = max(highest, rec.Fence)
+		}
+		c, err := again.Claim(ctx, idem.Request{Key: "next"})
+		require.NoError(t, err)
+		require.Greater(t, c.Token.Fence, highest)
+		require.NoError(t, again.Close())
 	}
 }

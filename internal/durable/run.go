@@ -110,9 +110,9 @@ func (g *pass) fill() error {
 			g.wrote = true
 		}
 		if j.update != nil && !j.failed {
-			_, spoiled, err := g.tx.Effect(j.update)
-			if err := faultOf(err); err != nil {
-				return err
+			_, spoiled, err := g.effect(j.update)
+			if fatal := faultOf(err); fatal != nil {
+				return fatal
 			}
 			if j.err = err; err == nil {
 				g.wrote = true
@@ -132,12 +132,28 @@ func (g *pass) fill() error {
 	if !g.wrote {
 		return errNothing
 	}
+	return g.saveMeta()
+}
+
+func (g *pass) saveMeta() error {
 	host := g.b.host.Load()
 	if host == nil {
 		return nil
 	}
 	g.buf = codec.AppendMeta(g.buf[:0], host.Meta())
 	return g.tx.Set(Meta, []byte(codec.MetaKey), g.buf)
+}
+
+// effect runs a same-commit function. An engine may apply what was changed before
+// it as a batch of its own, which a crash can leave alone on the disk: so the meta
+// entry goes with it, or a fence that is in a record could be granted again.
+func (g *pass) effect(fn any) (result []byte, spoiled bool, err error) {
+	if g.wrote {
+		if err := g.saveMeta(); err != nil {
+			return nil, false, &effect.Fault{Value: err}
+		}
+	}
+	return g.tx.Effect(fn)
 }
 
 // runOp runs one operation and stores what it changes.
@@ -154,9 +170,9 @@ func (g *pass) runOp(op *idem.Op) error {
 		}
 	}
 	if fn := op.Effect(); fn != nil {
-		result, spoiled, err := g.tx.Effect(fn)
-		if err := faultOf(err); err != nil {
-			return err
+		result, spoiled, err := g.effect(fn)
+		if fatal := faultOf(err); fatal != nil {
+			return fatal
 		}
 		next, changed = op.Finish(result, err)
 		if err != nil {
