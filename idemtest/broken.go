@@ -63,10 +63,14 @@ func commitFails(t *testing.T, e *env) {
 			_, err := e.s.Claim(e.ctx, idem.Request{Key: "new"})
 			return err
 		}, func(idem.Token) bool { return e.entry("new") != nil }},
-		{"Complete", func(open idem.Token) error { return e.s.Complete(e.ctx, open, []byte("late")) },
-			func(open idem.Token) bool { return e.get(open.Key).State == idem.Completed }},
-		{"Forget", func(idem.Token) error { return e.s.Forget(e.ctx, "done") },
-			func(idem.Token) bool { return e.entry("done") == nil }},
+		{
+			"Complete", func(open idem.Token) error { return e.s.Complete(e.ctx, open, []byte("late")) },
+			func(open idem.Token) bool { return e.get(open.Key).State == idem.Completed },
+		},
+		{
+			"Forget", func(idem.Token) error { return e.s.Forget(e.ctx, "done") },
+			func(idem.Token) bool { return e.entry("done") == nil },
+		},
 		{"ClaimMany", func(idem.Token) error {
 			got := e.s.ClaimMany(e.ctx, []idem.Request{{Key: "m1"}, {Key: "m2"}})
 			if got[0].Err == nil || got[1].Err == nil {

@@ -129,15 +129,18 @@ func (t timers) Len() int { return len(t) }
 func (t timers) Less(i, j int) bool {
 	return t[i].at < t[j].at || t[i].at == t[j].at && t[i].order < t[j].order
 }
+
 func (t timers) Swap(i, j int) {
 	t[i], t[j] = t[j], t[i]
 	t[i].index, t[j].index = i, j
 }
+
 func (t *timers) Push(x any) {
 	tm := x.(*timer)
 	tm.index = len(*t)
 	*t = append(*t, tm)
 }
+
 func (t *timers) Pop() any {
 	old := *t
 	tm := old[len(old)-1]

@@ -23,6 +23,7 @@ var contractCases = []testCase{
 	{"Backend keeps Meta", metaKept},
 	{"Backend tells of each commit", groupsTold},
 	{"Backend heeds a ctx that ended", ctxEnded},
+	{"reads and refusals make no commit", noCommit},
 	{"Scanner returns each entry once", scanOnce},
 	{"Expirer keeps the order of Due", expiringOrder},
 }
@@ -155,8 +156,11 @@ func opsInOrder(t *testing.T, e *env) {
 		tok, other := c[0].Token, c[2].Token
 		require.Greater(t, other.Fence, tok.Fence)
 		done := e.s.CompleteMany(e.ctx, []idem.Completion{
-			{Token: other, Result: []byte("1")}, {Token: tok, Result: []byte("2")},
-			{Token: tok, Result: []byte("3")}, {Token: other, Result: []byte("4")}, {Token: other, Result: []byte("1")},
+			{Token: other, Result: []byte("1")},
+			{Token: tok, Result: []byte("2")},
+			{Token: tok, Result: []byte("3")},
+			{Token: other, Result: []byte("4")},
+			{Token: other, Result: []byte("1")},
 		})
 		require.NoError(t, done[0])
 		require.NoError(t, done[1])
@@ -413,8 +417,9 @@ func expiringOrder(t *testing.T, e *env) {
 						break
 					}
 					for _, d := range page {
-						require.Positive(t, order(d, at), "in order, after the place named")
-						require.LessOrEqual(t, d.At, until)
+						if order(d, at) <= 0 || d.At > until {
+							t.Fatalf("%v follows %v, until %v", d, at, until)
+						}
 						if at = d; current[d] { // a stale place is allowed
 							got = append(got, d)
 						}
@@ -424,4 +429,42 @@ func expiringOrder(t *testing.T, e *env) {
 			}
 		}
 	}
+}
+
+func noCommit(t *testing.T, e *env) {
+	s := e.spied()
+	e.open(idem.Options{Lease: time.Second, MaxAttempts: 1})
+	for _, key := range []string{"open", "completed", "failed", "held", "exhausted", "unknown"} {
+		e.claim(idem.Request{Key: key, Fingerprint: printA, HoldUnknown: key == "unknown"})
+	}
+	token := func(key string) idem.Token { return e.get(key).Token() }
+	require.NoError(t, e.s.Complete(e.ctx, token("completed"), nil))
+	require.NoError(t, e.s.Fail(e.ctx, token("failed"), nil))
+	require.NoError(t, e.s.Hold(e.ctx, token("held"), nil))
+	require.NoError(t, e.s.Release(e.ctx, token("exhausted")))
+	s.takeApplies()
+	e.refused(idem.ErrInFlight, idem.Request{Key: "open"})
+	e.clock.Advance(time.Second)
+	for key, want := range map[string]error{
+		"open": idem.ErrExhausted, "completed": idem.ErrCompleted, "failed": idem.ErrFailed,
+		"held": idem.ErrHeld, "exhausted": idem.ErrExhausted, "unknown": idem.ErrHeld,
+	} {
+		e.refused(want, idem.Request{Key: key})
+		if key != "exhausted" { // released without a checkpoint: free for another request
+			e.refused(idem.ErrMismatch, idem.Request{Key: key, Fingerprint: printB})
+		}
+		e.get(key)
+		_, err := e.s.Wait(e.ctx, key)
+		require.NoError(t, err)
+	}
+	e.absent("absent")
+	if e.canScan() {
+		require.Len(t, e.records(idem.Filter{}), 6)
+		_, err := e.s.Stats(e.ctx)
+		require.NoError(t, err)
+	}
+	if e.canExpire() {
+		require.Zero(t, e.sweepAll())
+	}
+	require.Empty(t, s.takeApplies())
 }

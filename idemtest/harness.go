@@ -31,8 +31,9 @@ type Harness struct {
 	Stall func(t testing.TB, b idem.Backend) (reached <-chan struct{}, release func())
 
 	// FailCommit makes the next commit of b fail with an error although it took
-	// effect inside the engine, as after an fsync that answers EIO. Reopening dir
-	// must work in this process. Nil: commits cannot be made to fail.
+	// effect inside the engine, as after an fsync that answers EIO. It may be called
+	// while calls of b are under way. Reopening dir must work in this process. Nil:
+	// commits cannot be made to fail.
 	FailCommit func(t testing.TB, b idem.Backend)
 
 	// Crash returns a folder that holds what is left of the engine b, open on dir,

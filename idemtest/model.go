@@ -3,10 +3,8 @@ package idemtest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -378,137 +376,5 @@ func (m *machine) sweep(r *rapid.T) {
 	}
 	if gone := before - len(m.records); gone != removed {
 		r.Fatalf("a sweep removed %d, and says %d", gone, removed)
-	}
-}
-
-func (m *machine) pass(d time.Duration) {
-	m.clock.Advance(d)
-	m.now += int64(d)
-}
-
-func (m *machine) advance(r *rapid.T) {
-	m.pass(rapid.SampledFrom([]time.Duration{1, time.Microsecond, time.Second, time.Minute, 25 * time.Hour}).Draw(r, "time"))
-}
-
-// deadline moves to just before, to, or just after the end of a lease or retention.
-func (m *machine) deadline(r *rapid.T) {
-	var ends []int64
-	for _, rec := range m.records {
-		for _, end := range []int64{rec.lease, rec.expire} {
-			if end > m.now+1 && end < m.now+int64(50*24*time.Hour) {
-				ends = append(ends, end)
-			}
-		}
-	}
-	if len(ends) == 0 {
-		r.Skip("no deadline ahead")
-	}
-	slices.Sort(ends)
-	end := rapid.SampledFrom(ends).Draw(r, "deadline") + rapid.Int64Range(-1, 1).Draw(r, "off")
-	m.pass(time.Duration(end - m.now))
-}
-
-var modelSteps = []time.Duration{-24 * time.Hour, -1, 1, time.Second, time.Hour, -365 * 24 * time.Hour, 365 * 24 * time.Hour}
-
-func (m *machine) step(r *rapid.T) {
-	m.clock.StepWall(rapid.SampledFrom(modelSteps).Draw(r, "step"))
-}
-
-// downtime is the time between two lives: by the wall clock, and never backwards.
-func (m *machine) downtime(r *rapid.T) {
-	step := rapid.SampledFrom(append([]time.Duration{0}, modelSteps...)).Draw(r, "downtime")
-	m.clock.StepWall(step)
-	m.now += max(0, int64(step))
-	if rapid.Bool().Draw(r, "a new boot") {
-		wall, _ := m.clock.Now()
-		m.clock = NewClock(wall)
-	}
-}
-
-func (m *machine) reopen(r *rapid.T) {
-	m.close()
-	m.downtime(r)
-	m.open()
-}
-
-// kill ends the life just after a commit, so that the model knows the time saved.
-func (m *machine) kill(r *rapid.T) {
-	m.timeless++
-	key := fmt.Sprint("kill ", m.timeless)
-	q := idem.Request{Key: key, Lease: 1, Retention: idem.Forever}
-	c, err := m.s.Claim(context.Background(), q)
-	m.claimed(r, q, m.expectClaim(q), c, err)
-	left := m.h.Crash(m.t, m.b, m.dir)
-	m.close()
-	m.dir = left
-	m.downtime(r)
-	m.open()
-}
-
-// check compares all there is.
-func (m *machine) check(r *rapid.T) {
-	ctx := context.Background()
-	for _, key := range modelKeys {
-		rec, err := m.s.Get(ctx, key)
-		if m.live(key) == nil {
-			if !errors.Is(err, idem.ErrNotFound) {
-				r.Fatalf("Get of %q, which is not there: %v", key, err)
-			}
-			continue
-		}
-		if err != nil {
-			r.Fatalf("Get of %q: %v", key, err)
-		}
-		m.compare(r, key, rec)
-	}
-	if _, ok := m.b.(idem.Scanner); !ok {
-		return
-	}
-	seen := map[string]bool{}
-	for rec, err := range m.s.Records(ctx, idem.Filter{}) {
-		if err != nil || seen[rec.Key] || m.live(rec.Key) == nil {
-			r.Fatalf("Records yields %q: %v", rec.Key, err)
-		}
-		seen[rec.Key] = true
-		m.compare(r, rec.Key, rec)
-	}
-	for key := range m.records {
-		if m.live(key) != nil && !seen[key] {
-			r.Fatalf("Records does not yield %q", key)
-		}
-	}
-}
-
-// compare requires that got is what the model has of key.
-func (m *machine) compare(r *rapid.T, key string, got idem.Record) {
-	want := m.live(key)
-	if want == nil {
-		r.Fatalf("there is no record of %q: %#v", key, got)
-	}
-	wall, _ := m.clock.Now()
-	shown := func(t int64) time.Time {
-		if t == 0 || t == modelNever {
-			return time.Time{}
-		}
-		return wall.Add(time.Duration(t - m.now))
-	}
-	times := map[string][2]time.Time{
-		"ClaimedAt":  {shown(want.claimed), got.ClaimedAt},
-		"LeaseUntil": {shown(want.lease), got.LeaseUntil},
-		"FinishedAt": {shown(want.done), got.FinishedAt},
-		"ExpiresAt":  {shown(want.expire), got.ExpiresAt},
-	}
-	for name, pair := range times {
-		if !pair[0].Equal(pair[1]) {
-			r.Fatalf("%q: %s is %v, not %v", key, name, pair[1], pair[0])
-		}
-	}
-	bytesEqual := func(a, b []byte) bool { return (a == nil) == (b == nil) && string(a) == string(b) }
-	switch {
-	case got.Key != key, got.State != want.state, got.Fingerprint != want.print, got.Fence != want.fence, got.Attempt != want.attempt,
-		got.ResultDropped != want.dropped, got.HoldUnknown != want.unknown,
-		!bytesEqual(got.Result, want.result), !bytesEqual(got.Checkpoint, want.checkpoint):
-		r.Fatalf("%q is\n%v print %x result %q checkpoint %q dropped %v unknown %v, not\n%+v", key,
-			got, got.Fingerprint[:2], got.Result, got.Checkpoint, got.ResultDropped, got.HoldUnknown, *want)
 	}
 }

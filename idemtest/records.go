@@ -19,6 +19,7 @@ var recordCases = []testCase{
 	{"A17 the loop body may use the store", recordsReentrant},
 	{"A17 Stats", stats},
 	{"A17 Stats during writes", statsDuringWrites},
+	{"rule 3 readers never go back", readersNeverGoBack},
 }
 
 // records collects what Records yields, by key, and requires that nothing is
@@ -171,7 +172,7 @@ func recordsReentrant(t *testing.T, e *env) {
 				return err
 			}
 			if got, err := e.s.Get(e.ctx, r.Key); err != nil || got.State != idem.Completed {
-				return fmt.Errorf("Get: %v, %w", got, err)
+				return fmt.Errorf("%q reads as %v, %w", r.Key, got, err)
 			}
 			inner := 0
 			for _, err := range e.s.Records(e.ctx, idem.Filter{Prefix: "k"}) {
@@ -277,5 +278,61 @@ func statsDuringWrites(t *testing.T, e *env) {
 	})
 	for _, err := range errs {
 		require.NoError(t, err)
+	}
+}
+
+// readersNeverGoBack: whoever has seen a record sees that or a later one from then
+// on, whichever way it is read, and its writer sees what it wrote.
+func readersNeverGoBack(t *testing.T, e *env) {
+	const readers, rounds = 3, 60
+	e.open(idem.Options{})
+	var stop atomic.Bool
+	all := make([]*pending[error], readers)
+	for n := range all {
+		all[n] = async(func() error {
+			var last idem.Record
+			for !stop.Load() {
+				r, err := e.s.Get(e.ctx, "k")
+				if n == 1 && e.canScan() {
+					err = idem.ErrNotFound
+					for r, err = range e.s.Records(e.ctx, idem.Filter{Prefix: "k"}) {
+						if err != nil {
+							break
+						}
+					}
+				}
+				switch {
+				case err == idem.ErrNotFound:
+				case err != nil:
+					return err
+				case r.Fence < last.Fence, r.Fence == last.Fence && r.State < last.State:
+					return fmt.Errorf("a reader saw %v after %v", r, last)
+				default:
+					last = r
+				}
+			}
+			return nil
+		})
+	}
+	t.Cleanup(func() { stop.Store(true) })
+	fence := uint64(0)
+	for i := range rounds {
+		if i%3 == 2 {
+			require.NoError(t, e.s.Forget(e.ctx, "k"))
+		}
+		c, err := e.s.Claim(e.ctx, idem.Request{Key: "k"})
+		if err != nil {
+			require.ErrorIs(t, err, idem.ErrCompleted)
+			require.Equal(t, fence, c.Record.Fence)
+			continue
+		}
+		fence = c.Token.Fence
+		require.Equal(t, fence, e.get("k").Fence)
+		require.NoError(t, e.s.Complete(e.ctx, c.Token, []byte("r")))
+		require.Equal(t, idem.Completed, e.get("k").State)
+	}
+	stop.Store(true)
+	for _, p := range all {
+		require.NoError(t, p.wait(e, "a reader"))
 	}
 }

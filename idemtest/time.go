@@ -169,10 +169,9 @@ func changedOptions(t *testing.T, e *env) {
 // timed is a set of records whose deadlines are known in elapsed time.
 type timed struct {
 	e          *env
-	claimed    time.Duration // elapsed time, on the store's timeline, is counted by the case
 	lease      time.Duration
 	retention  time.Duration
-	sinceStart time.Duration
+	sinceStart time.Duration // what has passed on the store's timeline, as the case counts it
 }
 
 // timedRecords stores one record in flight, one completed and one that is expired

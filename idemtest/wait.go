@@ -221,9 +221,9 @@ func waitStorm(t *testing.T, e *env) {
 				case r.State == idem.Completed:
 					return nil
 				case r.State != idem.Released:
-					return fmt.Errorf("Wait returned a record %v with a lease that holds", r.State)
+					return fmt.Errorf("a waiter got a record %v with a lease that holds", r.State)
 				case r.Fence < fence:
-					return fmt.Errorf("Wait went back from fence %d to %d", fence, r.Fence)
+					return fmt.Errorf("a waiter went back from fence %d to %d", fence, r.Fence)
 				}
 				fence = r.Fence
 			}
