@@ -352,7 +352,10 @@ func TestA7FencesOfBatchesThatACrashKeeps(t *testing.T) {
 		go func() {
 			defer wg.Done()
 			begun.Done()
-			_, _, err := Do(ctx, s, idem.Request{Key: key}, func(*pebble.Batch) ([]byte, error) { return nil, fn() })
+			_, _, err := Do(ctx, s, idem.Request{Key: key}, func(b *pebble.Batch) ([]byte, error) {
+				// Large enough that Pebble writes it out before the sync.
+				return nil, errors.Join(fn(), b.Set([]byte("own/"+key), make([]byte, 100<<10), nil))
+			})
 			if err != nil {
 				t.Errorf("Do of %s: %v", key, err)
 			}
