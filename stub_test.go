@@ -31,6 +31,11 @@ type stub struct {
 	direct   bool                                            // no cache
 	deaf     bool                                            // runs no effects
 
+	// Faults that a test may switch on at any time.
+	full     atomic.Bool // claims that would be granted get ErrFull
+	blind    atomic.Bool // Scan, Expiring and Size get ErrCorrupt
+	breaking atomic.Bool // the next commit fails
+
 	lock       chan struct{} // guards what follows
 	committing chan struct{} // one commit at a time
 	entries    map[string]*idem.Entry
@@ -129,6 +134,26 @@ func (b *stub) Apply(ctx context.Context, ops []*idem.Op) error {
 	return err
 }
 
+func (b *stub) room(key string) error {
+	if b.full.Load() {
+		return fmt.Errorf("%w: the stub", idem.ErrFull)
+	}
+	if b.refuse != nil {
+		return b.refuse(key)
+	}
+	return nil
+}
+
+func (b *stub) look(prefix string) error {
+	if b.blind.Load() {
+		return fmt.Errorf("%w: the stub", idem.ErrCorrupt)
+	}
+	if b.onScan != nil {
+		return b.onScan(prefix)
+	}
+	return nil
+}
+
 // commit runs ops on a copy, and shows the copy when it is durable.
 func (b *stub) commit(ops []*idem.Op) (changed bool, err error) {
 	if b.failed != nil {
@@ -142,8 +167,8 @@ func (b *stub) commit(ops []*idem.Op) (changed bool, err error) {
 			cur = nil
 		}
 		next, wrote := op.Run(cur, readErr)
-		if op.Grants() && b.refuse != nil {
-			if err := b.refuse(key); err != nil {
+		if op.Grants() {
+			if err := b.room(key); err != nil {
 				op.Refuse(err)
 				continue
 			}
@@ -171,6 +196,9 @@ func (b *stub) commit(ops []*idem.Op) (changed bool, err error) {
 	meta := b.host.Meta()
 	if b.onCommit != nil {
 		err = b.onCommit()
+	}
+	if b.breaking.Load() {
+		err = errDisk
 	}
 	b.locked(func() {
 		if err != nil {
@@ -205,10 +233,8 @@ func (b *stub) Close() error {
 type rich struct{ *stub }
 
 func (b rich) Scan(ctx context.Context, prefix, cursor string) (page []idem.Scanned, next string, err error) {
-	if b.onScan != nil {
-		if err := b.onScan(prefix); err != nil {
-			return nil, "", err
-		}
+	if err := b.look(prefix); err != nil {
+		return nil, "", err
 	}
 	b.locked(func() {
 		keys := slices.Sorted(maps.Keys(b.entries))
@@ -229,10 +255,8 @@ func (b rich) Scan(ctx context.Context, prefix, cursor string) (page []idem.Scan
 }
 
 func (b rich) Expiring(ctx context.Context, from idem.Due, until idem.Instant, limit int) (due []idem.Due, err error) {
-	if b.onScan != nil {
-		if err := b.onScan(""); err != nil {
-			return nil, err
-		}
+	if err := b.look(""); err != nil {
+		return nil, err
 	}
 	order := func(x, y idem.Due) int { return cmp.Or(cmp.Compare(x.At, y.At), cmp.Compare(x.Key, y.Key)) }
 	b.locked(func() {
@@ -247,10 +271,8 @@ func (b rich) Expiring(ctx context.Context, from idem.Due, until idem.Instant, l
 }
 
 func (b rich) Size() (int64, error) {
-	if b.onScan != nil {
-		if err := b.onScan(""); err != nil {
-			return 0, err
-		}
+	if err := b.look(""); err != nil {
+		return 0, err
 	}
 	return 4096, nil
 }
