@@ -52,6 +52,29 @@ type Completion struct {
 	Result []byte
 }
 
+// LogValue logs the token and the record as they log themselves.
+func (c Claim) LogValue() slog.Value {
+	return slog.GroupValue(slog.Any("token", c.Token), slog.Any("record", c.Record))
+}
+
+// LogValue logs the claim and its error.
+func (c ClaimResult) LogValue() slog.Value {
+	return slog.GroupValue(slog.Any("claim", c.Claim), slog.Any("err", c.Err))
+}
+
+// String names the completion without disclosing its key or result.
+func (c Completion) String() string {
+	return fmt.Sprintf("completion(%v, %d bytes)", c.Token, len(c.Result))
+}
+
+// GoString is String: %#v does not disclose the key or result either.
+func (c Completion) GoString() string { return c.String() }
+
+// LogValue logs the token and the result's size.
+func (c Completion) LogValue() slog.Value {
+	return slog.GroupValue(slog.Any("token", c.Token), slog.Int("result_bytes", len(c.Result)))
+}
+
 // String names the request without disclosing its key.
 func (r Request) String() string { return fmt.Sprintf("request(key %s)", KeyHash(r.Key)) }
 
