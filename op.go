@@ -108,7 +108,7 @@ func (o *Op) admitEffect(current *Entry) {
 
 // Refuse answers the op with err in place of the change that Run asked for.
 func (o *Op) Refuse(err error) {
-	o.err, o.next, o.changed, o.wants = err, o.prev, false, false
+	o.err, o.next, o.granted, o.changed, o.wants = err, o.prev, nil, false, false
 }
 
 // Committed tells the store that the op's change is durable and can be read.

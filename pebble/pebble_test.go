@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"os"
+	"math/rand/v2"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -19,19 +19,43 @@ import (
 	"github.com/idemkv/idem/internal/durable"
 )
 
+// disks are the file systems in memory that conformance runs on, by folder: what a
+// killed process leaves can be had of one moment there, while files are removed.
+var disks sync.Map // dir → *vfs.MemFS
+
+func diskOf(dir string) *vfs.MemFS {
+	disk, _ := disks.LoadOrStore(dir, vfs.NewCrashableMem())
+	return disk.(*vfs.MemFS)
+}
+
 func harness() idemtest.Harness {
 	return idemtest.Harness{
-		Open:       openStallable,
+		Open: func(t testing.TB, dir string) idem.Backend {
+			t.Cleanup(func() { disks.Delete(dir) })
+			return openStallable(t, "store", diskOf(dir))
+		},
 		Stall:      stall,
 		FailCommit: failCommit,
 		Crash: func(t testing.TB, _ idem.Backend, dir string) string {
-			// What a killed process leaves is what it has written, and that is what
-			// other readers of the files see.
 			left := t.TempDir()
-			require.NoError(t, os.CopyFS(left, os.DirFS(dir)))
+			disks.Store(left, diskOf(dir).CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))}))
 			return left
 		},
-		Damage: damage,
+		Damage: func(t testing.TB, dir, key string) { damage(t, "store", diskOf(dir), key) },
+	}
+}
+
+// onDisk is the same on the machine's own file system, without crashes.
+func onDisk() idemtest.Harness {
+	store := func(dir string) string { return filepath.Join(dir, "store") }
+	return idemtest.Harness{
+		Open: func(t testing.TB, dir string) idem.Backend {
+			return openStallable(t, store(dir), vfs.Default)
+		},
+		Stall:      stall,
+		FailCommit: failCommit,
+		Damage:     func(t testing.TB, dir, key string) { damage(t, store(dir), vfs.Default, key) },
+		Histories:  10,
 	}
 }
 
@@ -74,9 +98,9 @@ func isSync(op errorfs.Op) bool {
 	return op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
 }
 
-func openStallable(t testing.TB, dir string) idem.Backend {
+func openStallable(t testing.TB, dir string, disk vfs.FS) idem.Backend {
 	s := &syncSwitch{}
-	b := mustOpen(t, filepath.Join(dir, "store"), Options{fs: errorfs.Wrap(vfs.Default, s)})
+	b := mustOpen(t, dir, Options{fs: errorfs.Wrap(disk, s)})
 	stalls.Store(b, s)
 	t.Cleanup(func() { stalls.Delete(b) })
 	return b
@@ -110,8 +134,8 @@ func failCommit(_ testing.TB, b idem.Backend) {
 	e.afterCommit.Store(&hook)
 }
 
-func damage(t testing.TB, dir, key string) {
-	db, err := pebble.Open(filepath.Join(dir, "store", dbName), &pebble.Options{FormatMajorVersion: format, Logger: newFatal()})
+func damage(t testing.TB, dir string, disk vfs.FS, key string) {
+	db, err := pebble.Open(disk.PathJoin(dir, dbName), &pebble.Options{FS: disk, FormatMajorVersion: format, Logger: newFatal()})
 	require.NoError(t, err)
 	k := appendKey(nil, durable.Records, key)
 	stored, closer, err := db.Get(k)
@@ -126,6 +150,11 @@ func damage(t testing.TB, dir, key string) {
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	idemtest.Run(t, harness())
+}
+
+func TestConformanceOnDisk(t *testing.T) {
+	t.Parallel()
+	idemtest.Run(t, onDisk())
 }
 
 func TestEffects(t *testing.T) {

@@ -3,6 +3,7 @@ package codec
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"os"
 	"regexp"
 	"strconv"
@@ -176,7 +177,7 @@ func TestMetaIsAsDocumented(t *testing.T) {
 func TestNumbersAreAsDocumented(t *testing.T) {
 	t.Parallel()
 	require.EqualValues(t, 1, Version)
-	require.EqualValues(t, 1<<63-1, idem.Never)
+	require.Equal(t, idem.Instant(math.MaxInt64), idem.Never)
 	require.Equal(t, time.Duration(1<<63-1), idem.Forever)
 	require.Equal(t, 1024, idem.MaxKey)
 }
