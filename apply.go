@@ -124,7 +124,7 @@ func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 // it in commit order and it is quick, because it runs before the next commit.
 func (s *Store) committed(op *Op) {
 	s.unpin(op.key, op.next)
-	s.waiters.wake(op.key, op.next)
+	s.waiters.wake(op.key, op.prev, op.next)
 	s.open.changed(op, s.time.opening)
 	if s.sweeper != nil && op.next != nil && op.next.Due != 0 {
 		s.sweeper.Due(time.Duration(op.next.Due))

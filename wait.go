@@ -45,7 +45,7 @@ func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 			return Record{}, s.endedErr()
 		}
 		stop()
-		if e, ended := s.waiters.outcome(w); ended {
+		if e, ended := s.waiters.outcome(w, e.Fence); ended {
 			_, toWall := s.time.now()
 			if e == nil {
 				return Record{}, ErrNotFound
@@ -55,9 +55,9 @@ func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 	}
 }
 
-// waiters are the goroutines that wait for a key. The commit hands each the first
-// record it may return, so that none misses a release that is claimed again
-// before it runs.
+// waiters are the goroutines that wait for a key. The commit hands each the record
+// it may return, so that none misses a release that is claimed again before it
+// runs.
 type waiters struct {
 	n  atomic.Int64 // waiters in all: a commit without any takes no lock
 	mu sync.Mutex
@@ -68,6 +68,7 @@ type waiter struct {
 	woken   chan struct{} // has room for one
 	ended   bool          // outcome is set
 	outcome *Entry        // nil: gone
+	fence   uint64        // of the claim that ended so
 }
 
 func (w *waiter) nudge() {
@@ -102,23 +103,35 @@ func (ws *waiters) remove(key string, w *waiter) {
 	ws.n.Add(-1)
 }
 
-// wake tells those who wait for key that its entry is now e.
-func (ws *waiters) wake(key string, e *Entry) {
+// wake tells those who wait for key that its entry was prev and is now e.
+func (ws *waiters) wake(key string, prev, e *Entry) {
 	if ws.n.Load() == 0 {
 		return
 	}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	for w := range ws.by[key] {
-		if !w.ended && (e == nil || e.State != InFlight) {
-			w.ended, w.outcome = true, e
+		if e == nil || e.State != InFlight {
+			w.ended, w.outcome, w.fence = true, e, 0
+			for _, of := range [...]*Entry{prev, e} {
+				if of != nil {
+					w.fence = max(w.fence, of.Fence)
+				}
+			}
 		}
 		w.nudge()
 	}
 }
 
-func (ws *waiters) outcome(w *waiter) (*Entry, bool) {
+// outcome returns what w may return, having seen the claim with fence seen in
+// flight. A commit can be read a little before it wakes anybody: who comes to wait
+// in between sees the last claim that it granted, and is not to hear how the one
+// before that ended.
+func (ws *waiters) outcome(w *waiter, seen uint64) (*Entry, bool) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
+	if w.fence < seen {
+		w.ended = false
+	}
 	return w.outcome, w.ended
 }
