@@ -121,6 +121,9 @@ func (b *stub) Apply(ctx context.Context, ops []*idem.Op) error {
 			return err
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	select {
 	case b.committing <- struct{}{}:
 	case <-ctx.Done():

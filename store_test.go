@@ -1,0 +1,438 @@
+package idem_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/memory"
+)
+
+func TestStoreBackend(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	assert.Same(t, b, open(t, b, idem.Options{}).Backend())
+}
+
+// What is out of range is refused before the engine hears of it.
+func TestStoreInvalidArguments(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, rich{b}, idem.Options{SweepInterval: -1})
+	ctx := t.Context()
+	long := strings.Repeat("k", idem.MaxKey+1)
+	for _, key := range []string{"", long} {
+		token := idem.Token{Key: key, Fence: 1}
+		_, claim := s.Claim(ctx, idem.Request{Key: key})
+		_, get := s.Get(ctx, key)
+		for i, err := range []error{
+			claim, get, s.Forget(ctx, key), s.Complete(ctx, token, nil), s.Fail(ctx, token, nil), s.Release(ctx, token),
+			s.Hold(ctx, token, nil), s.Extend(ctx, token, 0), s.Checkpoint(ctx, token, nil),
+		} {
+			require.ErrorIs(t, err, idem.ErrInvalid, "%d", i)
+			assert.NotContains(t, err.Error(), "kkkk", "the key is not in the error")
+		}
+	}
+	for _, r := range []idem.Request{{Key: "k", Lease: -1}, {Key: "k", Retention: -time.Hour}} {
+		_, err := s.Claim(ctx, r)
+		require.ErrorIs(t, err, idem.ErrInvalid)
+		assert.Contains(t, err.Error(), idem.KeyHash("k"))
+	}
+	require.ErrorIs(t, s.Extend(ctx, idem.Token{Key: "k", Fence: 1}, -1), idem.ErrInvalid)
+	require.ErrorIs(t, s.Release(ctx, idem.Token{Key: "k"}), idem.ErrInvalid, "a zero fence")
+	for _, limit := range []int{0, -1} {
+		_, err := s.Sweep(ctx, limit)
+		require.ErrorIs(t, err, idem.ErrInvalid)
+	}
+	assert.Zero(t, b.applies.Load()+b.reads.Load())
+
+	c, err := s.Claim(ctx, idem.Request{Key: long[:idem.MaxKey]})
+	require.NoError(t, err, "the longest key")
+	require.NoError(t, s.Release(ctx, c.Token))
+}
+
+// A14: a context that has ended changes nothing, anywhere.
+func TestStoreContextEnded(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, rich{b}, idem.Options{SweepInterval: -1})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	token := idem.Token{Key: "k", Fence: 1}
+	_, claim := s.Claim(ctx, k)
+	_, get := s.Get(ctx, "k")
+	_, wait := s.Wait(ctx, "k")
+	_, sweep := s.Sweep(ctx, 1)
+	_, stats := s.Stats(ctx)
+	_, _, effect := s.DoEffect(ctx, k, neverRun)
+	for i, err := range []error{
+		claim, get, wait, sweep, stats, effect, s.Forget(ctx, "k"), s.Complete(ctx, token, nil), s.Fail(ctx, token, nil),
+		s.Release(ctx, token), s.Hold(ctx, token, nil), s.Extend(ctx, token, 0), s.Checkpoint(ctx, token, nil),
+		s.ClaimMany(ctx, []idem.Request{k})[0].Err, s.CompleteMany(ctx, []idem.Completion{{Token: token}})[0],
+	} {
+		require.Equal(t, context.Canceled, err, "%d", i)
+	}
+	for _, err := range s.Records(ctx, idem.Filter{}) {
+		require.Equal(t, context.Canceled, err)
+	}
+	assert.Zero(t, b.applies.Load()+b.reads.Load())
+}
+
+// A15: one commit, each on its own merits, in order.
+func TestClaimMany(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, b, idem.Options{MaxBatch: 6})
+	ctx := t.Context()
+	done := mustClaim(t, s, idem.Request{Key: "done"})
+	require.NoError(t, s.Complete(ctx, done.Token, []byte("r")))
+	applies := b.applies.Load()
+
+	out := s.ClaimMany(ctx, []idem.Request{
+		{Key: "a"},
+		{Key: "done"},
+		{Key: "a"},
+		{Key: ""},
+		{Key: "b", Lease: -1},
+		{Key: "b", Fingerprint: printA},
+		{Key: "over"},
+		{Key: "over too"},
+	})
+	assert.Equal(t, applies+1, b.applies.Load())
+	require.Len(t, out, 8)
+	require.NoError(t, out[0].Err)
+	require.Equal(t, idem.ErrCompleted, out[1].Err)
+	assert.Equal(t, "r", string(out[1].Record.Result))
+	require.Equal(t, idem.ErrInFlight, out[2].Err)
+	assert.Equal(t, out[0].Token, out[2].Record.Token())
+	assert.Zero(t, out[2].Token)
+	require.ErrorIs(t, out[3].Err, idem.ErrInvalid)
+	require.ErrorIs(t, out[4].Err, idem.ErrInvalid)
+	require.NoError(t, out[5].Err)
+	for i, r := range out[6:] {
+		require.ErrorIs(t, r.Err, idem.ErrInvalid)
+		assert.Contains(t, r.Err.Error(), fmt.Sprintf("request %d is over Options.MaxBatch, 6", i+7))
+	}
+	assert.Empty(t, s.ClaimMany(ctx, nil))
+	assert.Equal(t, applies+1, b.applies.Load(), "no commit for nothing")
+
+	errs := s.CompleteMany(ctx, []idem.Completion{
+		{Token: out[0].Token, Result: []byte("1")},
+		{Token: out[0].Token, Result: []byte("1")},
+		{Token: out[0].Token, Result: []byte("2")},
+		{Token: idem.Token{Key: "b"}},
+		{Token: idem.Token{Key: "b", Fence: 1}},
+		{Token: out[5].Token},
+		{Token: out[5].Token},
+	})
+	assert.Equal(t, applies+2, b.applies.Load())
+	require.Len(t, errs, 7)
+	assert.NoError(t, errs[0])
+	assert.NoError(t, errs[1])
+	assert.Equal(t, idem.ErrCompleted, errs[2])
+	assert.ErrorIs(t, errs[3], idem.ErrInvalid)
+	assert.Equal(t, idem.ErrFenced, errs[4])
+	assert.NoError(t, errs[5])
+	assert.ErrorContains(t, errs[6], "completion 7 is over Options.MaxBatch, 6")
+	assert.Equal(t, "1", string(get(t, s, "a").Result))
+	assert.Empty(t, s.CompleteMany(ctx, nil))
+}
+
+func TestManyWhenTheCommitFails(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, b, idem.Options{})
+	c := mustClaim(t, s, k)
+	b.onApply = func(context.Context, []*idem.Op) error { return errDisk }
+	for _, r := range s.ClaimMany(t.Context(), []idem.Request{{Key: "a"}, {Key: "b"}}) {
+		require.ErrorIs(t, r.Err, errDisk)
+		assert.Zero(t, r.Claim)
+	}
+	for _, err := range s.CompleteMany(t.Context(), []idem.Completion{{Token: c.Token}, {Token: c.Token}}) {
+		require.ErrorIs(t, err, errDisk)
+	}
+}
+
+// The record can change between the look and the commit; the commit decides.
+func TestClaimIsDecidedInTheCommit(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, b, idem.Options{})
+	b.onApply = func(context.Context, []*idem.Op) error {
+		b.onApply = nil
+		mustClaim(t, s, k)
+		return nil
+	}
+	c, err := s.Claim(t.Context(), k)
+	require.Equal(t, idem.ErrInFlight, err)
+	assert.Equal(t, "k", c.Record.Key)
+	assert.NotZero(t, c.Record.Fence)
+}
+
+// The final record is answered from the cache; others are not in it.
+func TestStoreCache(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, rich{b}, idem.Options{SweepInterval: -1})
+	ctx := t.Context()
+	c := mustClaim(t, s, k)
+	reads := b.reads.Load()
+	get(t, s, "k")
+	get(t, s, "k")
+	require.Equal(t, reads+2, b.reads.Load(), "in flight: read each time")
+	require.NoError(t, s.Complete(ctx, c.Token, []byte("r")))
+	get(t, s, "k")
+	_, err := s.Claim(ctx, k)
+	require.Equal(t, idem.ErrCompleted, err)
+	require.Equal(t, reads+2, b.reads.Load(), "completed: not at all")
+	st, err := s.Stats(ctx)
+	require.NoError(t, err)
+	assert.Equal(t, 1, st.CacheEntries)
+	assert.Positive(t, st.CacheBytes)
+	assert.Equal(t, uint64(2), st.CacheHits)
+	assert.Equal(t, uint64(3), st.CacheMisses)
+	assert.Equal(t, uint64(2), st.Commits)
+	assert.Equal(t, uint64(2), st.CommittedOps)
+	assert.Equal(t, int64(4096), st.EngineBytes)
+
+	require.NoError(t, s.Forget(ctx, "k"))
+	_, err = s.Get(ctx, "k")
+	require.Equal(t, idem.ErrNotFound, err, "what is forgotten is not in the cache either")
+
+	// After a reopen the first read fills it.
+	c = mustClaim(t, s, k)
+	require.NoError(t, s.Complete(ctx, c.Token, []byte("again")))
+	require.NoError(t, s.Close())
+	b = b.reopen()
+	s = open(t, b, idem.Options{})
+	for range 3 {
+		assert.Equal(t, "again", string(get(t, s, "k").Result))
+	}
+	assert.Equal(t, int64(1), b.reads.Load())
+
+	b = b.reopen()
+	s = open(t, b, idem.Options{CacheBytes: -1})
+	for range 3 {
+		get(t, s, "k")
+	}
+	assert.Equal(t, int64(3), b.reads.Load(), "no cache")
+}
+
+// Rule 3: while a commit of the key is under way the cache answers nothing of it,
+// neither what was nor what will be.
+func TestStoreCacheDuringACommit(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, b, idem.Options{})
+	ctx := t.Context()
+	c := mustClaim(t, s, k)
+	committing := false
+	b.onCommit = func() error {
+		committing = true
+		assert.Equal(t, idem.InFlight, get(t, s, "k").State, "it can be undone yet")
+		_, err := s.Claim(ctx, k)
+		assert.Equal(t, idem.ErrInFlight, err)
+		return nil
+	}
+	require.NoError(t, s.Complete(ctx, c.Token, []byte("r")))
+	require.True(t, committing)
+	assert.Equal(t, "r", string(get(t, s, "k").Result))
+
+	b.onCommit = func() error {
+		assert.Equal(t, idem.Completed, get(t, s, "k").State)
+		return nil
+	}
+	require.NoError(t, s.Forget(ctx, "k"))
+	_, err := s.Get(ctx, "k")
+	require.Equal(t, idem.ErrNotFound, err)
+}
+
+// A18: what an operation keeps is the store's own copy, and nil and empty stay
+// what they are.
+func TestStoreCopiesBytes(t *testing.T) {
+	t.Parallel()
+	for name, b := range map[string]idem.Backend{"memory": memory.New(memory.Options{}), "stub": newStub()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t, b, idem.Options{MaxResult: 8})
+			ctx := t.Context()
+			c := mustClaim(t, s, k)
+			buf := []byte("before")
+			require.NoError(t, s.Checkpoint(ctx, c.Token, buf))
+			copy(buf, "after!")
+			assert.Equal(t, "before", string(get(t, s, "k").Checkpoint))
+			require.NoError(t, s.Complete(ctx, c.Token, buf))
+			copy(buf, "other!")
+			assert.Equal(t, "after!", string(get(t, s, "k").Result))
+
+			for i, result := range [][]byte{nil, {}, make([]byte, 8)} {
+				r := idem.Request{Key: fmt.Sprint(i)}
+				c := mustClaim(t, s, r)
+				require.NoError(t, s.Complete(ctx, c.Token, result))
+				assert.Equal(t, result, get(t, s, r.Key).Result, "A3")
+			}
+			c = mustClaim(t, s, idem.Request{Key: "large"})
+			nine := make([]byte, 9)
+			for _, err := range []error{s.Checkpoint(ctx, c.Token, nine), s.Hold(ctx, c.Token, nine), s.Fail(ctx, c.Token, nine)} {
+				require.ErrorIs(t, err, idem.ErrTooLarge)
+				assert.Contains(t, err.Error(), "9 bytes, Options.MaxResult is 8; nothing was changed")
+			}
+			assert.Equal(t, idem.InFlight, get(t, s, "large").State)
+			require.Equal(t, idem.ErrTooLarge, s.Complete(ctx, c.Token, nine))
+			require.Equal(t, idem.ErrTooLarge, s.Complete(ctx, c.Token, nine), "again")
+			assert.True(t, get(t, s, "large").ResultDropped)
+		})
+	}
+}
+
+// Rule 6: a claim that does not fit is given another chance after what has expired
+// made room, and only then refused.
+func TestFullStoreSweepsFirst(t *testing.T) {
+	t.Parallel()
+	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	s := open(t, memory.New(memory.Options{MaxRecords: 2}), idem.Options{
+		Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Minute,
+	})
+	ctx := t.Context()
+	mustClaim(t, s, idem.Request{Key: "a"})
+	c := mustClaim(t, s, idem.Request{Key: "b"})
+	_, err := s.Claim(ctx, idem.Request{Key: "c"})
+	require.ErrorIs(t, err, idem.ErrFull)
+	require.NoError(t, s.Complete(ctx, c.Token, []byte("r")), "a token operation is never refused for room")
+	clock.Advance(2 * time.Minute)
+	mustClaim(t, s, idem.Request{Key: "c"})
+	results := s.ClaimMany(ctx, []idem.Request{{Key: "d"}, {Key: "e"}})
+	require.NoError(t, results[0].Err)
+	require.ErrorIs(t, results[1].Err, idem.ErrFull)
+}
+
+// A batch of which a part did not fit, on a store whose second go fails: what was
+// granted is granted, and says so.
+func TestFullStoreWhoseSecondGoFails(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(b *stub, cancel func()) error{
+		"cancelled": func(_ *stub, cancel func()) error { cancel(); return context.Canceled },
+		"broken":    func(b *stub, _ func()) error { b.breaking.Store(true); return idem.ErrBroken },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+			b := newStub()
+			s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Minute})
+			mustClaim(t, s, idem.Request{Key: "old"})
+			clock.Advance(time.Hour)
+			b.refuse = func(key string) error {
+				if key == "unlucky" {
+					return idem.ErrFull
+				}
+				return nil
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var want error
+			applies := 0
+			b.onApply = func(context.Context, []*idem.Op) error {
+				if applies++; applies == 3 { // the batch, its sweep, the second go
+					want = fail(b, cancel)
+				}
+				return nil
+			}
+			out := s.ClaimMany(ctx, []idem.Request{{Key: "lucky"}, {Key: "unlucky"}})
+			require.Equal(t, 3, applies)
+			require.NoError(t, out[0].Err, "rule 11: nobody is told \"not done\" of what was done")
+			require.NotZero(t, out[0].Token)
+			require.ErrorIs(t, out[1].Err, want)
+			require.Zero(t, out[1].Token)
+		})
+	}
+}
+
+// A11: a claim refused for room may stand over a record of another request. It is
+// not shown.
+func TestFullDisclosesNothing(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, b, idem.Options{})
+	c := mustClaim(t, s, idem.Request{Key: "k", Fingerprint: printA})
+	require.NoError(t, s.Release(t.Context(), c.Token))
+	b.full.Store(true)
+	got, err := s.Claim(t.Context(), idem.Request{Key: "k", Fingerprint: printB})
+	require.ErrorIs(t, err, idem.ErrFull)
+	assert.Equal(t, idem.Claim{Record: idem.Record{Key: "k"}}, got)
+}
+
+// Rule 5: one bad record is that key's alone.
+func TestCorruptRecord(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	s := open(t, rich{b}, idem.Options{SweepInterval: -1})
+	ctx := t.Context()
+	c := mustClaim(t, s, idem.Request{Key: "bad"})
+	mustClaim(t, s, idem.Request{Key: "good"})
+	b.damage("bad")
+	_, err := s.Claim(ctx, idem.Request{Key: "bad"})
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+	out := s.ClaimMany(ctx, []idem.Request{{Key: "bad"}, {Key: "new"}})
+	require.ErrorIs(t, out[0].Err, idem.ErrCorrupt)
+	assert.Zero(t, out[0].Token)
+	require.NoError(t, out[1].Err)
+	require.ErrorIs(t, s.Complete(ctx, c.Token, nil), idem.ErrCorrupt)
+	_, err = s.Get(ctx, "bad")
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+	get(t, s, "good")
+
+	require.NoError(t, s.Forget(ctx, "bad"), "an operator can be rid of it")
+	b.damage()
+	_, err = s.Get(ctx, "bad")
+	require.Equal(t, idem.ErrNotFound, err)
+}
+
+// A7: fences go on over openings, and time with them; Bind's errors are New's.
+func TestStoreReopens(t *testing.T) {
+	t.Parallel()
+	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	b := newStub()
+	s := open(t, b, idem.Options{Clock: clock, Lease: time.Minute})
+	first := mustClaim(t, s, k)
+	assert.Equal(t, uint64(1_800_000_000_000_001), first.Token.Fence, "a new store starts at the time in microseconds")
+	_, err := idem.New(b, idem.Options{})
+	require.ErrorIs(t, err, idem.ErrInvalid)
+	clock.Advance(20 * time.Second)
+	require.NoError(t, s.Close())
+
+	clock.Step(time.Unix(0, 0)) // rule 10: boot in 1970
+	b = b.reopen()
+	s = open(t, b, idem.Options{Clock: clock})
+	clock.Advance(40*time.Second - 1)
+	c, err := s.Claim(t.Context(), k)
+	require.Equal(t, idem.ErrInFlight, err, "A10, B5: 1 ns before the lease ends")
+	assert.Equal(t, int64(40), c.Record.LeaseUntil.Unix(), "shown on the wall clock as it is")
+	clock.Advance(1)
+	second := mustClaim(t, s, k)
+	assert.Equal(t, first.Token.Fence+1, second.Token.Fence)
+	assert.Equal(t, 2, second.Record.Attempt)
+}
+
+// Refusals are bare sentinels; everything else says what, where and what to do.
+func TestErrorsAreForPeople(t *testing.T) {
+	t.Parallel()
+	s := open(t, memory.New(memory.Options{MaxRecords: 1}), idem.Options{})
+	mustClaim(t, s, k)
+	_, err := s.Claim(t.Context(), k)
+	assert.Equal(t, idem.ErrInFlight, err)
+	for _, err := range []error{
+		idem.ErrCompleted, idem.ErrFailed, idem.ErrInFlight, idem.ErrHeld, idem.ErrMismatch, idem.ErrExhausted, idem.ErrFenced,
+		idem.ErrNotFound, idem.ErrInvalid, idem.ErrTooLarge, idem.ErrFull, idem.ErrCorrupt, idem.ErrVersion, idem.ErrLocked,
+		idem.ErrBroken, idem.ErrClosed,
+	} {
+		assert.Regexp(t, `^idem: [a-z]`, err.Error())
+		assert.NoError(t, errors.Unwrap(err))
+	}
+}
