@@ -287,6 +287,20 @@ func TestBreakBeforeBind(t *testing.T) {
 	require.NoError(t, b.Close())
 }
 
+// A panic while it is being bound breaks it like any other.
+func TestPanicInBind(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	b := New(f)
+	f.on(scanning, func() error { panic("lost") })
+	_, err := b.Bind((&host{}).host())
+	require.ErrorIs(t, err, idem.ErrBroken)
+	require.ErrorContains(t, err, "panic in the engine: lost")
+	f.at(nil)
+	requireBroken(t, b, nil)
+	require.NoError(t, b.Close())
+}
+
 // A memory fault in a same-commit function is the engine's, not the function's.
 func TestFaultInASameCommitFunctionBreaks(t *testing.T) {
 	t.Parallel()
@@ -364,6 +378,27 @@ func TestCloseDuringTraffic(t *testing.T) {
 		requireCloses(t, f, 1)
 		require.Equal(t, "v", f.durable(own)["k"])
 		require.Equal(t, idem.ErrClosed, <-update())
+	})
+}
+
+// A backend that was never bound has nothing to save, and still waits for the caller's
+// own writes.
+func TestCloseWaitsForUpdate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		b := New(f)
+		reached, release := f.stall(visible)
+		updated, closed := make(chan error, 1), make(chan error, 1)
+		go func() { updated <- b.Update(ctx, sameCommit(nothing)) }()
+		<-reached
+		go func() { closed <- b.Close() }()
+		synctest.Wait()
+		requireCloses(t, f, 0, "closed under a commit")
+		release()
+		require.NoError(t, <-updated)
+		require.NoError(t, <-closed)
+		requireCloses(t, f, 1)
 	})
 }
 

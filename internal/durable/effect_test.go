@@ -42,6 +42,8 @@ func TestEffectsShareACommit(t *testing.T) {
 				results[i], _, errs[i] = e.s.DoEffect(ctx, idem.Request{Key: key}, counted(&runs[i], "shared", err))
 			}
 		}
+		before, err := e.s.Stats(ctx)
+		require.NoError(t, err)
 		n := e.commitsOf(func() {
 			e.together(
 				do(0, "a", nil),
@@ -69,6 +71,10 @@ func TestEffectsShareACommit(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "balance 4", string(r.Result), "what was answered is not what is stored")
 
+		after, err := e.s.Stats(ctx)
+		require.NoError(t, err)
+		require.EqualValues(t, 4, after.CommittedOps-before.CommittedOps, "operations are counted once, however often they were run")
+
 		// Each of the two failures spoils a pass: what comes before it is run again.
 		want := []int32{1, 1, 1, 1, 1, 1}
 		if spoils {
@@ -76,6 +82,39 @@ func TestEffectsShareACommit(t *testing.T) {
 		}
 		for i := range want {
 			require.Equal(t, want[i], runs[i].Load(), "runs of %d", i)
+		}
+	})
+}
+
+// Where what comes before a function is a batch of its own, a crash may keep that and
+// lose the rest: what it keeps is in step, and its fences are never granted again.
+func TestBatchesOfACommit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := newEnv(t)
+		e.fake.savepoints = true
+		token := e.claim("token")
+		var left []*fake
+		var runs atomic.Int32
+		do := func(key string) func() {
+			return func() {
+				_, _, err := e.s.DoEffect(ctx, idem.Request{Key: key}, counted(&runs, "x", nil))
+				assert.NoError(t, err)
+			}
+		}
+		e.together(
+			func() { e.claim("a") },
+			do("b"),
+			func() { assert.NoError(t, e.s.CompleteEffect(ctx, token, counted(&runs, "x", nil))) },
+			do("c"),
+			func() { e.claim("d") },
+			func() { assert.NoError(t, e.b.Update(ctx, counted(&runs, "x", nil))) },
+			func() { e.fake.batch = func(f *fake) { left = append(left, f) } },
+		)
+		require.Len(t, left, 4)
+		for i, f := range left {
+			requireInStep(t, f)
+			require.Len(t, f.raw(Records), []int{2, 3, 3, 5}[i])
 		}
 	})
 }
@@ -95,6 +134,43 @@ func TestAllEffectsFail(t *testing.T) {
 		require.EqualValues(t, 2, runs.Load())
 		require.Empty(t, e.fake.raw(own))
 		require.Zero(t, e.state("k"))
+	})
+}
+
+// A function that changes its mind when it is run again: what it did the first time
+// is gone, and nothing is left to commit.
+func TestEffectChangesItsMind(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, e *env, spoils bool) {
+		var runs atomic.Int32
+		fickle := sameCommit(func(tx *fakeTx) ([]byte, error) {
+			tx.put("x", "y")
+			if runs.Add(1) > 1 {
+				return nil, errDisk
+			}
+			return nil, nil
+		})
+		var first error
+		n := e.commitsOf(func() {
+			e.together(
+				func() { _, _, first = e.s.DoEffect(ctx, idem.Request{Key: "k"}, fickle) },
+				func() {
+					err := e.b.Update(ctx, sameCommit(func(*fakeTx) ([]byte, error) { return nil, errDisk }))
+					assert.Equal(t, errDisk, err)
+				},
+			)
+		})
+		if spoils {
+			require.Equal(t, errDisk, first)
+			require.Equal(t, 1, n, "the one to gather them")
+			require.Zero(t, e.state("k"))
+			require.Empty(t, e.fake.raw(own))
+		} else {
+			require.NoError(t, first)
+			require.Equal(t, 2, n)
+			require.Equal(t, idem.Completed, e.state("k"))
+		}
+		require.Zero(t, e.b.gate.n.Load())
 	})
 }
 

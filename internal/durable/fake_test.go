@@ -12,9 +12,12 @@ import (
 )
 
 // fake is an Engine in memory. As both databases do, it shows a commit to readers
-// before it is durable. A hook can stall, fail or panic at every point of it.
+// before it is durable. A hook can stall, fail or panic at every point of it. batch,
+// if set, is shown what a crash may leave where what comes before a same-commit
+// function is a batch of its own, as in Pebble.
 type fake struct {
 	savepoints bool // what a same-commit function wrote can be undone alone
+	batch      func(left *fake)
 
 	writer sync.Mutex // held during an Update
 
@@ -195,15 +198,7 @@ func (f *fake) Update(fn func(Tx) error) error {
 	if err := fn(tx); err != nil {
 		return err
 	}
-	f.mu.Lock()
-	for _, w := range tx.writes {
-		if w.value == nil {
-			delete(f.seen[w.space], w.key)
-		} else {
-			f.seen[w.space][w.key] = *w.value
-		}
-	}
-	f.mu.Unlock()
+	f.apply(tx.writes)
 	if err := f.call(visible, ""); err != nil {
 		return err
 	}
@@ -214,6 +209,19 @@ func (f *fake) Update(fn func(Tx) error) error {
 	}
 	f.commits++
 	return nil
+}
+
+// apply lets readers see writes.
+func (f *fake) apply(writes []fakeWrite) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range writes {
+		if w.value == nil {
+			delete(f.seen[w.space], w.key)
+		} else {
+			f.seen[w.space][w.key] = *w.value
+		}
+	}
 }
 
 func (f *fake) Room() error {
@@ -278,6 +286,11 @@ func (t *fakeTx) Delete(space Space, key []byte) error {
 type sameCommit = func(*fakeTx) ([]byte, error)
 
 func (t *fakeTx) Effect(fn any) ([]byte, bool, error) {
+	if t.f.batch != nil && len(t.writes) > 0 {
+		left := t.f.left()
+		left.apply(t.writes)
+		t.f.batch(left)
+	}
 	mark := len(t.writes)
 	result, err := effect.Run(func() ([]byte, error) { return fn.(sameCommit)(t) })
 	if err == nil {
