@@ -44,7 +44,7 @@ type stub struct {
 	bound      bool
 	failed     error
 
-	reads, applies, closes atomic.Int64
+	reads, looks, applies, closes atomic.Int64
 }
 
 // effect is the stub's kind of function in the same commit.
@@ -147,7 +147,11 @@ func (b *stub) room(key string) error {
 	return nil
 }
 
-func (b *stub) look(prefix string) error {
+func (b *stub) look(prefix string) (err error) {
+	b.looks.Add(1)
+	if b.locked(func() { err = b.failed }); err != nil {
+		return err
+	}
 	if b.blind.Load() {
 		return fmt.Errorf("%w: the stub", idem.ErrCorrupt)
 	}
@@ -159,8 +163,8 @@ func (b *stub) look(prefix string) error {
 
 // commit runs ops on a copy, and shows the copy when it is durable.
 func (b *stub) commit(ops []*idem.Op) (changed bool, err error) {
-	if b.failed != nil {
-		return false, b.failed
+	if b.locked(func() { err = b.failed }); err != nil {
+		return false, err
 	}
 	entries, places := maps.Clone(b.entries), maps.Clone(b.places)
 	for _, op := range ops {
@@ -221,9 +225,18 @@ func (b *stub) commit(ops []*idem.Op) (changed bool, err error) {
 	return changed, nil
 }
 
+// fail breaks the engine from the inside, under no call.
+func (b *stub) fail(cause error) {
+	err := fmt.Errorf("%w: %w", idem.ErrBroken, cause)
+	b.host.Broken(err)
+	b.locked(func() { b.failed = err })
+}
+
 func (b *stub) Close() error {
 	b.closes.Add(1)
-	if b.bound && b.failed == nil {
+	failed := false
+	b.locked(func() { failed = b.failed != nil })
+	if b.bound && !failed {
 		b.saved = b.host.Meta()
 	}
 	if b.onClose != nil {

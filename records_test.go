@@ -1,0 +1,184 @@
+package idem_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+)
+
+// everyState fills a store with one record of each state, two that have lapsed and
+// one that has expired.
+func everyState(t *testing.T) (*idem.Store, *stub, *idem.FakeClock) {
+	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	b := newStub()
+	s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Hour})
+	ctx := t.Context()
+	mustClaim(t, s, idem.Request{Key: "expired", Retention: time.Minute})
+	clock.Advance(2 * time.Minute)
+	mustClaim(t, s, idem.Request{Key: "a/lapsed"})
+	mustClaim(t, s, idem.Request{Key: "b/lapsed", HoldUnknown: true})
+	clock.Advance(time.Minute)
+	require.NoError(t, s.Release(ctx, mustClaim(t, s, idem.Request{Key: "a/released"}).Token))
+	require.NoError(t, s.Hold(ctx, mustClaim(t, s, idem.Request{Key: "a/held"}).Token, nil))
+	require.NoError(t, s.Complete(ctx, mustClaim(t, s, idem.Request{Key: "b/completed"}).Token, []byte("r")))
+	require.NoError(t, s.Fail(ctx, mustClaim(t, s, idem.Request{Key: "b/failed"}).Token, nil))
+	mustClaim(t, s, idem.Request{Key: "a/flying"})
+	return s, b, clock
+}
+
+func keys(t *testing.T, s *idem.Store, f idem.Filter) []string {
+	var out []string
+	for r, err := range s.Records(t.Context(), f) {
+		require.NoError(t, err)
+		out = append(out, r.Key)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestRecords(t *testing.T) {
+	t.Parallel()
+	s, _, _ := everyState(t)
+	all := []string{"a/flying", "a/held", "a/lapsed", "a/released", "b/completed", "b/failed", "b/lapsed"}
+	assert.Equal(t, all, keys(t, s, idem.Filter{}), "A17: every live record once; what has expired is none")
+	assert.Equal(t, all[:4], keys(t, s, idem.Filter{Prefix: "a/"}))
+	assert.Equal(t, []string{"a/flying", "a/lapsed", "b/lapsed"}, keys(t, s, idem.Filter{State: idem.InFlight}))
+	assert.Equal(t, []string{"b/completed"}, keys(t, s, idem.Filter{State: idem.Completed, Prefix: "b"}))
+	assert.Empty(t, keys(t, s, idem.Filter{Prefix: "c"}))
+
+	n := 0
+	for range s.Records(t.Context(), idem.Filter{}) {
+		if n++; n == 3 {
+			break
+		}
+	}
+	assert.Equal(t, 3, n, "the loop may be left")
+
+	// The body may use the store.
+	for r, err := range s.Records(t.Context(), idem.Filter{State: idem.InFlight}) {
+		require.NoError(t, err)
+		require.NoError(t, s.Complete(t.Context(), r.Token(), []byte("settled")))
+	}
+	assert.Empty(t, keys(t, s, idem.Filter{State: idem.InFlight}))
+}
+
+// A record that cannot be read is named, and the loop goes on.
+func TestRecordsWithABadOne(t *testing.T) {
+	t.Parallel()
+	s, b, _ := everyState(t)
+	b.damage("a/held")
+	bad, good := "", 0
+	for r, err := range s.Records(t.Context(), idem.Filter{}) {
+		if err != nil {
+			require.ErrorIs(t, err, idem.ErrCorrupt)
+			bad += r.Key
+			continue
+		}
+		good++
+	}
+	assert.Equal(t, "a/held", bad)
+	assert.Equal(t, 6, good)
+	for _, err := range s.Records(t.Context(), idem.Filter{}) {
+		if err != nil {
+			break // leaving at the bad one
+		}
+	}
+}
+
+func TestRecordsEndWithAnError(t *testing.T) {
+	t.Parallel()
+	s, b, _ := everyState(t)
+	var errs []error
+	for _, err := range s.Records(t.Context(), idem.Filter{}) {
+		b.blind.Store(true) // from the second page on
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	require.Len(t, errs, 1)
+	require.ErrorIs(t, errs[0], idem.ErrCorrupt)
+	_, err := s.Stats(t.Context())
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+	b.blind.Store(false)
+
+	for _, err := range s.Records(t.Context(), idem.Filter{}) {
+		if err != nil {
+			require.Equal(t, idem.ErrClosed, err)
+			break
+		}
+		require.NoError(t, s.Close())
+	}
+}
+
+func TestStats(t *testing.T) {
+	t.Parallel()
+	s, b, clock := everyState(t)
+	clock.Advance(time.Second)
+	b.damage("b/failed")
+	st, err := s.Stats(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, idem.Stats{
+		InFlight: 3, Released: 1, Held: 1, Completed: 1, Lapsed: 2, Expired: 1, Corrupt: 1,
+		OldestInFlight: time.Minute + time.Second, EngineBytes: 4096,
+		CacheEntries: 2, CacheBytes: st.CacheBytes, CacheHits: 0, CacheMisses: 8, Commits: 12, CommittedOps: 12,
+	}, st)
+	b.damage()
+	st, err = s.Stats(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, 1, st.Failed)
+
+	sizes := 0
+	b.onScan = func(string) error { // the fifth page there is none: it is Size
+		if sizes++; sizes == 5 {
+			return errDisk
+		}
+		return nil
+	}
+	_, err = s.Stats(t.Context())
+	require.ErrorIs(t, err, errDisk, "Size fails")
+	assert.Equal(t, 5, sizes)
+}
+
+// A13: what lapses on opening is counted as lapsed.
+func TestStatsWithLapseOnOpen(t *testing.T) {
+	t.Parallel()
+	s, b, clock := everyState(t)
+	require.NoError(t, s.Close())
+	s = open(t, rich{b.reopen()}, idem.Options{Clock: clock, SweepInterval: -1, LapseOnOpen: true})
+	st, err := s.Stats(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, 3, st.Lapsed)
+}
+
+// What an engine does not offer is refused, or done without.
+func TestPlainEngine(t *testing.T) {
+	t.Parallel()
+	s := open(t, newStub(), idem.Options{})
+	for _, err := range s.Records(t.Context(), idem.Filter{}) {
+		require.ErrorIs(t, err, idem.ErrInvalid)
+		assert.Contains(t, err.Error(), "cannot list its records")
+	}
+	_, err := s.Stats(t.Context())
+	require.ErrorIs(t, err, idem.ErrInvalid)
+	_, err = s.Sweep(t.Context(), 1)
+	require.ErrorIs(t, err, idem.ErrInvalid)
+	assert.Contains(t, err.Error(), "keeps no expiry index")
+
+	only := struct {
+		idem.Backend
+		idem.Scanner
+	}{}
+	b := newStub()
+	only.Backend, only.Scanner = b, rich{b}
+	s = open(t, only, idem.Options{})
+	mustClaim(t, s, k)
+	st, err := s.Stats(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, 1, st.InFlight)
+	assert.Zero(t, st.EngineBytes, "it does not know")
+}

@@ -1,0 +1,267 @@
+package idem_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/memory"
+)
+
+// expired returns a store with n records that have expired, one second apart.
+func expired(t *testing.T, n int, o idem.Options) (*idem.Store, *stub, *idem.FakeClock) {
+	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	b := newStub()
+	o.Clock, o.SweepInterval, o.Lease, o.Retention = clock, -1, time.Minute, time.Hour
+	s := open(t, rich{b}, o)
+	for i := range n {
+		mustClaim(t, s, idem.Request{Key: fmt.Sprint("key", i)})
+		clock.Advance(time.Second)
+	}
+	clock.Advance(100 * time.Hour)
+	return s, b, clock
+}
+
+// B4: at most limit, in time order, so many a commit.
+func TestSweepInSlices(t *testing.T) {
+	t.Parallel()
+	s, b, _ := expired(t, 10, idem.Options{SweepSlice: 3})
+	var sizes []int
+	b.onApply = func(_ context.Context, ops []*idem.Op) error {
+		sizes = append(sizes, len(ops))
+		return nil
+	}
+	n, err := s.Sweep(t.Context(), 7)
+	require.NoError(t, err)
+	assert.Equal(t, 7, n)
+	assert.Equal(t, []int{3, 3, 1}, sizes)
+	for i := range 10 {
+		assert.Equal(t, i >= 7, b.entries[fmt.Sprint("key", i)] != nil, "key%d", i)
+	}
+	n, err = s.Sweep(t.Context(), 100)
+	require.NoError(t, err)
+	assert.Equal(t, 3, n)
+	assert.Empty(t, b.places)
+	n, err = s.Sweep(t.Context(), 100)
+	require.NoError(t, err)
+	assert.Zero(t, n)
+}
+
+// B3: what lives on is put back at its time, and looked at no more before.
+func TestSweepPutsBack(t *testing.T) {
+	t.Parallel()
+	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	b := newStub()
+	s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Hour})
+	c := mustClaim(t, s, k)
+	clock.Advance(50 * time.Minute)
+	require.NoError(t, s.Complete(t.Context(), c.Token, nil))
+	clock.Advance(time.Hour - 1)
+	n, err := s.Sweep(t.Context(), 10)
+	require.NoError(t, err)
+	assert.Zero(t, n)
+	get(t, s, "k")
+	applies := b.applies.Load()
+	_, err = s.Sweep(t.Context(), 10)
+	require.NoError(t, err)
+	assert.Equal(t, applies, b.applies.Load())
+	clock.Advance(1)
+	n, err = s.Sweep(t.Context(), 10)
+	require.NoError(t, err)
+	assert.Equal(t, 1, n)
+}
+
+// B3: a place that leads to nothing, or to a record that stands elsewhere, goes.
+func TestSweepDropsStalePlaces(t *testing.T) {
+	t.Parallel()
+	s, b, clock := expired(t, 1, idem.Options{})
+	b.places[idem.Due{At: 5, Key: "nothing"}] = true
+	b.places[idem.Due{At: 6, Key: "key0"}] = true
+	mustClaim(t, s, idem.Request{Key: "alive"})
+	b.places[idem.Due{At: 7, Key: "alive"}] = true
+	n, err := s.Sweep(t.Context(), 10)
+	require.NoError(t, err)
+	assert.Equal(t, 1, n)
+	require.Len(t, b.places, 1)
+	get(t, s, "alive")
+	clock.Advance(100 * time.Hour)
+	n, err = s.Sweep(t.Context(), 10)
+	require.NoError(t, err)
+	assert.Equal(t, 1, n, "its own place was left")
+}
+
+// B4, rule 5: a record that cannot be read is passed over.
+func TestSweepPassesOverBadRecords(t *testing.T) {
+	t.Parallel()
+	var told recorder
+	s, b, _ := expired(t, 5, idem.Options{SweepSlice: 2, Observer: told.observe})
+	b.damage("key0", "key1", "key3")
+	told.take()
+	n, err := s.Sweep(t.Context(), 10)
+	require.NoError(t, err)
+	assert.Equal(t, 2, n)
+	events := told.take()
+	last := events[len(events)-1]
+	assert.Equal(t, idem.SweepDone, last.Kind)
+	assert.Equal(t, 3, last.Corrupt)
+	assert.Len(t, b.entries, 3)
+}
+
+func TestSweepErrors(t *testing.T) {
+	t.Parallel()
+	s, b, _ := expired(t, 6, idem.Options{SweepSlice: 2})
+	applies := 0
+	b.onApply = func(context.Context, []*idem.Op) error {
+		if applies++; applies == 2 {
+			return errDisk
+		}
+		return nil
+	}
+	n, err := s.Sweep(t.Context(), 10)
+	require.ErrorIs(t, err, errDisk)
+	assert.Equal(t, 2, n, "what was removed is told all the same")
+	b.blind.Store(true)
+	n, err = s.Sweep(t.Context(), 10)
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+	assert.Zero(t, n)
+}
+
+// backgroundTest runs f in a bubble with a store that sweeps by itself.
+func backgroundTest(t *testing.T, f func(t *testing.T, s *idem.Store, b *stub, told *recorder)) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newStub()
+		told := new(recorder)
+		s := open(t, rich{b}, idem.Options{
+			Lease: time.Minute, Retention: time.Hour, SweepInterval: 10 * time.Second, SweepSlice: 4, Observer: told.observe,
+		})
+		f(t, s, b, told)
+	})
+}
+
+func entries(b *stub) (n int) {
+	b.locked(func() { n = len(b.entries) })
+	return n
+}
+
+// B7 in small: what expires is gone soon after, in bounded slices; while nothing is
+// due nothing is looked at.
+func TestBackgroundSweep(t *testing.T) {
+	backgroundTest(t, func(t *testing.T, s *idem.Store, b *stub, told *recorder) {
+		for i := range 10 {
+			c := mustClaim(t, s, idem.Request{Key: fmt.Sprint("key", i)})
+			require.NoError(t, s.Complete(t.Context(), c.Token, nil))
+		}
+		forever := mustClaim(t, s, idem.Request{Key: "forever", Retention: idem.Forever})
+		require.NoError(t, s.Complete(t.Context(), forever.Token, nil))
+		told.take()
+		time.Sleep(time.Hour - 1)
+		synctest.Wait()
+		assert.Equal(t, 11, entries(b))
+		applies := b.applies.Load()
+
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, 1, entries(b))
+		swept := 0
+		for _, e := range told.take() {
+			if e.Kind == idem.SweepDone {
+				swept += e.Count
+				assert.LessOrEqual(t, e.Count, 4)
+				assert.Less(t, e.Duration, 20*time.Second, "the lag")
+			}
+		}
+		assert.Equal(t, 10, swept)
+		assert.Equal(t, applies+3, b.applies.Load(), "slices of four")
+		looks := b.looks.Load()
+		time.Sleep(1000 * time.Hour)
+		synctest.Wait()
+		assert.Equal(t, looks, b.looks.Load(), "nothing is due, nobody looks")
+	})
+}
+
+func TestBackgroundSweepOfBadRecords(t *testing.T) {
+	backgroundTest(t, func(t *testing.T, s *idem.Store, b *stub, told *recorder) {
+		mustClaim(t, s, idem.Request{Key: "bad"})
+		mustClaim(t, s, idem.Request{Key: "good"})
+		b.damage("bad")
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		assert.Equal(t, 1, entries(b))
+		told.take()
+		applies := b.applies.Load()
+		time.Sleep(1000 * time.Hour)
+		synctest.Wait()
+		assert.Equal(t, applies, b.applies.Load(), "what was passed over does not keep the sweeper awake")
+	})
+}
+
+func TestBackgroundSweepAfterErrors(t *testing.T) {
+	backgroundTest(t, func(t *testing.T, s *idem.Store, b *stub, told *recorder) {
+		mustClaim(t, s, k)
+		b.blind.Store(true)
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		failures := 0
+		for _, e := range told.take() {
+			if e.Kind == idem.SweepFailed {
+				failures++
+				assert.ErrorIs(t, e.Err, idem.ErrCorrupt)
+			}
+		}
+		assert.Greater(t, failures, 10)
+		assert.Less(t, failures, 200, "later and later, up to a minute apart")
+		assert.Equal(t, 1, entries(b))
+		b.blind.Store(false)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		assert.Zero(t, entries(b))
+	})
+}
+
+// A broken store has nothing more to sweep: the goroutine ends by itself.
+func TestBackgroundSweepEndsWithTheStore(t *testing.T) {
+	backgroundTest(t, func(t *testing.T, s *idem.Store, b *stub, told *recorder) {
+		mustClaim(t, s, k)
+		told.take()
+		synctest.Wait()
+		looks := b.looks.Load()
+		b.fail(errDisk)
+		time.Sleep(1000 * time.Hour)
+		synctest.Wait()
+		assert.Equal(t, looks+1, b.looks.Load())
+		assert.Contains(t, kinds(told.take()), "store_broken", "and it told, for nobody else had asked")
+	})
+}
+
+// Rule 12: no timer is left when nothing will be due.
+func TestIdleStoreHasNoTimer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+		s := open(t, memory.New(memory.Options{}), idem.Options{Clock: clock})
+		synctest.Wait()
+		clock.Advance(time.Minute) // past the first sweep and its interval
+		synctest.Wait()
+		assert.Zero(t, clock.Pending())
+		c := mustClaim(t, s, idem.Request{Key: "k", Retention: idem.Forever})
+		require.NoError(t, s.Complete(t.Context(), c.Token, nil))
+		synctest.Wait()
+		assert.Zero(t, clock.Pending(), "a record that stays forever")
+		mustClaim(t, s, idem.Request{Key: "other"})
+		synctest.Wait()
+		assert.Equal(t, 1, clock.Pending())
+		require.NoError(t, s.Forget(t.Context(), "other"))
+		clock.Advance(100 * time.Hour)
+		synctest.Wait()
+		clock.Advance(time.Minute)
+		synctest.Wait()
+		assert.Zero(t, clock.Pending())
+	})
+}
