@@ -6,6 +6,9 @@ COUNT    ?= 5
 FUZZTIME ?= 30s
 BENCH    ?= .
 DEMO     ?=
+ROUNDS   ?= 500
+SEED     ?=
+ENGINE   ?=
 
 # The linters are run at a fixed version, fetched and built by the go command.
 GOFUMPT     = $(GO) run mvdan.cc/gofumpt@v0.12.0
@@ -14,7 +17,7 @@ STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 linux/arm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint cross cover fuzz bench tidy cc
+.PHONY: help demo test race lint cross cover fuzz bench crash tidy cc
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +56,12 @@ fuzz: ## every fuzz target, one after the other, FUZZTIME each (FUZZTIME=30s)
 
 bench: ## every benchmark in the tree (BENCH=regexp)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 0 ./...
+
+# What the attacks are told by their environment.
+ATTACK = IDEM_ATTACK_SEED="$(SEED)" IDEM_ATTACK_ENGINE="$(ENGINE)"
+
+crash: ## kill stores in their work, ROUNDS times per engine, and judge what is left (ROUNDS=500 SEED=n ENGINE=bolt)
+	$(ATTACK) IDEM_ATTACK_ROUNDS="$(ROUNDS)" $(GO) test -count=1 -timeout 0 -v -run '^TestCrash$$' ./internal/attack
 
 tidy: ## format, and make go.mod and go.sum what the imports need
 	$(GOFUMPT) -w .

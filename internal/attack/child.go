@@ -1,0 +1,110 @@
+package attack
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/attack/oracle"
+)
+
+// Plan is one life of a store in a process of its own.
+type Plan struct {
+	Engine  string `json:"engine"`
+	Path    string `json:"path"`
+	Journal string `json:"journal"` // appended to
+	From    int64  `json:"from"`    // the clock begins no earlier
+	Sizes   Sizes  `json:"sizes"`
+
+	Life       oracle.Life     `json:"life"`
+	Load       oracle.Workload `json:"load"`
+	CacheBytes int64           `json:"cacheBytes,omitempty"`
+	// CloseAfter closes the store in the middle of its traffic; 0: when all
+	// operations are done, if ever.
+	CloseAfter time.Duration `json:"closeAfter,omitempty"`
+}
+
+// What a child tells its parent on its standard output, a line each.
+const (
+	opening = "opening" // now
+	working = "working" // it was opened and audited
+	closing = "closing" // now
+)
+
+// workNote is what a child notes before it closes its store.
+const workNote = "work: %d flushes, %d compactions, %d bytes"
+
+// Child lives p's life. Its journal is what it leaves; it may be killed at any
+// instant.
+func Child(p Plan, out io.Writer) error {
+	file, err := os.OpenFile(p.Journal, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	clock := oracle.NewClock(p.From)
+	j := oracle.NewFileJournal(clock, file)
+	j.Begin(p.Life)
+	tell := func(line string) { fmt.Fprintln(out, line) }
+	tell(opening)
+	s, err := Open(p.Engine, p.Path, p.Sizes, idem.Options{
+		Clock: clock, LapseOnOpen: p.Life.LapseOnOpen, MaxAttempts: p.Life.MaxAttempts, MaxResult: p.Load.MaxBytes,
+		CacheBytes: p.CacheBytes, SweepInterval: 5 * time.Millisecond, SweepSlice: 8,
+	})
+	if err != nil {
+		return fmt.Errorf("opening: %w", err)
+	}
+	ctx := context.Background()
+	audit, err := j.Audit(ctx, s)
+	if err != nil {
+		return fmt.Errorf("looking at what is there: %w", err)
+	}
+	tell(working)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.Load.Do(ctx, s, j, audit.Records)
+	}()
+	if p.CloseAfter > 0 {
+		timer := time.NewTimer(p.CloseAfter)
+		defer timer.Stop()
+		select {
+		case <-done:
+		case <-timer.C:
+		}
+	} else {
+		<-done
+	}
+	flushes, compactions, size := work(s)
+	j.Note(workNote, flushes, compactions, size)
+	tell(closing)
+	err = s.Store.Close()
+	<-done
+	return errors.Join(err, j.Err(), file.Close())
+}
+
+// childEnv holds the Plan of a process that is to be a child.
+const childEnv = "IDEM_ATTACK_CHILD"
+
+// BeChild lives the life that this process was started for, and ends the process;
+// it returns if it was started for something else. Call it first in TestMain.
+func BeChild() {
+	text := os.Getenv(childEnv)
+	if text == "" {
+		return
+	}
+	var p Plan
+	err := json.Unmarshal([]byte(text), &p)
+	if err == nil {
+		err = Child(p, os.Stdout)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "child:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}

@@ -1,0 +1,312 @@
+package oracle
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Checker judges journals. See the package's documentation.
+type Checker struct {
+	w      world
+	events []*Event
+	next   int // the event to go on with
+	life   int
+	calls  map[int64]*call
+	keys   map[string]*keyStates
+
+	known   uint64            // the highest fence that anybody has seen
+	keyOf   map[uint64]string // of fences that were seen
+	grantee map[uint64]int64  // the operation that was granted the fence
+
+	effects map[int64]*pending // same-commit operations that have not returned
+	ledger  map[int64]int64    // entries that are there: amount by operation
+
+	most int // states in which a key was at once, for people
+}
+
+// call is an operation in the journal.
+type call struct {
+	Op
+	life   int
+	before int64
+	answer *Answer // nil: none, or not loaded
+	after  int64
+}
+
+// pending is a call that has not returned at some point of the journal.
+type pending struct {
+	*call
+	dead  bool // a crash cut it off
+	until int64
+	floor uint64 // the highest fence known when it was called
+}
+
+func (p *pending) result() *Answer {
+	if p.dead {
+		return nil
+	}
+	return p.answer
+}
+
+func (p *pending) span() span {
+	switch {
+	case p.dead:
+		return span{p.before, max(p.before, p.until)}
+	case p.answer == nil:
+		return span{p.before, never}
+	}
+	return span{p.before, p.after}
+}
+
+// keyStates is what a key may be: each config is a state and which of the pending
+// operations took effect on the way there. Configs are replaced, never changed.
+type keyStates struct {
+	configs []config
+	pending []*pending // by slot; nil: free
+}
+
+type config struct {
+	state state
+	mask  uint64
+}
+
+const (
+	maxSlots   = 64
+	maxConfigs = 1 << 17
+)
+
+// NewChecker returns a Checker of a store that is not there yet.
+func NewChecker() *Checker {
+	return &Checker{
+		w:     world{lives: map[int]*Life{}, granted: map[uint64]int64{}},
+		calls: map[int64]*call{}, keys: map[string]*keyStates{}, keyOf: map[uint64]string{}, grantee: map[uint64]int64{},
+		effects: map[int64]*pending{}, ledger: map[int64]int64{},
+	}
+}
+
+// Load adds events to the journal. Operations end in the life they began in, and
+// all events of a life must be loaded before the first of them is judged.
+func (c *Checker) Load(events []*Event) {
+	life := c.life
+	for _, e := range events {
+		switch {
+		case e.Life != nil:
+			life = e.Life.N
+			c.w.lives[life] = e.Life
+		case e.Call != nil:
+			c.calls[e.Call.ID] = &call{Op: *e.Call, life: life, before: e.T}
+		case e.Return != nil:
+			op := c.calls[e.Return.ID]
+			op.answer, op.after = e.Return, e.T
+			if granted(op.Kind, e.Return) {
+				c.w.granted[e.Return.Record.Fence] = op.ID
+			}
+		}
+	}
+	c.events = append(c.events, events...)
+}
+
+// granted reports whether a is a grant that tells its fence.
+func granted(k Kind, a *Answer) bool {
+	return (k == Claim || k == Run) && a.Err == OK && !a.Replayed && a.Record != nil
+}
+
+// Len returns the number of events loaded.
+func (c *Checker) Len() int { return len(c.events) }
+
+// All judges everything that is loaded.
+func (c *Checker) All() error { return c.Advance(len(c.events)) }
+
+// Advance judges the events up to n, that one not included. It returns a
+// *Violation if they cannot all be true.
+func (c *Checker) Advance(n int) error {
+	for ; c.next < n; c.next++ {
+		e := c.events[c.next]
+		var v *Violation
+		switch {
+		case e.Life != nil:
+			c.life = e.Life.N
+			c.crash(e.T)
+		case e.Call != nil:
+			v = c.call(c.calls[e.Call.ID])
+		case e.Return != nil:
+			v = c.ret(c.calls[e.Return.ID])
+		case e.Audit != nil:
+			var after *audited
+			if after, v = c.audit(e.Audit, e.T); v == nil {
+				c.settle(after)
+			}
+		}
+		if v != nil {
+			return c.explain(v)
+		}
+	}
+	return nil
+}
+
+// crash cuts off what has not returned.
+func (c *Checker) crash(t int64) {
+	kill := func(p *pending) *pending {
+		if p == nil || p.dead {
+			return p
+		}
+		dead := *p
+		dead.dead, dead.until = true, t
+		return &dead
+	}
+	for _, ks := range c.keys {
+		ks.pending = slices.Clone(ks.pending)
+		for i, p := range ks.pending {
+			ks.pending[i] = kill(p)
+		}
+	}
+	for id, p := range c.effects {
+		c.effects[id] = kill(p)
+	}
+}
+
+func (c *Checker) call(op *call) *Violation {
+	p := &pending{call: op, floor: c.known}
+	if op.Kind.effect() {
+		c.effects[op.ID] = p
+	}
+	if op.Key == "" {
+		return nil
+	}
+	ks := c.key(op.Key)
+	slot := slices.Index(ks.pending, nil)
+	if slot < 0 {
+		slot = len(ks.pending)
+		ks.pending = append(ks.pending, nil)
+	}
+	if slot >= maxSlots {
+		return &Violation{Key: op.Key, What: fmt.Sprintf("more than %d operations of one key were under way: this cannot be judged", maxSlots)}
+	}
+	ks.pending[slot] = p
+	return nil
+}
+
+func (c *Checker) key(key string) *keyStates {
+	ks := c.keys[key]
+	if ks == nil {
+		ks = &keyStates{configs: []config{{}}}
+		c.keys[key] = ks
+	}
+	return ks
+}
+
+func (c *Checker) ret(op *call) *Violation {
+	a := op.answer
+	if op.Kind.effect() {
+		delete(c.effects, op.ID)
+		if applied(op.Kind, a) {
+			c.ledger[op.ID] = op.Amount
+		}
+	}
+	if op.Key == "" {
+		if a.Err != OK && a.Err != Context && a.Err != Closed && a.Err != Own {
+			return &Violation{What: fmt.Sprintf("%s %d got %s: %s", op.Kind, op.ID, a.Err, a.Detail)}
+		}
+		return nil
+	}
+	ks := c.keys[op.Key]
+	slot := slices.IndexFunc(ks.pending, func(p *pending) bool { return p != nil && p.ID == op.ID })
+	p := ks.pending[slot]
+	if v := c.fence(p, a); v != nil {
+		return v
+	}
+	configs, ok := c.w.linearize(ks, slot)
+	switch {
+	case !ok:
+		return &Violation{Key: op.Key, What: fmt.Sprintf("there are more than %d orders of the operations under way: this cannot be judged", maxConfigs)}
+	case len(configs) == 0:
+		return &Violation{Key: op.Key, What: fmt.Sprintf("no order of the operations explains the answer of %s %d: %s %s", op.Kind, op.ID, a.Err, a.Detail), states: ks.configs}
+	}
+	ks.configs = configs
+	c.most = max(c.most, len(configs))
+	ks.pending[slot] = nil
+	return nil
+}
+
+// applied reports whether a is the answer of a same-commit operation whose writes
+// were committed.
+func applied(k Kind, a *Answer) bool {
+	return !a.Replayed && (a.Err == OK || a.Err == TooLarge && k != Update)
+}
+
+// fence checks the fences in an answer.
+func (c *Checker) fence(p *pending, a *Answer) *Violation {
+	if a.Record == nil {
+		return nil
+	}
+	f := a.Record.Fence
+	if granted(p.Kind, a) {
+		if other, taken := c.grantee[f]; taken {
+			return &Violation{Key: p.Key, What: fmt.Sprintf("fence %d was granted to operation %d, and before to %d", f, p.ID, other)}
+		}
+		if f <= p.floor {
+			return &Violation{Key: p.Key, What: fmt.Sprintf("fence %d was granted to operation %d when %d was known already", f, p.ID, p.floor)}
+		}
+		c.grantee[f] = p.ID
+	}
+	if key, seen := c.keyOf[f]; seen && key != p.Key {
+		return &Violation{Key: p.Key, What: fmt.Sprintf("fence %d is of key %q, and was seen at %q", f, p.Key, key)}
+	}
+	c.keyOf[f] = p.Key
+	c.known = max(c.known, f)
+	return nil
+}
+
+// linearize returns the configs in which the operation in slot has taken effect
+// and given its answer; false if they are too many.
+func (w *world) linearize(ks *keyStates, slot int) ([]config, bool) {
+	bit := uint64(1) << slot
+	out := map[config]struct{}{}
+	open := map[config]struct{}{}
+	var todo []config
+	for _, cf := range ks.configs {
+		if cf.mask&bit != 0 {
+			out[config{cf.state, cf.mask &^ bit}] = struct{}{}
+		} else if _, seen := open[cf]; !seen {
+			open[cf] = struct{}{}
+			todo = append(todo, cf)
+		}
+	}
+	for len(todo) > 0 {
+		cf := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for i, p := range ks.pending {
+			if p == nil || cf.mask&(1<<i) != 0 {
+				continue
+			}
+			for _, s := range w.step(cf.state, p.call, p.result(), p.span()) {
+				next := config{s, cf.mask | 1<<i}
+				if i == slot {
+					next.mask &^= bit
+					out[next] = struct{}{}
+				} else if _, seen := open[next]; !seen {
+					open[next] = struct{}{}
+					todo = append(todo, next)
+				}
+			}
+			if len(open)+len(out) > maxConfigs {
+				return nil, false
+			}
+		}
+	}
+	return slices.Collect(maps.Keys(out)), true
+}
+
+// Tally returns how many operations were answered, how many were not, and in how
+// many states at once a key was at most.
+func (c *Checker) Tally() (answered, cut, most int) {
+	for _, op := range c.calls {
+		if op.answer != nil {
+			answered++
+		} else {
+			cut++
+		}
+	}
+	return answered, cut, c.most
+}

@@ -1,0 +1,173 @@
+package oracle
+
+import "github.com/idemkv/idem"
+
+// step returns what a key may be after op took effect in state s, if it could have
+// answered a then. No answer (nil) is that of an operation which a crash cut off:
+// it may have done anything that it might.
+func (w *world) step(s state, op *call, a *Answer, now span) []state {
+	if a != nil && (a.Err == Context || a.Err == Closed || a.Err == Own) {
+		return []state{s} // nothing was changed
+	}
+	switch op.Kind {
+	case Claim, Run, Do:
+		return w.claim(s, op, a, now)
+	case Get, Wait:
+		return one(w.look(s, op, a, now))
+	case Forget:
+		return one(s.nothing(), a == nil || a.Err == OK)
+	}
+	return one(w.token(s, op, a, now))
+}
+
+func one(s state, ok bool) []state {
+	if !ok {
+		return nil
+	}
+	return []state{s}
+}
+
+func (w *world) claim(s state, op *call, a *Answer, now span) []state {
+	if a != nil && a.Replayed {
+		return one(w.replayed(s, op, a, now))
+	}
+	granted := a == nil || a.Err == OK || op.Kind == Do && a.Err == TooLarge
+	if !granted {
+		return one(w.refused(s, &op.Op, op.life, a.Err, a.Record, op.Kind == Claim, now))
+	}
+	grants := w.grants(s, &op.Op, op.life, now)
+	var out []state
+	for _, g := range grants {
+		ok := true
+		switch {
+		case op.Kind == Do:
+			g = g.finish(idem.Completed, &op.Op, now)
+			ok = a == nil || (a.Err == TooLarge) == op.TooLarge && (op.TooLarge || a.Bytes == op.Bytes)
+		case a != nil:
+			if a.Record == nil || a.Record.Fence <= g.floor {
+				return nil
+			}
+			g.fence, g.by = a.Record.Fence, 0
+			g, ok = w.shown(g, a.Record, now)
+			// The lease is the request's own, from when it was granted.
+			ok = ok && a.Record.LeaseUntil == later(a.Record.ClaimedAt, op.Lease)
+		}
+		if ok {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// replayed is the answer of a duplicate of Run or Do.
+func (w *world) replayed(s state, op *call, a *Answer, now span) (state, bool) {
+	s, ok := s.live(now)
+	if !ok || !agree(s.print, op.Print) {
+		return s, false
+	}
+	switch a.Err {
+	case OK:
+		return s, s.state == idem.Completed && !s.dropped && s.result == a.Bytes
+	case TooLarge:
+		return s, s.state == idem.Completed && s.dropped
+	case Failed:
+		return s, s.state == idem.Failed
+	}
+	return s, false
+}
+
+// look is Get and Wait.
+func (w *world) look(s state, op *call, a *Answer, now span) (state, bool) {
+	if a == nil {
+		return s, true
+	}
+	if a.Err == NotFound {
+		return s.gone(now)
+	}
+	if a.Err != OK {
+		return s, false
+	}
+	s, ok := w.shown(s, a.Record, now)
+	if ok && op.Kind == Wait && s.state == idem.InFlight {
+		return w.lapsed(s, op.life, now)
+	}
+	return s, ok
+}
+
+// token is every operation that shows a token.
+func (w *world) token(s state, op *call, a *Answer, now span) (state, bool) {
+	if op.TooLarge && op.Kind != Complete && op.Kind != CompleteTx {
+		return s, a == nil || a.Err == TooLarge // refused before anything was looked at
+	}
+	if s.state == 0 || s.fence != op.Fence {
+		return s, a == nil || a.Err == Fenced
+	}
+	if a != nil && a.Err == Fenced {
+		if s.state == idem.Released && op.Kind != Release {
+			return s, true
+		}
+		return s.gone(now)
+	}
+	s, ok := s.live(now)
+	if !ok {
+		return s, false
+	}
+	next, want := w.settle(s, op, now)
+	if a == nil {
+		return next, want == OK || want == TooLarge
+	}
+	return next, a.Err == want
+}
+
+// settle is what a live record of the token's own becomes, and the answer.
+func (w *world) settle(s state, op *call, now span) (state, Code) {
+	open := s.state == idem.InFlight || s.state == idem.Held
+	switch op.Kind {
+	case Complete, CompleteTx, Fail:
+		as, done := idem.Completed, OK
+		if op.Kind == Fail {
+			as = idem.Failed
+		}
+		if op.TooLarge {
+			done = TooLarge
+		}
+		if open {
+			return s.finish(as, &op.Op, now), done
+		}
+		// A same-commit completion does not run its function to see what it gives.
+		if s.state == as && op.Kind != CompleteTx && s.dropped == op.TooLarge && (op.TooLarge || s.result.same(op.Bytes)) {
+			return s, done
+		}
+	case Release:
+		if open {
+			s.state, s.result, s.expires = idem.Released, "", now.plus(s.retention)
+		}
+		if s.state == idem.Released {
+			return s, OK
+		}
+	case Hold:
+		if s.state == idem.InFlight {
+			s.state, s.result, s.expires = idem.Held, op.Bytes, at(never)
+		}
+		if s.state == idem.Held {
+			return s, OK
+		}
+	case Extend:
+		if s.state == idem.InFlight {
+			lease := op.Lease
+			if lease == 0 {
+				lease = s.ownLease
+			}
+			end := now.plus(lease)
+			s.lease = span{max(s.lease.lo, end.lo), max(s.lease.hi, end.hi)}
+			s.life = op.life
+			return s, OK
+		}
+	case Checkpoint:
+		if s.state == idem.InFlight {
+			s.checkpoint = op.Bytes
+			return s, OK
+		}
+	}
+	return s, map[idem.State]Code{idem.Held: Held, idem.Completed: Completed, idem.Failed: Failed, idem.Released: Fenced}[s.state]
+}

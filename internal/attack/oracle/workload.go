@@ -1,0 +1,372 @@
+package oracle
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/idemkv/idem"
+)
+
+// Workload is the random operations of one life.
+type Workload struct {
+	Seed    uint64
+	Life    int
+	Keys    int
+	Workers int
+	// Ops ends the workload after so many operations; 0: only the store's end does.
+	Ops int
+	// Lease and Retention bound those of most requests.
+	Lease, Retention time.Duration
+	// MaxBytes bounds results and the like, as Options.MaxResult of the store does.
+	MaxBytes int
+}
+
+// idsPerLife keeps the IDs of operations apart.
+const idsPerLife = 1_000_000
+
+// Do runs the workload and returns when all operations have been answered, or the
+// store was closed. Tokens seen in the audit of this life may be used: known are
+// its records.
+func (w Workload) Do(ctx context.Context, s Subject, j *Journal, known map[string]Record) {
+	l := &load{Workload: w, s: s, j: j, tokens: map[string][]uint64{}}
+	l.id.Store(int64(w.Life) * idsPerLife)
+	for key, r := range known {
+		l.learn(key, r.Fence)
+	}
+	var wg sync.WaitGroup
+	for n := range w.Workers {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			k := &worker{load: l, n: n, rng: rand.New(rand.NewPCG(w.Seed, uint64(w.Life)<<16|uint64(n)))}
+			for !l.over.Load() && (w.Ops == 0 || l.done.Add(1) <= int64(w.Ops)) {
+				k.act(ctx)
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+// load is what the workers share.
+type load struct {
+	Workload
+	s    Subject
+	j    *Journal
+	id   atomic.Int64
+	done atomic.Int64
+	over atomic.Bool // the store is closed, or broken
+
+	mu     sync.Mutex
+	tokens map[string][]uint64 // fences by key, the latest last
+}
+
+func (l *load) learn(key string, fence uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := l.tokens[key]
+	if fence == 0 || len(known) > 0 && known[len(known)-1] == fence {
+		return
+	}
+	if len(known) == 4 {
+		known = known[1:]
+	}
+	l.tokens[key] = append(known, fence)
+}
+
+type worker struct {
+	*load
+	n   int
+	rng *rand.Rand
+}
+
+// chance is true once in n times.
+func (k *worker) chance(n int) bool { return k.rng.IntN(n) == 0 }
+
+func (k *worker) key() string {
+	n := k.rng.IntN(k.Keys)
+	if k.chance(3) {
+		n = k.rng.IntN(1 + k.Keys/4) // some are hot
+	}
+	return fmt.Sprintf("key %02d", n)
+}
+
+func (k *worker) op(kind Kind, key string) *Op {
+	return &Op{ID: k.id.Add(1), Worker: k.n, Kind: kind, Key: key}
+}
+
+func (k *worker) upTo(d time.Duration) int64 { return 1 + k.rng.Int64N(int64(d)) }
+
+// claim makes op a random claim and returns the request of it.
+func (k *worker) claim(op *Op) idem.Request {
+	op.Print = uint8([]int{0, 1, 1, 1, 2}[k.rng.IntN(5)])
+	op.Lease, op.Retention, op.Unknown = k.upTo(k.Lease), k.upTo(k.Retention), k.chance(12)
+	if k.chance(8) {
+		op.Lease = int64(time.Minute)
+	}
+	if k.chance(4) {
+		op.Retention = int64(time.Hour)
+	}
+	return op.request()
+}
+
+func (o *Op) request() idem.Request {
+	return idem.Request{
+		Key: o.Key, Fingerprint: prints[o.Print], Lease: time.Duration(o.Lease),
+		Retention: time.Duration(o.Retention), HoldUnknown: o.Unknown,
+	}
+}
+
+// bytes returns random bytes and says in op what they are.
+func (k *worker) bytes(op *Op) []byte {
+	var b []byte
+	switch k.rng.IntN(16) {
+	case 0: // nil
+	case 1:
+		b = []byte{}
+	case 2:
+		b = make([]byte, k.MaxBytes+1)
+		op.TooLarge = true
+	case 3, 4, 5:
+		b = make([]byte, 1+k.rng.IntN(k.MaxBytes))
+	default:
+		b = make([]byte, 1+k.rng.IntN(100))
+	}
+	for i := 0; i < len(b); i += 8 {
+		var word [8]byte
+		binary.BigEndian.PutUint64(word[:], k.rng.Uint64())
+		copy(b[i:], word[:])
+	}
+	if !op.TooLarge {
+		op.Bytes = TextOf(b)
+	}
+	return b
+}
+
+// token picks a fence of op's key: the latest mostly, one that was never given
+// rarely.
+func (k *worker) token(op *Op) idem.Token {
+	k.mu.Lock()
+	known := k.tokens[op.Key]
+	op.Fence = 1 + k.rng.Uint64N(1000)
+	if n := len(known); n > 0 && !k.chance(30) {
+		op.Fence = known[n-1]
+		if k.chance(6) {
+			op.Fence = known[k.rng.IntN(n)]
+		}
+	}
+	k.mu.Unlock()
+	return idem.Token{Key: op.Key, Fence: op.Fence}
+}
+
+func (k *worker) begin(ops ...*Op) {
+	for _, op := range ops {
+		k.j.add(&Event{Call: op})
+	}
+}
+
+func (k *worker) end(op *Op, err error, a Answer) {
+	a.ID = op.ID
+	a.Err, a.Detail = codeOf(err)
+	if a.Err == Closed || a.Err == Broken {
+		k.over.Store(true)
+	}
+	if a.Record != nil {
+		k.learn(op.Key, a.Record.Fence)
+	}
+	k.j.add(&Event{Return: &a})
+}
+
+// act does one random thing.
+func (k *worker) act(ctx context.Context) {
+	if k.chance(20) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(k.rng.Int64N(int64(2*time.Millisecond))))
+		defer cancel()
+	}
+	p := k.rng.IntN(100)
+	switch {
+	case p < 26:
+		op := k.op(Claim, k.key())
+		r := k.claim(op)
+		k.begin(op)
+		c, err := k.s.Store.Claim(ctx, r)
+		k.end(op, err, Answer{Record: RecordOf(c.Record)})
+	case p < 30:
+		k.claimMany(ctx)
+	case p < 40:
+		op := k.op(Get, k.key())
+		k.begin(op)
+		r, err := k.s.Store.Get(ctx, op.Key)
+		k.end(op, err, Answer{Record: RecordOf(r)})
+	case p < 43:
+		op := k.op(Wait, k.key())
+		ctx, cancel := context.WithTimeout(ctx, time.Duration(k.rng.Int64N(int64(10*time.Millisecond))))
+		defer cancel()
+		k.begin(op)
+		r, err := k.s.Store.Wait(ctx, op.Key)
+		k.end(op, err, Answer{Record: RecordOf(r)})
+	case p < 47:
+		op := k.op(Forget, k.key())
+		k.begin(op)
+		k.end(op, k.s.Store.Forget(ctx, op.Key), Answer{})
+	case p < 49:
+		op := k.op(Sweep, "")
+		k.begin(op)
+		_, err := k.s.Store.Sweep(ctx, 1+k.rng.IntN(8))
+		k.end(op, err, Answer{})
+	case p < 52:
+		k.run(ctx)
+	case p < 60:
+		k.do(ctx)
+	case p < 66:
+		op := k.op(CompleteTx, k.key())
+		tok := k.token(op)
+		fn := k.effect(op)
+		k.begin(op)
+		k.end(op, k.s.Complete(ctx, tok, fn), Answer{})
+	case p < 68:
+		op := k.op(Update, "")
+		fn := k.effect(op)
+		k.begin(op)
+		k.end(op, k.s.Update(ctx, func(kv KV) error { _, err := fn(kv); return err }), Answer{})
+	case p < 71:
+		k.completeMany(ctx)
+	default:
+		k.settle(ctx)
+	}
+}
+
+func (k *worker) claimMany(ctx context.Context) {
+	ops := make([]*Op, 1+k.rng.IntN(4))
+	rs := make([]idem.Request, len(ops))
+	for i := range ops {
+		ops[i] = k.op(Claim, k.key()) // perhaps one key twice
+		rs[i] = k.claim(ops[i])
+	}
+	k.begin(ops...)
+	for i, r := range k.s.Store.ClaimMany(ctx, rs) {
+		k.end(ops[i], r.Err, Answer{Record: RecordOf(r.Record)})
+	}
+}
+
+func (k *worker) completeMany(ctx context.Context) {
+	ops := make([]*Op, 1+k.rng.IntN(4))
+	cs := make([]idem.Completion, len(ops))
+	for i := range ops {
+		ops[i] = k.op(Complete, k.key())
+		cs[i] = idem.Completion{Token: k.token(ops[i]), Result: k.bytes(ops[i])}
+	}
+	k.begin(ops...)
+	for i, err := range k.s.Store.CompleteMany(ctx, cs) {
+		k.end(ops[i], err, Answer{})
+	}
+}
+
+// settle is one operation with a token.
+func (k *worker) settle(ctx context.Context) {
+	kinds := []Kind{Complete, Complete, Complete, Fail, Release, Release, Hold, Extend, Extend, Checkpoint, Checkpoint}
+	op := k.op(kinds[k.rng.IntN(len(kinds))], k.key())
+	tok := k.token(op)
+	var b []byte
+	switch op.Kind {
+	case Complete, Fail, Hold, Checkpoint:
+		b = k.bytes(op)
+	case Extend:
+		if !k.chance(3) {
+			op.Lease = k.upTo(k.Lease)
+		}
+	}
+	k.begin(op)
+	var err error
+	switch s := k.s.Store; op.Kind {
+	case Complete:
+		err = s.Complete(ctx, tok, b)
+	case Fail:
+		err = s.Fail(ctx, tok, b)
+	case Release:
+		err = s.Release(ctx, tok)
+	case Hold:
+		err = s.Hold(ctx, tok, b)
+	case Extend:
+		err = s.Extend(ctx, tok, time.Duration(op.Lease))
+	case Checkpoint:
+		err = s.Checkpoint(ctx, tok, b)
+	}
+	k.end(op, err, Answer{})
+}
+
+// effect returns the same-commit function of op. Some write and then fail.
+func (k *worker) effect(op *Op) Effect {
+	op.Amount = 1 + k.rng.Int64N(100)
+	fails := k.chance(8)
+	b := k.bytes(op)
+	if op.Kind == Update {
+		op.Bytes, op.TooLarge = "", false
+	}
+	return func(kv KV) ([]byte, error) {
+		enter(kv, op)
+		if fails {
+			return nil, errOwn
+		}
+		return bytes.Clone(b), nil
+	}
+}
+
+func (k *worker) do(ctx context.Context) {
+	op := k.op(Do, k.key())
+	r := k.claim(op)
+	fn := k.effect(op)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(k.rng.Int64N(int64(20*time.Millisecond))))
+	defer cancel()
+	k.begin(op)
+	result, replayed, err := k.s.Do(ctx, r, fn)
+	k.end(op, err, Answer{Replayed: replayed, Bytes: TextOf(result)})
+}
+
+// run is idem.Do: in the journal it is a claim, which returns when the function is
+// called, and a settlement, which is called when the function returns. The lease is
+// long, so that no heartbeat falls in between.
+func (k *worker) run(ctx context.Context) {
+	claim := k.op(Run, k.key())
+	r := k.claim(claim)
+	claim.Lease, r.Lease = int64(10*time.Minute), 10*time.Minute
+	settle := k.op(Complete, claim.Key)
+	var fails error
+	switch k.rng.IntN(6) {
+	case 0:
+		settle.Kind, fails = Release, errOwn
+	case 1:
+		settle.Kind, fails = Fail, idem.Permanent(errOwn)
+		settle.Bytes = TextOf([]byte(fails.Error()))
+	}
+	var b []byte
+	if settle.Kind == Complete {
+		b = k.bytes(settle)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(k.rng.Int64N(int64(20*time.Millisecond))))
+	defer cancel()
+	k.begin(claim)
+	ran := false
+	value, replayed, err := idem.Do(ctx, k.s.Store, r, func(_ context.Context, c idem.Claim) ([]byte, error) {
+		ran, settle.Fence = true, c.Token.Fence
+		k.end(claim, nil, Answer{Record: RecordOf(c.Record)})
+		k.begin(settle)
+		return b, fails
+	})
+	if !ran {
+		k.end(claim, err, Answer{Replayed: replayed, Bytes: TextOf(value)})
+		return
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && fails != nil {
+		err = joined.Unwrap()[1] // fn's error, and that of the settlement
+	} else if fails != nil {
+		err = nil
+	}
+	k.end(settle, err, Answer{})
+}
