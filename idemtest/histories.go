@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,7 +81,6 @@ type history struct {
 
 	now     atomic.Int64 // orders calls and returns
 	opening int          // of the store, from 1
-	tick    chan time.Duration
 
 	mu     sync.Mutex
 	log    []porcupine.Operation
@@ -112,12 +112,14 @@ func runHistory(e *env, seed uint64, dir string) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	mkdir(e.t, dir)
 	e.dir, e.clock = dir, NewClock(start)
+	e.wrap = func(b idem.Backend) idem.Backend { return &yieldingEngine{spy{Backend: b}} }
 	h := &history{e: e, seed: seed, opening: 1, o: idem.Options{
 		MaxAttempts: []int{0, 0, 3}[rng.IntN(3)],
 		LapseOnOpen: rng.IntN(3) == 0,
 		SweepSlice:  4,
 		Lease:       5 * time.Millisecond,
 		Retention:   20 * time.Millisecond,
+		Clock:       yieldingClock{e.clock},
 	}}
 	if rng.IntN(3) == 0 {
 		h.o.CacheBytes = -1
@@ -146,35 +148,30 @@ func runHistory(e *env, seed uint64, dir string) {
 	h.check()
 }
 
-// live runs some goroutines for a while.
+// live runs rounds in which each goroutine does one thing, all at once, while the
+// clock moves on.
 func (h *history) live(rng *rand.Rand) {
-	const workers, calls = 4, 14
-	h.tick = make(chan time.Duration, workers*calls)
-	clockStopped := make(chan struct{})
-	go func() {
-		defer close(clockStopped)
-		for d := range h.tick {
-			h.e.clock.Advance(d)
-		}
-	}()
-	rngs := make([]*rand.Rand, workers)
+	const workers, rounds = 4, 14
+	rngs := make([]*rand.Rand, workers+1)
 	for i := range rngs {
 		rngs[i] = rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))
 	}
-	h.e.together(workers, func(w int) {
-		for range calls {
-			h.act(w, rngs[w])
-		}
-	})
-	close(h.tick)
-	h.e.await("the clock", clockStopped)
+	for range rounds {
+		h.e.together(workers+1, func(w int) {
+			if w < workers {
+				h.act(w, rngs[w])
+				return
+			}
+			for range rngs[w].IntN(4) {
+				h.e.clock.Advance(time.Duration(rngs[w].IntN(int(4 * time.Millisecond))))
+				runtime.Gosched()
+			}
+		})
+	}
 }
 
 // act does one random thing.
 func (h *history) act(client int, rng *rand.Rand) {
-	if rng.IntN(2) == 0 {
-		h.tick <- time.Duration(rng.IntN(int(4 * time.Millisecond)))
-	}
 	ctx, cancel := context.WithCancel(h.e.ctx)
 	defer cancel()
 	switch rng.IntN(16) {
@@ -254,6 +251,39 @@ func (h *history) act(client int, rng *rand.Rand) {
 		}
 		h.do(client, []*call{&c}, func() []answer { return []answer{{err: op.do()}} })
 	}
+}
+
+// yield lets other goroutines go first, now and then. Calls of a fast engine are
+// over before another goroutine is scheduled, so that without it nothing would
+// happen at once.
+func yield() {
+	for rand.IntN(2) == 0 {
+		runtime.Gosched()
+	}
+}
+
+// yieldingClock yields where the time is read, which is in the middle of deciding.
+type yieldingClock struct{ *Clock }
+
+func (c yieldingClock) Now() (time.Time, time.Duration) {
+	yield()
+	defer yield()
+	return c.Clock.Now()
+}
+
+// yieldingEngine yields before and after each call.
+type yieldingEngine struct{ spy }
+
+func (b *yieldingEngine) Read(key string) (*idem.Entry, error) {
+	yield()
+	defer yield()
+	return b.Backend.Read(key)
+}
+
+func (b *yieldingEngine) Apply(ctx context.Context, ops []*idem.Op) error {
+	yield()
+	defer yield()
+	return b.Backend.Apply(ctx, ops)
 }
 
 // looksCtx ends when it is looked at for the n-th time, so that every place that

@@ -31,24 +31,18 @@ func Model(t *testing.T, h Harness) {
 		runs++
 		m := newMachine(t, r, h, filepath.Join(root, strconv.Itoa(runs)))
 		defer m.close()
+		// An action that has several names is tried as many times as often.
 		actions := map[string]func(*rapid.T){
-			"Claim":     m.claim,
-			"ClaimMany": m.claimMany,
-			"token":     m.token,
-			"Forget":    m.forget,
-			"advance":   m.advance,
-			"deadline":  m.deadline,
-			"step":      m.step,
-			"":          m.check,
+			"Claim": m.claim, "claim": m.claim, "ClaimMany": m.claimMany, "Forget": m.forget,
+			"token": m.token, "a token": m.token, "some token": m.token, "any token": m.token,
+			"advance": m.advance, "deadline": m.deadline, "a deadline": m.deadline, "step": m.step,
+			"": m.check,
 		}
 		if m.canExpire() {
 			actions["Sweep"] = m.sweep
 		}
-		if !h.Volatile {
-			actions["reopen"] = m.reopen
-		}
-		if h.Crash != nil {
-			actions["kill"] = m.kill
+		if !h.Volatile { // costly on a disk, so rare
+			actions["next life"] = m.nextLife
 		}
 		r.Repeat(actions)
 	})

@@ -56,7 +56,12 @@ func (m *machine) downtime(r *rapid.T) {
 	}
 }
 
-func (m *machine) reopen(r *rapid.T) {
+// nextLife closes the store, or kills it, and opens what is there.
+func (m *machine) nextLife(r *rapid.T) {
+	if m.h.Crash != nil && rapid.Bool().Draw(r, "killed") {
+		m.kill(r)
+		return
+	}
 	m.close()
 	m.downtime(r)
 	m.open()
