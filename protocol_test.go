@@ -1,0 +1,150 @@
+package idem
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// protocolDepth is how many steps from the start everything is explored, in each
+// of the protocols, and protocolBeyond how many from each milestone.
+// IDEM_PROTOCOL_DEPTH asks for another depth, and adds as much beyond. Each step
+// more takes about a third more time and memory.
+const (
+	protocolDepth  = 20
+	protocolBeyond = 10
+)
+
+func depthsWanted(t *testing.T) (depth, beyond int) {
+	text := os.Getenv("IDEM_PROTOCOL_DEPTH")
+	if text == "" {
+		return protocolDepth, protocolBeyond
+	}
+	depth, err := strconv.Atoi(text)
+	require.NoError(t, err, "IDEM_PROTOCOL_DEPTH")
+	return depth, max(protocolBeyond+depth-protocolDepth, 1)
+}
+
+// commit is a commit that goes well.
+var commit = []pStep{{kind: stepTake}, {kind: stepShow}, {kind: stepSync}, {kind: stepWithdraw}, {kind: stepTell}}
+
+func claimBy(who uint8) []pStep {
+	return append([]pStep{{stepAsk, who, askClaim}, {stepRead, who, 0}, {stepLook, who, 0}}, commit...)
+}
+
+// milestones are places far from the start from which everything is explored too.
+var milestones = map[string][]pStep{
+	"granted":    claimBy(0),
+	"taken over": slices.Concat(claimBy(0), []pStep{{kind: stepTick}}, claimBy(1)),
+	"completed":  slices.Concat(claimBy(0), []pStep{{stepAsk, 0, askComplete}}, commit),
+	"expired":    slices.Concat(claimBy(0), []pStep{{kind: stepTick}, {kind: stepTick}}),
+}
+
+// What callers do in the protocols that are explored. All of it at once would be
+// explored less far.
+var protocols = map[string]pProtocol{
+	"heartbeat":     {asks: []pAsk{askClaim, askComplete, askExtend}},
+	"release":       {asks: []pAsk{askClaim, askComplete, askRelease}},
+	"forget":        {asks: []pAsk{askClaim, askComplete, askForget}},
+	"wait":          {asks: []pAsk{askClaim, askComplete, askWait}},
+	"hold":          {asks: []pAsk{askClaim, askComplete, askRelease, askHold}},
+	"hold unknown":  {asks: []pAsk{askClaim, askComplete, askExtend, askRelease}, hold: true},
+	"lapse on open": {asks: []pAsk{askClaim, askComplete, askExtend}, lapseOnOpen: true},
+}
+
+// Rules 1 to 4 (A1, A2, A6, A7, A9, B3, C1, C2, C4): claim, heartbeat, completion,
+// release, Forget, sweep, lapse, expiry, a commit that fails, and a kill between
+// any two steps, in every order.
+func TestProtocol(t *testing.T) {
+	t.Parallel()
+	depth, beyond := depthsWanted(t)
+	for name, p := range protocols {
+		t.Run(name, func(t *testing.T) {
+			p.transition = transition
+			begin := time.Now()
+			r := p.explore(nil, depth)
+			require.Empty(t, r.broken, "after %d steps:\n%s", r.length, r.broken)
+			t.Logf("whole to a depth of %d steps: %d states, %d steps taken, %v",
+				r.depth, r.states, r.steps, time.Since(begin).Round(time.Millisecond))
+			if depth >= protocolDepth {
+				assert.Greater(t, r.states, 5_000, "the exploration collapsed")
+			}
+			for place, steps := range milestones {
+				if p.hold && place == "taken over" { // never, if the outcome is unknown
+					continue
+				}
+				r := p.explore(steps, beyond)
+				require.Empty(t, r.broken, "after %d steps:\n%s", r.length, r.broken)
+				t.Logf("whole to a depth of %d steps from %q, %d steps from the start: %d states, %d steps taken",
+					r.depth, place, len(steps), r.states, r.steps)
+			}
+		})
+	}
+}
+
+// mutantTransition asks the state machine after it changed what is asked.
+func mutantTransition(change func(cur *Entry, a *action) (next *Entry, skip bool)) func(*Entry, *action, Instant) (*Entry, error) {
+	return func(cur *Entry, a *action, now Instant) (*Entry, error) {
+		b := *a
+		if next, skip := change(cur, &b); skip {
+			return next, nil
+		}
+		return transition(cur, &b, now)
+	}
+}
+
+// Each piece of the protocol is needed: without it a rule breaks.
+var protocolMutants = []struct {
+	name, in string
+	from     string // milestone; "": the start
+	rule     int    // 0: one or another
+	breaks   func(p *pProtocol)
+}{
+	{"no fence check", "heartbeat", "", 2, func(p *pProtocol) {
+		p.transition = mutantTransition(func(cur *Entry, a *action) (*Entry, bool) {
+			if cur != nil && a.fence != 0 && a.kind != actClaim {
+				a.fence = cur.Fence
+			}
+			return nil, false
+		})
+	}},
+	{"the sweep does not check again", "heartbeat", "granted", 0, func(p *pProtocol) {
+		p.transition = mutantTransition(func(_ *Entry, a *action) (*Entry, bool) { return nil, a.kind == actSweep })
+	}},
+	{"no gate: visible before durable", "heartbeat", "", 3, func(p *pProtocol) { p.noGate = true }},
+	{"the gate is withdrawn before the sync", "heartbeat", "", 3, func(p *pProtocol) { p.withdrawEarly = true }},
+	{"the gate is withdrawn after a failed commit", "heartbeat", "", 3, func(p *pProtocol) { p.withdrawFailed = true }},
+	{"answered before the sync", "heartbeat", "", 3, func(p *pProtocol) { p.answerEarly = true }},
+	{"answered after a failed commit", "heartbeat", "", 4, func(p *pProtocol) { p.answerFailed = true }},
+	{"goes on after a failed commit", "heartbeat", "", 4, func(p *pProtocol) { p.goOnFailed = true }},
+	{"claims decided by the look-up", "heartbeat", "", 1, func(p *pProtocol) { p.decideEarly = true }},
+	{"the fence is not saved", "heartbeat", "", 2, func(p *pProtocol) { p.fenceNotSaved = true }},
+	{"the fence is saved by the next commit", "heartbeat", "", 2, func(p *pProtocol) { p.fenceSavedLater = true }},
+	{"the cache takes fills that were overtaken", "forget", "completed", 3, func(p *pProtocol) { p.fillOvertaken = true }},
+	{"the cache keeps what a commit changes", "forget", "completed", 3, func(p *pProtocol) { p.noPins = true }},
+	{"waiters are told of earlier claims", "wait", "expired", 3, func(p *pProtocol) { p.tellWhatWas = true }},
+}
+
+func TestProtocolFindsMutants(t *testing.T) {
+	t.Parallel()
+	for _, m := range protocolMutants {
+		t.Run(m.name, func(t *testing.T) {
+			p := protocols[m.in]
+			p.transition = transition
+			m.breaks(&p)
+			r := p.explore(milestones[m.from], 16)
+			require.NotEmpty(t, r.broken, "the rules hold without it: %d states", r.states)
+			require.NotContains(t, r.broken, "canonical")
+			if m.rule != 0 {
+				assert.Contains(t, r.broken, fmt.Sprintf("=> rule %d", m.rule), "%s", r.broken)
+			}
+			t.Logf("found in %d steps, after %d states:\n%s", r.length, r.states, r.broken)
+		})
+	}
+}
