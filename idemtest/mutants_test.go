@@ -46,6 +46,20 @@ func TestMutants(t *testing.T) {
 	}
 }
 
+// TestEveryRuleHasAMutant: each of the thirteen rules is broken by somebody.
+func TestEveryRuleHasAMutant(t *testing.T) {
+	t.Parallel()
+	broken := map[int]bool{}
+	for name, m := range mutants() {
+		require.NotEmpty(t, m.failed, name)
+		broken[m.rule] = true
+	}
+	for rule := 1; rule <= 13; rule++ {
+		require.True(t, broken[rule], "no mutant breaks rule %d", rule)
+	}
+	require.Len(t, broken, 13)
+}
+
 // subtestName is what t.Run makes of name.
 func subtestName(name string) string { return strings.ReplaceAll(name, " ", "_") }
 
@@ -64,6 +78,7 @@ func TestMutantSuite(t *testing.T) {
 
 // mutant is an engine with one fault.
 type mutant struct {
+	rule   int      // that it breaks
 	failed []string // cases that must fail
 	bend   func(b *toy) idem.Backend
 }

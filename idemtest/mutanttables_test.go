@@ -14,7 +14,7 @@ import (
 
 // storeMutants get wrong what is stored, and for how long.
 var storeMutants = map[string]mutant{
-	"no fence check": {[]string{"A6 a stale token changes nothing", "histories", "model"}, inside(func(b *toy) {
+	"no fence check": {2, []string{"A6 a stale token changes nothing", "histories", "model"}, inside(func(b *toy) {
 		first := map[string]*idem.Entry{}
 		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
 			next, changed := op.Run(cur, err)
@@ -29,36 +29,36 @@ var storeMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"lease a nanosecond short": {[]string{"A10 lease boundary", "model"}, showing(func(e *idem.Entry) { e.LeaseUntil-- })},
-	"lease milliseconds long":  {[]string{"A10 lease boundary", "histories", "model"}, showing(func(e *idem.Entry) { e.LeaseUntil += 3e6 })},
-	"lease a nanosecond long":  {[]string{"A10 lease boundary", "model"}, showing(func(e *idem.Entry) { e.LeaseUntil++ })},
-	"retention a nanosecond long": {[]string{"A10 retention boundary", "model"}, showing(func(e *idem.Entry) {
+	"lease a nanosecond short": {7, []string{"A10 lease boundary", "model"}, showing(func(e *idem.Entry) { e.LeaseUntil-- })},
+	"lease milliseconds long":  {7, []string{"A10 lease boundary", "histories", "model"}, showing(func(e *idem.Entry) { e.LeaseUntil += 3e6 })},
+	"lease a nanosecond long":  {7, []string{"A10 lease boundary", "model"}, showing(func(e *idem.Entry) { e.LeaseUntil++ })},
+	"retention a nanosecond long": {7, []string{"A10 retention boundary", "model"}, showing(func(e *idem.Entry) {
 		if e.ExpiresAt != idem.Never {
 			e.ExpiresAt++
 		}
 	})},
-	"Forever overflows":   {[]string{"A19 retention near the largest duration"}, showing(func(e *idem.Entry) { e.ExpiresAt++ })},
-	"fingerprint lost":    {[]string{"A11 mismatch discloses nothing", "model"}, onOpen(func(e *idem.Entry) { e.Fingerprint = idem.Fingerprint{} })},
-	"checkpoint lost":     {[]string{"A3 replay is byte-identical", "C1 killed between operations", "model"}, onOpen(func(e *idem.Entry) { e.Checkpoint = nil })},
-	"HoldUnknown lost":    {[]string{"A13 HoldUnknown", "model"}, onOpen(func(e *idem.Entry) { e.HoldUnknown = false })},
-	"ResultDropped lost":  {[]string{"A18 result over MaxResult", "model"}, onOpen(func(e *idem.Entry) { e.ResultDropped = false })},
-	"Attempt in a byte":   {[]string{"Backend keeps every field"}, onOpen(func(e *idem.Entry) { e.Attempt &= 0xff })},
-	"seconds on the disk": {[]string{"A2 no second grant after reopening"}, onOpen(func(e *idem.Entry) { e.LeaseUntil -= e.LeaseUntil % 1e9 })},
-	"Opening renewed":     {[]string{"A13 LapseOnOpen", "histories", "model"}, onOpen(func(e *idem.Entry) { e.Opening++ })},
-	"empty is nil": {[]string{"A3 replay is byte-identical", "model"}, onOpen(func(e *idem.Entry) {
+	"Forever overflows":   {7, []string{"A19 retention near the largest duration"}, showing(func(e *idem.Entry) { e.ExpiresAt++ })},
+	"fingerprint lost":    {9, []string{"A11 mismatch discloses nothing", "model"}, onOpen(func(e *idem.Entry) { e.Fingerprint = idem.Fingerprint{} })},
+	"checkpoint lost":     {9, []string{"A3 replay is byte-identical", "C1 killed between operations", "model"}, onOpen(func(e *idem.Entry) { e.Checkpoint = nil })},
+	"HoldUnknown lost":    {9, []string{"A13 HoldUnknown", "model"}, onOpen(func(e *idem.Entry) { e.HoldUnknown = false })},
+	"ResultDropped lost":  {9, []string{"A18 result over MaxResult", "model"}, onOpen(func(e *idem.Entry) { e.ResultDropped = false })},
+	"Attempt in a byte":   {9, []string{"Backend keeps every field"}, onOpen(func(e *idem.Entry) { e.Attempt &= 0xff })},
+	"seconds on the disk": {9, []string{"A2 no second grant after reopening"}, onOpen(func(e *idem.Entry) { e.LeaseUntil -= e.LeaseUntil % 1e9 })},
+	"Opening renewed":     {9, []string{"A13 LapseOnOpen", "histories", "model"}, onOpen(func(e *idem.Entry) { e.Opening++ })},
+	"empty is nil": {9, []string{"A3 replay is byte-identical", "model"}, onOpen(func(e *idem.Entry) {
 		if len(e.Result) == 0 {
 			e.Result = nil
 		}
 	})},
-	"nil is empty": {[]string{"A3 replay is byte-identical", "model"}, showing(func(e *idem.Entry) {
+	"nil is empty": {9, []string{"A3 replay is byte-identical", "model"}, showing(func(e *idem.Entry) {
 		if e.Result == nil {
 			e.Result = []byte{}
 		}
 	})},
-	"result of another encoding": {[]string{"A3 replay is byte-identical"}, onOpen(func(e *idem.Entry) {
+	"result of another encoding": {9, []string{"A3 replay is byte-identical"}, onOpen(func(e *idem.Entry) {
 		e.Result = []byte(strings.ToValidUTF8(string(e.Result), "?"))
 	})},
-	"buffer used again": {[]string{"A3 replays are not written over"}, inside(func(b *toy) {
+	"buffer used again": {9, []string{"A3 replays are not written over"}, inside(func(b *toy) {
 		buf := make([]byte, 1<<20)
 		b.faults.show = func(e idem.Entry) *idem.Entry {
 			if e.Result != nil {
@@ -67,12 +67,12 @@ var storeMutants = map[string]mutant{
 			return &e
 		}
 	})},
-	"last write lost": {[]string{"A2 no second grant after reopening", "histories", "model"}, func(b *toy) idem.Backend {
+	"last write lost": {3, []string{"A2 no second grant after reopening", "histories", "model"}, func(b *toy) idem.Backend {
 		before := maps.Clone(b.disk.records)
 		b.faults.early = func(map[string]*idem.Entry, []*idem.Op) { before = maps.Clone(b.disk.records) }
 		return closing{b, func() error { b.disk.records = before; return b.Close() }}
 	}},
-	"removal lost": {[]string{"A6 a stale token changes nothing", "histories", "model"}, inside(func(b *toy) {
+	"removal lost": {2, []string{"A6 a stale token changes nothing", "histories", "model"}, inside(func(b *toy) {
 		removed := map[string][]byte{}
 		b.faults.early = func(next map[string]*idem.Entry, _ []*idem.Op) {
 			maps.Copy(b.disk.records, removed) // those of the commit before are back
@@ -84,26 +84,26 @@ var storeMutants = map[string]mutant{
 			}
 		}
 	})},
-	"Meta never saved": {[]string{"A7 fences over many lives", "A7 fences never repeat", "Backend keeps Meta", "model"}, inside(func(b *toy) {
+	"Meta never saved": {2, []string{"A7 fences over many lives", "A7 fences never repeat", "Backend keeps Meta", "model"}, inside(func(b *toy) {
 		b.faults.save = func(before, _ idem.Meta) idem.Meta { return before }
 	})},
-	"Meta asked for before Run": {[]string{"A7 fences over many lives", "model"}, inside(func(b *toy) {
+	"Meta asked for before Run": {2, []string{"A7 fences over many lives", "model"}, inside(func(b *toy) {
 		b.faults.save = func(before, now idem.Meta) idem.Meta {
 			now.Fence = max(before.Fence, now.Fence-1) // without the last
 			return now
 		}
 	})},
-	"time not saved at Close": {[]string{"B5 wall clock steps across reopening", "B5 boot in 1970", "model"}, func(b *toy) idem.Backend {
+	"time not saved at Close": {10, []string{"B5 wall clock steps across reopening", "B5 boot in 1970", "model"}, func(b *toy) idem.Backend {
 		return closing{b, func() error { b.closed = true; return nil }}
 	}},
-	"wall clock is the time": {[]string{"B5 wall clock steps across reopening", "B5 killed, then the clock steps", "model"}, inside(func(b *toy) {
+	"wall clock is the time": {10, []string{"B5 wall clock steps across reopening", "B5 killed, then the clock steps", "model"}, inside(func(b *toy) {
 		b.faults.save = func(_, now idem.Meta) idem.Meta {
 			now.Time = idem.Instant(now.Wall)
 			return now
 		}
 	})},
-	"damage is absence": {[]string{"C5 a damaged record"}, inside(func(b *toy) { clear(b.bad) })},
-	"damage stops everything": {[]string{"C5 a damaged record", "B4 a damaged record does not stop the sweep"}, func(b *toy) idem.Backend {
+	"damage is absence": {5, []string{"C5 a damaged record"}, inside(func(b *toy) { clear(b.bad) })},
+	"damage stops everything": {5, []string{"C5 a damaged record", "B4 a damaged record does not stop the sweep"}, func(b *toy) idem.Backend {
 		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
 			for _, op := range ops {
 				if _, err := b.Read(op.Key()); err != nil {
@@ -117,7 +117,7 @@ var storeMutants = map[string]mutant{
 
 // commitMutants get commits wrong, and how they end.
 var commitMutants = map[string]mutant{
-	"visible before durable": {[]string{"rule 3 a completion under way is not seen", "rule 3 a removal under way is not seen"}, inside(func(b *toy) {
+	"visible before durable": {3, []string{"rule 3 a completion under way is not seen", "rule 3 a removal under way is not seen"}, inside(func(b *toy) {
 		b.faults.early = func(next map[string]*idem.Entry, _ []*idem.Op) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -128,14 +128,14 @@ var commitMutants = map[string]mutant{
 			}
 		}
 	})},
-	"told before durable": {[]string{"rule 3 a completion under way is not seen"}, inside(func(b *toy) {
+	"told before durable": {3, []string{"rule 3 a completion under way is not seen"}, inside(func(b *toy) {
 		b.faults.early = func(_ map[string]*idem.Entry, ops []*idem.Op) {
 			for _, op := range ops {
 				op.Committed()
 			}
 		}
 	})},
-	"answered before durable": {[]string{"rule 3 a claim under way is not seen"}, func(b *toy) idem.Backend {
+	"answered before durable": {3, []string{"rule 3 a claim under way is not seen"}, func(b *toy) idem.Backend {
 		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
 			done := make(chan error, 1)
 			go func() { done <- b.Apply(ctx, ops) }()
@@ -156,8 +156,8 @@ var commitMutants = map[string]mutant{
 			}
 		}}
 	}},
-	"readers wait for commits": {[]string{"rule 3 a claim under way is not seen"}, func(b *toy) idem.Backend { return slowReader{b} }},
-	"read one commit late": {[]string{"A5 release, then claim", "histories", "model"}, func(b *toy) idem.Backend {
+	"readers wait for commits": {3, []string{"rule 3 a claim under way is not seen"}, func(b *toy) idem.Backend { return slowReader{b} }},
+	"read one commit late": {3, []string{"A5 release, then claim", "histories", "model"}, func(b *toy) idem.Backend {
 		late := &lateReader{toy: b, before: maps.Clone(b.entries)}
 		b.faults.early = func(map[string]*idem.Entry, []*idem.Op) {
 			b.mu.Lock()
@@ -166,7 +166,7 @@ var commitMutants = map[string]mutant{
 		}
 		return late
 	}},
-	"grants twice at once": {[]string{"A1 one owner", "histories"}, func(b *toy) idem.Backend {
+	"grants twice at once": {1, []string{"A1 one owner", "histories"}, func(b *toy) idem.Backend {
 		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
 			for _, op := range ops {
 				cur, err := b.Read(op.Key())
@@ -180,14 +180,14 @@ var commitMutants = map[string]mutant{
 			return ctx.Err()
 		}}
 	}},
-	"ops do not see each other": {[]string{"A15 ClaimMany", "Backend runs ops of a commit in order", "model"}, inside(func(b *toy) {
+	"ops do not see each other": {1, []string{"A15 ClaimMany", "Backend runs ops of a commit in order", "model"}, inside(func(b *toy) {
 		b.faults.decide = func(op *idem.Op, _ *idem.Entry, err error) (*idem.Entry, bool) {
 			cur, _ := b.Read(op.Key())
 			return op.Run(cur, err)
 		}
 	})},
-	"ops in another order": {[]string{"A15 ClaimMany", "Backend runs ops of a commit in order"}, inside(func(b *toy) { b.faults.reversed = true })},
-	"a batch in many commits": {[]string{"Backend tells of each commit"}, func(b *toy) idem.Backend {
+	"ops in another order": {1, []string{"A15 ClaimMany", "Backend runs ops of a commit in order"}, inside(func(b *toy) { b.faults.reversed = true })},
+	"a batch in many commits": {12, []string{"Backend tells of each commit"}, func(b *toy) idem.Backend {
 		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
 			for i := range ops {
 				if err := b.Apply(ctx, ops[i:i+1]); err != nil {
@@ -197,7 +197,7 @@ var commitMutants = map[string]mutant{
 			return nil
 		}}
 	}},
-	"a commit half on the disk": {[]string{"C1 killed in mid-commit"}, inside(func(b *toy) {
+	"a commit half on the disk": {3, []string{"C1 killed in mid-commit"}, inside(func(b *toy) {
 		b.faults.early = func(next map[string]*idem.Entry, _ []*idem.Op) {
 			half := len(next) / 2
 			b.disk.mu.Lock()
@@ -209,14 +209,14 @@ var commitMutants = map[string]mutant{
 			}
 		}
 	})},
-	"Committed forgotten": {[]string{"A16 Wait until settled"}, inside(func(b *toy) { b.faults.mute = true })},
-	"deaf to ctx":         {[]string{"rule 11 cancelled while queued", "Backend heeds a ctx that ended"}, inside(func(b *toy) { b.faults.deaf = true })},
-	"ctx denies what is done": {[]string{"rule 11 cancelled after joining a commit", "histories"}, func(b *toy) idem.Backend {
+	"Committed forgotten": {3, []string{"A16 Wait until settled"}, inside(func(b *toy) { b.faults.mute = true })},
+	"deaf to ctx":         {11, []string{"rule 11 cancelled while queued", "Backend heeds a ctx that ended"}, inside(func(b *toy) { b.faults.deaf = true })},
+	"ctx denies what is done": {11, []string{"rule 11 cancelled after joining a commit", "histories"}, func(b *toy) idem.Backend {
 		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
 			return errors.Join(b.Apply(ctx, ops), ctx.Err())
 		}}
 	}},
-	"goes on after a failed commit": {[]string{"rule 4 a failed commit breaks the store", "rule 4 a commit fails in traffic"}, func(b *toy) idem.Backend {
+	"goes on after a failed commit": {4, []string{"rule 4 a failed commit breaks the store", "rule 4 a commit fails in traffic"}, func(b *toy) idem.Backend {
 		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
 			b.mu.Lock()
 			b.host.Broken = func(error) {}
@@ -228,7 +228,7 @@ var commitMutants = map[string]mutant{
 			return err
 		}}
 	}},
-	"a failed commit is nil": {[]string{"rule 4 a failed commit breaks the store", "A16 a broken store wakes Wait"}, func(b *toy) idem.Backend {
+	"a failed commit is nil": {4, []string{"rule 4 a failed commit breaks the store", "A16 a broken store wakes Wait"}, func(b *toy) idem.Backend {
 		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
 			b.mu.Lock()
 			b.host.Broken = func(error) {}
@@ -239,19 +239,19 @@ var commitMutants = map[string]mutant{
 			return nil
 		}}
 	}},
-	"does not tell that it is broken": {[]string{"A16 a broken store wakes Wait"}, func(b *toy) idem.Backend {
+	"does not tell that it is broken": {4, []string{"A16 a broken store wakes Wait"}, func(b *toy) idem.Backend {
 		return binding{b, func(h idem.Host) (idem.Binding, error) {
 			h.Broken = func(error) {}
 			return b.Bind(h)
 		}}
 	}},
-	"does not tell of commits": {[]string{"Backend tells of each commit"}, func(b *toy) idem.Backend {
+	"does not tell of commits": {12, []string{"Backend tells of each commit"}, func(b *toy) idem.Backend {
 		return binding{b, func(h idem.Host) (idem.Binding, error) {
 			h.Group = func(int, time.Duration) {}
 			return b.Bind(h)
 		}}
 	}},
-	"tells of commits under a lock": {[]string{"rule 13 observers run under no lock"}, func(b *toy) idem.Backend {
+	"tells of commits under a lock": {13, []string{"rule 13 observers run under no lock"}, func(b *toy) idem.Backend {
 		return binding{b, func(h idem.Host) (idem.Binding, error) {
 			group := h.Group
 			h.Group = func(ops int, took time.Duration) {
@@ -262,9 +262,9 @@ var commitMutants = map[string]mutant{
 			return b.Bind(h)
 		}}
 	}},
-	"bound twice": {[]string{"Backend is bound once"}, inside(func(b *toy) { b.faults.bindTwice = true })},
-	"Close hangs": {[]string{"C7 everything after Close"}, func(b *toy) idem.Backend { return closing{b, func() error { select {} }} }},
-	"Close hangs broken": {[]string{"rule 4 a failed commit breaks the store"}, func(b *toy) idem.Backend {
+	"bound twice": {1, []string{"Backend is bound once"}, inside(func(b *toy) { b.faults.bindTwice = true })},
+	"Close hangs": {12, []string{"C7 everything after Close"}, func(b *toy) idem.Backend { return closing{b, func() error { select {} }} }},
+	"Close hangs broken": {4, []string{"rule 4 a failed commit breaks the store"}, func(b *toy) idem.Backend {
 		return closing{b, func() error {
 			if b.broken != nil {
 				select {}
@@ -272,15 +272,15 @@ var commitMutants = map[string]mutant{
 			return b.Close()
 		}}
 	}},
-	"a goroutine stays": {[]string{"C7 everything after Close", "A4 completing twice"}, inside(func(*toy) { go func() { select {} }() })},
-	"usable when closed": {[]string{"C7 everything after Close"}, func(b *toy) idem.Backend {
+	"a goroutine stays": {12, []string{"C7 everything after Close", "A4 completing twice"}, inside(func(*toy) { go func() { select {} }() })},
+	"usable when closed": {12, []string{"C7 everything after Close"}, func(b *toy) idem.Backend {
 		return closing{b, func() error { err := b.Close(); b.closed, b.bound = false, false; return err }}
 	}},
 }
 
 // listingMutants get capacity, listing and the expiry index wrong.
 var listingMutants = map[string]mutant{
-	"evicts": {[]string{"rule 8 nothing is evicted"}, inside(func(b *toy) {
+	"evicts": {8, []string{"rule 8 nothing is evicted"}, inside(func(b *toy) {
 		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			b.mu.Lock()
@@ -294,7 +294,7 @@ var listingMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"token operations refused when full": {[]string{"A18 a full store refuses new claims only"}, inside(func(b *toy) {
+	"token operations refused when full": {6, []string{"A18 a full store refuses new claims only"}, inside(func(b *toy) {
 		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			if changed && next != nil && b.limit > 0 && len(b.entries) >= b.limit && !op.Grants() {
@@ -304,9 +304,9 @@ var listingMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"no bound":                  {[]string{"A18 a full store refuses new claims only"}, inside(func(b *toy) { b.limit = 0 })},
-	"expired records keep room": {[]string{"A18 expired records make room"}, func(b *toy) idem.Backend { return noPlaces{b} }},
-	"sweep removes the live": {[]string{"B3 sweep races the key's own operations", "B2 retention counts from completion", "histories", "model"}, inside(func(b *toy) {
+	"no bound":                  {12, []string{"A18 a full store refuses new claims only"}, inside(func(b *toy) { b.limit = 0 })},
+	"expired records keep room": {8, []string{"A18 expired records make room"}, func(b *toy) idem.Backend { return noPlaces{b} }},
+	"sweep removes the live": {7, []string{"B3 sweep races the key's own operations", "B2 retention counts from completion", "histories", "model"}, inside(func(b *toy) {
 		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			if op.Due() != 0 {
@@ -315,13 +315,13 @@ var listingMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"sweep removes nothing": {[]string{"B4 at most limit, in time order", "model"}, inside(func(b *toy) {
+	"sweep removes nothing": {7, []string{"B4 at most limit, in time order", "model"}, inside(func(b *toy) {
 		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			return next, changed && op.Due() == 0
 		}
 	})},
-	"index loses what lives on": {[]string{"B3 sweep races the key's own operations"}, inside(func(b *toy) {
+	"index loses what lives on": {7, []string{"B3 sweep races the key's own operations"}, inside(func(b *toy) {
 		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			if op.Due() != 0 && next != nil {
@@ -332,13 +332,13 @@ var listingMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"index lost on reopening": {[]string{"B4 at most limit, in time order", "C1 killed between operations"}, inside(func(b *toy) { b.places = nil })},
-	"index out of order": {[]string{"Expirer keeps the order of Due", "B4 at most limit, in time order"}, func(b *toy) idem.Backend {
+	"index lost on reopening": {7, []string{"B4 at most limit, in time order", "C1 killed between operations"}, inside(func(b *toy) { b.places = nil })},
+	"index out of order": {7, []string{"Expirer keeps the order of Due", "B4 at most limit, in time order"}, func(b *toy) idem.Backend {
 		return byKey{b}
 	}},
-	"index ignores until":          {[]string{"Expirer keeps the order of Due"}, func(b *toy) idem.Backend { return allPlaces{b} }},
-	"scan returns a record twice":  {[]string{"Scanner returns each entry once", "A17 each record once during writes"}, func(b *toy) idem.Backend { return scanTwice{b} }},
-	"scan goes by position":        {[]string{"Scanner returns each entry once"}, func(b *toy) idem.Backend { return scanByPosition{b} }},
-	"scan holds up writers":        {[]string{"A17 the loop body may use the store"}, func(b *toy) idem.Backend { return &scanLocked{toy: b} }},
-	"scan shows keys that are not": {[]string{"A3 any key", "model"}, func(b *toy) idem.Backend { return scanText{b} }},
+	"index ignores until":          {7, []string{"Expirer keeps the order of Due"}, func(b *toy) idem.Backend { return allPlaces{b} }},
+	"scan returns a record twice":  {8, []string{"Scanner returns each entry once", "A17 each record once during writes"}, func(b *toy) idem.Backend { return scanTwice{b} }},
+	"scan goes by position":        {8, []string{"Scanner returns each entry once"}, func(b *toy) idem.Backend { return scanByPosition{b} }},
+	"scan holds up writers":        {12, []string{"A17 the loop body may use the store"}, func(b *toy) idem.Backend { return &scanLocked{toy: b} }},
+	"scan shows keys that are not": {8, []string{"A3 any key", "model"}, func(b *toy) idem.Backend { return scanText{b} }},
 }

@@ -155,7 +155,7 @@ func sweepStorm(t *testing.T, e *env) {
 	go func() {
 		defer wg.Done()
 		for !stop.Load() && sweepErr == nil {
-			e.clock.Advance(50 * time.Millisecond)
+			e.clock.Advance(10 * time.Millisecond)
 			_, sweepErr = e.s.Sweep(e.ctx, 3)
 		}
 	}()
