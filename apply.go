@@ -124,11 +124,22 @@ func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 // it in commit order and it is quick, because it runs before the next commit.
 func (s *Store) committed(op *Op) {
 	s.unpin(op.key, op.next)
-	s.waiters.wake(op.key, op.prev, op.next)
+	s.waiters.wake(op.key, op.prev, s.shown(op.next))
 	s.open.changed(op, s.time.opening)
 	if s.sweeper != nil && op.next != nil && op.next.Due != 0 {
 		s.sweeper.Due(time.Duration(op.next.Due))
 	}
+}
+
+// shown is what those who wait find in e, which can be read from now on: nothing if
+// its retention was shorter than its commit.
+func (s *Store) shown(e *Entry) *Entry {
+	if s.waiters.n.Load() > 0 {
+		if now, _ := s.time.now(); !e.live(now) {
+			return nil
+		}
+	}
+	return e
 }
 
 // pin keeps the cache from holding key until unpin; see cache.

@@ -264,3 +264,19 @@ func TestWaitOnARecordThatGoesBad(t *testing.T) {
 		require.ErrorIs(t, (<-woken).err, idem.ErrCorrupt, "it looks again when the lease lapses")
 	})
 }
+
+// A16, B1: a record whose retention is over before its commit is durable was never
+// there to be seen.
+func TestWaitForARecordThatExpiresInItsCommit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newStub()
+		s := open(t, b, idem.Options{Lease: time.Minute, SweepInterval: -1})
+		c := mustClaim(t, s, idem.Request{Key: "k", Retention: time.Second})
+		b.onCommit = func() error { time.Sleep(time.Second); return nil }
+		woken := waitAll(t, s, "k", 1)
+		require.NoError(t, s.Complete(t.Context(), c.Token, []byte("r")))
+		w := <-woken
+		require.Equal(t, idem.ErrNotFound, w.err, "%v", w.rec)
+	})
+}
