@@ -102,6 +102,7 @@ type Scanner interface {
 
 // Scanned is one entry of a scan.
 type Scanned struct {
+	// Key and Entry are as Read has them.
 	Key   string
 	Entry *Entry
 	// Err is ErrCorrupt or ErrVersion, wrapped, when the entry cannot be read;
@@ -122,6 +123,7 @@ type Expirer interface {
 
 // Due is a place in the expiry index.
 type Due struct {
+	// At and Key: look at Key not before At.
 	At  Instant
 	Key string
 }

@@ -32,6 +32,7 @@ type Effects struct {
 // KV is the caller's own data inside a transaction or batch. Its methods panic if
 // the engine refuses.
 type KV interface {
+	// Get and Put read and write one value; Get returns nil if there is none.
 	Get(key string) []byte
 	Put(key string, value []byte)
 }
