@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -51,8 +52,22 @@ func (g *guardedFS) Unwrap() vfs.FS { return g.FS }
 // Create implements vfs.FS.
 func (g *guardedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	g.fatal.begin()
+	if err := g.beforeMarker(name); err != nil {
+		return nil, g.fatal.end("syncing the directory of", name, err)
+	}
 	f, err := g.FS.Create(name, category)
 	return g.guard(f, name, g.fatal.end("making", name, err))
+}
+
+// beforeMarker makes the directory durable before a marker in it is made. A marker's
+// name names another file, the manifest in use: and Pebble makes both durable by one
+// sync of the directory, after the marker is made. A power cut just before that may
+// leave the marker alone, and the database could not be opened any more.
+func (g *guardedFS) beforeMarker(name string) error {
+	if !strings.HasPrefix(g.PathBase(name), "marker.") {
+		return nil
+	}
+	return syncDir(g.FS, g.PathDir(name))
 }
 
 // OpenReadWrite implements vfs.FS.

@@ -176,10 +176,11 @@ func (k *worker) end(op *Op, err error, a Answer) {
 	if a.Err == Closed || a.Err == Broken {
 		k.over.Store(true)
 	}
+	k.j.add(&Event{Return: &a})
+	// Only now: a token that is shown has been told of in the journal.
 	if a.Record != nil {
 		k.learn(op.Key, a.Record.Fence)
 	}
-	k.j.add(&Event{Return: &a})
 }
 
 // act does one random thing.
