@@ -1,0 +1,296 @@
+package idemtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+)
+
+// hostileEnv, set to "long", makes RunHostile use ten times as much of everything.
+const hostileEnv = "IDEMTEST_HOSTILE"
+
+// RunHostile shows that the engine of h stands what Run does not try: a crowd of
+// 10,000 callers on one key (3,000 with the race detector, which allows no more),
+// large results, keys made of any bytes, store after store on one folder, Close at
+// every moment, and contexts cancelled at random. Each case is a parallel subtest
+// of t. The environment variable IDEMTEST_HOSTILE=long makes it ten times as long.
+func RunHostile(t *testing.T, h Harness) {
+	if h.Open == nil {
+		t.Fatal("idemtest: Harness.Open is nil")
+	}
+	for _, c := range hostileCases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.fn(t, newEnv(t, h))
+		})
+	}
+}
+
+var hostileCases = []testCase{
+	{"A1 A16 a crowd that claims and waits", crowdOfClaims},
+	{"D1 a crowd that runs Do", crowdOfDo},
+	{"A3 A18 large results", largeResults},
+	{"A3 B4 keys of any bytes", hostileKeys},
+	{"C7 opened and closed again and again", openAndClose},
+	{"C7 Close at every moment", closeEverywhere},
+	{"C7 Close under a stalled commit", closeStalled},
+	{"C7 Close by an Observer", closeByObserver},
+	{"C7 D2 Close within Do", closeWithinDo},
+	{"A20 C7 Close and Shutdown at once", closeAndShutdown},
+	{"A14 rule 11 contexts cancelled at random", cancelAnywhere},
+}
+
+// scaled is n, or ten times n in a long run.
+func scaled(n int) int {
+	if os.Getenv(hostileEnv) == "long" {
+		return 10 * n
+	}
+	return n
+}
+
+// report says the first few of many failures that goroutines may meet together.
+type report struct {
+	t *testing.T
+	n atomic.Int64
+}
+
+func (r *report) errorf(format string, args ...any) {
+	r.t.Helper()
+	if r.n.Add(1) <= 10 {
+		r.t.Errorf(format, args...)
+	}
+}
+
+func crowdOfClaims(t *testing.T, e *env) {
+	s := e.open(idem.Options{Lease: time.Hour, Retention: 2 * time.Hour})
+	result := []byte("the one result\x00\xff")
+	for round := range 2 { // on a new key, and over a lapsed lease
+		var granted atomic.Int64
+		var token atomic.Pointer[idem.Token]
+		bad := &report{t: t}
+		crowd := async(func() struct{} {
+			inParallel(crowdSize, func(int) {
+				c, err := s.Claim(e.ctx, idem.Request{Key: "k"})
+				if err == nil {
+					granted.Add(1)
+					token.Store(&c.Token)
+					return
+				}
+				if err != idem.ErrInFlight {
+					bad.errorf("Claim: %v, of %d callers one is granted and the others are refused", err, crowdSize)
+				}
+				if c.Token != (idem.Token{}) {
+					bad.errorf("a refused claim has a token")
+				}
+				r, err := s.Wait(e.ctx, "k")
+				if round == 0 { // the lease lapses under all of them
+					if err != nil || r.State != idem.InFlight {
+						bad.errorf("Wait: %v, %v; the lease has lapsed", r, err)
+					}
+					return
+				}
+				if err != nil || r.State != idem.Completed || !bytes.Equal(r.Result, result) {
+					bad.errorf("Wait: %v, %v; the operation is completed", r, err)
+				}
+				if c, err = s.Claim(e.ctx, idem.Request{Key: "k"}); err != idem.ErrCompleted || !bytes.Equal(c.Record.Result, result) {
+					bad.errorf("Claim: %v, %v; the result is to replay", c.Record, err)
+				}
+			})
+			return struct{}{}
+		})
+		e.timers(crowdSize - 1) // all that were refused wait
+		require.EqualValues(t, 1, granted.Load(), "grants")
+		if round == 0 {
+			e.clock.Advance(time.Hour)
+		} else {
+			require.NoError(t, s.Complete(e.ctx, *token.Load(), result))
+		}
+		crowd.wait(e, "a crowd")
+		require.Zero(t, e.clock.Pending(), "a waiter left its timer behind")
+	}
+	require.Equal(t, 2, e.get("k").Attempt)
+	t.Logf("%d callers at once", crowdSize)
+}
+
+func crowdOfDo(t *testing.T, e *env) {
+	s := e.open(idem.Options{})
+	var ran, first atomic.Int64
+	bad := &report{t: t}
+	e.together(crowdSize, func(int) {
+		value, replayed, err := idem.Do(e.ctx, s, idem.Request{Key: "k"}, func(context.Context, idem.Claim) ([]byte, error) {
+			ran.Add(1)
+			settle()
+			return []byte("v"), nil
+		})
+		if err != nil || string(value) != "v" {
+			bad.errorf("Do: %q, %v", value, err)
+		}
+		if !replayed {
+			first.Add(1)
+		}
+	})
+	require.EqualValues(t, 1, ran.Load(), "runs")
+	require.EqualValues(t, 1, first.Load(), "answers that are no replay")
+}
+
+// noise returns n bytes that do not compress, other ones for each seed. They are
+// shared: do not change them.
+func noise(seed uint64, n int) []byte {
+	block := noiseBlock()
+	from := seed * 4099 % uint64(len(block)-n)
+	return block[from : from+uint64(n) : from+uint64(n)]
+}
+
+var noiseBlock = sync.OnceValue(func() []byte {
+	b := make([]byte, 8<<20)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(b)
+	return b
+})
+
+func largeResults(t *testing.T, e *env) {
+	const size = 1 << 20 // the default MaxResult
+	keys := scaled(24)
+	key := func(i int) string { return fmt.Sprint("large ", i) }
+	s := e.open(idem.Options{CacheBytes: 8 << 20}) // less than there is
+	bad := &report{t: t}
+	e.together(8, func(w int) {
+		for i := w; i < keys; i += 8 {
+			c, err := s.Claim(e.ctx, idem.Request{Key: key(i)})
+			if err == nil && i%4 == 0 {
+				err = s.Checkpoint(e.ctx, c.Token, noise(uint64(i)+1000, size))
+			}
+			if err == nil {
+				err = s.Complete(e.ctx, c.Token, noise(uint64(i), size))
+			}
+			if err != nil {
+				bad.errorf("%s: %v", key(i), err)
+			}
+		}
+	})
+	// More in one commit than engines like to take at once, and one byte too many.
+	many := make([]idem.Completion, scaled(12))
+	for i := range many {
+		c := e.claim(idem.Request{Key: key(keys + i)})
+		many[i] = idem.Completion{Token: c.Token, Result: noise(uint64(keys+i), size)}
+	}
+	for i, err := range s.CompleteMany(e.ctx, many) {
+		require.NoError(t, err, "completion %d", i)
+	}
+	keys += len(many)
+	c := e.claim(idem.Request{Key: "over"})
+	require.ErrorIs(t, s.Complete(e.ctx, c.Token, noise(1, size+1)), idem.ErrTooLarge)
+
+	check := func() {
+		t.Helper()
+		s := e.s
+		e.together(4, func(w int) {
+			for i := w; i < keys; i += 4 {
+				want := noise(uint64(i), size)
+				c, err := s.Claim(e.ctx, idem.Request{Key: key(i)})
+				if !errors.Is(err, idem.ErrCompleted) || !bytes.Equal(c.Record.Result, want) {
+					bad.errorf("%s: %v: another result replays", key(i), err)
+				}
+				if c.Record.Checkpoint != nil {
+					bad.errorf("%s: the checkpoint of a final record is dropped", key(i))
+				}
+			}
+		})
+		require.True(t, e.get("over").ResultDropped)
+		if !e.canScan() {
+			return
+		}
+		seen := 0
+		for r, err := range s.Records(e.ctx, idem.Filter{Prefix: "large "}) {
+			require.NoError(t, err)
+			var i int
+			_, err = fmt.Sscanf(r.Key, "large %d", &i)
+			require.NoError(t, err)
+			assert.True(t, bytes.Equal(noise(uint64(i), size), r.Result), r.Key)
+			seen++
+		}
+		require.Equal(t, keys, seen)
+	}
+	check()
+	if !e.h.Volatile {
+		e.reopen()
+		check()
+	}
+}
+
+// openAndClose looks for what a store leaves behind when it is closed: goroutines,
+// open files, and files that nobody removes.
+func openAndClose(t *testing.T, e *env) {
+	cycles := scaled(100)
+	mark := markGoroutines(t.Name())
+	defer func() { mark.verifyNone(t, e.h.Patience) }()
+	dir := e.dir
+	var early int
+	for i := range cycles {
+		b := e.h.Open(t, dir)
+		s, err := idem.New(b, idem.Options{Clock: e.clock, LapseOnOpen: i%2 == 0})
+		require.NoError(t, err)
+		if runtime.GOOS == "linux" && countFiles(t, dir) > 0 {
+			require.NotEmpty(t, openFiles(t, dir), "what is open is not seen")
+		}
+		key := func(i int) string { return fmt.Sprint("k", i) }
+		if i%3 != 2 { // one in three is closed without having been used
+			c, err := s.Claim(e.ctx, idem.Request{Key: key(i)})
+			require.NoError(t, err)
+			require.NoError(t, s.Complete(e.ctx, c.Token, []byte(key(i))))
+		}
+		if before := i / 2; before%3 != 2 && before != i && !e.h.Volatile {
+			r, err := s.Get(e.ctx, key(before))
+			require.NoError(t, err, "cycle %d", i)
+			require.Equal(t, key(before), string(r.Result))
+		}
+		require.NoError(t, s.Close(), "cycle %d", i)
+		require.Empty(t, openFiles(t, dir), "files left open in cycle %d", i)
+		if i == cycles/4 {
+			early = countFiles(t, dir)
+		}
+	}
+	late := countFiles(t, dir)
+	require.LessOrEqual(t, late, early+16, "files left behind: %d after a quarter of the cycles", early)
+	t.Logf("%d cycles, %d files after a quarter of them, %d in the end", cycles, early, late)
+}
+
+// openFiles lists what this process has open below dir, where the system tells.
+func openFiles(t *testing.T, dir string) (open []string) {
+	if runtime.GOOS != "linux" {
+		return nil
+	}
+	fds, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	for _, fd := range fds {
+		path, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name()))
+		if err == nil && strings.HasPrefix(path, dir+string(filepath.Separator)) { // an error: closed meanwhile, another case's
+			open = append(open, path)
+		}
+	}
+	return open
+}
+
+func countFiles(t *testing.T, dir string) (n int) {
+	require.NoError(t, filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			n++
+		}
+		return err
+	}))
+	return n
+}

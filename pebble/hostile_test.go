@@ -1,0 +1,12 @@
+package pebble
+
+import (
+	"testing"
+
+	"github.com/idemkv/idem/idemtest"
+)
+
+func TestHostile(t *testing.T) {
+	t.Parallel()
+	idemtest.RunHostile(t, onDisk())
+}
