@@ -33,7 +33,7 @@ type node struct {
 }
 
 // worldActions lists every operation that can be asked in n's world from the given
-// opening on.
+// opening: in a new one only those that look at openings.
 func worldActions(n node, opening uint64) []action {
 	var as []action
 	for _, f := range []Fingerprint{{}, fpA, fpB} {
@@ -56,15 +56,21 @@ func worldActions(n node, opening uint64) []action {
 			}
 			as = append(as, a)
 		}
+		token(actExtend, nil)
+		token(actExtend, nil, func(a *action) { a.lease = 1 })
+		if opening > n.opening {
+			continue
+		}
 		token(actComplete, []byte("r"))
 		token(actComplete, nil, func(a *action) { a.dropped = true })
 		token(actFail, []byte("r"))
 		token(actFail, nil)
 		token(actRelease, nil)
 		token(actHold, []byte("n"))
-		token(actExtend, nil)
-		token(actExtend, nil, func(a *action) { a.lease = 1 })
 		token(actCheckpoint, []byte{})
+	}
+	if opening > n.opening {
+		return as
 	}
 	as = append(as, action{kind: actForget})
 	for _, at := range []Instant{n.due, 1} {
