@@ -7,6 +7,7 @@ FUZZTIME ?= 30s
 BENCH    ?= .
 DEMO     ?=
 ROUNDS   ?= 500
+IMAGES   ?= 5000
 SEED     ?=
 ENGINE   ?=
 
@@ -17,7 +18,7 @@ STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 linux/arm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint cross cover fuzz bench crash tidy cc
+.PHONY: help demo test race lint cross cover fuzz bench crash power tidy cc
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +63,9 @@ ATTACK = IDEM_ATTACK_SEED="$(SEED)" IDEM_ATTACK_ENGINE="$(ENGINE)"
 
 crash: ## kill stores in their work, ROUNDS times per engine, and judge what is left (ROUNDS=500 SEED=n ENGINE=bolt)
 	$(ATTACK) IDEM_ATTACK_ROUNDS="$(ROUNDS)" $(GO) test -count=1 -timeout 0 -v -run '^TestCrash$$' ./internal/attack
+
+power: ## cut the power of stores, lose what was not synced, and judge IMAGES disks per engine (IMAGES=5000 SEED=n ENGINE=pebble)
+	$(ATTACK) IDEM_ATTACK_IMAGES="$(IMAGES)" $(GO) test -count=1 -timeout 0 -v -run '^TestPower' ./internal/attack ./pebble
 
 tidy: ## format, and make go.mod and go.sum what the imports need
 	$(GOFUMPT) -w .

@@ -165,9 +165,12 @@ func TestPower(t *testing.T) {
 	}
 	images = fromEnv(t, "IDEM_ATTACK_IMAGES", images)
 	seed := fromEnv(t, "IDEM_ATTACK_SEED", rand.Uint64N(1<<32))
+	if only := os.Getenv("IDEM_ATTACK_ENGINE"); only != "" && only != "pebble" {
+		t.Skip("not the engine asked for")
+	}
 	c := powerCuts(seed, int(images), false)
 	if err := c.Run(); err != nil {
-		t.Fatalf("pebble: %v\nTry it again, with that seed:\n\tmake power ENGINE=pebble SEED=… ROUNDS=%d", err, images)
+		t.Fatalf("pebble, seed %d: %v\nTry it again:\n\tmake power ENGINE=pebble SEED=%d IMAGES=%d", c.Seed, err, c.Seed, images)
 	}
 	t.Logf("from seed %d: %d images of %d stores, %d operations", seed, c.Judged, c.Stores, c.Operations)
 }
