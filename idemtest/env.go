@@ -30,6 +30,8 @@ type env struct {
 
 	backend idem.Backend // as the harness opened it, not wrapped
 	s       *idem.Store
+
+	under sync.Map // chan struct{} of each call that within has not seen the end of
 }
 
 func newEnv(t *testing.T, h Harness) *env {
@@ -38,15 +40,33 @@ func newEnv(t *testing.T, h Harness) *env {
 	}
 	// Registered first, so that it runs when all else of the case is closed.
 	mark := markGoroutines(t.Name())
+	e := &env{t: t, h: h, clock: NewClock(start), dir: t.TempDir()}
 	t.Cleanup(func() {
+		e.hungEnd()
 		if !t.Failed() {
 			mark.verifyNone(t, h.Patience)
 		}
 	})
 	// A call that would wait for ever ends with ctx, and its case with a line number.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*h.Patience)
+	e.ctx = ctx
 	t.Cleanup(cancel)
-	return &env{t: t, h: h, ctx: ctx, clock: NewClock(start), dir: t.TempDir()}
+	return e
+}
+
+// hungEnd waits for what hung while the case ran, and goes on now that the store is
+// closed: it may have something to say, and must not say it after the test.
+func (e *env) hungEnd() {
+	patience := time.NewTimer(e.h.Patience)
+	defer patience.Stop()
+	e.under.Range(func(done, _ any) bool {
+		select {
+		case <-done.(chan struct{}):
+			return true
+		case <-patience.C:
+			return false
+		}
+	})
 }
 
 // open opens a store on the case's folder. There is no background sweep unless o
@@ -105,12 +125,14 @@ func (e *env) within(what string, f func()) {
 	e.t.Helper()
 	done := make(chan struct{})
 	returned := false
+	e.under.Store(done, nil)
 	go func() {
 		defer close(done)
 		f()
 		returned = true
 	}()
 	e.await(what, done)
+	e.under.Delete(done)
 	if !returned { // it failed the test, and so ended its own goroutine only
 		e.t.FailNow()
 	}

@@ -33,7 +33,10 @@ func TestMutants(t *testing.T) {
 			}
 			cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.timeout=60s",
 				"-test.run=^TestMutantSuite$/^("+strings.Join(run, "|")+")$")
-			cmd.Env = append(os.Environ(), mutantEnv+"="+name, "RAPID_NOFAILFILE=true", "RAPID_SHRINKTIME=100ms")
+			// Random tests end at the first failure, so that many tries cost little
+			// and leave nothing to luck.
+			cmd.Env = append(os.Environ(), mutantEnv+"="+name, "IDEMTEST_HISTORIES=2000",
+				"RAPID_CHECKS=2000", "RAPID_NOFAILFILE=true", "RAPID_SHRINKTIME=100ms")
 			out, err := cmd.CombinedOutput()
 			var exit *exec.ExitError
 			require.ErrorAs(t, err, &exit, "the suite passes it:\n%s", out)
