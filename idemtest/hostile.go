@@ -33,6 +33,9 @@ func RunHostile(t *testing.T, h Harness) {
 	if h.Open == nil {
 		t.Fatal("idemtest: Harness.Open is nil")
 	}
+	if h.Patience <= 0 {
+		h.Patience = time.Duration(scaled(2)) * time.Minute // it is much work
+	}
 	for _, c := range hostileCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -80,8 +83,9 @@ func crowdOfClaims(t *testing.T, e *env) {
 	s := e.open(idem.Options{Lease: time.Hour, Retention: 2 * time.Hour})
 	result := []byte("the one result\x00\xff")
 	for round := range 2 { // on a new key, and over a lapsed lease
-		var granted atomic.Int64
+		var granted, answered atomic.Int64
 		var token atomic.Pointer[idem.Token]
+		allAnswered := make(chan struct{})
 		bad := &report{t: t}
 		crowd := async(func() struct{} {
 			inParallel(crowdSize, func(int) {
@@ -89,6 +93,11 @@ func crowdOfClaims(t *testing.T, e *env) {
 				if err == nil {
 					granted.Add(1)
 					token.Store(&c.Token)
+				}
+				if answered.Add(1) == crowdSize {
+					close(allAnswered)
+				}
+				if err == nil {
 					return
 				}
 				if err != idem.ErrInFlight {
@@ -113,8 +122,9 @@ func crowdOfClaims(t *testing.T, e *env) {
 			})
 			return struct{}{}
 		})
-		e.timers(crowdSize - 1) // all that were refused wait
+		e.await("claims of a crowd", allAnswered)
 		require.EqualValues(t, 1, granted.Load(), "grants")
+		e.timers(crowdSize - 1) // all that were refused wait
 		if round == 0 {
 			e.clock.Advance(time.Hour)
 		} else {

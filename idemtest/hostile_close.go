@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -151,23 +150,23 @@ func closeEverywhere(t *testing.T, e *env) {
 		s := e.open(idem.Options{SweepInterval: time.Nanosecond, CacheBytes: 1 << 20})
 		e.claim(idem.Request{Key: "in flight", Lease: 1000 * time.Hour})
 		kept := &ledger{fences: map[string]uint64{}, completed: map[string]string{}}
+		moment := int64(1 + 2*(round%12)*(round%12))
 		var begun atomic.Int64
+		reached := make(chan struct{})
 		const each = 2
 		errs := make([]error, each*len(pastimes))
 		traffic := async(func() struct{} {
 			inParallel(len(errs), func(w int) {
 				for i := 0; errs[w] == nil; i++ {
-					begun.Add(1)
+					if begun.Add(1) == moment {
+						close(reached)
+					}
 					errs[w] = pastimes[w/each].do(e, s, fmt.Sprintf("%d %d", w, i), kept)
 				}
 			})
 			return struct{}{}
 		})
-		e.within("traffic", func() {
-			for begun.Load() < int64(1+round*round*2) {
-				runtime.Gosched()
-			}
-		})
+		e.await("traffic", reached)
 		closed := async(s.Close)
 		require.NoError(t, closed.wait(e, "Close"), "round %d", round)
 		traffic.wait(e, "traffic on a store that is closed")
@@ -310,7 +309,7 @@ func closeWithinDo(t *testing.T, e *env) {
 			ctx, cancel := context.WithCancel(e.ctx)
 			cancel() // it would wait for the claim of the very function that calls it
 			if err := s.Shutdown(ctx); !errors.Is(err, context.Canceled) {
-				return fmt.Errorf("Shutdown: %w", err)
+				return fmt.Errorf("shutting down: %w", err)
 			}
 			return nil
 		}},
