@@ -15,7 +15,7 @@ var (
 	worldInstants = []Instant{100, 109, 110, 120}
 	worldLease    = 10 * time.Nanosecond
 	worldFences   = uint64(3)
-	worldFloor    = 30_000 // states; fewer means that the exploration collapsed
+	worldFloor    = 25_000 // states; fewer means that the exploration collapsed
 )
 
 // world is a state of it: a record, and what has happened so far.
@@ -32,9 +32,10 @@ type node struct {
 	e *Entry
 }
 
-// worldActions lists every operation that can be asked in n's world from the given
-// opening: in a new one only those that look at openings.
-func worldActions(n node, opening uint64) []action {
+// worldActions lists every operation that can be asked in n's world at an instant
+// and from an opening. What looks at neither is asked in n's own alone.
+func worldActions(n node, at int, opening uint64) []action {
+	later, reopened := at > n.now, opening > n.opening
 	var as []action
 	for _, f := range []Fingerprint{{}, fpA, fpB} {
 		for from := uint64(0); from <= opening; from += 2 {
@@ -43,12 +44,15 @@ func worldActions(n node, opening uint64) []action {
 				opening: opening, leasesFrom: from,
 			}
 			holding, limited := claim, claim
-			holding.holdUnknown = true
-			limited.maxAttempts, limited.retention = 2, Forever
+			holding.holdUnknown, holding.retention = true, Forever
+			limited.maxAttempts = 2
 			as = append(as, claim, holding, limited)
 		}
 	}
 	for fence := uint64(1); fence <= worldFences; fence++ {
+		if fence != n.rec.Fence && (later || reopened) {
+			continue // another's token is as stale as it was
+		}
 		token := func(k actionKind, bytes []byte, change ...func(*action)) {
 			a := action{kind: k, fence: fence, opening: opening, bytes: bytes}
 			for _, c := range change {
@@ -58,7 +62,7 @@ func worldActions(n node, opening uint64) []action {
 		}
 		token(actExtend, nil)
 		token(actExtend, nil, func(a *action) { a.lease = 1 })
-		if opening > n.opening {
+		if reopened {
 			continue
 		}
 		token(actComplete, []byte("r"))
@@ -69,7 +73,7 @@ func worldActions(n node, opening uint64) []action {
 		token(actHold, []byte("n"))
 		token(actCheckpoint, []byte{})
 	}
-	if opening > n.opening {
+	if reopened {
 		return as
 	}
 	as = append(as, action{kind: actForget})
@@ -93,7 +97,7 @@ func explore(visit func(n node, a action, now Instant) (next *Entry, more bool))
 		states++
 		for at := n.now; at < len(worldInstants); at++ {
 			for opening := n.opening; opening <= 2; opening++ {
-				for _, a := range worldActions(n, opening) {
+				for _, a := range worldActions(n, at, opening) {
 					next, more := visit(n, a, worldInstants[at])
 					if !more {
 						return states
