@@ -21,4 +21,8 @@
 //
 // Beside the cases, Run checks random concurrent histories against a model
 // (Histories) and random sequences of operations against another (Model).
+//
+// RunHostile, called in the same way, takes longer and shows that the engine stands
+// crowds, large results, keys of any bytes, and being closed or cancelled at any
+// moment.
 package idemtest
