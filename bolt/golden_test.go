@@ -32,6 +32,16 @@ func TestMakeGolden(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist, "%s is there; golden files are never made again", goldenPath)
 	require.NoError(t, os.MkdirAll(filepath.Dir(goldenPath), 0o755))
 	path := filepath.Join(t.TempDir(), "new.db")
+	fillGolden(t, path)
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	// bbolt grows its file by 16 MiB; what it has not used yet is not kept.
+	require.NoError(t, os.WriteFile(goldenPath, b[:used(t, path)], 0o644))
+}
+
+// fillGolden makes what the golden store holds, at path.
+func fillGolden(t testing.TB, path string) {
+	t.Helper()
 	golden.Fill(t, func() idem.Backend {
 		b, err := bolt.Open(path, bolt.Options{})
 		require.NoError(t, err)
@@ -46,10 +56,6 @@ func TestMakeGolden(t *testing.T) {
 		})
 		require.NoError(t, err)
 	})
-	b, err := os.ReadFile(path)
-	require.NoError(t, err)
-	// bbolt grows its file by 16 MiB; what it has not used yet is not kept.
-	require.NoError(t, os.WriteFile(goldenPath, b[:used(t, path)], 0o644))
 }
 
 // used returns how much of the file at path has ever been used.
@@ -84,6 +90,18 @@ func openGolden(t testing.TB) idem.Backend {
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	golden.Check(t, openGolden)
+}
+
+// What this library makes holds just what the golden store does.
+func TestGoldenMadeNow(t *testing.T) {
+	t.Parallel()
+	golden.Check(t, func(t testing.TB) idem.Backend {
+		path := filepath.Join(t.TempDir(), "idem.db")
+		fillGolden(t, path)
+		b, err := bolt.Open(path, bolt.Options{})
+		require.NoError(t, err)
+		return b
+	})
 }
 
 // The caller's own data is there as it was.

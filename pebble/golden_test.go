@@ -30,6 +30,15 @@ func TestMakeGolden(t *testing.T) {
 	_, err := os.Stat(goldenDir)
 	require.ErrorIs(t, err, fs.ErrNotExist, "%s is there; golden files are never made again", goldenDir)
 	dir := filepath.Join(t.TempDir(), "new")
+	fillGolden(t, dir)
+	require.NoError(t, os.Remove(filepath.Join(dir, "db", "LOCK"))) // an empty file, made on opening
+	require.NoError(t, os.MkdirAll(filepath.Dir(goldenDir), 0o755))
+	require.NoError(t, os.CopyFS(goldenDir, os.DirFS(dir)))
+}
+
+// fillGolden makes what the golden store holds, in dir.
+func fillGolden(t testing.TB, dir string) {
+	t.Helper()
 	golden.Fill(t, func() idem.Backend {
 		b, err := idempebble.Open(dir, idempebble.Options{})
 		require.NoError(t, err)
@@ -41,9 +50,6 @@ func TestMakeGolden(t *testing.T) {
 		})
 		require.NoError(t, err)
 	})
-	require.NoError(t, os.Remove(filepath.Join(dir, "db", "LOCK"))) // an empty file, made on opening
-	require.NoError(t, os.MkdirAll(filepath.Dir(goldenDir), 0o755))
-	require.NoError(t, os.CopyFS(goldenDir, os.DirFS(dir)))
 }
 
 // copyGolden returns the path of a copy of the golden store.
@@ -64,6 +70,18 @@ func openGolden(t testing.TB) idem.Backend {
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	golden.Check(t, openGolden)
+}
+
+// What this library makes holds just what the golden store does.
+func TestGoldenMadeNow(t *testing.T) {
+	t.Parallel()
+	golden.Check(t, func(t testing.TB) idem.Backend {
+		dir := filepath.Join(t.TempDir(), "store")
+		fillGolden(t, dir)
+		b, err := idempebble.Open(dir, idempebble.Options{})
+		require.NoError(t, err)
+		return b
+	})
 }
 
 // The caller's own data is there as it was, and beside it only keys of the store.
