@@ -109,8 +109,12 @@ func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 	if refused == nil {
 		return nil
 	}
-	if removed, err := s.Sweep(ctx, s.opts.SweepSlice); err != nil || removed == 0 {
+	x, ok := s.backend.(Expirer)
+	if !ok {
 		return nil // the ops keep their answer, ErrFull
+	}
+	if removed, err := s.sweep(ctx, x, s.opts.SweepSlice, s.tell); err != nil || removed == 0 {
+		return nil
 	}
 	if err := s.apply(ctx, refused); err != nil {
 		for _, op := range refused { // theirs alone: the others were answered

@@ -85,7 +85,8 @@ type Host struct {
 type Binding struct {
 	// Saved is the Meta of the last commit; zero if there was none.
 	Saved Meta
-	// Direct: Read is as fast as a cache of entries would be; the store keeps none.
+	// Direct: Read is as fast as a cache of entries would be; the store keeps none,
+	// and may call Read during and after Close, which must be harmless.
 	Direct bool
 }
 

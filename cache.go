@@ -42,7 +42,7 @@ func newCache(bytes int64) *cache {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.max = bytes/cacheShards + 1
-		s.lru, _ = simplelru.NewLRU[string, *Entry](int(s.max/cacheOverhead)+1, s.evicted) // size is positive: no error
+		s.lru, _ = simplelru.NewLRU[string, *Entry](int(min(s.max/cacheOverhead, 1<<30))+1, s.evicted) // size is positive: no error
 		s.pins = make(map[string]int)
 	}
 	return c

@@ -21,18 +21,39 @@ func (s *Store) Close() error {
 			s.sweeper.Close()
 		}
 		s.granting.close()
-		<-s.calls.close()
+		s.awaitCalls()
 		s.closeErr = s.backend.Close()
 	})
 	return s.closeErr
 }
 
+// brokenWait is how long Close waits for calls into an engine that is broken: one
+// may be stuck there for good.
+const brokenWait = 2 * time.Second
+
+// awaitCalls refuses new calls into the engine and waits for those under way.
+func (s *Store) awaitCalls() {
+	idle := s.calls.close()
+	select {
+	case <-idle:
+		return
+	case <-s.broke:
+	}
+	timer := time.NewTimer(brokenWait)
+	defer timer.Stop()
+	select {
+	case <-idle:
+	case <-timer.C:
+	}
+}
+
 // Shutdown ends the store in order: new claims get ErrClosed, while token
-// operations pass until no claim granted by this store is open (settled, lapsed,
-// or forgotten ones are not) or ctx ends; then it closes. It returns ctx's error
+// operations pass until no claim granted or extended by this store is open (settled,
+// lapsed or forgotten ones are not) or ctx ends; then it closes. It returns ctx's error
 // if that cut it short, joined with Close's.
 func (s *Store) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
+	s.shutOnce.Do(func() { close(s.shutting) })
 	granting := s.granting.close()
 	select {
 	case <-granting:
@@ -124,6 +145,7 @@ func (o *openClaims) until(now Instant) time.Duration {
 
 // setBroken ends the store with err; see Host.Broken.
 func (s *Store) setBroken(err error) {
+	s.brokeOnce.Do(func() { close(s.broke) })
 	if s.ended.CompareAndSwap(nil, &err) {
 		s.downOnce.Do(func() { close(s.down) })
 	}

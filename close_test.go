@@ -29,6 +29,8 @@ func everything(s *idem.Store) map[string]error {
 		"Forget":     s.Forget(ctx, "k"),
 		"ClaimMany":  s.ClaimMany(ctx, []idem.Request{{Key: "k"}})[0].Err,
 		"Complete2":  s.CompleteMany(ctx, []idem.Completion{{Token: token}})[0],
+		"Negative":   s.Extend(ctx, token, -1),
+		"Large":      s.Hold(ctx, token, make([]byte, 2<<20)),
 		"Effect":     s.CompleteEffect(ctx, token, effect(nil)),
 	}
 	_, errs["Claim"] = s.Claim(ctx, idem.Request{Key: "k"})
@@ -175,6 +177,35 @@ func TestBrokenStore(t *testing.T) {
 		for name, err := range everything(s) {
 			assert.Equal(t, idem.ErrClosed, err, "closed outranks broken: %s", name)
 		}
+	})
+}
+
+// Rule 4: a call that is stuck in a broken engine does not hold Close up for good.
+func TestCloseOfABrokenStoreIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var stuck gate
+		stuck.shut()
+		b := newStub()
+		b.onApply = func(context.Context, []*idem.Op) error { stuck.pass(); return nil }
+		s := open(t, b, idem.Options{})
+		answer := make(chan error, 1)
+		go func() {
+			_, err := s.Claim(context.Background(), k)
+			answer <- err
+		}()
+		synctest.Wait()
+		closed := make(chan error, 1)
+		go func() { closed <- s.Close() }()
+		time.Sleep(time.Hour)
+		require.Empty(t, closed, "while the engine is whole its calls are waited for")
+		b.fail(errDisk)
+		start := time.Now()
+		require.NoError(t, <-closed)
+		assert.Equal(t, 2*time.Second, time.Since(start))
+		require.Empty(t, answer)
+		stuck.open()
+		require.Equal(t, idem.ErrClosed, <-answer)
 	})
 }
 

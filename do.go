@@ -15,7 +15,8 @@ import (
 //
 // A duplicate in flight is waited for, as long as ctx allows. While fn runs, its
 // lease is extended; if the claim is lost all the same, fn's context is cancelled
-// with cause ErrFenced, its value is not recorded, and Do returns ErrFenced.
+// with the answer of Extend as its cause (ErrFenced after a takeover), its value is
+// not recorded, and Do returns that error.
 //
 // An error of fn releases the claim and is returned; marked Permanent it is
 // recorded as final, and duplicates get ErrFailed with its text. A panic or
@@ -95,7 +96,7 @@ func completeValue[T any](ctx context.Context, s *Store, t Token, value T) error
 		return s.Complete(ctx, t, b)
 	}
 	err := s.tokenOp(ctx, t, action{kind: actComplete, dropped: true})
-	if err != nil && err != ErrTooLarge {
+	if err != nil && !errors.Is(err, ErrTooLarge) {
 		return errors.Join(encodeErr, err)
 	}
 	return fmt.Errorf("idem: key %s is completed, but its value cannot be encoded and will not replay: %w", KeyHash(t.Key), encodeErr)

@@ -66,7 +66,7 @@ func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, 
 		s.emit(Event{Kind: op.grantKind(), KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
 		s.emit(Event{Kind: OperationCompleted, KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
 	}
-	return op.next.Result, Claim{}, op.err
+	return op.next.Result, Claim{}, op.answer()
 }
 
 // effectFailed records a permanent failure; any other error changes nothing.

@@ -81,7 +81,8 @@ const (
 	SweepFailed
 	// CommitDone: a commit became durable.
 	CommitDone
-	// StoreBroken: the store answers ErrBroken from now on.
+	// StoreBroken: the store answers ErrBroken from now on. The first call that
+	// hears of it tells: an idle store tells when it is next used, or closed.
 	StoreBroken
 )
 
@@ -124,6 +125,7 @@ func (s *Store) tell(e Event) {
 	select {
 	case <-told:
 	case <-s.closing:
+	case <-s.shutting:
 	}
 }
 

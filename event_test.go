@@ -415,6 +415,28 @@ func TestObserverThatClosesFromTheBackground(t *testing.T) {
 	}
 }
 
+// Shutdown waits for claims that may yet be granted. The commit that would grant one
+// does not wait for the observer that shuts down.
+func TestObserverThatShutsDown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var s *idem.Store
+		down := make(chan error, 1)
+		s, err := idem.New(newStub(), idem.Options{Lease: time.Minute, Observer: func(e idem.Event) {
+			if e.Kind == idem.CommitDone {
+				down <- s.Shutdown(context.Background())
+			}
+		}})
+		require.NoError(t, err)
+		c := mustClaim(t, s, k)
+		synctest.Wait()
+		require.Empty(t, down, "the claim is open")
+		require.NoError(t, s.Complete(t.Context(), c.Token, nil))
+		require.NoError(t, <-down)
+		synctest.Wait()
+	})
+}
+
 // Keys, results and fingerprints never appear in an event.
 func TestEventsDiscloseNothing(t *testing.T) {
 	t.Parallel()

@@ -4,9 +4,13 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/idemkv/idem"
 )
+
+// C7: no goroutine outlives the stores of these tests.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // open returns a store on b that is closed with the test.
 func open(t testing.TB, b idem.Backend, o idem.Options) *idem.Store {

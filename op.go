@@ -61,9 +61,19 @@ func (o *Op) Run(current *Entry, readErr error) (next *Entry, changed bool) {
 // none did.
 func (o *Op) Due() Instant { return o.act.due }
 
-// Grants reports, after Run, whether the op is a claim that would be granted: the
-// only one that may be refused for capacity.
-func (o *Op) Grants() bool { return (o.changed || o.wants) && o.act.kind == actClaim }
+// Grants reports, after Run, whether the op is a claim that would be granted and
+// needs room: the only one that may be refused for capacity. A takeover does not:
+// the claim that it takes over had its room.
+func (o *Op) Grants() bool {
+	if o.act.kind != actClaim || !o.changed && !o.wants {
+		return false
+	}
+	e := o.granted
+	if e == nil {
+		e = o.next
+	}
+	return o.prev == nil || o.prev.State != InFlight || e.Attempt == 1
+}
 
 // Effect returns, after Run, the caller's function that is to be run in the same
 // commit before the op can change anything; nil if there is none or the op was

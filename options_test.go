@@ -53,9 +53,11 @@ func TestMaxAttemptsOverItsRange(t *testing.T) {
 
 func TestBadBackend(t *testing.T) {
 	t.Parallel()
-	_, err := idem.New(nil, idem.Options{})
-	require.ErrorIs(t, err, idem.ErrInvalid)
-	assert.Contains(t, err.Error(), "backend is nil")
+	for _, b := range []idem.Backend{nil, (*memory.Backend)(nil)} {
+		_, err := idem.New(b, idem.Options{})
+		require.ErrorIs(t, err, idem.ErrInvalid)
+		assert.Contains(t, err.Error(), "backend is nil")
+	}
 
 	b := memory.New(memory.Options{})
 	s, err := idem.New(b, idem.Options{})

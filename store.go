@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,8 @@ type Store struct {
 
 	ended      atomic.Pointer[error] // why the store answers nothing more; nil while it does
 	down       chan struct{}         // closed when ended is set
+	broke      chan struct{}         // closed by the first setBroken
+	brokeOnce  sync.Once
 	downOnce   sync.Once
 	closing    chan struct{} // closed when Close begins
 	brokenTold atomic.Bool
@@ -35,8 +38,10 @@ type Store struct {
 	closeOnce  sync.Once
 	closeErr   error
 
-	granting calls       // claims that may yet be granted
-	draining atomic.Bool // no more of them
+	granting calls         // claims that may yet be granted
+	draining atomic.Bool   // no more of them
+	shutting chan struct{} // closed when Shutdown begins
+	shutOnce sync.Once
 	open     openClaims
 
 	commits, commitOps atomic.Uint64
@@ -46,14 +51,14 @@ type Store struct {
 // is returned when b is nil or in use by another store, or when an option is out
 // of range; b is then still the caller's.
 func New(b Backend, o Options) (*Store, error) {
-	if b == nil {
+	if v := reflect.ValueOf(b); b == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, invalid("the backend is nil; open one with memory.New, bolt.Open or pebble.Open")
 	}
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{backend: b, opts: o, down: make(chan struct{}), closing: make(chan struct{})}
+	s := &Store{backend: b, opts: o, down: make(chan struct{}), closing: make(chan struct{}), broke: make(chan struct{}), shutting: make(chan struct{})}
 	s.calls.init()
 	s.granting.init()
 	s.open.init()
@@ -236,6 +241,9 @@ func (s *Store) Hold(ctx context.Context, t Token, note []byte) error {
 // ErrFenced is returned when t is stale, ErrHeld, ErrCompleted or ErrFailed when
 // the claim was settled, ErrInvalid when lease is negative.
 func (s *Store) Extend(ctx context.Context, t Token, lease time.Duration) error {
+	if err := s.admitToken(ctx, t); err != nil {
+		return err
+	}
 	if lease < 0 {
 		return invalid("key %s: a lease of %v cannot be negative", KeyHash(t.Key), lease)
 	}
@@ -338,6 +346,9 @@ func (s *Store) setBytes(a *action, b []byte) {
 
 // bytesOp is a token operation whose bytes are refused, not dropped, when too large.
 func (s *Store) bytesOp(ctx context.Context, t Token, kind actionKind, b []byte) error {
+	if err := s.admitToken(ctx, t); err != nil {
+		return err
+	}
 	if len(b) > s.opts.MaxResult {
 		return fmt.Errorf("%w: key %s: %d bytes, Options.MaxResult is %d; nothing was changed",
 			ErrTooLarge, KeyHash(t.Key), len(b), s.opts.MaxResult)
@@ -405,7 +416,7 @@ func discloses(refusal error) bool {
 // settled turns an applied token operation into its answer.
 func (s *Store) settled(op *Op) error {
 	if !s.observed() {
-		return op.err
+		return op.answer()
 	}
 	e := Event{KeyHash: KeyHash(op.key), Fence: op.act.fence}
 	if op.err == ErrFenced {
@@ -420,7 +431,16 @@ func (s *Store) settled(op *Op) error {
 	if e.Kind != 0 {
 		s.emit(e)
 	}
-	return op.err
+	return op.answer()
+}
+
+// answer is op.err for people: a completion whose result was dropped says so.
+func (o *Op) answer() error {
+	if o.err != ErrTooLarge {
+		return o.err
+	}
+	return fmt.Errorf("%w: key %s is recorded as completed and its result, over Options.MaxResult (%d bytes), was not kept: its duplicates will hear so",
+		ErrTooLarge, KeyHash(o.key), o.store.opts.MaxResult)
 }
 
 var settledKinds = [...]EventKind{

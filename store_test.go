@@ -285,8 +285,8 @@ func TestStoreCopiesBytes(t *testing.T) {
 				assert.Contains(t, err.Error(), "9 bytes, Options.MaxResult is 8; nothing was changed")
 			}
 			assert.Equal(t, idem.InFlight, get(t, s, "large").State)
-			require.Equal(t, idem.ErrTooLarge, s.Complete(ctx, c.Token, nine))
-			require.Equal(t, idem.ErrTooLarge, s.Complete(ctx, c.Token, nine), "again")
+			require.ErrorIs(t, s.Complete(ctx, c.Token, nine), idem.ErrTooLarge)
+			require.ErrorIs(t, s.Complete(ctx, c.Token, nine), idem.ErrTooLarge, "again")
 			assert.True(t, get(t, s, "large").ResultDropped)
 		})
 	}

@@ -115,8 +115,11 @@ func (s *Store) startSweeper() {
 			if err != nil {
 				return false, 0, err
 			}
+			if removed == s.opts.SweepSlice {
+				return true, 0, nil
+			}
 			next, err = s.nextDue(ctx, x)
-			return removed == s.opts.SweepSlice, next, err
+			return false, next, err
 		},
 		Ended: func(err error) bool { return errors.Is(err, ErrClosed) || errors.Is(err, ErrBroken) },
 	})

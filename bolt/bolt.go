@@ -66,7 +66,8 @@ func Open(path string, o Options) (*Backend, error) {
 
 // DB returns the database, for reads. Nothing but Update, Do and Complete may
 // write to it, and it must not be closed. What it shows may not be durable yet. A
-// long read transaction keeps pages from being used again, and the file grows.
+// long read transaction keeps pages from being used again, and the file grows; Close
+// waits for those still open.
 func (b *Backend) DB() *bbolt.DB { return b.engine.db }
 
 // Update runs fn, which writes the caller's own data, in a commit of the store,

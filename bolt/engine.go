@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -36,6 +35,7 @@ const scanBytes = 4 << 20
 type engine struct {
 	db   *bbolt.DB
 	path string
+	dir  string // absolute, of the file
 	opts Options
 
 	// afterCommit is of tests: it runs where a commit can be seen and has not
@@ -124,7 +124,7 @@ func (e *engine) Room() error {
 				idem.ErrFull, e.path, used, e.opts.MaxSize)
 		}
 	}
-	return disk.Room(filepath.Dir(e.path), e.opts.MinFree)
+	return disk.Room(e.dir, e.opts.MinFree)
 }
 
 func (e *engine) Size() (size int64, err error) {
@@ -182,7 +182,10 @@ func (t *tx) flush() error {
 // Effect runs a function on the transaction. bbolt has no savepoints: what a
 // function that fails has written goes only with the whole transaction.
 func (t *tx) Effect(fn any) (result []byte, spoiled bool, err error) {
-	f := fn.(func(*bbolt.Tx) ([]byte, error))
+	f, ok := fn.(func(*bbolt.Tx) ([]byte, error))
+	if !ok {
+		return nil, false, fmt.Errorf("%w: %T is not a same-commit function of the bolt engine", idem.ErrInvalid, fn)
+	}
 	result, err = effect.Run(func() ([]byte, error) { return f(t.tx) })
 	return result, err != nil, err
 }

@@ -23,6 +23,10 @@ import (
 
 // open opens or makes the file at path.
 func open(path string, o Options) (*engine, error) {
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("idem: opening %s: %w", path, err)
+	}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := create(path, o); err != nil {
@@ -40,7 +44,7 @@ func open(path string, o Options) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{db: db, path: path, opts: o}
+	e := &engine{db: db, path: path, dir: dir, opts: o}
 	if err := e.verify(); err != nil {
 		_ = db.Close()
 		return nil, err

@@ -145,8 +145,8 @@ func (b *Backend) apply(op *idem.Op) {
 	if !changed {
 		return
 	}
-	if cur == nil && next != nil {
-		if err := b.reserve(); err != nil {
+	if op.Grants() {
+		if err := b.reserve(cur == nil); err != nil {
 			op.Refuse(err)
 			return
 		}
@@ -169,18 +169,21 @@ func (b *Backend) apply(op *idem.Op) {
 	op.Committed()
 }
 
-// reserve counts a new record in, or says that there is no room for it. Only a
-// granted claim makes a new record.
-func (b *Backend) reserve() error {
+// reserve says that there is no room for a claim, or counts its record in if it is
+// new. A claim on a record that is there already needs no more room by itself, but
+// what it will bring does.
+func (b *Backend) reserve(isNew bool) error {
+	if b.opts.MaxBytes > 0 && b.bytes.Load() >= b.opts.MaxBytes {
+		return fmt.Errorf("%w: the memory engine holds %d bytes, Options.MaxBytes; raise it or shorten the retention",
+			idem.ErrFull, b.opts.MaxBytes)
+	}
+	if !isNew {
+		return nil
+	}
 	if n := b.records.Add(1); b.opts.MaxRecords > 0 && n > b.opts.MaxRecords {
 		b.records.Add(-1)
 		return fmt.Errorf("%w: the memory engine holds %d records, Options.MaxRecords; raise it or shorten the retention",
 			idem.ErrFull, b.opts.MaxRecords)
-	}
-	if b.opts.MaxBytes > 0 && b.bytes.Load() >= b.opts.MaxBytes {
-		b.records.Add(-1)
-		return fmt.Errorf("%w: the memory engine holds %d bytes, Options.MaxBytes; raise it or shorten the retention",
-			idem.ErrFull, b.opts.MaxBytes)
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func (e *engine) Close() error {
 				done <- fmt.Errorf("panic in Pebble: %v", v)
 			}
 		}()
-		done <- errors.Join(e.db.Close(), e.lock.Close())
+		done <- redact(errors.Join(e.db.Close(), e.lock.Close()))
 	}()
 	select {
 	case err := <-done:
@@ -116,9 +116,9 @@ func (e *engine) Read(key string) (entry *idem.Entry, err error) {
 // block, and must not take the others along.
 func damaged(err error) error {
 	if err != nil && pebble.IsCorruptionError(err) {
-		return fmt.Errorf("%w: %w", idem.ErrCorrupt, err)
+		return fmt.Errorf("%w: %w", idem.ErrCorrupt, redact(err))
 	}
-	return err
+	return redact(err)
 }
 
 func (e *engine) Scan(space durable.Space, from, to []byte, limit int) (pairs []durable.Pair, err error) {
@@ -131,12 +131,17 @@ func (e *engine) Scan(space durable.Space, from, to []byte, limit int) (pairs []
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer func() {
+		// What was read before the damage is good; the next call meets it at once.
+		if err = damaged(errors.Join(err, it.Close())); errors.Is(err, idem.ErrCorrupt) && len(pairs) > 0 {
+			err = nil
+		}
+	}()
 	size := 0
 	for ok := it.First(); ok && len(pairs) < limit && size < scanBytes; ok = it.Next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
-			return nil, err
+			return pairs, err
 		}
 		key := it.Key()[len(reserved)+1:]
 		pairs = append(pairs, durable.Pair{Key: bytes.Clone(key), Value: bytes.Clone(value)})
@@ -199,7 +204,7 @@ func (e *engine) apply(batch *pebble.Batch, sync bool) error {
 	}()
 	select {
 	case err := <-done:
-		return errors.Join(err, e.fatal.err())
+		return redact(errors.Join(err, e.fatal.err()))
 	case <-e.fatal.heard:
 		return e.fatal.err()
 	}
@@ -217,12 +222,16 @@ type tx struct {
 func (t *tx) close() error {
 	var err error
 	if t.reader != nil {
-		err = t.reader.Close()
+		// Damage that a read has met was told to the operation that met it. It must
+		// not be told again as the commit's own failure.
+		if err = t.reader.Close(); pebble.IsCorruptionError(err) {
+			err = nil
+		}
 	}
 	if t.batch != nil && t.e.fatal.err() == nil { // a broken Pebble may still be at it
 		err = errors.Join(err, t.batch.Close())
 	}
-	return damaged(err)
+	return redact(err)
 }
 
 func (t *tx) Get(space durable.Space, key []byte) (value []byte, err error) {
@@ -250,7 +259,10 @@ func (t *tx) Delete(space durable.Space, key []byte) error {
 // and itself but no other batch: so what comes before is applied first, unsynced,
 // and the sync of the last batch covers it. If fn fails its batch is dropped.
 func (t *tx) Effect(fn any) (result []byte, spoiled bool, err error) {
-	f := fn.(func(*pebble.Batch) ([]byte, error))
+	f, ok := fn.(func(*pebble.Batch) ([]byte, error))
+	if !ok {
+		return nil, false, fmt.Errorf("%w: %T is not a same-commit function of the Pebble engine", idem.ErrInvalid, fn)
+	}
 	if !t.batch.Empty() {
 		if err := t.e.apply(t.batch, false); err != nil {
 			t.batch = nil
@@ -270,7 +282,7 @@ func (t *tx) Effect(fn any) (result []byte, spoiled bool, err error) {
 		t.batch = t.e.db.NewBatch()
 		return nil, false, err
 	}
-	return bytes.Clone(result), false, nil
+	return result, false, nil
 }
 
 // foreign returns an error if a caller's batch touches keys of the store.

@@ -26,6 +26,7 @@ func newFatal() *fatal { return &fatal{heard: make(chan struct{})} }
 
 // set records the first cause. It may be called under any of Pebble's locks.
 func (f *fatal) set(cause error) {
+	cause = redact(cause)
 	f.mu.Lock()
 	first := f.cause == nil
 	if first {

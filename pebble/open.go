@@ -22,6 +22,7 @@ import (
 // none: with the marker there, a database that is missing is damage.
 const (
 	markerName = "IDEM"
+	newMarker  = "IDEM.new" // there while the store is being made
 	markerText = "idem format 1 on pebble\n"
 	dbName     = "db"
 )
@@ -77,8 +78,9 @@ func inspect(dir string, f vfs.FS) (made bool, err error) {
 	if slices.Contains(names, markerName) {
 		return true, checkMarker(dir, f)
 	}
+	begun := slices.Contains(names, newMarker)
 	for _, name := range names {
-		if name != dbName && name != markerName+".new" {
+		if name != newMarker && (name != dbName || !begun) {
 			return false, fmt.Errorf("%w: %s has something else in it (%s); give the store a directory of its own", idem.ErrInvalid, dir, name)
 		}
 	}
@@ -103,36 +105,50 @@ func checkMarker(dir string, f vfs.FS) error {
 	return fmt.Errorf("%w: %s in %s is damaged; restore the directory from a backup", idem.ErrCorrupt, markerName, dir)
 }
 
-// create makes a store, or goes on where a process that was making one ended. The
-// marker comes last: until it is there nothing has been stored. The database is
-// opened twice, because the first log of a new one has no sync chunks.
+// create makes a store, or goes on where a process that was making one ended. What
+// says that it is being made comes first, so that nobody else's database is taken
+// for it, and becomes the marker at the end: until then nothing has been stored. The
+// database is opened twice, because the first log of a new one has no sync chunks.
 func create(dir string, o Options) (err error) {
+	if err := writeNewMarker(dir, o.fs); err != nil {
+		return err
+	}
 	e, err := openDB(dir, o, false)
 	if err != nil {
 		return err
 	}
-	err = e.Update(func(t durable.Tx) error {
-		return t.Set(durable.Meta, []byte(codec.MetaKey), codec.AppendMeta(nil, idem.Meta{}))
-	})
-	if err := errors.Join(err, e.Close()); err != nil {
-		return err
-	}
-	if err := writeMarker(dir, o.fs); err != nil {
-		return err
-	}
-	return syncDir(o.fs, o.fs.PathDir(dir))
+	return errors.Join(e.finishCreation(), e.Close(), syncDir(o.fs, o.fs.PathDir(dir)))
 }
 
-func writeMarker(dir string, f vfs.FS) (err error) {
-	file, err := f.Create(f.PathJoin(dir, markerName+".new"), vfs.WriteCategoryUnspecified)
+// finishCreation runs under the database's lock: another process may have made the
+// store since this one looked.
+func (e *engine) finishCreation() error {
+	f := e.opts.fs
+	if _, err := f.Stat(f.PathJoin(e.dir, markerName)); err == nil {
+		return f.Remove(f.PathJoin(e.dir, newMarker))
+	}
+	pairs, err := e.Scan(durable.Meta, []byte(codec.MetaKey), nil, 1)
+	if err == nil && len(pairs) == 0 {
+		err = e.Update(func(t durable.Tx) error {
+			return t.Set(durable.Meta, []byte(codec.MetaKey), codec.AppendMeta(nil, idem.Meta{}))
+		})
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.Rename(f.PathJoin(e.dir, newMarker), f.PathJoin(e.dir, markerName)); err != nil {
+		return err
+	}
+	return syncDir(f, e.dir)
+}
+
+func writeNewMarker(dir string, f vfs.FS) (err error) {
+	file, err := f.Create(f.PathJoin(dir, newMarker), vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
 	_, err = file.Write([]byte(markerText))
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	if err := f.Rename(f.PathJoin(dir, markerName+".new"), f.PathJoin(dir, markerName)); err != nil {
 		return err
 	}
 	return syncDir(f, dir)
@@ -187,9 +203,9 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 		_ = lock.Close()
 		switch {
 		case errors.Is(err, pebble.ErrDBDoesNotExist) || pebble.IsCorruptionError(err):
-			return nil, fmt.Errorf("%w: the database of %s is damaged: %w; restore the directory from a backup", idem.ErrCorrupt, dir, err)
+			return nil, fmt.Errorf("%w: the database of %s is damaged: %w; restore the directory from a backup", idem.ErrCorrupt, dir, redact(err))
 		default:
-			return nil, fmt.Errorf("idem: opening %s: %w", dir, err)
+			return nil, fmt.Errorf("idem: opening %s: %w", dir, redact(err))
 		}
 	}
 	return &engine{db: db, dir: dir, opts: o, fatal: f, lock: lock}, nil

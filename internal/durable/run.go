@@ -163,7 +163,7 @@ func (g *pass) runOp(op *idem.Op) error {
 		return err
 	}
 	next, changed := op.Run(was.entry, was.err)
-	if op.Grants() && was.entry == nil {
+	if op.Grants() {
 		if full := g.full(); full != nil {
 			op.Refuse(full)
 			return nil

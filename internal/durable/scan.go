@@ -2,6 +2,7 @@ package durable
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -91,6 +92,9 @@ func (b *Backend) Expiring(ctx context.Context, from idem.Due, until idem.Instan
 func (b *Backend) scan(space Space, from, to []byte, limit int) (pairs []Pair, more bool, err error) {
 	defer b.guard(&err)
 	pairs, err = b.engine.Scan(space, from, to, limit)
+	if err != nil && aboutRecord(err) {
+		return nil, false, fmt.Errorf("%s: scanning: %w", b.engine.Name(), err)
+	}
 	if err != nil {
 		return nil, false, b.breakWith("scanning", err)
 	}

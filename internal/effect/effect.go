@@ -12,8 +12,7 @@ import (
 
 // ended is the error of a function that did not return.
 type ended struct {
-	value any    // of the panic; nil: Goexit
-	stack []byte // of the panic
+	value any // of the panic; nil: Goexit
 }
 
 func (e *ended) Error() string {
@@ -46,7 +45,7 @@ func Run(fn func() ([]byte, error)) (result []byte, err error) {
 				err = &Fault{Value: f}
 				return
 			}
-			result, err = nil, &ended{value: v, stack: debug.Stack()}
+			result, err = nil, &ended{value: v}
 		}()
 		debug.SetPanicOnFault(true)
 		result, err = fn()
