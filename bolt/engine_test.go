@@ -114,6 +114,24 @@ func TestGroupCommit(t *testing.T) {
 	require.EqualValues(t, 101, st.CommittedOps)
 }
 
+func TestWrongFunction(t *testing.T) {
+	t.Parallel()
+	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{}), idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	_, _, err = s.DoEffect(context.Background(), idem.Request{Key: "k"}, func() {})
+	require.ErrorIs(t, err, idem.ErrInvalid)
+	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
+	require.NoError(t, err, "the store lives")
+}
+
+func TestNilEngine(t *testing.T) {
+	t.Parallel()
+	var b *Backend // what is left of an Open whose error was dropped
+	_, err := idem.New(b, idem.Options{})
+	require.ErrorIs(t, err, idem.ErrInvalid)
+}
+
 // A commit that a caller must not make from inside is its own error, not the store's.
 func TestSameCommitFunctionCannotCommit(t *testing.T) {
 	t.Parallel()

@@ -30,6 +30,10 @@ const scanBytes = 4 << 20
 // failed it never does.
 const closeBound = 500 * time.Millisecond
 
+// damagedBound is how long a commit may take once damage is known of: Pebble waits
+// without end for compactions that cannot be done.
+const damagedBound = 10 * time.Second
+
 // engine is the database under the durable.Backend.
 type engine struct {
 	db    *pebble.DB
@@ -98,16 +102,29 @@ func find(it *pebble.Iterator, key []byte) ([]byte, error) {
 	return it.ValueAndErr()
 }
 
+// closeReader closes it. Damage that a read has met was told to whoever asked for
+// the read; the iterator tells it again.
+func closeReader(it *pebble.Iterator) error {
+	if err := it.Close(); !pebble.IsCorruptionError(err) {
+		return err
+	}
+	return nil
+}
+
 func (e *engine) Read(key string) (entry *idem.Entry, err error) {
 	it, err := e.newReader()
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
-	defer func() { err = damaged(errors.Join(err, it.Close())) }()
+	defer func() {
+		if closeErr := closeReader(it); closeErr != nil {
+			err = damaged(errors.Join(err, closeErr))
+		}
+	}()
 	var buf [128]byte
 	value, err := find(it, appendKey(buf[:0], durable.Records, key))
 	if err != nil || value == nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	return codec.DecodeRecord(key, value)
 }
@@ -207,6 +224,17 @@ func (e *engine) apply(batch *pebble.Batch, sync bool) error {
 		return redact(errors.Join(err, e.fatal.err()))
 	case <-e.fatal.heard:
 		return e.fatal.err()
+	case <-e.fatal.damaged:
+	}
+	timer := time.NewTimer(damagedBound)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return redact(errors.Join(err, e.fatal.err()))
+	case <-e.fatal.heard:
+		return e.fatal.err()
+	case <-timer.C:
+		return fmt.Errorf("%w: Pebble takes no writes: it cannot compact a damaged table; restore %s from a backup", idem.ErrCorrupt, e.dir)
 	}
 }
 
@@ -222,11 +250,7 @@ type tx struct {
 func (t *tx) close() error {
 	var err error
 	if t.reader != nil {
-		// Damage that a read has met was told to the operation that met it. It must
-		// not be told again as the commit's own failure.
-		if err = t.reader.Close(); pebble.IsCorruptionError(err) {
-			err = nil
-		}
+		err = closeReader(t.reader)
 	}
 	if t.batch != nil && t.e.fatal.err() == nil { // a broken Pebble may still be at it
 		err = errors.Join(err, t.batch.Close())

@@ -17,12 +17,16 @@ type fatal struct {
 	mu      sync.Mutex
 	cause   error
 	heard   chan struct{} // closed with the first cause
+	damaged chan struct{} // closed when something in the background met damage
+	damage  sync.Once
 	backend *durable.Backend
 }
 
 var _ pebble.Logger = (*fatal)(nil)
 
-func newFatal() *fatal { return &fatal{heard: make(chan struct{})} }
+func newFatal() *fatal {
+	return &fatal{heard: make(chan struct{}), damaged: make(chan struct{})}
+}
 
 // set records the first cause. It may be called under any of Pebble's locks.
 func (f *fatal) set(cause error) {
@@ -71,10 +75,18 @@ func (f *fatal) Fatalf(format string, args ...any) { f.set(fmt.Errorf(format, ar
 
 // listener hears of failed flushes and compactions, which Pebble retries for ever
 // without telling those who write. A damaged block is not the end, as it would be
-// by default: the read that met it says so, and other keys are not affected.
+// by default: the read that met it says so, and other keys are not affected. But a
+// compaction that meets it never gets done, and one day writers wait for it: see
+// engine.apply.
 func (f *fatal) listener() *pebble.EventListener {
 	return &pebble.EventListener{
-		BackgroundError: func(err error) { f.set(fmt.Errorf("in the background: %w", err)) },
-		DataCorruption:  func(pebble.DataCorruptionInfo) {},
+		BackgroundError: func(err error) {
+			if pebble.IsCorruptionError(err) {
+				f.damage.Do(func() { close(f.damaged) })
+				return
+			}
+			f.set(fmt.Errorf("in the background: %w", err))
+		},
+		DataCorruption: func(pebble.DataCorruptionInfo) {},
 	}
 }

@@ -302,20 +302,27 @@ func TestC5DamagedTable(t *testing.T) {
 	s, err = idem.New(mustOpen(t, "store", Options{fs: mem, MinFree: -1}), idem.Options{SweepInterval: -1, CacheBytes: -1})
 	require.NoError(t, err)
 	defer func() { _ = s.Close() }()
-	corrupt := 0
+	corrupt, bad := 0, ""
 	for i := range 100 {
 		key := fmt.Sprintf("%03d", i)
 		if _, err := s.Get(ctx, key); err != nil {
 			require.ErrorIs(t, err, idem.ErrCorrupt)
 			_, err = s.Claim(ctx, idem.Request{Key: key})
 			require.ErrorIs(t, err, idem.ErrCorrupt, "never a grant")
+			require.ErrorIs(t, s.Complete(ctx, idem.Token{Key: key, Fence: 1}, nil), idem.ErrCorrupt)
 			corrupt++
+			bad = key
 		}
 	}
 	require.NotZero(t, corrupt)
 	require.Less(t, corrupt, 100, "one block is damaged")
+	_, err = s.Stats(ctx)
+	require.ErrorIs(t, err, idem.ErrCorrupt)
 	_, err = s.Claim(ctx, idem.Request{Key: "another"})
-	require.NoError(t, err)
+	require.NoError(t, err, "reading what is damaged broke nothing")
+	require.NoError(t, s.Forget(ctx, bad))
+	_, err = s.Claim(ctx, idem.Request{Key: bad})
+	require.ErrorIs(t, err, idem.ErrCorrupt, "Pebble reads the damage below its own removal: still never a grant")
 }
 
 func TestMinFree(t *testing.T) {

@@ -3,6 +3,7 @@ package pebble
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -13,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/durable"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -78,6 +81,21 @@ func TestC6OpenRefuses(t *testing.T) {
 		db, err := pebble.Open(dir, &pebble.Options{Logger: newFatal()})
 		require.NoError(t, err)
 		require.NoError(t, db.Close())
+		refused(t, dir, idem.ErrInvalid)
+	})
+	t.Run("a folder with somebody else's db in it", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		db, err := pebble.Open(filepath.Join(dir, dbName), &pebble.Options{Logger: newFatal()})
+		require.NoError(t, err)
+		require.NoError(t, db.Close())
+		refused(t, dir, idem.ErrInvalid)
+
+		dir = t.TempDir()
+		require.NoError(t, os.Mkdir(filepath.Join(dir, dbName), 0o700))
+		for _, name := range []string{"app.sqlite", "000002.log", "000009.sst"} {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, dbName, name), []byte("theirs"), 0o600))
+		}
 		refused(t, dir, idem.ErrInvalid)
 	})
 	t.Run("a store whose database is gone", func(t *testing.T) {
@@ -224,4 +242,61 @@ func TestReservedKeys(t *testing.T) {
 	rec, err := s.Get(ctx, "k")
 	require.NoError(t, err)
 	require.Equal(t, "kept", string(rec.Result))
+}
+
+// Two processes that both found nothing: the second to come must not begin what the
+// first has finished and used.
+func TestCreationAfterAnother(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "store")
+	o, err := Options{}.withDefaults()
+	require.NoError(t, err)
+	filled(t, dir)
+	require.NoError(t, create(dir, o)) // it had looked before
+	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	before, err := s.Get(context.Background(), "a")
+	require.NoError(t, err)
+	c, err := s.Claim(context.Background(), idem.Request{Key: "new"})
+	require.NoError(t, err)
+	require.Greater(t, c.Token.Fence, before.Fence)
+	saved, err := s.Backend().(*Backend).engine.Scan(durable.Meta, []byte(codec.MetaKey), nil, 1)
+	require.NoError(t, err)
+	meta, err := codec.DecodeMeta(saved[0].Value)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, meta.Opening, "the store's life went on")
+	require.NoFileExists(t, filepath.Join(dir, newMarker))
+}
+
+// Pebble's own messages name keys: of tables, of iterators left open.
+func TestMessagesNameNoKeys(t *testing.T) {
+	t.Parallel()
+	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), "store"), Options{}), idem.Options{})
+	require.NoError(t, err)
+	_, err = s.Claim(context.Background(), idem.Request{Key: "SECRET"})
+	require.NoError(t, err)
+	it, err := s.Backend().(*Backend).DB().NewIter(nil)
+	require.NoError(t, err)
+	require.True(t, it.First())
+	err = s.Close()
+	require.Error(t, err, "an iterator was left open")
+	require.NotContains(t, err.Error(), "SECRET")
+
+	cause := errors.New("bounds: [idem\\x00rSECRET, z]")
+	require.ErrorIs(t, redact(cause), cause)
+	require.NotContains(t, redact(cause).Error(), "SECRET")
+	plain := errors.New("plain")
+	require.Equal(t, plain, redact(plain))
+}
+
+func TestWrongFunction(t *testing.T) {
+	t.Parallel()
+	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), "store"), Options{}), idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	_, _, err = s.DoEffect(context.Background(), idem.Request{Key: "k"}, func() {})
+	require.ErrorIs(t, err, idem.ErrInvalid)
+	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
+	require.NoError(t, err, "the store lives")
 }
