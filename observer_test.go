@@ -1,0 +1,163 @@
+package idem_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+)
+
+// What an Observer may do: panic, call the store back, and end it.
+
+// life does a little of everything, whatever it is answered.
+func life(s *idem.Store, b *stub, clock *idem.FakeClock) {
+	ctx := context.Background()
+	c, _ := s.Claim(ctx, k)
+	_, _ = s.Claim(ctx, k)
+	_ = s.Extend(ctx, c.Token, 0)
+	_ = s.Checkpoint(ctx, c.Token, nil)
+	_ = s.Release(ctx, c.Token)
+	_ = s.Complete(ctx, idem.Token{Key: "k", Fence: 1}, nil)
+	c, _ = s.Claim(ctx, k)
+	_ = s.Complete(ctx, c.Token, nil)
+	_, _ = s.Claim(ctx, k)
+	_ = s.Forget(ctx, "k")
+	for _, r := range s.ClaimMany(ctx, []idem.Request{{Key: "a", Fingerprint: printA}, {Key: "b"}, {Key: "c"}}) {
+		_ = s.Fail(ctx, r.Token, nil)
+	}
+	_, _ = s.Claim(ctx, idem.Request{Key: "a", Fingerprint: printB})
+	_, _ = s.Claim(ctx, idem.Request{Key: "a"})
+	c, _ = s.Claim(ctx, idem.Request{Key: "held"})
+	_ = s.Hold(ctx, c.Token, nil)
+	_, _ = s.Claim(ctx, idem.Request{Key: "held"})
+	_, _ = s.Claim(ctx, idem.Request{Key: "lapsed"})
+	clock.Advance(time.Minute)
+	_, _ = s.Claim(ctx, idem.Request{Key: "lapsed"})
+	clock.Advance(time.Minute)
+	_, _ = s.Claim(ctx, idem.Request{Key: "lapsed"})
+	b.full.Store(true)
+	_, _ = s.Claim(ctx, idem.Request{Key: "full"})
+	clock.Advance(100 * time.Hour)
+	_, _ = s.Sweep(ctx, 10)
+	b.blind.Store(true)
+	_, _ = s.Sweep(ctx, 10)
+	b.breaking.Store(true)
+	_ = s.Release(ctx, c.Token)
+	_, _ = s.Get(ctx, "k")
+}
+
+func observed(t *testing.T, observer func(idem.Event)) (*idem.Store, *stub, *idem.FakeClock) {
+	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	b := newStub()
+	s := open(t, rich{b}, idem.Options{
+		Clock: clock, Lease: time.Minute, MaxAttempts: 2, SweepInterval: -1, Observer: observer,
+	})
+	return s, b, clock
+}
+
+// An Observer's panic is nobody's.
+func TestObserverThatPanics(t *testing.T) {
+	t.Parallel()
+	var told atomic.Int64
+	s, b, clock := observed(t, func(idem.Event) {
+		told.Add(1)
+		panic("observer")
+	})
+	life(s, b, clock)
+	assert.Greater(t, told.Load(), int64(30))
+	require.NoError(t, s.Close())
+}
+
+// An Observer may call the store back, under no lock of ours, at every event there
+// is; closing it too.
+func TestObserverThatCallsBack(t *testing.T) {
+	t.Parallel()
+	all := map[idem.EventKind]bool{}
+	s, b, clock := observed(t, func(e idem.Event) { all[e.Kind] = true })
+	life(s, b, clock)
+	for kind := idem.ClaimGranted; kind <= idem.StoreBroken; kind++ {
+		require.True(t, all[kind], "%s was not sent", kind)
+		t.Run(kind.String(), func(t *testing.T) {
+			t.Parallel()
+			var s *idem.Store
+			var calling atomic.Bool
+			s, b, clock := observed(t, func(e idem.Event) {
+				if e.Kind == kind && calling.CompareAndSwap(false, true) {
+					_, _ = s.Get(context.Background(), "k")
+					_, _ = s.Claim(context.Background(), k)
+					_, _ = s.Sweep(context.Background(), 1)
+					_, _ = s.Stats(context.Background())
+					assert.NoError(t, s.Close())
+				}
+			})
+			life(s, b, clock)
+			require.True(t, calling.Load())
+			_, err := s.Get(t.Context(), "k")
+			require.Equal(t, idem.ErrClosed, err)
+		})
+	}
+}
+
+// The background sweep's events too: Close waits for the sweeper, which waits for
+// the observer, which closes.
+func TestObserverThatClosesFromTheBackground(t *testing.T) {
+	for _, kind := range []idem.EventKind{idem.SweepDone, idem.SweepFailed, idem.CommitDone, idem.StoreBroken} {
+		t.Run(kind.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newStub()
+				var s *idem.Store
+				var armed atomic.Bool
+				closed := make(chan error, 1)
+				s, err := idem.New(rich{b}, idem.Options{
+					Lease: time.Minute, Retention: time.Minute, SweepInterval: time.Second,
+					Observer: func(e idem.Event) {
+						if e.Kind == kind && armed.CompareAndSwap(true, false) {
+							closed <- s.Close()
+						}
+					},
+				})
+				require.NoError(t, err)
+				c := mustClaim(t, s, k)
+				require.NoError(t, s.Complete(t.Context(), c.Token, nil))
+				synctest.Wait()
+				armed.Store(true)
+				switch kind {
+				case idem.SweepFailed:
+					b.blind.Store(true)
+				case idem.StoreBroken:
+					b.breaking.Store(true)
+				}
+				require.NoError(t, <-closed, "after %s", kind)
+			})
+		})
+	}
+}
+
+// Shutdown waits for claims that may yet be granted. The commit that would grant one
+// does not wait for the observer that shuts down.
+func TestObserverThatShutsDown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var s *idem.Store
+		down := make(chan error, 1)
+		s, err := idem.New(newStub(), idem.Options{Lease: time.Minute, Observer: func(e idem.Event) {
+			if e.Kind == idem.CommitDone {
+				down <- s.Shutdown(context.Background())
+			}
+		}})
+		require.NoError(t, err)
+		c := mustClaim(t, s, k)
+		synctest.Wait()
+		require.Empty(t, down, "the claim is open")
+		require.NoError(t, s.Complete(t.Context(), c.Token, nil))
+		require.NoError(t, <-down)
+		synctest.Wait()
+	})
+}
