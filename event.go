@@ -9,7 +9,7 @@ import (
 // goroutine that did it, after the answer is durable, under no lock; a panic of
 // theirs is caught. (CommitDone, StoreBroken and the background sweep's events come
 // on a goroutine of their own, which whoever did it waits for unless the store is
-// closed meanwhile.) An Observer may call the store back, and close it. Fields that
+// closed meanwhile.) An Observer may call the store back, and close it or shut it down. Fields that
 // do not apply are zero.
 //
 // duplicate_request_count is the number of events whose Kind.Duplicate() is true;

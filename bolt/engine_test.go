@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
@@ -130,6 +132,26 @@ func TestNilEngine(t *testing.T) {
 	var b *Backend // what is left of an Open whose error was dropped
 	_, err := idem.New(b, idem.Options{})
 	require.ErrorIs(t, err, idem.ErrInvalid)
+}
+
+// An Observer that shuts the store down is told by a commit that Shutdown waits for.
+func TestObserverShutsDown(t *testing.T) {
+	t.Parallel()
+	var s *idem.Store
+	ended := make(chan error, 1)
+	b := mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{})
+	var once sync.Once
+	s, err := idem.New(b, idem.Options{Lease: time.Nanosecond, Observer: func(e idem.Event) {
+		if e.Kind == idem.CommitDone {
+			once.Do(func() { ended <- s.Shutdown(context.Background()) })
+		}
+	}})
+	require.NoError(t, err)
+	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
+	require.NoError(t, err)
+	require.NoError(t, <-ended)
+	_, err = s.Get(context.Background(), "k")
+	require.ErrorIs(t, err, idem.ErrClosed)
 }
 
 // A commit that a caller must not make from inside is its own error, not the store's.

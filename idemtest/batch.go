@@ -17,6 +17,7 @@ var batchCases = []testCase{
 	{"A15 CompleteMany", completeMany},
 	{"A15 batches over MaxBatch", overMaxBatch},
 	{"A15 batches at once", batchesAtOnce},
+	{"A15 A11 the first of a batch changes what the second meets", firstChangesSecond},
 }
 
 func claimMany(t *testing.T, e *env) {
@@ -211,4 +212,18 @@ func batchesAtOnce(t *testing.T, e *env) {
 			require.Contains(t, owners, a.Record.Key, "nobody was granted a key that all asked for")
 		}
 	}
+}
+
+// firstChangesSecond: what is stored before the batch refuses the second request;
+// what it meets is the first one's claim.
+func firstChangesSecond(t *testing.T, e *env) {
+	s := e.open(idem.Options{MaxAttempts: 1})
+	c := e.claim(idem.Request{Key: "k", Fingerprint: idem.FingerprintOf([]byte("a"))})
+	require.NoError(t, s.Release(e.ctx, c.Token))
+	_, err := s.Claim(e.ctx, idem.Request{Key: "k"})
+	require.ErrorIs(t, err, idem.ErrExhausted)
+	got := s.ClaimMany(e.ctx, []idem.Request{{Key: "k", Fingerprint: idem.FingerprintOf([]byte("b"))}, {Key: "k"}})
+	require.NoError(t, got[0].Err, "another operation: nothing of the released one binds the key")
+	require.ErrorIs(t, got[1].Err, idem.ErrInFlight)
+	require.Equal(t, got[0].Token.Fence, got[1].Record.Fence)
 }
