@@ -82,12 +82,19 @@ func (r *report) errorf(format string, args ...any) {
 func crowdOfClaims(t *testing.T, e *env) {
 	s := e.open(idem.Options{Lease: time.Hour, Retention: 2 * time.Hour})
 	result := []byte("the one result\x00\xff")
+	var crowds sync.WaitGroup
+	t.Cleanup(func() { // of a case that failed half-way, too, nobody reports after its end
+		_ = e.closeStore(s)
+		crowds.Wait()
+	})
 	for round := range 2 { // on a new key, and over a lapsed lease
 		var granted, answered atomic.Int64
 		var token atomic.Pointer[idem.Token]
 		allAnswered := make(chan struct{})
 		bad := &report{t: t}
+		crowds.Add(1)
 		crowd := async(func() struct{} {
+			defer crowds.Done()
 			inParallel(crowdSize, func(int) {
 				c, err := s.Claim(e.ctx, idem.Request{Key: "k"})
 				if err == nil {
