@@ -137,22 +137,22 @@ var commitMutants = map[string]mutant{
 	})},
 	"answered before durable": {3, []string{"rule 3 a claim under way is not seen"}, func(b *toy) idem.Backend {
 		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
-			done := make(chan error, 1)
+			done, over := make(chan error, 1), make(chan struct{})
+			b.mu.Lock()
+			if stall := b.stall; stall != nil {
+				b.stall = func() {
+					close(over)
+					time.Sleep(50 * time.Millisecond) // the answer comes before the case looks for it
+					stall()
+				}
+			}
+			b.mu.Unlock()
 			go func() { done <- b.Apply(ctx, ops) }()
-			for {
-				select {
-				case err := <-done:
-					return err
-				default:
-				}
-				b.mu.RLock()
-				stalled := b.stall != nil
-				b.mu.RUnlock()
-				if stalled && len(b.turn) == 1 {
-					time.Sleep(10 * time.Millisecond) // for Run to be over
-					return nil
-				}
-				runtime.Gosched()
+			select {
+			case err := <-done:
+				return err
+			case <-over: // Run is over, nothing is durable
+				return nil
 			}
 		}}
 	}},
