@@ -15,6 +15,9 @@ ENGINE   ?=
 GOFUMPT     = $(GO) run mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
+# Modules of their own, for what would make this one's go.mod long.
+NESTED = $(patsubst %/go.mod,%,$(shell find . -mindepth 2 -name go.mod | sort))
+
 PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 linux/arm
 
 .DEFAULT_GOAL := help
@@ -29,6 +32,10 @@ demo: ## a payment service that is killed again and again, and its audit (DEMO="
 test: cc ## go vet, then every test with the race detector, in random order
 	$(GO) vet ./...
 	$(GO) test -race -shuffle=on -timeout $(TIMEOUT) ./...
+	@set -e; for m in $(NESTED); do \
+		echo "module $$m"; \
+		(cd $$m && $(GO) vet ./... && $(GO) test -race -shuffle=on -timeout $(TIMEOUT) ./...); \
+	done
 
 race: cc ## the tests COUNT times over, to find what one run does not (COUNT=5)
 	$(GO) test -race -shuffle=on -count $(COUNT) -timeout 0 ./...
@@ -41,6 +48,10 @@ lint: ## formatting, go vet, staticcheck, and a tidy go.mod
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 	$(GO) mod tidy -diff
+	@set -e; for m in $(NESTED); do \
+		echo "module $$m"; \
+		(cd $$m && $(GO) vet ./... && $(STATICCHECK) ./... && $(GO) mod tidy -diff); \
+	done
 
 cross: ## build and vet for the platforms that CI does not run on
 	@set -e; for p in $(PLATFORMS); do \
@@ -70,6 +81,7 @@ power: ## cut the power of stores, lose what was not synced, and judge IMAGES di
 tidy: ## format, and make go.mod and go.sum what the imports need
 	$(GOFUMPT) -w .
 	$(GO) mod tidy
+	@set -e; for m in $(NESTED); do (cd $$m && $(GO) mod tidy); done
 
 # The race detector is built with cgo, on all but macOS.
 cc:

@@ -40,6 +40,7 @@ var (
 		"github.com/cockroachdb/pebble": "pebble",
 		"go.etcd.io/bbolt":              "bolt",
 		"github.com/hashicorp":          ".",
+		"github.com/HdrHistogram":       "bench",
 	}
 )
 
@@ -90,7 +91,7 @@ func allowed(from string, r room, to string) bool {
 	}
 	switch {
 	case from == ".":
-		return ours == "ttl"
+		return ours == "ttl" || ours == "internal/jcs"
 	case from == "ttl":
 		return false
 	case under(ours, "cmd", "bench", "examples"):
@@ -174,7 +175,7 @@ func TestImportRulesFindWhatIsWrong(t *testing.T) {
 	program := imports(module+"/bolt", pebbledb, bbolt)
 	program.program = true
 	assert.Empty(t, misdirected(map[string]room{
-		".":              imports("context", module+"/ttl", "github.com/hashicorp/golang-lru/v2/simplelru"),
+		".":              imports("context", module+"/ttl", module+"/internal/jcs", "github.com/hashicorp/golang-lru/v2/simplelru"),
 		"bolt":           imports(module, module+"/internal/durable", bbolt),
 		"pebble":         imports(module, module+"/internal/durable", pebbledb),
 		"idemtest":       imports(module, testify, "pgregory.net/rapid"),
