@@ -6,6 +6,8 @@ COUNT    ?= 5
 FUZZTIME ?= 30s
 BENCH    ?= .
 DEMO     ?=
+DURATION ?= 2m
+RATE     ?= 400
 ROUNDS   ?= 500
 IMAGES   ?= 5000
 SEED     ?=
@@ -21,7 +23,7 @@ NESTED = $(patsubst %/go.mod,%,$(shell find . -mindepth 2 -name go.mod | sort))
 PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 linux/arm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint cross cover fuzz bench crash power tidy cc
+.PHONY: help demo test race lint cross cover fuzz bench crash power soak tidy cc
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +79,9 @@ crash: ## kill stores in their work, ROUNDS times per engine, and judge what is 
 
 power: ## cut the power of stores, lose what was not synced, and judge IMAGES disks per engine (IMAGES=5000 SEED=n ENGINE=pebble)
 	$(ATTACK) IDEM_ATTACK_IMAGES="$(IMAGES)" $(GO) test -count=1 -timeout 0 -v -run '^TestPower' ./internal/attack ./pebble
+
+soak: ## drive stores for DURATION per engine, sample and chart what must not grow, and judge (DURATION=10m ENGINE=bolt RATE=400)
+	$(GO) run ./internal/attack/soak -duration "$(DURATION)" -engine "$(ENGINE)" -rate "$(RATE)"
 
 tidy: ## format, and make go.mod and go.sum what the imports need
 	$(GOFUMPT) -w .
