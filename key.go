@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"hash"
 	"strings"
+
+	"github.com/idemkv/idem/internal/jcs"
 )
 
 // MaxKey is the longest key, in bytes. The shortest is one byte; any bytes will do.
@@ -60,6 +62,44 @@ func JoinKey(parts ...string) string {
 func DownstreamKey(key, step string) string {
 	f := FingerprintOf([]byte("idem/downstream"), []byte(key), []byte(step))
 	return base64.RawURLEncoding.EncodeToString(f[:])
+}
+
+// ContentKey derives a key from what an operation is about, for clients that send
+// none: from the order number and the canonical body, say. It is 43 characters of
+// URL-safe base64: the SHA-256 of "idem/content" and the parts, each preceded by
+// its length as in FingerprintOf.
+//
+// Equal content gives an equal key. Two coffees ordered in one day for 3.50 each
+// are then one operation to the store, and the second is never made. So name what
+// makes them two: begin with something of the business that a retry repeats and
+// another operation does not, such as an order or invoice number. The time of
+// sending is not that; a retry has another. Without any such thing, keep the
+// Retention no longer than retries take, and expect to lose real repeats.
+//
+// A JSON part goes through CanonicalJSON first, so that white space and the order
+// of fields do not make two of one operation.
+func ContentKey(parts ...[]byte) string {
+	f := FingerprintOf(append([][]byte{[]byte("idem/content")}, parts...)...)
+	return base64.RawURLEncoding.EncodeToString(f[:])
+}
+
+// CanonicalJSON returns the JSON value in b in the canonical form of RFC 8785: no
+// white space, names in order, one way to write each string and number. Two texts
+// that mean the same get the same bytes, to be shown to FingerprintOf or
+// ContentKey. b is only read and the result is the caller's.
+//
+// ErrInvalid is returned, with the offset and nothing of the text, for what is not
+// one whole JSON value, a name that an object has twice, invalid UTF-8, a lone
+// surrogate, nesting deeper than 10,000, a number beyond the range of a float64,
+// and an integer that a float64 cannot tell from its neighbours (beyond 2^53):
+// rounded, two account numbers would look the same. Send such a number as a
+// string. Numbers with a point or an exponent are rounded to a float64.
+func CanonicalJSON(b []byte) ([]byte, error) {
+	out, err := jcs.Canonical(b)
+	if err != nil {
+		return nil, invalid("JSON: %v", err)
+	}
+	return out, nil
 }
 
 // KeyHash returns the short hash that stands for key in logs, events and errors:

@@ -49,6 +49,51 @@ func TestDownstreamKeyIsFrozen(t *testing.T) {
 	}
 }
 
+func TestContentKeyIsFrozen(t *testing.T) {
+	t.Parallel()
+	for want, parts := range map[string][][]byte{
+		"Uow0U57CBU8NgkGR3_7CfAS7EUDvRy0rbdfqQIrG02U": nil,
+		"ElzaZxNyxoJzwRvgCtCdIsMDaKtdgAFScHVKUH94LVI": {nil},
+		"LSrKhxgioaBciawQGtxDHyNoj2k4QcDgdopdAXTb2ag": {[]byte("order-7"), []byte(`{"amount":100}`)},
+		"62kMuyQ0l2OBYH9J8-ne_7HRLlRKuxavwZbmZEe3oXk": {[]byte("order-7{"), []byte(`"amount":100}`)},
+		"i_f5CdHfLiFC8LZAIM-LEVZJRI2vvrbOHhfMWItiyYQ": {[]byte("order-8"), []byte(`{"amount":100}`)},
+		"SpkvvxBDcEgK2HJTvogRjStLk_3Caevh-Jmv0Pd5gJQ": {[]byte("\x00\xff\x00\xff\x00\xff")},
+		"FQTIPgeBU3FRj6J7XMu1-DsyiUUMEnrOnnn9_UwUfL0": {[]byte("txn_001"), []byte("charge")},
+	} {
+		assert.Equal(t, want, idem.ContentKey(parts...), "%q", parts)
+		assert.Len(t, want, 43, "fits every limit on keys")
+	}
+	assert.NotEqual(t, idem.DownstreamKey("txn_001", "charge"), idem.ContentKey([]byte("txn_001"), []byte("charge")), "each in a domain of its own")
+}
+
+// What clients of different make send for one operation is one key; another amount
+// is another.
+func TestContentKeyOfCanonicalJSON(t *testing.T) {
+	t.Parallel()
+	key := func(body string) string {
+		c, err := idem.CanonicalJSON([]byte(body))
+		require.NoError(t, err)
+		return idem.ContentKey([]byte("order-7"), c)
+	}
+	assert.Equal(t, key(`{"amount":100,"currency":"EUR"}`), key("{ \"currency\": \"\\u0045UR\",\n \"amount\": 1.0e2 }"))
+	assert.NotEqual(t, key(`{"amount":100,"currency":"EUR"}`), key(`{"amount":101,"currency":"EUR"}`))
+}
+
+func TestCanonicalJSONErrors(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		`{"secret":1,"secret":2}`: "idem: invalid argument: JSON: at byte 12: a name that the object has already",
+		`secret`:                  "idem: invalid argument: JSON: at byte 0: something else instead of a value",
+		"":                        "idem: invalid argument: JSON: at byte 0: the end instead of a value",
+		`[1,12345678901234567]`:   "idem: invalid argument: JSON: at byte 3: an integer that a 64-bit float cannot tell from its neighbours; send it as a string",
+	} {
+		out, err := idem.CanonicalJSON([]byte(in))
+		assert.Nil(t, out)
+		assert.ErrorIs(t, err, idem.ErrInvalid)
+		assert.EqualError(t, err, want)
+	}
+}
+
 func TestKeyHashIsFrozen(t *testing.T) {
 	t.Parallel()
 	assert.Equal(t, "b2b281c8e278", idem.KeyHash("txn_001"))

@@ -1,0 +1,304 @@
+// Package jcs writes JSON in the canonical form of RFC 8785 (JSON Canonicalization
+// Scheme): no white space, object names in the order of their UTF-16 code units,
+// strings and numbers as ECMAScript writes them. Two texts of one JSON value get
+// the same bytes.
+//
+// The input is I-JSON (RFC 7493). What I-JSON leaves open, and what would let two
+// different texts pass for one, is an error: see Canonical.
+package jcs
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// MaxDepth is how deep arrays and objects may nest: as deep as encoding/json reads.
+const MaxDepth = 10_000
+
+// Error says what about the input is wrong, and where. It quotes nothing of it, so
+// that it can be logged and shown.
+type Error struct {
+	// Offset is that of the byte at which it was found, from 0.
+	Offset int
+	// Problem says what is wrong, in a few words.
+	Problem string
+}
+
+// Error is the problem with its offset.
+func (e *Error) Error() string { return fmt.Sprintf("at byte %d: %s", e.Offset, e.Problem) }
+
+// Canonical returns the canonical form of the one JSON value in b, in linear space
+// and, but for the sorting of names, time. b is only read.
+//
+// An *Error is returned for what is no JSON or goes on after it, for a name that an
+// object has twice (however it is escaped), invalid UTF-8, a lone surrogate, a
+// number beyond the range of a float64, an integer that a float64 cannot tell from
+// its neighbours, and for nesting deeper than MaxDepth.
+func Canonical(b []byte) ([]byte, error) {
+	p := parser{src: string(b)}
+	if !utf8.ValidString(p.src) {
+		return nil, &Error{invalidAt(p.src), "invalid UTF-8"}
+	}
+	p.out = make([]byte, 0, len(b))
+	p.space()
+	if err := p.value(0); err != nil {
+		return nil, err
+	}
+	p.space()
+	if p.pos < len(p.src) {
+		return nil, p.errorf("data after the value")
+	}
+	if len(p.unsorted) == 0 {
+		return p.out, nil
+	}
+	s := sorter{parser: &p, dst: make([]byte, 0, len(p.out))}
+	s.emit(0, len(p.out), 0)
+	return s.dst, nil
+}
+
+func invalidAt(s string) int {
+	for i, r := range s {
+		if r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD") {
+			return i
+		}
+	}
+	return len(s)
+}
+
+// parser reads src once and writes it canonically to out, but for the order of
+// names. Where that is wrong it says so in unsorted: a second pass puts it right.
+// Sorting at each object's end instead would copy the innermost value once for
+// each level around it.
+type parser struct {
+	src string
+	pos int
+	out []byte
+	// members of the objects that are open, the innermost last.
+	members []member
+	// unsorted are objects by their place in out. One without members needs no
+	// sorting; it was put here before that was known.
+	unsorted []object
+}
+
+type object struct {
+	start, end int      // in out, with its braces
+	next       int      // the first of unsorted that is not inside
+	members    []member // in their order; nil: as it stands in out
+}
+
+type member struct {
+	name       string // decoded
+	at         int    // in src, for errors
+	start, end int    // in out, from the name to the end of the value
+	first      int    // the first of unsorted that may be inside
+}
+
+func (p *parser) errorf(format string, args ...any) error {
+	return &Error{p.pos, fmt.Sprintf(format, args...)}
+}
+
+// want is the error for what should be here.
+func (p *parser) want(what string) error {
+	if p.pos >= len(p.src) {
+		return p.errorf("the end instead of %s", what)
+	}
+	return p.errorf("something else instead of %s", what)
+}
+
+func (p *parser) space() {
+	for p.pos < len(p.src) {
+		switch p.src[p.pos] {
+		case ' ', '\t', '\n', '\r':
+			p.pos++
+		default:
+			return
+		}
+	}
+}
+
+func (p *parser) peek() byte {
+	if p.pos < len(p.src) {
+		return p.src[p.pos]
+	}
+	return 0 // no JSON begins or goes on with it
+}
+
+// take goes past c, if c is next.
+func (p *parser) take(c byte) bool {
+	if p.peek() != c || p.pos >= len(p.src) {
+		return false
+	}
+	p.pos++
+	return true
+}
+
+func (p *parser) value(depth int) error {
+	switch c := p.peek(); {
+	case c == '{' || c == '[':
+		if depth >= MaxDepth {
+			return p.errorf("nesting deeper than %d", MaxDepth)
+		}
+		p.pos++
+		if c == '{' {
+			return p.object(depth + 1)
+		}
+		return p.array(depth + 1)
+	case c == '"':
+		s, err := p.text()
+		if err == nil {
+			p.out = appendText(p.out, s)
+		}
+		return err
+	case c == '-' || '0' <= c && c <= '9':
+		return p.number()
+	}
+	for _, word := range []string{"true", "false", "null"} {
+		if strings.HasPrefix(p.src[p.pos:], word) {
+			p.pos += len(word)
+			p.out = append(p.out, word...)
+			return nil
+		}
+	}
+	return p.want("a value")
+}
+
+func (p *parser) array(depth int) error {
+	p.out = append(p.out, '[')
+	p.space()
+	for first := true; !p.take(']'); first = false {
+		if !first {
+			if !p.take(',') {
+				return p.want("a comma or the end of the array")
+			}
+			p.out = append(p.out, ',')
+			p.space()
+		}
+		if err := p.value(depth); err != nil {
+			return err
+		}
+		p.space()
+	}
+	p.out = append(p.out, ']')
+	return nil
+}
+
+func (p *parser) object(depth int) error {
+	self := len(p.unsorted)
+	p.unsorted = append(p.unsorted, object{start: len(p.out)})
+	mine := len(p.members)
+	sorted := true
+	p.out = append(p.out, '{')
+	p.space()
+	for first := true; !p.take('}'); first = false {
+		if !first {
+			if !p.take(',') {
+				return p.want("a comma or the end of the object")
+			}
+			p.out = append(p.out, ',')
+			p.space()
+		}
+		if p.peek() != '"' {
+			return p.want("a name in quotes")
+		}
+		m := member{at: p.pos, start: len(p.out), first: len(p.unsorted)}
+		var err error
+		if m.name, err = p.text(); err != nil {
+			return err
+		}
+		p.out = appendText(p.out, m.name)
+		p.space()
+		if !p.take(':') {
+			return p.want("a colon")
+		}
+		p.out = append(p.out, ':')
+		p.space()
+		if err := p.value(depth); err != nil {
+			return err
+		}
+		p.space()
+		m.end = len(p.out)
+		if !first {
+			switch order := compareUTF16(p.members[len(p.members)-1].name, m.name); {
+			case order == 0:
+				return duplicate(m)
+			case order > 0:
+				sorted = false
+			}
+		}
+		p.members = append(p.members, m)
+	}
+	p.out = append(p.out, '}')
+	if !sorted {
+		o := &p.unsorted[self]
+		o.end, o.next = len(p.out), len(p.unsorted)
+		o.members = slices.Clone(p.members[mine:])
+		slices.SortFunc(o.members, func(a, b member) int { return compareUTF16(a.name, b.name) })
+		for i, m := range o.members[1:] {
+			if prev := o.members[i]; prev.name == m.name {
+				m.at = max(m.at, prev.at)
+				return duplicate(m)
+			}
+		}
+	} else if self == len(p.unsorted)-1 {
+		p.unsorted = p.unsorted[:self]
+	}
+	p.members = p.members[:mine]
+	return nil
+}
+
+func duplicate(m member) error { return &Error{m.at, "a name that the object has already"} }
+
+// sorter is the second pass.
+type sorter struct {
+	*parser
+	dst []byte
+}
+
+// emit appends out[start:end], with the objects inside sorted; i is the first of
+// unsorted that may be there.
+func (s *sorter) emit(start, end, i int) {
+	for i < len(s.unsorted) && s.unsorted[i].start < end {
+		o := &s.unsorted[i]
+		if o.members == nil {
+			i++
+			continue
+		}
+		s.dst = append(append(s.dst, s.out[start:o.start]...), '{')
+		for n, m := range o.members {
+			if n > 0 {
+				s.dst = append(s.dst, ',')
+			}
+			s.emit(m.start, m.end, m.first)
+		}
+		s.dst = append(s.dst, '}')
+		start, i = o.end, o.next
+	}
+	s.dst = append(s.dst, s.out[start:end]...)
+}
+
+// compareUTF16 compares by UTF-16 code units. Its order is that of the code points,
+// but for those above U+FFFF: their first unit, a surrogate, comes before U+E000.
+func compareUTF16(a, b string) int {
+	for a != "" && b != "" {
+		ra, na := utf8.DecodeRuneInString(a)
+		rb, nb := utf8.DecodeRuneInString(b)
+		if ra != rb {
+			if ua, ub := firstUnit(ra), firstUnit(rb); ua != ub {
+				return int(ua - ub)
+			}
+			return int(ra - rb) // both above U+FFFF, where the order is the same
+		}
+		a, b = a[na:], b[nb:]
+	}
+	return len(a) - len(b)
+}
+
+func firstUnit(r rune) rune {
+	if r > 0xFFFF {
+		r, _ = utf16.EncodeRune(r)
+	}
+	return r
+}

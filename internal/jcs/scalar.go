@@ -1,0 +1,180 @@
+package jcs
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// text reads a string, from quote to quote, and returns what it says.
+func (p *parser) text() (string, error) {
+	p.pos++
+	start := p.pos
+	for ; p.pos < len(p.src); p.pos++ {
+		switch c := p.src[p.pos]; {
+		case c == '"':
+			s := p.src[start:p.pos]
+			p.pos++
+			return s, nil
+		case c == '\\':
+			return p.escaped(start)
+		case c < ' ':
+			return "", p.errorf("a control character that is not escaped")
+		}
+	}
+	return "", p.want("the end of the string")
+}
+
+// escaped goes on from the first backslash of the string that begins at start.
+func (p *parser) escaped(start int) (string, error) {
+	s := []byte(p.src[start:p.pos])
+	for p.pos < len(p.src) {
+		switch c := p.src[p.pos]; {
+		case c == '"':
+			p.pos++
+			return string(s), nil
+		case c == '\\':
+			r, err := p.escape()
+			if err != nil {
+				return "", err
+			}
+			s = utf8.AppendRune(s, r)
+		case c < ' ':
+			return "", p.errorf("a control character that is not escaped")
+		default:
+			s = append(s, c)
+			p.pos++
+		}
+	}
+	return "", p.want("the end of the string")
+}
+
+// escape reads one escape, or two that are a surrogate pair.
+func (p *parser) escape() (rune, error) {
+	if p.pos+1 < len(p.src) && p.src[p.pos+1] == 'u' {
+		r, ok := p.unit()
+		if !ok {
+			return 0, p.errorf("\\u without four hexadecimal digits")
+		}
+		if !utf16.IsSurrogate(r) {
+			p.pos += 6
+			return r, nil
+		}
+		at := p.pos
+		p.pos += 6
+		low, ok := p.unit()
+		if r = utf16.DecodeRune(r, low); !ok || r == utf8.RuneError {
+			return 0, &Error{at, "a lone surrogate, which is no character"}
+		}
+		p.pos += 6
+		return r, nil
+	}
+	if p.pos+1 < len(p.src) {
+		if i := strings.IndexByte(`"\/bfnrt`, p.src[p.pos+1]); i >= 0 {
+			p.pos += 2
+			return rune("\"\\/\b\f\n\r\t"[i]), nil
+		}
+	}
+	return 0, p.errorf("an escape that JSON does not have")
+}
+
+// unit is the UTF-16 code unit of the \u escape that begins here.
+func (p *parser) unit() (rune, bool) {
+	s := p.src[p.pos:]
+	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s[2:6], 16, 16) // takes no sign, prefix or underscore
+	return rune(n), err == nil
+}
+
+// appendText writes s as ECMAScript's JSON.stringify does: nothing is escaped that
+// need not be.
+func appendText(b []byte, s string) []byte {
+	const short, hex = "btn_fr", "0123456789abcdef" // from \b, 8, to \r, 13; there is no \v
+	b = append(b, '"')
+	done := 0
+	for i := range len(s) {
+		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		b = append(b, s[done:i]...)
+		done = i + 1
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case '\b' <= c && c <= '\r' && c != '\v':
+			b = append(b, '\\', short[c-'\b'])
+		default:
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xF])
+		}
+	}
+	return append(append(b, s[done:]...), '"')
+}
+
+func (p *parser) number() error {
+	start := p.pos
+	p.take('-')
+	if !p.take('0') && p.digits() == 0 {
+		return p.want("a digit")
+	}
+	integer := true
+	if p.take('.') {
+		integer = false
+		if p.digits() == 0 {
+			return p.want("a digit after the point")
+		}
+	}
+	if p.take('e') || p.take('E') {
+		integer = false
+		if !p.take('+') {
+			p.take('-')
+		}
+		if p.digits() == 0 {
+			return p.want("a digit of the exponent")
+		}
+	}
+	literal := p.src[start:p.pos]
+	f, err := strconv.ParseFloat(literal, 64)
+	if err != nil {
+		return &Error{start, "a number beyond the range of a 64-bit float"}
+	}
+	from := len(p.out)
+	p.out = appendNumber(p.out, f)
+	// A float64 rounds integers beyond 2^53, and account numbers are such. Only one
+	// of those that round to it is its canonical form, and only that one passes.
+	if integer && literal != "-0" && string(p.out[from:]) != literal {
+		return &Error{start, "an integer that a 64-bit float cannot tell from its neighbours; send it as a string"}
+	}
+	return nil
+}
+
+// digits goes past digits and returns how many there were.
+func (p *parser) digits() int {
+	start := p.pos
+	for '0' <= p.peek() && p.peek() <= '9' {
+		p.pos++
+	}
+	return p.pos - start
+}
+
+// appendNumber writes f, which is finite, as ECMAScript's Number::toString does
+// (ECMA-262, 6.1.6.1.20): the shortest digits that read back as f, of those the
+// closest, with an exponent outside of 1e-6 to 1e21.
+func appendNumber(b []byte, f float64) []byte {
+	if f == 0 {
+		return append(b, '0') // also for -0
+	}
+	if abs := math.Abs(f); abs >= 1e-6 && abs < 1e21 {
+		return strconv.AppendFloat(b, f, 'f', -1, 64)
+	}
+	b = strconv.AppendFloat(b, f, 'e', -1, 64)
+	if n := len(b); b[n-4] == 'e' && b[n-2] == '0' { // e-07: at least two digits in Go
+		b[n-2] = b[n-1]
+		b = b[:n-1]
+	}
+	return b
+}
