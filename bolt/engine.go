@@ -105,7 +105,7 @@ func (e *engine) Update(fn func(durable.Tx) error) error {
 	if after := e.afterCommit.Load(); err == nil && after != nil {
 		return (*after)()
 	}
-	return err
+	return withCause(err)
 }
 
 // Room compares what is in use, not the file's size: the file never shrinks, and

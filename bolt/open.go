@@ -70,7 +70,7 @@ func create(path string, o Options) error {
 		}
 		return tx.Bucket(buckets[durable.Meta]).Put([]byte(codec.MetaKey), codec.AppendMeta(nil, idem.Meta{}))
 	})
-	if err := errors.Join(err, db.Close()); err != nil {
+	if err := errors.Join(withCause(err), db.Close()); err != nil {
 		return err
 	}
 	// Link, unlike Rename, leaves a file that another process made meanwhile.
@@ -132,12 +132,27 @@ func openDB(path string, o Options, readOnly bool) (db *bbolt.DB, err error) {
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, fmt.Errorf("%w: %s; close it there, or wait longer with Options.LockTimeout (%v)", idem.ErrLocked, path, o.LockTimeout)
+	case errors.Is(err, berrors.ErrInvalid) && readable(path):
+		// bbolt says so too where reading the first page fails.
+		return nil, fmt.Errorf("idem: opening %s: it could not be read, and just now it could; try again: %w", path, err)
 	case errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch):
 		return nil, fmt.Errorf("%w: %s is damaged: %w; restore it from a backup", idem.ErrCorrupt, path, err)
 	case err != nil:
 		return nil, fmt.Errorf("idem: opening %s: %w", path, err)
 	}
 	return db, nil
+}
+
+// readable reports whether a meta page of the file at path is whole. Where reading it
+// fails, that is no sign of damage either.
+func readable(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return true
+	}
+	defer func() { _ = f.Close() }()
+	newest, _, err := readMetas(f)
+	return err != nil || newest != nil
 }
 
 // verify looks for what create put there, and writes nothing.
