@@ -12,6 +12,7 @@ type Checker struct {
 	events []*Event
 	next   int // the event to go on with
 	life   int
+	broken bool // somebody was told so in this life
 	calls  map[int64]*call
 	keys   map[string]*keyStates
 
@@ -32,18 +33,21 @@ type call struct {
 	before int64
 	answer *Answer // nil: none, or not loaded
 	after  int64
+	late   bool // called when somebody had been told that the store is broken
 }
 
 // pending is a call that has not returned at some point of the journal.
 type pending struct {
 	*call
-	dead  bool // a crash cut it off
+	dead  bool // a crash or a failed commit cut it off
 	until int64
 	floor uint64 // the highest fence known when it was called
 }
 
+// result is the answer that the operation must give; nil: it may do anything that it
+// might.
 func (p *pending) result() *Answer {
-	if p.dead {
+	if p.dead || p.answer != nil && p.answer.Err == Broken {
 		return nil
 	}
 	return p.answer
@@ -126,12 +130,12 @@ func (c *Checker) Advance(n int) error {
 		var v *Violation
 		switch {
 		case e.Life != nil:
-			c.life = e.Life.N
+			c.life, c.broken = e.Life.N, false
 			c.crash(e.T)
 		case e.Call != nil:
 			v = c.call(c.calls[e.Call.ID])
 		case e.Return != nil:
-			v = c.ret(c.calls[e.Return.ID])
+			v = c.ret(c.calls[e.Return.ID], e.T)
 		case e.Audit != nil:
 			var after *audited
 			if after, v = c.audit(e.Audit, e.T); v == nil {
@@ -145,28 +149,31 @@ func (c *Checker) Advance(n int) error {
 	return nil
 }
 
+// cutOff is p cut off at t: it may take effect whole or not at all.
+func (p *pending) cutOff(t int64) *pending {
+	if p == nil || p.dead {
+		return p
+	}
+	dead := *p
+	dead.dead, dead.until = true, t
+	return &dead
+}
+
 // crash cuts off what has not returned.
 func (c *Checker) crash(t int64) {
-	kill := func(p *pending) *pending {
-		if p == nil || p.dead {
-			return p
-		}
-		dead := *p
-		dead.dead, dead.until = true, t
-		return &dead
-	}
 	for _, ks := range c.keys {
 		ks.pending = slices.Clone(ks.pending)
 		for i, p := range ks.pending {
-			ks.pending[i] = kill(p)
+			ks.pending[i] = p.cutOff(t)
 		}
 	}
 	for id, p := range c.effects {
-		c.effects[id] = kill(p)
+		c.effects[id] = p.cutOff(t)
 	}
 }
 
 func (c *Checker) call(op *call) *Violation {
+	op.late = c.broken
 	p := &pending{call: op, floor: c.known}
 	if op.Kind.effect() {
 		c.effects[op.ID] = p
@@ -196,8 +203,22 @@ func (c *Checker) key(key string) *keyStates {
 	return ks
 }
 
-func (c *Checker) ret(op *call) *Violation {
+func (c *Checker) ret(op *call, t int64) *Violation {
 	a := op.answer
+	switch {
+	case a.Err == Broken:
+		c.broken = true
+		if op.late {
+			return c.nothing(op)
+		}
+		c.unknown(op, t)
+		return nil
+	case a.Err == Closed && c.broken && !op.late: // it outranks the answer of a commit that failed
+		c.unknown(op, t)
+		return nil
+	case op.late && a.Err != Closed && a.Err != Context:
+		return &Violation{Key: op.Key, What: fmt.Sprintf("%s %d was called when the store had said that it is broken, and got %s %s", op.Kind, op.ID, a.Err, a.Detail)}
+	}
 	if op.Kind.effect() {
 		delete(c.effects, op.ID)
 		if applied(op.Kind, a) {
@@ -211,7 +232,7 @@ func (c *Checker) ret(op *call) *Violation {
 		return nil
 	}
 	ks := c.keys[op.Key]
-	slot := slices.IndexFunc(ks.pending, func(p *pending) bool { return p != nil && p.ID == op.ID })
+	slot := ks.slotOf(op)
 	p := ks.pending[slot]
 	if v := c.fence(p, a); v != nil {
 		return v
@@ -227,6 +248,42 @@ func (c *Checker) ret(op *call) *Violation {
 	c.most = max(c.most, len(configs))
 	ks.pending[slot] = nil
 	return nil
+}
+
+// unknown cuts op off at t: its commit failed, and may have taken effect or not.
+func (c *Checker) unknown(op *call, t int64) {
+	if p := c.effects[op.ID]; p != nil {
+		c.effects[op.ID] = p.cutOff(t)
+	}
+	if op.Key == "" {
+		return
+	}
+	ks := c.keys[op.Key]
+	ks.pending = slices.Clone(ks.pending)
+	slot := ks.slotOf(op)
+	ks.pending[slot] = ks.pending[slot].cutOff(t)
+}
+
+// nothing takes op away: a store that was broken already has not done it.
+func (c *Checker) nothing(op *call) *Violation {
+	delete(c.effects, op.ID)
+	if op.Key == "" {
+		return nil
+	}
+	ks := c.keys[op.Key]
+	slot := ks.slotOf(op)
+	ks.configs = slices.DeleteFunc(slices.Clone(ks.configs), func(cf config) bool { return cf.mask&(1<<slot) != 0 })
+	ks.pending = slices.Clone(ks.pending)
+	ks.pending[slot] = nil
+	if len(ks.configs) == 0 {
+		return &Violation{Key: op.Key, What: fmt.Sprintf("%s %d was called when the store had said that it is broken, and has taken effect", op.Kind, op.ID)}
+	}
+	return nil
+}
+
+// slotOf returns where op is among the pending ones.
+func (ks *keyStates) slotOf(op *call) int {
+	return slices.IndexFunc(ks.pending, func(p *pending) bool { return p != nil && p.ID == op.ID })
 }
 
 // applied reports whether a is the answer of a same-commit operation whose writes

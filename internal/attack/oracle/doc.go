@@ -35,6 +35,12 @@
 // show the completion if and only if the ledger has the entry; and each balance is
 // the sum of its entries: no effect is lost, doubled or torn from its completion.
 //
+// What was answered ErrBroken is unknown in the same way: its commit failed, and may
+// have taken effect whole or not at all. From the first such answer on nothing else
+// may be answered to whoever asks, and nothing be changed. A Trial lets the disk of a
+// store fail in the middle of a script that has every operation in it, and holds the
+// store to that.
+//
 // # How to use it
 //
 // A life is one opening of a store: Journal.Begin, open, Audit, Workload, and then

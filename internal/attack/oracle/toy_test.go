@@ -48,6 +48,9 @@ type faults struct {
 	runsTwice    bool                                 // same-commit functions
 	overlooks    int                                  // one in so many records, when claiming
 	spoilsCommit func(rng *rand.Rand, writes []write) // now and then
+	swallows     bool                                 // errors of the disk
+	tears        bool                                 // a commit that fails leaves half of itself
+	wraps        func(*durable.Backend) idem.Backend  // as the store sees it; nil: as it is
 }
 
 // toyDisk outlives the toys on it.
@@ -55,9 +58,10 @@ type toyDisk struct {
 	faults faults
 	rng    *rand.Rand // of the faults; under mu
 
-	mu   sync.Mutex
-	safe spaces
-	hook func()
+	mu    sync.Mutex
+	safe  spaces
+	hook  func()
+	fails func() error // asked at each commit; nil: never
 }
 
 func newToyDisk(f faults, rng *rand.Rand) *toyDisk {
@@ -100,6 +104,9 @@ func (d *toyDisk) Open(o idem.Options) (Subject, error) {
 	var b idem.Backend = core
 	if d.faults.showsEarly {
 		b = early{Backend: core, toy: e}
+	}
+	if d.faults.wraps != nil {
+		b = d.faults.wraps(core)
 	}
 	store, err := idem.New(b, o)
 	return Subject{
@@ -192,6 +199,11 @@ func (e *toy) Update(fn func(durable.Tx) error) error {
 		runtime.Gosched()
 	}
 	e.disk.wrote()
+	if e.disk.fails != nil {
+		if err := e.disk.fails(); err != nil {
+			return e.failed(err, tx.writes, before)
+		}
+	}
 	safe := e.due.clone()
 	if f.acksEarly {
 		safe = before
@@ -204,6 +216,28 @@ func (e *toy) Update(fn func(durable.Tx) error) error {
 	e.disk.mu.Unlock()
 	e.disk.wrote()
 	return nil
+}
+
+// failed is a commit that can be seen and that the disk failed: it may have taken
+// effect.
+func (e *toy) failed(err error, writes []write, before spaces) error {
+	e.disk.mu.Lock()
+	defer e.disk.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch f := e.disk.faults; {
+	case f.tears:
+		e.due = before
+		for _, w := range writes[:len(writes)/2] {
+			w.to(&e.due)
+		}
+	case f.swallows:
+		e.due = before
+		return nil
+	case e.disk.rng.IntN(2) == 0:
+		e.due = before
+	}
+	return err
 }
 
 type write struct {

@@ -21,6 +21,8 @@ type Workload struct {
 	Workers int
 	// Ops ends the workload after so many operations; 0: only the store's end does.
 	Ops int
+	// FirstID is above the IDs of what else is done in this life; 0: there is nothing.
+	FirstID int64
 	// Lease and Retention bound those of most requests.
 	Lease, Retention time.Duration
 	// MaxBytes bounds results and the like, as Options.MaxResult of the store does.
@@ -31,11 +33,11 @@ type Workload struct {
 const idsPerLife = 1_000_000
 
 // Do runs the workload and returns when all operations have been answered, or the
-// store was closed. Tokens seen in the audit of this life may be used: known are
-// its records.
-func (w Workload) Do(ctx context.Context, s Subject, j *Journal, known map[string]Record) {
+// store was closed or broke: it then returns the answer that said so. Tokens seen in
+// the audit of this life may be used: known are its records.
+func (w Workload) Do(ctx context.Context, s Subject, j *Journal, known map[string]Record) (ended error) {
 	l := &load{Workload: w, s: s, j: j, tokens: map[string][]uint64{}}
-	l.id.Store(int64(w.Life) * idsPerLife)
+	l.id.Store(max(int64(w.Life)*idsPerLife, w.FirstID))
 	for key, r := range known {
 		l.learn(key, r.Fence)
 	}
@@ -51,6 +53,7 @@ func (w Workload) Do(ctx context.Context, s Subject, j *Journal, known map[strin
 		}()
 	}
 	wg.Wait()
+	return l.ending()
 }
 
 // load is what the workers share.
@@ -64,6 +67,23 @@ type load struct {
 
 	mu     sync.Mutex
 	tokens map[string][]uint64 // fences by key, the latest last
+	ended  error               // the first answer that said so
+}
+
+// end notes that err is the store's last answer.
+func (l *load) end(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended == nil {
+		l.ended = err
+	}
+	l.over.Store(true)
+}
+
+func (l *load) ending() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended
 }
 
 func (l *load) learn(key string, fence uint64) {
@@ -174,7 +194,7 @@ func (k *worker) end(op *Op, err error, a Answer) {
 	a.ID = op.ID
 	a.Err, a.Detail = codeOf(err)
 	if a.Err == Closed || a.Err == Broken {
-		k.over.Store(true)
+		k.load.end(err)
 	}
 	k.j.add(&Event{Return: &a})
 	// Only now: a token that is shown has been told of in the journal.
@@ -352,6 +372,12 @@ func (k *worker) run(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(k.rng.Int64N(int64(20*time.Millisecond))))
 	defer cancel()
+	k.runs(ctx, claim, r, settle, b, fails)
+}
+
+// runs is idem.Do of r with a function that returns b and fails, and the two
+// operations that it is.
+func (k *worker) runs(ctx context.Context, claim *Op, r idem.Request, settle *Op, b []byte, fails error) {
 	k.begin(claim)
 	ran := false
 	value, replayed, err := idem.Do(ctx, k.s.Store, r, func(_ context.Context, c idem.Claim) ([]byte, error) {
