@@ -2,7 +2,6 @@ package memory
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
 	"slices"
 
@@ -13,92 +12,68 @@ import (
 // A place is stale, and dropped when it comes to the top, once the entry of its
 // key stands elsewhere: leaving it costs nothing now, finding it in the heap
 // would.
-type index struct{ places places }
+type index struct{ places heap[idem.Due] }
 
-type places []idem.Due
+func (x *index) init() { x.places.less = before }
 
-func (p places) Len() int           { return len(p) }
-func (p places) Less(i, j int) bool { return compare(p[i], p[j]) < 0 }
-func (p places) Swap(i, j int)      { p[i], p[j] = p[j], p[i] }
-func (p *places) Push(x any)        { *p = append(*p, x.(idem.Due)) }
-func (p *places) Pop() any {
-	old := *p
-	last := old[len(old)-1]
-	old[len(old)-1] = idem.Due{}
-	*p = old[:len(old)-1]
-	return last
-}
+func before(a, b idem.Due) bool { return compare(a, b) < 0 }
 
 func compare(a, b idem.Due) int {
-	return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Key, b.Key))
+	if c := cmp.Compare(a.At, b.At); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Key, b.Key)
 }
 
 // push adds a place. When stale ones outnumber the entries the heap is made anew
 // of what is current, so that it stays in proportion to them.
-func (x *index) push(d idem.Due, entries map[string]held) {
-	if len(x.places) >= 2*len(entries)+64 {
-		x.places = x.places[:0]
-		for k, h := range entries {
-			if h.entry.Due != 0 {
-				x.places = append(x.places, idem.Due{At: h.entry.Due, Key: k})
+func (x *index) push(d idem.Due, entries *table) {
+	if len(x.places.items) >= 2*entries.live+64 {
+		x.places.items = x.places.items[:0]
+		for k, e := range entries.all {
+			if e.Due != 0 {
+				x.places.items = append(x.places.items, idem.Due{At: e.Due, Key: k})
 			}
 		}
-		heap.Init(&x.places) // d is among them
+		x.places.order() // d is among them
 		return
 	}
-	heap.Push(&x.places, d)
+	x.places.push(d)
 }
 
 // first returns up to limit current places after from and up to until, in order,
 // and whether there may be more of them.
-func (x *index) first(from idem.Due, until idem.Instant, limit int, entries map[string]held) (found []idem.Due, more bool) {
-	current := func(d idem.Due) bool {
-		e := entries[d.Key].entry
-		return e != nil && e.Due == d.At
-	}
-	for len(x.places) > 0 && !current(x.places[0]) {
-		heap.Pop(&x.places)
+func (x *index) first(from idem.Due, until idem.Instant, limit int, current func(idem.Due) bool) (found []idem.Due, more bool) {
+	all := x.places.items
+	for len(all) > 0 && !current(all[0]) {
+		x.places.pop()
+		all = x.places.items
 	}
 	// Best first down the heap: the frontier holds the nodes whose parents were
 	// visited, and its least is the next in order.
-	f := frontier{all: x.places}
-	f.visit(0)
-	for len(f.nodes) > 0 {
+	frontier := heap[int]{less: func(i, j int) bool { return before(all[i], all[j]) }}
+	visit := func(i int) {
+		if i < len(all) {
+			frontier.push(i)
+		}
+	}
+	visit(0)
+	for len(frontier.items) > 0 {
 		if len(found) == limit {
 			return found, true
 		}
-		i := heap.Pop(&f).(int)
-		d := x.places[i]
+		i := frontier.pop()
+		d := all[i]
 		if d.At > until {
 			break
 		}
-		if compare(d, from) > 0 && current(d) && (len(found) == 0 || found[len(found)-1] != d) {
+		if before(from, d) && current(d) && (len(found) == 0 || found[len(found)-1] != d) {
 			found = append(found, d)
 		}
-		f.visit(2*i + 1)
-		f.visit(2*i + 2)
+		visit(2*i + 1)
+		visit(2*i + 2)
 	}
 	return found, false
-}
-
-type frontier struct {
-	all   places
-	nodes []int
-}
-
-func (f *frontier) visit(i int) {
-	if i < len(f.all) {
-		heap.Push(f, i)
-	}
-}
-func (f *frontier) Len() int           { return len(f.nodes) }
-func (f *frontier) Less(i, j int) bool { return f.all.Less(f.nodes[i], f.nodes[j]) }
-func (f *frontier) Swap(i, j int)      { f.nodes[i], f.nodes[j] = f.nodes[j], f.nodes[i] }
-func (f *frontier) Push(x any)         { f.nodes = append(f.nodes, x.(int)) }
-func (f *frontier) Pop() any {
-	last := f.nodes[len(f.nodes)-1]
-	f.nodes = f.nodes[:len(f.nodes)-1]
-	return last
 }
 
 // Expiring implements idem.Expirer. Each shard gives its first few; what comes
@@ -114,7 +89,10 @@ func (b *Backend) Expiring(ctx context.Context, from idem.Due, until idem.Instan
 	for i := range b.shards {
 		s := &b.shards[i]
 		s.mu.Lock()
-		part, more := s.index.first(from, until, perShard, s.entries)
+		part, more := s.index.first(from, until, perShard, func(d idem.Due) bool {
+			e := s.entries.get(b.hash(d.Key), d.Key)
+			return e != nil && e.Due == d.At
+		})
 		s.mu.Unlock()
 		found = append(found, part...)
 		if more {

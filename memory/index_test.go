@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -15,9 +16,21 @@ import (
 	"github.com/idemkv/idem"
 )
 
+func testHash(key string) uint64 { return maphash.String(testSeed, key) }
+
+var testSeed = maphash.MakeSeed()
+
+// current is what the index asks of a table.
+func current(entries *table) func(idem.Due) bool {
+	return func(d idem.Due) bool {
+		e := entries.get(testHash(d.Key), d.Key)
+		return e != nil && e.Due == d.At
+	}
+}
+
 // move makes key's entry due at the time given; zero takes it out of the index.
-func move(x *index, entries map[string]held, key string, due idem.Instant) {
-	entries[key] = held{key, &idem.Entry{Due: due}}
+func move(x *index, entries *table, key string, due idem.Instant) {
+	key = entries.set(testHash(key), key, &idem.Entry{Due: due})
 	if due != 0 {
 		x.push(idem.Due{At: due, Key: key}, entries)
 	}
@@ -29,23 +42,24 @@ func TestIndexOrder(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(3, 7))
 	var x index
-	entries := map[string]held{}
+	var entries table
+	x.init()
 	for round := range 300 {
 		for range 20 {
 			key := fmt.Sprint("k", rng.IntN(60))
 			switch rng.IntN(8) {
 			case 0:
-				delete(entries, key)
+				entries.set(testHash(key), key, nil)
 			case 1:
-				move(&x, entries, key, 0)
+				move(&x, &entries, key, 0)
 			default:
-				move(&x, entries, key, idem.Instant(1+rng.IntN(40))) // many at one instant
+				move(&x, &entries, key, idem.Instant(1+rng.IntN(40))) // many at one instant
 			}
 		}
 		var sorted []idem.Due
-		for key, h := range entries {
-			if h.entry.Due != 0 {
-				sorted = append(sorted, idem.Due{At: h.entry.Due, Key: key})
+		for key, e := range entries.all {
+			if e.Due != 0 {
+				sorted = append(sorted, idem.Due{At: e.Due, Key: key})
 			}
 		}
 		slices.SortFunc(sorted, compare)
@@ -62,7 +76,7 @@ func TestIndexOrder(t *testing.T) {
 				want = append(want, d)
 			}
 		}
-		found, more := x.first(from, until, limit, entries)
+		found, more := x.first(from, until, limit, current(&entries))
 		if len(want) > limit {
 			require.True(t, more, "there are %d, %d were asked for", len(want), limit)
 			want = want[:limit]
@@ -79,23 +93,24 @@ func TestIndexOrder(t *testing.T) {
 func TestIndexStaysSmall(t *testing.T) {
 	t.Parallel()
 	var x index
-	entries := map[string]held{}
+	var entries table
+	x.init()
 	for i := range 50_000 {
-		move(&x, entries, fmt.Sprint("k", i%10), idem.Instant(i+1))
-		require.LessOrEqual(t, len(x.places), 2*len(entries)+64+1)
+		move(&x, &entries, fmt.Sprint("k", i%10), idem.Instant(i+1))
+		require.LessOrEqual(t, len(x.places.items), 2*entries.live+64+1)
 	}
-	found, more := x.first(idem.Due{}, idem.Never, 100, entries)
+	found, more := x.first(idem.Due{}, idem.Never, 100, current(&entries))
 	require.False(t, more)
 	require.Len(t, found, 10)
 	for i, d := range found {
 		require.Equal(t, idem.Instant(50_000-9+i), d.At)
 	}
 	for i := range 10 { // all stale now: the next look drops them
-		delete(entries, fmt.Sprint("k", i))
+		entries.set(testHash(fmt.Sprint("k", i)), fmt.Sprint("k", i), nil)
 	}
-	found, _ = x.first(idem.Due{}, idem.Never, 100, entries)
+	found, _ = x.first(idem.Due{}, idem.Never, 100, current(&entries))
 	require.Empty(t, found)
-	require.Empty(t, x.places)
+	require.Empty(t, x.places.items)
 }
 
 // TestExpiringMerges: the shards' parts come out as one list in order, a little at
@@ -107,8 +122,10 @@ func TestExpiringMerges(t *testing.T) {
 	var want []idem.Due
 	for i := range n {
 		d := idem.Due{At: idem.Instant(1 + (i*7919)%n/3), Key: fmt.Sprint("k", i)}
-		s := b.shard(d.Key)
-		move(&s.index, s.entries, d.Key, d.At)
+		hash := b.hash(d.Key)
+		s := b.shard(hash)
+		s.entries.set(hash, d.Key, &idem.Entry{Due: d.At})
+		s.index.push(d, &s.entries)
 		want = append(want, d)
 	}
 	slices.SortFunc(want, compare)
@@ -155,12 +172,12 @@ func TestKeysAreCopied(t *testing.T) {
 		p := uintptr(unsafe.Pointer(unsafe.StringData(s)))
 		return begin <= p && p < begin+uintptr(len(body))
 	}
-	shard := b.shard(key)
-	for k := range shard.entries {
+	shard := b.shard(b.hash(key))
+	for k := range shard.entries.all {
 		require.False(t, inBody(k), "a record's key")
 	}
-	require.NotEmpty(t, shard.index.places)
-	for _, d := range shard.index.places {
+	require.NotEmpty(t, shard.index.places.items)
+	for _, d := range shard.index.places.items {
 		require.False(t, inBody(d.Key), "a place's key")
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -56,20 +55,12 @@ var (
 	_ idem.Sizer   = (*Backend)(nil)
 )
 
-// shard holds the keys of one hash value. Its lock is held for one look-up or one
-// change at a time, and for the length of a copy in Scan.
+// shard holds the keys of one hash value. Its lock is for writers, held for one
+// change at a time, and for the length of a copy in Scan and Expiring.
 type shard struct {
-	mu      sync.RWMutex
-	entries map[string]held
+	entries table
+	mu      sync.Mutex
 	index   index
-}
-
-// held is an entry with the engine's own copy of its key. Assigning to a map
-// replaces the key too, and the caller's may be a piece of something large that
-// would be kept alive.
-type held struct {
-	key   string
-	entry *idem.Entry
 }
 
 // New returns an empty engine.
@@ -82,7 +73,7 @@ func New(o Options) *Backend {
 	}
 	b := &Backend{opts: o, seed: maphash.MakeSeed()}
 	for i := range b.shards {
-		b.shards[i].entries = make(map[string]held)
+		b.shards[i].index.init()
 	}
 	return b
 }
@@ -110,17 +101,14 @@ func (b *Backend) Close() error {
 	return nil
 }
 
-func (b *Backend) shard(key string) *shard {
-	return &b.shards[maphash.String(b.seed, key)%shardCount]
-}
+func (b *Backend) hash(key string) uint64 { return maphash.String(b.seed, key) }
+
+func (b *Backend) shard(hash uint64) *shard { return &b.shards[hash%shardCount] }
 
 // Read implements idem.Backend.
 func (b *Backend) Read(key string) (*idem.Entry, error) {
-	s := b.shard(key)
-	s.mu.RLock()
-	e := s.entries[key].entry
-	s.mu.RUnlock()
-	return e, nil
+	hash := b.hash(key)
+	return b.shard(hash).entries.get(hash, key), nil
 }
 
 // Apply implements idem.Backend. Nothing here can fail half-way, so that each op
@@ -136,11 +124,11 @@ func (b *Backend) Apply(ctx context.Context, ops []*idem.Op) error {
 }
 
 func (b *Backend) apply(op *idem.Op) {
-	s := b.shard(op.Key())
+	hash := b.hash(op.Key())
+	s := b.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	was := s.entries[op.Key()]
-	key, cur := was.key, was.entry
+	cur := s.entries.get(hash, op.Key())
 	next, changed := op.Run(cur, nil)
 	if !changed {
 		return
@@ -151,20 +139,13 @@ func (b *Backend) apply(op *idem.Op) {
 			return
 		}
 	}
-	if next == nil {
-		if cur != nil {
-			delete(s.entries, key)
-			b.records.Add(-1)
-		}
-	} else {
-		if cur == nil {
-			key = strings.Clone(op.Key())
-		}
-		s.entries[key] = held{key, next}
+	key := s.entries.set(hash, op.Key(), next)
+	if next == nil && cur != nil {
+		b.records.Add(-1)
 	}
 	b.bytes.Add(size(key, next) - size(key, cur))
 	if next != nil && next.Due != 0 && (cur == nil || cur.Due != next.Due) {
-		s.index.push(idem.Due{At: next.Due, Key: key}, s.entries)
+		s.index.push(idem.Due{At: next.Due, Key: key}, &s.entries)
 	}
 	op.Committed()
 }
@@ -206,12 +187,12 @@ func (b *Backend) Scan(ctx context.Context, _, cursor string) ([]idem.Scanned, s
 		i, _ = strconv.Atoi(cursor)
 	}
 	s := &b.shards[i]
-	s.mu.RLock()
-	page := make([]idem.Scanned, 0, len(s.entries))
-	for k, h := range s.entries {
-		page = append(page, idem.Scanned{Key: k, Entry: h.entry})
+	s.mu.Lock()
+	page := make([]idem.Scanned, 0, s.entries.live)
+	for k, e := range s.entries.all {
+		page = append(page, idem.Scanned{Key: k, Entry: e})
 	}
-	s.mu.RUnlock()
+	s.mu.Unlock()
 	if i++; i == shardCount {
 		return page, "", nil
 	}
