@@ -42,8 +42,8 @@ func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []b
 // tryEffect is one go of DoEffect, without waiting.
 func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, Claim, error) {
 	var c Claim
-	act, err := s.startClaim(ctx, r, &c)
-	if err != nil {
+	var act action
+	if err := s.startClaim(ctx, r, &act, &c); err != nil {
 		return nil, c, err
 	}
 	op := s.newOp(r.Key, act)
@@ -53,8 +53,8 @@ func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, 
 		return nil, Claim{}, err
 	}
 	if op.granted == nil { // refused before the effect could run
-		c, err := s.refused(op.key, op.prev, op.err, op.toWall)
-		return nil, c, err
+		s.refused(op.key, op.prev, op.err, op.toWall, &c)
+		return nil, c, op.err
 	}
 	if op.wants {
 		return nil, Claim{}, s.runsNoEffects()

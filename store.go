@@ -99,37 +99,38 @@ func (s *Store) Backend() Backend { return s.backend }
 // a new record does not fit, ErrInvalid when r is out of range, ErrCorrupt when
 // the key's record cannot be read. The record's slices are shared: do not change
 // them.
-func (s *Store) Claim(ctx context.Context, r Request) (Claim, error) {
-	var c Claim
-	act, err := s.startClaim(ctx, &r, &c)
-	if err != nil {
+func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
+	var act action
+	if err := s.startClaim(ctx, &r, &act, &c); err != nil {
 		return c, err
 	}
 	op := s.newOp(r.Key, act)
 	defer op.free()
 	if err := s.applyClaims(ctx, op.one()); err != nil {
-		return Claim{}, err
+		return c, err
 	}
-	return s.claimed(op)
+	err = s.claimed(op, &c)
+	return c, err
 }
 
 // startClaim answers a claim that is refused by what is stored already, without
 // waiting for a commit, with the refusal in c. A nil error means that it may be
-// granted, and is to be decided in a commit.
-func (s *Store) startClaim(ctx context.Context, r *Request, c *Claim) (act action, err error) {
+// granted, and that act is to be decided in a commit.
+func (s *Store) startClaim(ctx context.Context, r *Request, act *action, c *Claim) error {
 	if err := s.admitClaim(ctx, r); err != nil {
-		return act, err
+		return err
 	}
-	act = s.claimAction(r)
+	s.claimAction(r, act)
+	now, toWall := s.time.now() // first, as in Get
 	cur, err := s.lookup(r.Key)
 	if err != nil || cur == nil {
-		return act, err
+		return err
 	}
-	now, toWall := s.time.now()
-	if refusal := refuseClaim(cur, &act, now); refusal != nil {
-		*c, err = s.refused(r.Key, cur, refusal, toWall)
+	if refusal := refuseClaim(cur, act, now); refusal != nil {
+		s.refused(r.Key, cur, refusal, toWall, c)
+		return refusal
 	}
-	return act, err
+	return nil
 }
 
 // ClaimMany claims each request on its own merits and in order, all in one
@@ -149,10 +150,10 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 		var err error
 		if batched[rs[i].Key] { // what is stored now is not what this request will meet
 			if err = s.admitClaim(ctx, &rs[i]); err == nil {
-				act = s.claimAction(&rs[i])
+				s.claimAction(&rs[i], &act)
 			}
 		} else {
-			act, err = s.startClaim(ctx, &rs[i], &out[i].Claim)
+			err = s.startClaim(ctx, &rs[i], &act, &out[i].Claim)
 		}
 		if out[i].Err = err; err == nil {
 			batched[rs[i].Key] = true
@@ -165,7 +166,7 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 		if err != nil {
 			out[i].Err = err
 		} else {
-			out[i].Claim, out[i].Err = s.claimed(ops[n])
+			out[i].Err = s.claimed(ops[n], &out[i].Claim)
 		}
 		ops[n].free()
 	}
@@ -261,22 +262,26 @@ func (s *Store) Checkpoint(ctx context.Context, t Token, point []byte) error {
 // Get returns the live record of key and never writes. ErrNotFound is returned
 // when there is none or it has expired, ErrCorrupt when it cannot be read. The
 // record's slices are shared: do not change them.
-func (s *Store) Get(ctx context.Context, key string) (Record, error) {
+func (s *Store) Get(ctx context.Context, key string) (r Record, err error) {
 	if err := s.admit(ctx); err != nil {
-		return Record{}, err
+		return r, err
 	}
 	if err := checkKey(key); err != nil {
-		return Record{}, err
+		return r, err
 	}
+	// The time comes first: a record found later is live at it, or was written
+	// since. The other way round a stalled reader could miss an Extend between the
+	// two and call a live record gone.
+	now, toWall := s.time.now()
 	e, err := s.lookup(key)
 	if err != nil {
-		return Record{}, err
+		return r, err
 	}
-	now, toWall := s.time.now()
 	if !e.live(now) {
-		return Record{}, ErrNotFound
+		return r, ErrNotFound
 	}
-	return record(key, e, toWall), nil
+	r.show(key, e, toWall)
+	return r, nil
 }
 
 // Forget removes whatever record key has, also one that cannot be read; nil if
@@ -325,16 +330,15 @@ func (s *Store) admitToken(ctx context.Context, t Token) error {
 	return checkToken(t)
 }
 
-// claimAction is r with the store's defaults, as the transition wants it.
-func (s *Store) claimAction(r *Request) action {
-	act := action{
-		kind: actClaim, fingerprint: r.Fingerprint, lease: r.Lease, retention: r.Retention,
-		holdUnknown: r.HoldUnknown, maxAttempts: uint32(s.opts.MaxAttempts),
-		opening: s.time.opening, leasesFrom: s.leasesFrom,
-	}
+// claimAction makes act r with the store's defaults, as the transition wants it.
+// It is filled in place, like the answers: to copy it costs what a look-up does.
+func (s *Store) claimAction(r *Request, act *action) {
+	act.kind = actClaim
+	act.fingerprint, act.lease, act.retention, act.holdUnknown = r.Fingerprint, r.Lease, r.Retention, r.HoldUnknown
+	act.maxAttempts = uint32(s.opts.MaxAttempts)
+	act.opening, act.leasesFrom = s.time.opening, s.leasesFrom
 	setDefault(&act.lease, s.opts.Lease)
 	setDefault(&act.retention, s.opts.Retention)
-	return act
 }
 
 // setBytes gives the action its own copy of a result, or drops one that is too large.
@@ -369,16 +373,18 @@ func (s *Store) tokenOp(ctx context.Context, t Token, act action) error {
 	return s.settled(op)
 }
 
-// claimed turns an applied claim into its answer.
-func (s *Store) claimed(op *Op) (Claim, error) {
+// claimed turns an applied claim into its answer, with c filled in.
+func (s *Store) claimed(op *Op, c *Claim) error {
 	if op.err != nil {
-		return s.refused(op.key, op.prev, op.err, op.toWall)
+		s.refused(op.key, op.prev, op.err, op.toWall, c)
+		return op.err
 	}
 	if s.observed() {
 		s.emit(Event{Kind: op.grantKind(), KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
 	}
-	r := record(op.key, op.next, op.toWall)
-	return Claim{Token: r.Token(), Record: r}, nil
+	c.Token = Token{Key: op.key, Fence: op.next.Fence}
+	c.Record.show(op.key, op.next, op.toWall)
+	return nil
 }
 
 // grantKind tells a takeover from other grants.
@@ -389,18 +395,17 @@ func (o *Op) grantKind() EventKind {
 	return ClaimGranted
 }
 
-// refused is the answer to a claim that was not granted.
-func (s *Store) refused(key string, cur *Entry, refusal error, toWall int64) (Claim, error) {
-	c := Claim{Record: Record{Key: key}}
+// refused makes c the answer to a claim that was not granted.
+func (s *Store) refused(key string, cur *Entry, refusal error, toWall int64, c *Claim) {
+	c.Record.Key = key
 	if cur != nil && discloses(refusal) {
-		c.Record = record(key, cur, toWall)
+		c.Record.show(key, cur, toWall)
 	}
 	if s.observed() {
 		if kind := claimEvent(refusal); kind != 0 {
 			s.emit(Event{Kind: kind, KeyHash: KeyHash(key), Fence: c.Record.Fence, Attempt: c.Record.Attempt})
 		}
 	}
-	return c, refusal
 }
 
 // discloses reports whether a refusal comes with the record in the way: it is of
@@ -449,11 +454,16 @@ var settledKinds = [...]EventKind{
 }
 
 // record shows e to people: times on the wall clock.
-func record(key string, e *Entry, toWall int64) Record {
-	return Record{
-		Key: key, State: e.State, Fingerprint: e.Fingerprint, Fence: e.Fence, Attempt: int(e.Attempt),
-		Checkpoint: e.Checkpoint, Result: e.Result, ResultDropped: e.ResultDropped, HoldUnknown: e.HoldUnknown,
-		ClaimedAt: wallTime(e.ClaimedAt, toWall), LeaseUntil: wallTime(e.LeaseUntil, toWall),
-		FinishedAt: wallTime(e.FinishedAt, toWall), ExpiresAt: wallTime(e.ExpiresAt, toWall),
-	}
+func record(key string, e *Entry, toWall int64) (r Record) {
+	r.show(key, e, toWall)
+	return r
+}
+
+// show is record in place: a Record is 224 bytes, and copying it once more is a
+// tenth of a look-up that hits.
+func (r *Record) show(key string, e *Entry, toWall int64) {
+	r.Key, r.State, r.Fingerprint, r.Fence, r.Attempt = key, e.State, e.Fingerprint, e.Fence, int(e.Attempt)
+	r.Checkpoint, r.Result, r.ResultDropped, r.HoldUnknown = e.Checkpoint, e.Result, e.ResultDropped, e.HoldUnknown
+	r.ClaimedAt, r.LeaseUntil = wallTime(e.ClaimedAt, toWall), wallTime(e.LeaseUntil, toWall)
+	r.FinishedAt, r.ExpiresAt = wallTime(e.FinishedAt, toWall), wallTime(e.ExpiresAt, toWall)
 }

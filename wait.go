@@ -23,11 +23,11 @@ func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 	w := s.waiters.add(key)
 	defer s.waiters.remove(key, w)
 	for {
+		now, toWall := s.time.now()
 		e, err := s.lookup(key)
 		if err != nil {
 			return Record{}, err
 		}
-		now, toWall := s.time.now()
 		if !e.live(now) {
 			return Record{}, ErrNotFound
 		}
