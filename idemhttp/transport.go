@@ -1,0 +1,369 @@
+package idemhttp
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/idemkv/idem"
+)
+
+// Transport is an http.RoundTripper that makes a request again until it has an
+// answer, and sees to it that the server can tell: a POST or PATCH without an
+// Idempotency-Key gets a new one, which all its tries carry. The zero value is
+// good, and one Transport serves any number of requests at once:
+//
+//	client := &http.Client{Transport: &idemhttp.Transport{}}
+//
+// A key that the caller has set is kept. Set one, with FormatKey, wherever the
+// operation outlives the call: a request that is made anew, after a restart or from
+// a queue, is the same operation only if it carries the same key. When the tries run
+// out, [TransportError] tells the key that was used.
+//
+// Tried again are connections that fail, and the answers 409 of an operation in
+// flight (of this package's middleware, or with a Retry-After), 425, 429, 502, 503
+// and 504. Nothing else is: a 422 or a 400 would be the same the next time, and a
+// 500 may be. Neither is a replay (Idempotent-Replayed: true), which is what the
+// server will answer from now on. Between tries it waits at random for up to
+// MinBackoff, twice that the next time and so on (full jitter), or for what
+// Retry-After asks.
+//
+// Requests whose method is idempotent by RFC 9110, section 9.2.2 (GET, HEAD,
+// OPTIONS, TRACE, PUT, DELETE), get no key and are tried again by the same rules.
+// Any other method is sent once, unless it is one of Methods or the caller has set a
+// key.
+//
+// A body is sent again from Request.GetBody, which http.NewRequest sets for buffers
+// and strings. Without it, up to MaxBody bytes are read into memory before the first
+// try. A longer body is sent once, as it is.
+//
+// Each hop of a redirect is a request of its own. The request is not changed. Its context ends the tries, and the waits between
+// them, at any moment. The body of an answer that is not returned is read, within
+// bounds, and closed, so that its connection can be used again.
+type Transport struct {
+	// Base makes each try. Default http.DefaultTransport.
+	Base http.RoundTripper
+	// Header is the name of the header field that carries the key. Default
+	// Idempotency-Key.
+	Header string
+	// Methods are those whose requests get a key. Default POST and PATCH.
+	Methods []string
+	// NewKey returns the key for a request that has none; it does not read the body.
+	// Default: 128 bits of crypto/rand in 22 characters of URL-safe base64.
+	NewKey func(*http.Request) (string, error)
+	// Bare sends new keys as they are, for services whose documentation shows them
+	// like that (Stripe). Default: as a string in double quotes, which is the form
+	// of the Idempotency-Key draft (see FormatKey).
+	Bare bool
+	// MaxTries bounds the tries of one request, the first included. Default 8; 1
+	// never tries again.
+	MaxTries int
+	// Timeout bounds the time from the call to the header of the answer, over all
+	// tries and waits. A wait that would not end before it is not begun. Default
+	// 1 min; negative: no bound but the context's.
+	Timeout time.Duration
+	// TryTimeout bounds the time to the header of the answer of each try; a try cut
+	// short by it is made again. Default: no bound but Timeout.
+	TryTimeout time.Duration
+	// MinBackoff is the longest wait after the first try. Default 100 ms.
+	MinBackoff time.Duration
+	// MaxBackoff is the longest wait of all but those that Retry-After asks for.
+	// Default 10 s.
+	MaxBackoff time.Duration
+	// MaxRetryAfter caps what Retry-After can ask for. Default 30 s.
+	MaxRetryAfter time.Duration
+	// MaxBody is how many bytes of a body without GetBody are kept in memory so that
+	// they can be sent again. Default 1 MiB; negative: none.
+	MaxBody int64
+	// Retry decides, in place of the rules above, whether a try that ended with the
+	// response or the error is worth another. It may call DefaultRetry, and leaves the
+	// response's body as it is. Default DefaultRetry.
+	Retry func(*http.Response, error) bool
+	// Observer is told of each try when it has ended, on the goroutine of the
+	// request. Default nil.
+	Observer func(Try)
+	// Clock tells the time. Default idem.SystemClock().
+	Clock idem.Clock
+}
+
+// Try is what a Transport's Observer is told.
+type Try struct {
+	// Key is the value of the header field that the request carries; "" if it has none.
+	Key string
+	// Number counts the tries of the request, from 1.
+	Number int
+	// Status is the answer's, zero if there was none.
+	Status int
+	// Err is why there was no answer.
+	Err error
+	// Again: the request will be tried again, after Wait.
+	Again bool
+	// Wait is the time until then; zero if it will not.
+	Wait time.Duration
+}
+
+const (
+	defaultMaxTries      = 8
+	defaultTimeout       = time.Minute
+	defaultMinBackoff    = 100 * time.Millisecond
+	defaultMaxBackoff    = 10 * time.Second
+	defaultMaxRetryAfter = 30 * time.Second
+	defaultResendable    = 1 << 20
+)
+
+// withDefaults is t with every field set but Methods, TryTimeout and Observer.
+func (t *Transport) withDefaults() Transport {
+	o := *t
+	setDefault(&o.Base, http.DefaultTransport)
+	setDefault(&o.Header, defaultHeader)
+	o.Header = http.CanonicalHeaderKey(o.Header)
+	setDefault(&o.MaxTries, defaultMaxTries)
+	setDefault(&o.Timeout, defaultTimeout)
+	setDefault(&o.MinBackoff, defaultMinBackoff)
+	setDefault(&o.MaxBackoff, defaultMaxBackoff)
+	setDefault(&o.MaxRetryAfter, defaultMaxRetryAfter)
+	setDefault(&o.MaxBody, defaultResendable)
+	setDefault(&o.Clock, idem.SystemClock())
+	if o.NewKey == nil {
+		o.NewKey = randomKey
+	}
+	if o.Retry == nil {
+		o.Retry = DefaultRetry
+	}
+	return o
+}
+
+// RoundTrip implements http.RoundTripper. When the tries or the time run out it
+// returns the last answer there was, whatever its status, or a [TransportError]
+// around the last error. A [TransportError] around the context's error is returned
+// when that has ended, and one around NewKey's or FormatKey's when there is no key.
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	e := &exchange{Transport: t.withDefaults(), request: r}
+	_, e.start = e.Clock.Now()
+	resp, err := e.run()
+	if err != nil {
+		return nil, &TransportError{Key: e.key, Tries: e.tries, Err: err}
+	}
+	return resp, nil
+}
+
+// CloseIdleConnections closes those of Base, if it can: http.Client calls it.
+func (t *Transport) CloseIdleConnections() {
+	if c, ok := t.withDefaults().Base.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// exchange is one request with all its tries.
+type exchange struct {
+	Transport // with all defaults
+	request   *http.Request
+	header    http.Header // of every try
+	key       string      // as it is in the header
+	body      body
+	again     bool // there may be a second try
+	start     time.Duration
+	tries     int
+}
+
+func (e *exchange) run() (*http.Response, error) {
+	ctx := e.request.Context()
+	if err := e.prepare(ctx); err != nil {
+		e.body.close()
+		return nil, err
+	}
+	defer e.body.close()
+	for {
+		resp, end, err := e.try(ctx)
+		worth := !isOwn(err) && err != error(errTimeout) && e.Retry(resp, err)
+		ended := ctxError(ctx)
+		wait, more := time.Duration(0), false
+		if worth && ended == nil {
+			wait, more = e.next(resp)
+		}
+		e.tell(resp, err, more, wait)
+		switch {
+		case err == nil && !more && !(worth && ended != nil):
+			resp.Body = endWith(resp.Body, end)
+			return resp, nil
+		case ended != nil:
+			e.drop(resp, end)
+			return nil, ended
+		case !more:
+			if worth && e.body.why != nil {
+				err = errors.Join(err, e.body.why)
+			}
+			return nil, err
+		}
+		e.drop(resp, end)
+		if err := e.wait(ctx, wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// prepare sets header, key and body.
+func (e *exchange) prepare(ctx context.Context) (err error) {
+	r := e.request
+	e.body = newBody(r)
+	if err := ctxError(ctx); err != nil {
+		return err
+	}
+	e.header = r.Header.Clone()
+	if e.header == nil {
+		e.header = http.Header{}
+	}
+	_, keyed := e.header[e.Header]
+	if !keyed && e.getsKey(r.Method) {
+		key, err := e.newKey()
+		if err != nil {
+			return err
+		}
+		e.header.Set(e.Header, key)
+		keyed = true
+	}
+	e.key = e.header.Get(e.Header)
+	if (keyed || idempotent(r.Method)) && e.MaxTries > 1 {
+		e.again, err = e.body.keep(ctx, r, e.MaxBody)
+	}
+	return err
+}
+
+func (e *exchange) getsKey(method string) bool {
+	if len(e.Methods) == 0 {
+		return method == http.MethodPost || method == http.MethodPatch
+	}
+	return slices.Contains(e.Methods, method)
+}
+
+func (e *exchange) newKey() (string, error) {
+	key, err := e.NewKey(e.request)
+	if err != nil {
+		return "", err
+	}
+	quoted, err := FormatKey(key)
+	if err != nil || !e.Bare {
+		return quoted, err
+	}
+	return key, nil
+}
+
+// idempotent is the table of RFC 9110, section 9.2.2. An empty method is GET.
+func idempotent(method string) bool {
+	switch method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// try sends the request once. end, which is not nil, frees what the answer needs
+// until its body is closed.
+func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), err error) {
+	tryCtx, cancel := context.WithCancelCause(ctx)
+	end = func() { cancel(context.Canceled) }
+	r, err := e.body.attach(tryCtx, e.request)
+	if err != nil {
+		end()
+		return nil, end, err
+	}
+	r.Header = e.header.Clone() // Base may keep it
+	e.tries++
+	stop, why := e.limit(cancel)
+	resp, err = e.Base.RoundTrip(r)
+	if resp != nil && resp.Body == nil {
+		resp.Body = http.NoBody
+	}
+	if !stop() && ctx.Err() == nil { // whatever came, its body can be cut off any moment
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		resp, err = nil, why
+	}
+	if err != nil {
+		end()
+		resp = nil
+	}
+	return resp, end, err
+}
+
+// limit cancels the try that begins now when its time is over, which is why. stop
+// reports whether it kept that from happening.
+func (e *exchange) limit(cancel context.CancelCauseFunc) (stop func() bool, why error) {
+	limit := e.TryTimeout
+	why = errTryTimeout
+	if e.Timeout > 0 {
+		if left := max(e.left(), 1); limit <= 0 || left < limit {
+			limit, why = left, errTimeout
+		}
+	}
+	if limit <= 0 {
+		return func() bool { return true }, nil
+	}
+	return e.Clock.AfterFunc(limit, func() { cancel(why) }), why
+}
+
+// left is what remains of Timeout.
+func (e *exchange) left() time.Duration {
+	_, now := e.Clock.Now()
+	return e.start + e.Timeout - now
+}
+
+// next tells after how long a wait the request is tried again, if it can be.
+func (e *exchange) next(resp *http.Response) (wait time.Duration, more bool) {
+	if !e.again || e.tries >= e.MaxTries {
+		return 0, false
+	}
+	wait = backoff(e.MinBackoff, e.MaxBackoff, e.tries)
+	if resp != nil {
+		wall, _ := e.Clock.Now()
+		if asked, ok := retryAfter(resp.Header, wall); ok {
+			// Not before, and not all at the same moment who were told the same.
+			wait = min(asked, e.MaxRetryAfter) + backoff(e.MinBackoff, e.MaxBackoff, 1)
+		}
+	}
+	return wait, e.Timeout < 0 || wait < e.left()
+}
+
+func (e *exchange) tell(resp *http.Response, err error, again bool, wait time.Duration) {
+	if e.Observer == nil {
+		return
+	}
+	t := Try{Key: e.key, Number: e.tries, Err: err, Again: again, Wait: wait}
+	if resp != nil {
+		t.Status = resp.StatusCode
+	}
+	e.Observer(t)
+}
+
+const (
+	drainBytes = 64 << 10
+	drainTime  = time.Second
+)
+
+// drop frees the connection of an answer that is not wanted.
+func (e *exchange) drop(resp *http.Response, end func()) {
+	if resp == nil {
+		return
+	}
+	stop := e.Clock.AfterFunc(drainTime, end)
+	_, _ = io.CopyN(io.Discard, resp.Body, drainBytes) // what went wrong is dropped with it
+	stop()
+	_ = resp.Body.Close()
+	end()
+}
+
+func (e *exchange) wait(ctx context.Context, d time.Duration) error {
+	over := make(chan struct{})
+	stop := e.Clock.AfterFunc(d, func() { close(over) })
+	select {
+	case <-over:
+		return nil
+	case <-ctx.Done():
+		stop()
+		return ctxError(ctx)
+	}
+}

@@ -1,0 +1,160 @@
+package idemhttp_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem/idemhttp"
+)
+
+// F1: a body is sent whole at every try, from GetBody or from memory; one that is too
+// long for that is sent once, and the error says why.
+func TestF1Bodies(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("0123456789", 200)
+	synctest.Test(t, func(t *testing.T) {
+		for name, c := range map[string]struct {
+			body    string
+			length  int64 // announced
+			getBody bool
+			max     int64
+			tries   int
+			sent    int64 // ContentLength
+			says    string
+		}{
+			"GetBody":                      {body: long, length: 2000, getBody: true, max: 10, tries: 3, sent: 2000},
+			"GetBody of unknown length":    {body: long, length: -1, getBody: true, max: 10, tries: 3, sent: -1},
+			"kept":                         {body: long, length: 2000, max: 2000, tries: 3, sent: 2000},
+			"kept, of unknown length":      {body: long, length: -1, max: 2000, tries: 3, sent: 2000},
+			"kept, length not said":        {body: long, length: 0, max: 2000, tries: 3, sent: 2000},
+			"kept by default":              {body: long, length: -1, tries: 3, sent: 2000},
+			"empty, of unknown length":     {body: "", length: -1, tries: 3, sent: 0},
+			"too long, as announced":       {body: long, length: 2000, max: 1999, tries: 1, sent: 2000, says: "over Transport.MaxBody (1999 bytes)"},
+			"too long, as turns out":       {body: long, length: -1, max: 1999, tries: 1, sent: -1, says: "over Transport.MaxBody (1999 bytes)"},
+			"nothing is kept":              {body: long, length: -1, max: -1, tries: 1, sent: -1, says: "over Transport.MaxBody (0 bytes)"},
+			"GetBody, and nothing is kept": {body: long, length: 2000, getBody: true, max: -1, tries: 3, sent: 2000},
+		} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset)}}
+			r := post(t, nil)
+			first := &tracked{ReadCloser: io.NopCloser(strings.NewReader(c.body))}
+			var opened []*tracked
+			r.Body, r.ContentLength = first, c.length
+			if c.getBody {
+				r.GetBody = func() (io.ReadCloser, error) {
+					b := &tracked{ReadCloser: io.NopCloser(strings.NewReader(c.body))}
+					opened = append(opened, b)
+					return b, nil
+				}
+			}
+			_, err := (&idemhttp.Transport{Base: s, MaxTries: 3, MaxBody: c.max}).RoundTrip(r)
+			require.ErrorIs(t, err, errReset, name)
+			require.Len(t, s.sent, c.tries, name)
+			for i, sent := range s.sent {
+				assert.Equal(t, c.body, s.bodies[i], name)
+				assert.Equal(t, c.sent, sent.ContentLength, name)
+			}
+			assert.Equal(t, 1, first.closed, name)
+			for _, b := range opened {
+				assert.Equal(t, 1, b.closed, name)
+			}
+			if c.says == "" {
+				assert.NotContains(t, err.Error(), "MaxBody", name)
+			} else {
+				assert.ErrorContains(t, err, c.says, name)
+			}
+			assert.Equal(t, first, r.Body, "the caller's request")
+			assert.Equal(t, c.length, r.ContentLength)
+		}
+	})
+}
+
+// A body that cannot be read is the caller's trouble, at once.
+func TestF1BrokenBody(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("the disk has gone")
+	s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset)}}
+	r := post(t, nil)
+	body := &tracked{ReadCloser: io.NopCloser(io.MultiReader(strings.NewReader("abc"), failing{broken}))}
+	r.Body, r.ContentLength = body, -1
+	_, err := (&idemhttp.Transport{Base: s}).RoundTrip(r)
+	require.ErrorIs(t, err, broken)
+	assert.Empty(t, s.sent)
+	assert.Equal(t, 1, body.closed)
+
+	r = post(t, nil)
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader("abc")), 5
+	_, err = (&idemhttp.Transport{Base: s}).RoundTrip(r)
+	require.ErrorContains(t, err, "it has 3 bytes, ContentLength says 5")
+	assert.Empty(t, s.sent)
+
+	synctest.Test(t, func(t *testing.T) {
+		r := post(t, strings.NewReader("abc"))
+		r.GetBody = func() (io.ReadCloser, error) { return nil, broken }
+		_, err := (&idemhttp.Transport{Base: s}).RoundTrip(r)
+		require.ErrorIs(t, err, broken)
+		assert.Len(t, s.sent, 1)
+	})
+}
+
+type failing struct{ err error }
+
+func (r failing) Read([]byte) (int, error) { return 0, r.err }
+
+// A body that never ends, such as a pipe, ends with the context.
+func TestTransportContextEndsReadingTheBody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
+		pr, pw := io.Pipe()
+		defer pw.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://pay.test", pr)
+		require.NoError(t, err)
+		_, err = (&idemhttp.Transport{Base: s}).RoundTrip(r)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Empty(t, s.sent)
+	})
+}
+
+// Trailers are set while the body is read, and go out with it.
+func TestTransportTrailer(t *testing.T) {
+	t.Parallel()
+	var seen string
+	s := &script{answers: []func(*http.Request) (*http.Response, error){func(r *http.Request) (*http.Response, error) {
+		seen = r.Trailer.Get("X-Sum")
+		return status(200, "")(r)
+	}}}
+	r := post(t, nil)
+	r.Trailer = http.Header{"X-Sum": nil}
+	r.Body, r.ContentLength = io.NopCloser(io.MultiReader(strings.NewReader("abc"), atEnd(func() { r.Trailer.Set("X-Sum", "6") }))), -1
+	resp, err := (&idemhttp.Transport{Base: s, MaxBody: -1}).RoundTrip(r)
+	require.NoError(t, err)
+	readAll(t, resp)
+	assert.Equal(t, "6", seen)
+}
+
+type atEnd func()
+
+func (f atEnd) Read([]byte) (int, error) { f(); return 0, io.EOF }
+
+// What another try would meet again is not tried again.
+func TestF1HopelessErrors(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{&tls.CertificateVerificationError{Err: errors.New("unknown authority")}, tls.RecordHeaderError{Msg: "not TLS"}} {
+		s := &script{answers: []func(*http.Request) (*http.Response, error){fails(err)}}
+		_, got := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
+		require.ErrorIs(t, got, err)
+		assert.Len(t, s.sent, 1)
+	}
+}

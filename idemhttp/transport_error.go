@@ -1,0 +1,80 @@
+package idemhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/idemkv/idem"
+)
+
+// TransportError is what Transport.RoundTrip returns in place of an answer. If
+// anything was sent, what became of the operation is unknown: to find out, make the
+// request again with the same key.
+type TransportError struct {
+	// Key is the value of the header field that the tries carried, "" if there was
+	// none. Set it in the next request to go on with the same operation.
+	Key string
+	// Tries is how many there were.
+	Tries int
+	// Err is the error of the last one.
+	Err error
+}
+
+// Error names the key by its hash.
+func (e *TransportError) Error() string {
+	tries := fmt.Sprint(e.Tries, " tries")
+	if e.Tries == 1 {
+		tries = "1 try"
+	}
+	if e.Key == "" {
+		return fmt.Sprintf("idemhttp: %s: %v", tries, e.Err)
+	}
+	return fmt.Sprintf("idemhttp: %s with key %s: %v", tries, idem.KeyHash(e.Key), e.Err)
+}
+
+// Unwrap returns Err.
+func (e *TransportError) Unwrap() error { return e.Err }
+
+// Timeout reports whether time had run out: Transport.Timeout, TryTimeout, a
+// deadline of the context or one of the network.
+func (e *TransportError) Timeout() bool {
+	var t interface{ Timeout() bool }
+	return errors.As(e.Err, &t) && t.Timeout()
+}
+
+// timeoutError is the end of a Transport's own patience.
+type timeoutError string
+
+func (e timeoutError) Error() string   { return string(e) }
+func (e timeoutError) Timeout() bool   { return true }
+func (e timeoutError) Temporary() bool { return true }
+
+// Is makes it a context.DeadlineExceeded.
+func (e timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
+
+const (
+	errTimeout    = timeoutError("no answer within Transport.Timeout")
+	errTryTimeout = timeoutError("no answer within Transport.TryTimeout")
+)
+
+// ownError is of the request itself: its body cannot be read. Another try would meet
+// it again.
+type ownError struct{ err error }
+
+func (e *ownError) Error() string { return "the request's body: " + e.err.Error() }
+func (e *ownError) Unwrap() error { return e.err }
+
+func isOwn(err error) bool {
+	var own *ownError
+	return errors.As(err, &own)
+}
+
+// ctxError is how ctx ended, with its cause; nil while it has not.
+func ctxError(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if err == nil || errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}

@@ -1,0 +1,642 @@
+package idemhttp_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/idemhttp"
+)
+
+// script is a Base that answers as it is told, and notes what it was sent. What it
+// does takes no time but what its answers sleep.
+type script struct {
+	answers []func(r *http.Request) (*http.Response, error) // the last one goes on
+
+	mu     sync.Mutex
+	sent   []*http.Request
+	bodies []string
+	at     []time.Time
+	given  []*tracked // bodies of answers
+}
+
+// RoundTrip keeps to the contract of http.RoundTripper: it reads and closes the body.
+func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
+	body := "<none>"
+	if r.Body != nil {
+		b, err := io.ReadAll(r.Body)
+		err = errors.Join(err, r.Body.Close())
+		if err != nil {
+			return nil, err
+		}
+		body = string(b)
+		if r.ContentLength > 0 && r.ContentLength != int64(len(b)) {
+			return nil, fmt.Errorf("ContentLength is %d, the body has %d bytes", r.ContentLength, len(b))
+		}
+	}
+	s.mu.Lock()
+	answer := s.answers[min(len(s.sent), len(s.answers)-1)]
+	s.sent, s.bodies, s.at = append(s.sent, r), append(s.bodies, body), append(s.at, time.Now())
+	s.mu.Unlock()
+	resp, err := answer(r)
+	if resp != nil {
+		resp.Request = r
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		t := &tracked{ReadCloser: resp.Body}
+		s.given = append(s.given, t)
+		resp.Body = t
+	}
+	return resp, err
+}
+
+func (s *script) keys(header string) (keys []string) {
+	for _, r := range s.sent {
+		keys = append(keys, r.Header.Get(header))
+	}
+	return keys
+}
+
+// waits are the times between the tries.
+func (s *script) waits() (waits []time.Duration) {
+	for i := 1; i < len(s.at); i++ {
+		waits = append(waits, s.at[i].Sub(s.at[i-1]))
+	}
+	return waits
+}
+
+// tracked is a body that knows what was done to it.
+type tracked struct {
+	io.ReadCloser
+	read   int
+	closed int
+}
+
+func (b *tracked) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.read += n
+	return n, err
+}
+
+func (b *tracked) Close() error { b.closed++; return b.ReadCloser.Close() }
+
+// status answers with a status, a body and header fields in pairs.
+func status(code int, body string, header ...string) func(*http.Request) (*http.Response, error) {
+	return func(*http.Request) (*http.Response, error) {
+		h := http.Header{}
+		for i := 0; i < len(header); i += 2 {
+			h.Add(header[i], header[i+1])
+		}
+		return &http.Response{StatusCode: code, Header: h, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}, nil
+	}
+}
+
+var errReset = errors.New("connection reset by a test")
+
+func fails(err error) func(*http.Request) (*http.Response, error) {
+	return func(*http.Request) (*http.Response, error) { return nil, err }
+}
+
+func post(t *testing.T, body io.Reader) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://pay.test/charges?x=1", body)
+	require.NoError(t, err)
+	return r
+}
+
+func readAll(t *testing.T, resp *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	return string(b)
+}
+
+// F1: a POST without a key gets one, the same for all its tries, and the request
+// that the caller made is as it was.
+func TestF1OneKeyForAllTries(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: []func(*http.Request) (*http.Response, error){
+			fails(errReset), status(503, "later"), status(409, "", "Retry-After", "1"), status(201, "charged"),
+		}}
+		tr := &idemhttp.Transport{Base: s}
+		r := post(t, strings.NewReader("amount=5"))
+		r.Header.Set("X-Own", "1")
+		before := r.Clone(r.Context())
+		resp, err := tr.RoundTrip(r)
+		require.NoError(t, err)
+		require.Equal(t, 201, resp.StatusCode)
+		require.Equal(t, "charged", readAll(t, resp))
+		require.Len(t, s.sent, 4)
+		keys := s.keys("Idempotency-Key")
+		for i, sent := range s.sent {
+			assert.Equal(t, keys[0], keys[i])
+			assert.Equal(t, "amount=5", s.bodies[i])
+			assert.Equal(t, "1", sent.Header.Get("X-Own"))
+			assert.EqualValues(t, 8, sent.ContentLength)
+			assert.NotSame(t, r, sent)
+		}
+		assert.Regexp(t, `^"[A-Za-z0-9_-]{22}"$`, keys[0])
+		assert.Equal(t, before.Header, r.Header, "the caller's header")
+		assert.Equal(t, before.URL, r.URL)
+		assert.Equal(t, before.ContentLength, r.ContentLength)
+
+		// Another request, the same one or not, is another operation.
+		r.Body, err = r.GetBody()
+		require.NoError(t, err)
+		resp, err = tr.RoundTrip(r)
+		require.NoError(t, err)
+		readAll(t, resp)
+		assert.NotEqual(t, keys[0], s.keys("Idempotency-Key")[4])
+	})
+}
+
+// F1: which methods get a key, and which are tried again.
+func TestF1Methods(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []struct {
+			method string
+			tr     idemhttp.Transport
+			header http.Header
+			key    string // of the tries, a pattern
+			tries  int
+		}{
+			{method: "POST", key: `^".+"$`, tries: 8},
+			{method: "PATCH", key: `^".+"$`, tries: 8},
+			{method: "GET", key: `^$`, tries: 8},
+			{method: "", key: `^$`, tries: 8},
+			{method: "HEAD", key: `^$`, tries: 8},
+			{method: "PUT", key: `^$`, tries: 8},
+			{method: "DELETE", key: `^$`, tries: 8},
+			{method: "OPTIONS", key: `^$`, tries: 8},
+			{method: "TRACE", key: `^$`, tries: 8},
+			{method: "REPORT", key: `^$`, tries: 1},
+			{method: "REPORT", header: http.Header{"Idempotency-Key": {"mine"}}, key: `^mine$`, tries: 8},
+			{method: "POST", header: http.Header{"Idempotency-Key": {"mine"}}, key: `^mine$`, tries: 8},
+			{method: "POST", header: http.Header{"Idempotency-Key": {}}, key: `^$`, tries: 8},
+			{method: "DELETE", tr: idemhttp.Transport{Methods: []string{"DELETE"}}, key: `^".+"$`, tries: 8},
+			{method: "POST", tr: idemhttp.Transport{Methods: []string{"DELETE"}}, key: `^$`, tries: 1},
+			{method: "POST", tr: idemhttp.Transport{Bare: true}, key: `^[A-Za-z0-9_-]{22}$`, tries: 8},
+			{method: "POST", tr: idemhttp.Transport{MaxTries: 3}, key: `^".+"$`, tries: 3},
+			{method: "POST", tr: idemhttp.Transport{MaxTries: 1}, key: `^".+"$`, tries: 1},
+			{method: "POST", tr: idemhttp.Transport{MaxTries: -1}, key: `^".+"$`, tries: 1},
+			{method: "POST", tr: idemhttp.Transport{Header: "x-request-id"}, header: http.Header{"X-Request-Id": {"7"}}, key: `^7$`, tries: 8},
+			{method: "POST", tr: idemhttp.Transport{NewKey: func(r *http.Request) (string, error) {
+				return `for "` + r.URL.Query().Get("x") + `"`, nil
+			}}, key: `^"for \\"1\\""$`, tries: 8},
+		} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset)}}
+			tr := c.tr
+			tr.Base = s
+			r := post(t, nil)
+			r.Method = c.method
+			for name, v := range c.header {
+				r.Header[name] = v
+			}
+			_, err := tr.RoundTrip(r)
+			require.ErrorIs(t, err, errReset)
+			require.Len(t, s.sent, c.tries, "%+v", c)
+			name := tr.Header
+			if name == "" {
+				name = "Idempotency-Key"
+			}
+			for _, key := range s.keys(name) {
+				assert.Regexp(t, c.key, key)
+			}
+			var failed *idemhttp.TransportError
+			require.ErrorAs(t, err, &failed)
+			assert.Equal(t, c.tries, failed.Tries)
+			assert.Regexp(t, c.key, failed.Key, "what to go on with")
+			assert.False(t, failed.Timeout())
+			if len(failed.Key) > 1 {
+				assert.NotContains(t, err.Error(), failed.Key)
+				assert.Contains(t, err.Error(), idem.KeyHash(failed.Key))
+			}
+		}
+	})
+}
+
+// F1: no key, no request.
+func TestF1KeyCannotBeMade(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("no entropy")
+	for _, c := range []struct {
+		key  string
+		err  error
+		want error
+	}{
+		{"", broken, broken},
+		{"", nil, idem.ErrInvalid},
+		{"a\nb", nil, idem.ErrInvalid},
+		{"schlüssel", nil, idem.ErrInvalid},
+		{strings.Repeat("k", idemhttp.MaxKey+1), nil, idem.ErrInvalid},
+	} {
+		for _, bare := range []bool{false, true} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
+			tr := &idemhttp.Transport{Base: s, Bare: bare, NewKey: func(*http.Request) (string, error) { return c.key, c.err }}
+			r := post(t, nil)
+			body := &tracked{ReadCloser: io.NopCloser(strings.NewReader("x"))}
+			r.Body = body
+			_, err := tr.RoundTrip(r)
+			require.ErrorIs(t, err, c.want)
+			assert.Empty(t, s.sent)
+			assert.Equal(t, 1, body.closed)
+		}
+	}
+}
+
+func TestFormatKey(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]string{
+		"abc": `"abc"`, `a"b`: `"a\"b"`, `a\b`: `"a\\b"`, " ~": `" ~"`,
+		strings.Repeat("k", idemhttp.MaxKey): `"` + strings.Repeat("k", idemhttp.MaxKey) + `"`,
+	} {
+		got, err := idemhttp.FormatKey(key)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	for _, bad := range []string{"", "\x1f", "\x7f", "é", strings.Repeat("k", idemhttp.MaxKey+1)} {
+		got, err := idemhttp.FormatKey(bad)
+		assert.ErrorIs(t, err, idem.ErrInvalid)
+		assert.Empty(t, got)
+		if len(bad) > 1 {
+			assert.NotContains(t, err.Error(), bad)
+		}
+	}
+}
+
+const problemJSON = "application/problem+json"
+
+// F1: what is tried again, and what never is.
+func TestF1Answers(t *testing.T) {
+	t.Parallel()
+	inFlight := `{"type":"` + idemhttp.TypeInFlight + `","title":"…"}`
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []struct {
+			answer func(*http.Request) (*http.Response, error)
+			again  bool
+		}{
+			{status(200, "a"), false},
+			{status(202, "a", "Retry-After", "1"), false},
+			{status(302, "a"), false},
+			{status(400, "a"), false},
+			{status(401, "a"), false},
+			{status(404, "a"), false},
+			{status(408, "a"), false},
+			{status(409, "a"), false},
+			{status(409, "a", "Retry-After", "1"), true},
+			{status(409, inFlight, "Content-Type", problemJSON), true},
+			{status(409, inFlight, "Content-Type", problemJSON+"; charset=utf-8"), true},
+			{status(409, inFlight, "Content-Type", "text/plain"), false},
+			{status(409, `{"type":"`+idemhttp.TypeMismatch+`"}`, "Content-Type", problemJSON), false},
+			{status(409, `{"type":`, "Content-Type", problemJSON), false},
+			{status(422, "a", "Retry-After", "1"), false},
+			{status(425, "a"), true},
+			{status(429, "a"), true},
+			{status(500, "a", "Retry-After", "1"), false},
+			{status(501, "a"), false},
+			{status(502, "a"), true},
+			{status(503, "a"), true},
+			{status(504, "a"), true},
+			{status(503, "a", "Idempotent-Replayed", "true"), false},
+			{status(504, "a", "Idempotent-Replayed", "true"), false},
+		} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){c.answer}}
+			want, _ := c.answer(nil)
+			resp, err := (&idemhttp.Transport{Base: s, MaxTries: 4}).RoundTrip(post(t, strings.NewReader("b")))
+			require.NoError(t, err)
+			assert.Equal(t, want.StatusCode, resp.StatusCode, "out of tries, the last answer is returned")
+			assert.Equal(t, readAll(t, want), readAll(t, resp), "whole, whoever looked into it")
+			tries := 1
+			if c.again {
+				tries = 4
+			}
+			assert.Len(t, s.sent, tries, "%d %v", want.StatusCode, want.Header)
+			for i, b := range s.given {
+				assert.Equal(t, 1, b.closed, "answer %d", i)
+			}
+		}
+	})
+}
+
+// A caller's own rule, which can build on the default one.
+func TestTransportRetry(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: []func(*http.Request) (*http.Response, error){status(500, ""), status(429, ""), status(429, "")}}
+		tr := &idemhttp.Transport{Base: s, MaxTries: 9, Retry: func(resp *http.Response, err error) bool {
+			return err == nil && resp.StatusCode == 500 || len(s.sent) < 3 && idemhttp.DefaultRetry(resp, err)
+		}}
+		resp, err := tr.RoundTrip(post(t, nil))
+		require.NoError(t, err)
+		readAll(t, resp)
+		assert.Len(t, s.sent, 3)
+	})
+}
+
+// Waits are random, below a bound that doubles up to MaxBackoff; the observer is told.
+func TestTransportBackoff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const first, most, tries, rounds = 10 * time.Millisecond, 60 * time.Millisecond, 6, 400
+		var sums [tries - 1]time.Duration
+		for range rounds {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset), status(503, "")}}
+			var told []idemhttp.Try
+			tr := &idemhttp.Transport{Base: s, MaxTries: tries, MinBackoff: first, MaxBackoff: most, Observer: func(try idemhttp.Try) { told = append(told, try) }}
+			resp, err := tr.RoundTrip(post(t, nil))
+			require.NoError(t, err)
+			readAll(t, resp)
+			for i, wait := range s.waits() {
+				sums[i] += wait
+				require.Less(t, wait, min(first<<i, most))
+				require.Equal(t, idemhttp.Try{Key: s.keys("Idempotency-Key")[0], Number: i + 1, Status: told[i].Status, Err: told[i].Err, Again: true, Wait: wait}, told[i])
+			}
+			require.Equal(t, errReset, told[0].Err)
+			require.Zero(t, told[0].Status)
+			require.Equal(t, idemhttp.Try{Key: told[0].Key, Number: tries, Status: 503}, told[tries-1])
+		}
+		for i, sum := range sums { // full jitter: half the bound on average
+			bound := float64(min(first<<i, most))
+			assert.InDelta(t, bound/2, float64(sum)/rounds, bound/8, "wait %d", i+1)
+		}
+	})
+}
+
+// Retry-After in seconds, as a date of the server's clock or of ours, capped, and not
+// waited for when there is no time.
+func TestTransportRetryAfter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		date := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
+		const jitter = 100 * time.Millisecond
+		for _, c := range []struct {
+			asked any // the field, or a function that makes it and Date
+			tr    idemhttp.Transport
+			wait  time.Duration
+		}{
+			{"3", idemhttp.Transport{}, 3 * time.Second},
+			{"0", idemhttp.Transport{}, 0},
+			{" 2 ", idemhttp.Transport{}, 2 * time.Second},
+			{"40", idemhttp.Transport{}, 30 * time.Second},
+			{"40", idemhttp.Transport{MaxRetryAfter: 5 * time.Second}, 5 * time.Second},
+			{"99999999999999999999", idemhttp.Transport{MaxRetryAfter: time.Second}, time.Second},
+			{"-5", idemhttp.Transport{}, 0},
+			{"soon", idemhttp.Transport{}, 0},
+			{func() []string { return []string{"Retry-After", date(7 * time.Second)} }, idemhttp.Transport{}, 7 * time.Second},
+			{func() []string { return []string{"Retry-After", date(-7 * time.Second)} }, idemhttp.Transport{}, 0},
+			{func() []string {
+				return []string{"Retry-After", date(time.Hour + 4*time.Second), "Date", date(time.Hour)}
+			}, idemhttp.Transport{}, 4 * time.Second},
+		} {
+			header := []string{"Retry-After", fmt.Sprint(c.asked)}
+			if made, ok := c.asked.(func() []string); ok {
+				header = made()
+			}
+			s := &script{answers: []func(*http.Request) (*http.Response, error){status(503, "", header...), status(200, "")}}
+			tr := c.tr
+			tr.Base = s
+			resp, err := tr.RoundTrip(post(t, nil))
+			require.NoError(t, err)
+			readAll(t, resp)
+			require.Len(t, s.sent, 2, header)
+			assert.GreaterOrEqual(t, s.waits()[0], c.wait, header)
+			assert.Less(t, s.waits()[0], c.wait+jitter, header)
+			time.Sleep(time.Second - time.Duration(time.Now().Nanosecond())) // dates have whole seconds
+		}
+
+		s := &script{answers: []func(*http.Request) (*http.Response, error){status(503, "full", "Retry-After", "20")}}
+		start := time.Now()
+		resp, err := (&idemhttp.Transport{Base: s, Timeout: 15 * time.Second}).RoundTrip(post(t, nil))
+		require.NoError(t, err)
+		assert.Equal(t, "full", readAll(t, resp))
+		assert.Len(t, s.sent, 1)
+		assert.Zero(t, time.Since(start), "there was no point in waiting")
+	})
+}
+
+// hang answers when the try is cancelled, with the error that a Base makes of it.
+func hang(own error) func(*http.Request) (*http.Response, error) {
+	return func(r *http.Request) (*http.Response, error) {
+		<-r.Context().Done()
+		if own != nil {
+			return nil, own
+		}
+		return nil, context.Cause(r.Context())
+	}
+}
+
+// Time over all tries, and of each.
+func TestTransportTimeouts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, own := range []error{nil, errors.New("what this Base says when it is cancelled")} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){hang(own)}}
+			start := time.Now()
+			_, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
+			assert.Equal(t, time.Minute, time.Since(start))
+			assert.Len(t, s.sent, 1)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			var failed *idemhttp.TransportError
+			require.ErrorAs(t, err, &failed)
+			assert.True(t, failed.Timeout())
+			assert.ErrorContains(t, err, "Transport.Timeout")
+
+			s = &script{answers: []func(*http.Request) (*http.Response, error){hang(own), hang(own), status(200, "at last")}}
+			start = time.Now()
+			resp, err := (&idemhttp.Transport{Base: s, TryTimeout: 5 * time.Second}).RoundTrip(post(t, nil))
+			require.NoError(t, err)
+			assert.Equal(t, "at last", readAll(t, resp))
+			assert.Len(t, s.sent, 3)
+			assert.GreaterOrEqual(t, time.Since(start), 10*time.Second)
+			assert.Less(t, time.Since(start), 11*time.Second)
+
+			s = &script{answers: []func(*http.Request) (*http.Response, error){hang(own)}}
+			start = time.Now()
+			_, err = (&idemhttp.Transport{Base: s, TryTimeout: 4 * time.Second, Timeout: 10 * time.Second}).RoundTrip(post(t, nil))
+			assert.Equal(t, 10*time.Second, time.Since(start), "the last try has what is left")
+			assert.Len(t, s.sent, 3)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+
+			s = &script{answers: []func(*http.Request) (*http.Response, error){hang(own)}}
+			_, err = (&idemhttp.Transport{Base: s, TryTimeout: 4 * time.Second, Timeout: -1, MaxTries: 3}).RoundTrip(post(t, nil))
+			assert.Len(t, s.sent, 3)
+			assert.ErrorContains(t, err, "Transport.TryTimeout")
+		}
+
+		// http.Client knows a timeout when it sees one.
+		s := &script{answers: []func(*http.Request) (*http.Response, error){hang(nil)}}
+		_, err := (&http.Client{Transport: &idemhttp.Transport{Base: s}}).Do(post(t, nil))
+		var timeout interface{ Timeout() bool }
+		require.ErrorAs(t, err, &timeout)
+		assert.True(t, timeout.Timeout())
+
+		// An answer whose header came in time has all the time it takes.
+		slow := func(r *http.Request) (*http.Response, error) {
+			pr, pw := io.Pipe()
+			go func() {
+				time.Sleep(time.Hour)
+				if r.Context().Err() != nil {
+					_ = pw.CloseWithError(r.Context().Err())
+					return
+				}
+				_, _ = pw.Write([]byte("slow"))
+				_ = pw.Close()
+			}()
+			return &http.Response{StatusCode: 200, Body: pr}, nil
+		}
+		s = &script{answers: []func(*http.Request) (*http.Response, error){slow}}
+		resp, err := (&idemhttp.Transport{Base: s, TryTimeout: time.Second, Timeout: 2 * time.Second}).RoundTrip(post(t, nil))
+		require.NoError(t, err)
+		require.NoError(t, s.sent[0].Context().Err())
+		assert.Equal(t, "slow", readAll(t, resp))
+		assert.Error(t, s.sent[0].Context().Err(), "closing the body frees the context")
+	})
+}
+
+// The context ends it at any moment, with its error and its cause.
+func TestTransportContext(t *testing.T) {
+	t.Parallel()
+	stop := errors.New("the user has left")
+	synctest.Test(t, func(t *testing.T) {
+		for name, answer := range map[string]func(*http.Request) (*http.Response, error){
+			"in a try": hang(nil), "in a try that hides it": hang(errReset),
+			"in a wait after an error": fails(errReset), "in a wait after an answer": status(503, "", "Retry-After", "30"),
+			"while an answer is dropped": func(r *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 503, Header: http.Header{}, Body: endless{r.Context()}}, nil
+			},
+		} {
+			for _, cause := range []error{nil, stop} {
+				s := &script{answers: []func(*http.Request) (*http.Response, error){answer}}
+				ctx, cancel := context.WithCancelCause(t.Context())
+				go func() {
+					time.Sleep(70 * time.Millisecond)
+					cancel(cause)
+				}()
+				start := time.Now()
+				_, err := (&idemhttp.Transport{Base: s, MinBackoff: time.Hour, MaxBackoff: time.Hour, Timeout: -1}).RoundTrip(post(t, nil).WithContext(ctx))
+				require.ErrorIs(t, err, context.Canceled, name)
+				if cause != nil {
+					assert.ErrorIs(t, err, cause, name)
+				}
+				assert.Equal(t, 70*time.Millisecond, time.Since(start), name)
+				assert.Len(t, s.sent, 1, name)
+				for _, b := range s.given {
+					assert.Equal(t, 1, b.closed, name)
+				}
+			}
+		}
+
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
+		body := &tracked{ReadCloser: io.NopCloser(strings.NewReader("x"))}
+		r := post(t, nil).WithContext(ctx)
+		r.Body = body
+		_, err := (&idemhttp.Transport{Base: s}).RoundTrip(r)
+		require.ErrorIs(t, err, context.Canceled)
+		assert.Empty(t, s.sent)
+		assert.Equal(t, 1, body.closed)
+		assert.Zero(t, body.read)
+
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = (&idemhttp.Transport{Base: &script{answers: []func(*http.Request) (*http.Response, error){hang(nil)}}}).RoundTrip(post(t, nil).WithContext(ctx))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		var failed *idemhttp.TransportError
+		require.ErrorAs(t, err, &failed)
+		assert.True(t, failed.Timeout())
+	})
+}
+
+// endless is a body of which a little comes now and then.
+type endless struct{ ctx context.Context }
+
+func (b endless) Read(p []byte) (int, error) {
+	select {
+	case <-b.ctx.Done():
+		return 0, b.ctx.Err()
+	case <-time.After(300 * time.Millisecond):
+		return copy(p, "…"), nil
+	}
+}
+
+func (b endless) Close() error { return nil }
+
+// The answers that are dropped are read, within bounds of bytes and of time, and
+// closed; http.Client's idle connections can be closed through the Transport.
+func TestTransportDrops(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		huge := status(503, strings.Repeat("x", 1<<20))
+		drip := func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 503, Header: http.Header{}, Body: endless{r.Context()}}, nil
+		}
+		s := &script{answers: []func(*http.Request) (*http.Response, error){status(503, "short"), huge, drip, status(200, "kept")}}
+		start := time.Now()
+		resp, err := (&idemhttp.Transport{Base: s, MinBackoff: time.Nanosecond, MaxBackoff: time.Nanosecond}).RoundTrip(post(t, nil))
+		require.NoError(t, err)
+		assert.Equal(t, time.Second, time.Since(start))
+		require.Len(t, s.given, 4)
+		assert.Equal(t, 5, s.given[0].read)
+		assert.Equal(t, 64<<10, s.given[1].read)
+		for i, want := range []int{1, 1, 1, 0} {
+			assert.Equal(t, want, s.given[i].closed)
+		}
+		assert.Equal(t, "kept", readAll(t, resp))
+		assert.Equal(t, 1, s.given[3].closed)
+	})
+}
+
+type idler struct {
+	http.RoundTripper
+	closed int
+}
+
+func (i *idler) CloseIdleConnections() { i.closed++ }
+
+func TestTransportCloseIdleConnections(t *testing.T) {
+	t.Parallel()
+	base := &idler{}
+	(&http.Client{Transport: &idemhttp.Transport{Base: base}}).CloseIdleConnections()
+	assert.Equal(t, 1, base.closed)
+	(&idemhttp.Transport{Base: struct{ http.RoundTripper }{}}).CloseIdleConnections() // cannot
+}
+
+// An answer that the connection is handed over with (101) can still be written to.
+func TestTransportSwitchingProtocols(t *testing.T) {
+	t.Parallel()
+	var wire bytes.Buffer
+	s := &idemScript{resp: &http.Response{StatusCode: 101, Body: struct {
+		io.Reader
+		io.Writer
+		io.Closer
+	}{strings.NewReader("hello"), &wire, io.NopCloser(nil)}}}
+	resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
+	require.NoError(t, err)
+	duplex, ok := resp.Body.(io.ReadWriteCloser)
+	require.True(t, ok)
+	_, err = duplex.Write([]byte("over"))
+	require.NoError(t, err)
+	assert.Equal(t, "over", wire.String())
+	assert.Equal(t, "hello", readAll(t, resp))
+}
+
+// idemScript gives one answer, as it is.
+type idemScript struct{ resp *http.Response }
+
+func (s *idemScript) RoundTrip(*http.Request) (*http.Response, error) { return s.resp, nil }
