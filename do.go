@@ -102,34 +102,6 @@ func completeValue[T any](ctx context.Context, s *Store, t Token, value T) error
 	return fmt.Errorf("idem: key %s is completed, but its value cannot be encoded and will not replay: %w", KeyHash(t.Key), encodeErr)
 }
 
-// heartbeat extends the lease of t, at a third of its length, until stop is called;
-// stop waits until it has ended. If the claim is lost, lost is called with why.
-func (s *Store) heartbeat(t Token, lease time.Duration, lost context.CancelCauseFunc) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			beat := make(chan struct{})
-			stopTimer := s.opts.Clock.AfterFunc(max(lease/3, 1), func() { close(beat) })
-			select {
-			case <-beat:
-			case <-ctx.Done():
-				stopTimer()
-				return
-			}
-			if err := s.Extend(ctx, t, lease); err != nil && ctx.Err() == nil {
-				lost(err)
-				return
-			}
-		}
-	}()
-	return func() {
-		cancel()
-		<-done
-	}
-}
-
 // encode goes by T, as decode must: a []byte in an interface is JSON. A panic of
 // the value's own encoder is an error like any other: the work is done by then.
 func encode[T any](value T) (b []byte, err error) {

@@ -88,3 +88,7 @@ func setDefault[T comparable](field *T, value T) {
 		*field = value
 	}
 }
+
+// Options returns the options in effect: those given to New, with the default where
+// they were zero.
+func (s *Store) Options() Options { return s.opts }
