@@ -11,7 +11,8 @@ import "errors"
 //
 //   - GetHit: look Keys.Hit(worker, n) up and have its record at hand: the result
 //     and every field that the contender keeps. Before, all keys of Keys were
-//     stored as completed, each with Result, in the order of Keys.Fill.
+//     stored as completed, each with Result, in the order of Keys.Fill, and the
+//     store was settled: flushed and compacted, where there is such a thing.
 //   - GetMiss: the same with Keys.Miss(worker, n), which is never stored.
 //   - ClaimReplay: ask to run Keys.Hit(worker, n) and be given the stored result.
 //   - CycleDurable: claim Fresh(worker, n) durably so that a second claim would be
@@ -75,13 +76,14 @@ var (
 type Workload struct {
 	// Group is one of the constants.
 	Group string
-	// Keys are the keys that are stored before, or are never.
+	// Keys are the keys that are stored before, or are never; nil or empty in
+	// cycles.
 	Keys *Keys
 	// ResultBytes is the size of Result.
 	ResultBytes int
-	// Procs is GOMAXPROCS while it runs.
+	// Procs is GOMAXPROCS while it runs, at most.
 	Procs int
-	// Callers is how many workers call Instance.Op at once.
+	// Callers is how many workers call Instance.Op at once, at most.
 	Callers int
 	// Batch is how many records one operation of SweepUnloaded removes.
 	Batch int

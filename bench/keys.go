@@ -16,6 +16,7 @@ const KeyBytes = 16
 type Keys struct {
 	stored, absent []byte
 	stride         uint64
+	sorted         []uint32 // the order of Fill, if it is not the stride's
 }
 
 // maxAbsent bounds the keys that are never stored.
@@ -46,12 +47,20 @@ func gcd(a, b uint64) uint64 {
 	return a
 }
 
-// Len is how many keys are stored.
-func (k *Keys) Len() int { return len(k.stored) / KeyBytes }
+// Len is how many keys are stored; 0 of a nil Keys.
+func (k *Keys) Len() int {
+	if k == nil {
+		return 0
+	}
+	return len(k.stored) / KeyBytes
+}
 
 // Fill returns the i-th key to be stored, for i from 0 to Len()-1. The string is
 // part of Keys: it needs no copy.
 func (k *Keys) Fill(i int) string {
+	if k.sorted != nil {
+		return at(k.stored, uint64(k.sorted[i]))
+	}
 	return at(k.stored, uint64(i)*k.stride%uint64(k.Len()))
 }
 

@@ -1,0 +1,111 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/memory"
+	"github.com/idemkv/idem/pebble"
+)
+
+// Engine is one kind of idem.Backend to measure. A new engine is one more of these.
+type Engine struct {
+	// Name stands after backend= in names.
+	Name string
+	// Durable: it writes to dir, and a cache stands in front of it.
+	Durable bool
+	// Open opens the backend in dir, which it may have used before.
+	Open func(dir string) (idem.Backend, error)
+	// Settle, if not nil, brings what was written into the form that it takes in
+	// time.
+	Settle func(ctx context.Context, b idem.Backend) error
+}
+
+// PebbleCacheBytes is the size of Pebble's block cache, of idem's and of every other.
+const PebbleCacheBytes = 64 << 20
+
+// Engines returns idem's own engines. Bounds of the memory engine are off, and all
+// else is as its zero Options have it.
+func Engines() []Engine {
+	return []Engine{
+		{
+			Name: "memory",
+			Open: func(string) (idem.Backend, error) {
+				return memory.New(memory.Options{MaxRecords: -1, MaxBytes: -1}), nil
+			},
+		},
+		{
+			Name:    "bolt",
+			Durable: true,
+			Open: func(dir string) (idem.Backend, error) {
+				return bolt.Open(filepath.Join(dir, "idem.db"), bolt.Options{})
+			},
+		},
+		{
+			Name:    "pebble",
+			Durable: true,
+			Open: func(dir string) (idem.Backend, error) {
+				return pebble.Open(filepath.Join(dir, "idem"), pebble.Options{CacheBytes: PebbleCacheBytes})
+			},
+			Settle: func(ctx context.Context, b idem.Backend) error {
+				db := b.(*pebble.Backend).DB()
+				if err := db.Flush(); err != nil {
+					return err
+				}
+				return db.Compact(ctx, []byte{0}, []byte{0xff}, false)
+			},
+		},
+	}
+}
+
+// fillBatch is how many records a commit of Fill has.
+const fillBatch = 20_000
+
+// cacheFor is a cache with room for every record of a workload, whatever its shards
+// are handed.
+func cacheFor(w Workload) int64 { return 2 * int64(w.Keys.Len()+1000) * int64(1024+w.ResultBytes) }
+
+// OpenStore opens an engine in dir and a store on it.
+func OpenStore(e Engine, dir string, o idem.Options) (*idem.Store, error) {
+	b, err := e.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := idem.New(b, o)
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return s, nil
+}
+
+// Fill stores the keys of w from the from-th to before the to-th as completed, with
+// w's result and the retention; zero: the store's. The store's Options.MaxBatch is
+// at least fillBatch.
+func Fill(ctx context.Context, s *idem.Store, w Workload, from, to int, retention time.Duration) error {
+	result := w.Result()
+	for ; from < to; from += fillBatch {
+		n := min(fillBatch, to-from)
+		requests := make([]idem.Request, n)
+		for i := range requests {
+			requests[i] = idem.Request{Key: w.Keys.Fill(from + i), Retention: retention}
+		}
+		completions := make([]idem.Completion, n)
+		for i, c := range s.ClaimMany(ctx, requests) {
+			if c.Err != nil {
+				return fmt.Errorf("filling, record %d: %w", from+i, c.Err)
+			}
+			completions[i] = idem.Completion{Token: c.Token, Result: result}
+		}
+		for i, err := range s.CompleteMany(ctx, completions) {
+			if err != nil {
+				return fmt.Errorf("filling, record %d: %w", from+i, err)
+			}
+		}
+	}
+	return nil
+}
