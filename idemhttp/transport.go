@@ -40,6 +40,11 @@ import (
 // and strings. Without it, up to MaxBody bytes are read into memory before the first
 // try. A longer body is sent once, as it is.
 //
+// The answer to a request with a key, if its header tells its length and that is at
+// most MaxAnswer, is read into memory before it is returned, so that one whose
+// connection is cut half-way is asked for again. Of any other answer the caller may be
+// the one who finds it cut: the key to ask again with is in Response.Request.
+//
 // Each hop of a redirect is a request of its own. The request is not changed. Its context ends the tries, and the waits between
 // them, at any moment. The body of an answer that is not returned is read, within
 // bounds, and closed, so that its connection can be used again.
@@ -61,12 +66,12 @@ type Transport struct {
 	// MaxTries bounds the tries of one request, the first included. Default 8; 1
 	// never tries again.
 	MaxTries int
-	// Timeout bounds the time from the call to the header of the answer, over all
-	// tries and waits. A wait that would not end before it is not begun. Default
+	// Timeout bounds the time from the call to its return, over all tries and waits:
+	// to the header of the answer, or to its end if it is kept. A wait that would not end before it is not begun. Default
 	// 1 min; negative: no bound but the context's.
 	Timeout time.Duration
-	// TryTimeout bounds the time to the header of the answer of each try; a try cut
-	// short by it is made again. Default: no bound but Timeout.
+	// TryTimeout bounds the time of each try in the same way; one cut short by it is
+	// made again. Default: no bound but Timeout.
 	TryTimeout time.Duration
 	// MinBackoff is the longest wait after the first try. Default 100 ms.
 	MinBackoff time.Duration
@@ -78,6 +83,9 @@ type Transport struct {
 	// MaxBody is how many bytes of a body without GetBody are kept in memory so that
 	// they can be sent again. Default 1 MiB; negative: none.
 	MaxBody int64
+	// MaxAnswer is how many bytes of an answer to a request with a key are kept in
+	// memory before it is returned. Default 1 MiB; negative: none.
+	MaxAnswer int64
 	// Retry decides, in place of the rules above, whether a try that ended with the
 	// response or the error is worth another. It may call DefaultRetry, and leaves the
 	// response's body as it is. Default DefaultRetry.
@@ -112,6 +120,7 @@ const (
 	defaultMaxBackoff    = 10 * time.Second
 	defaultMaxRetryAfter = 30 * time.Second
 	defaultResendable    = 1 << 20
+	defaultMaxAnswer     = 1 << 20
 )
 
 // withDefaults is t with every field set but Methods, TryTimeout and Observer.
@@ -126,6 +135,7 @@ func (t *Transport) withDefaults() Transport {
 	setDefault(&o.MaxBackoff, defaultMaxBackoff)
 	setDefault(&o.MaxRetryAfter, defaultMaxRetryAfter)
 	setDefault(&o.MaxBody, defaultResendable)
+	setDefault(&o.MaxAnswer, defaultMaxAnswer)
 	setDefault(&o.Clock, idem.SystemClock())
 	if o.NewKey == nil {
 		o.NewKey = randomKey
@@ -162,7 +172,8 @@ type exchange struct {
 	Transport // with all defaults
 	request   *http.Request
 	header    http.Header // of every try
-	key       string      // as it is in the header
+	keyed     bool
+	key       string // as it is in the header
 	body      body
 	again     bool // there may be a second try
 	start     time.Duration
@@ -216,17 +227,16 @@ func (e *exchange) prepare(ctx context.Context) (err error) {
 	if e.header == nil {
 		e.header = http.Header{}
 	}
-	_, keyed := e.header[e.Header]
-	if !keyed && e.getsKey(r.Method) {
+	if _, e.keyed = e.header[e.Header]; !e.keyed && e.getsKey(r.Method) {
 		key, err := e.newKey()
 		if err != nil {
 			return err
 		}
 		e.header.Set(e.Header, key)
-		keyed = true
+		e.keyed = true
 	}
 	e.key = e.header.Get(e.Header)
-	if (keyed || idempotent(r.Method)) && e.MaxTries > 1 {
+	if (e.keyed || idempotent(r.Method)) && e.MaxTries > 1 {
 		e.again, err = e.body.keep(ctx, r, e.MaxBody)
 	}
 	return err
@@ -277,17 +287,20 @@ func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), er
 	if resp != nil && resp.Body == nil {
 		resp.Body = http.NoBody
 	}
+	if err == nil && e.keyed && r.Method != http.MethodHead {
+		err = keepAnswer(resp, e.MaxAnswer)
+	}
 	if !stop() && ctx.Err() == nil { // whatever came, its body can be cut off any moment
-		if err == nil {
-			_ = resp.Body.Close()
-		}
-		resp, err = nil, why
+		err = why
 	}
 	if err != nil {
+		if resp != nil {
+			_ = resp.Body.Close()
+		}
 		end()
-		resp = nil
+		return nil, end, err
 	}
-	return resp, end, err
+	return resp, end, nil
 }
 
 // limit cancels the try that begins now when its time is over, which is why. stop

@@ -89,6 +89,24 @@ func (b *body) close() {
 	}
 }
 
+// keepAnswer reads the body of an answer that says how long it is, up to limit, and
+// puts it back.
+func keepAnswer(resp *http.Response, limit int64) error {
+	n := resp.ContentLength
+	if n <= 0 || n > limit || resp.StatusCode == http.StatusSwitchingProtocols {
+		return nil
+	}
+	kept := make([]byte, n)
+	if _, err := io.ReadFull(resp.Body, kept); err != nil {
+		return fmt.Errorf("reading the answer, status %d: %w", resp.StatusCode, err)
+	}
+	if err := resp.Body.Close(); err != nil {
+		return fmt.Errorf("closing the answer, status %d: %w", resp.StatusCode, err)
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(kept))
+	return nil
+}
+
 type readCloser struct {
 	io.Reader
 	io.Closer

@@ -127,6 +127,86 @@ func TestTransportContextEndsReadingTheBody(t *testing.T) {
 	})
 }
 
+// cut is an answer that says how long it is and ends before.
+func cut(code int, body string, missing int64) func(*http.Request) (*http.Response, error) {
+	return func(r *http.Request) (*http.Response, error) {
+		resp, _ := status(code, "")(r)
+		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(body), failing{io.ErrUnexpectedEOF}))
+		resp.ContentLength = int64(len(body)) + missing
+		return resp, nil
+	}
+}
+
+// F1: an answer that is cut half-way is asked for again, where that is known in time.
+func TestF1CutAnswers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: []func(*http.Request) (*http.Response, error){cut(201, "char", 3), cut(422, "n", 1), cut(201, "", 1), status(201, "charged")}}
+		resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
+		require.NoError(t, err)
+		assert.Equal(t, "charged", readAll(t, resp))
+		require.Len(t, s.sent, 4)
+		for i, b := range s.given {
+			assert.Equal(t, 1, b.closed, i)
+		}
+		for _, r := range s.sent {
+			assert.Error(t, r.Context().Err(), "freed")
+		}
+
+		// To the last: an error, and the key to go on with.
+		s = &script{answers: []func(*http.Request) (*http.Response, error){cut(201, "char", 3)}}
+		_, err = (&idemhttp.Transport{Base: s, MaxTries: 3}).RoundTrip(post(t, nil))
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		var failed *idemhttp.TransportError
+		require.ErrorAs(t, err, &failed)
+		assert.Equal(t, s.keys("Idempotency-Key")[2], failed.Key)
+		assert.Len(t, s.sent, 3)
+
+		// Not kept: without a key, without a length, too long, or because nothing is.
+		unknown := func(r *http.Request) (*http.Response, error) {
+			resp, err := cut(201, "char", 3)(r)
+			resp.ContentLength = -1
+			return resp, err
+		}
+		for _, c := range []struct {
+			method string
+			tr     idemhttp.Transport
+			answer func(*http.Request) (*http.Response, error)
+		}{
+			{"GET", idemhttp.Transport{}, cut(200, "char", 3)},
+			{"POST", idemhttp.Transport{}, unknown},
+			{"POST", idemhttp.Transport{MaxAnswer: 6}, cut(200, "char", 3)},
+			{"POST", idemhttp.Transport{MaxAnswer: -1}, cut(200, "char", 3)},
+			{"HEAD", idemhttp.Transport{Methods: []string{"HEAD"}}, cut(200, "", 3)},
+		} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){c.answer}}
+			tr := c.tr
+			tr.Base = s
+			r := post(t, nil)
+			r.Method = c.method
+			resp, err := tr.RoundTrip(r)
+			require.NoError(t, err)
+			assert.Len(t, s.sent, 1)
+			require.NoError(t, resp.Request.Context().Err(), "in use until the body is closed")
+			_, err = io.ReadAll(resp.Body)
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			require.NoError(t, resp.Body.Close())
+			require.Error(t, resp.Request.Context().Err())
+		}
+
+		// Of a whole answer that drips, the tries' time is over in the end.
+		drip := func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: endless{r.Context()}, ContentLength: 1000}, nil
+		}
+		s = &script{answers: []func(*http.Request) (*http.Response, error){drip}}
+		start := time.Now()
+		_, err = (&idemhttp.Transport{Base: s, TryTimeout: 7 * time.Second, Timeout: 20 * time.Second}).RoundTrip(post(t, nil))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, 20*time.Second, time.Since(start))
+		assert.Len(t, s.sent, 3)
+	})
+}
+
 // Trailers are set while the body is read, and go out with it.
 func TestTransportTrailer(t *testing.T) {
 	t.Parallel()

@@ -588,7 +588,7 @@ func TestTransportDrops(t *testing.T) {
 		}
 		s := &script{answers: []func(*http.Request) (*http.Response, error){status(503, "short"), huge, drip, status(200, "kept")}}
 		start := time.Now()
-		resp, err := (&idemhttp.Transport{Base: s, MinBackoff: time.Nanosecond, MaxBackoff: time.Nanosecond}).RoundTrip(post(t, nil))
+		resp, err := (&idemhttp.Transport{Base: s, MaxAnswer: -1, MinBackoff: time.Nanosecond, MaxBackoff: time.Nanosecond}).RoundTrip(post(t, nil))
 		require.NoError(t, err)
 		assert.Equal(t, time.Second, time.Since(start))
 		require.Len(t, s.given, 4)
