@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -159,104 +158,6 @@ func TestC4DiskFullInTheBackground(t *testing.T) {
 		require.Equal(t, token.Fence, rec.Fence)
 	}
 	require.NoError(t, again.Close())
-}
-
-// The k-th operation that writes fails, for every k of a short life: from making
-// the store to closing it, nothing ends the process, hangs, or is acknowledged and
-// lost.
-func TestC4EveryWriteFails(t *testing.T) {
-	t.Parallel()
-	step := int64(1)
-	if testing.Short() {
-		step = 11
-	}
-	writes := failAt(t, math.MaxInt64) // none: counts them
-	require.Greater(t, writes, int64(50))
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, 16) // most of a failed life is waiting for Close
-	for k := int64(1); k <= writes; k += step {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			failAt(t, k)
-		}()
-	}
-	wg.Wait()
-}
-
-// failAt lives the life whose k-th write fails, checks what it leaves, and returns
-// how many writes there were.
-func failAt(t *testing.T, k int64) int64 {
-	ctx := context.Background()
-	f := newFaulty()
-	var n atomic.Int64
-	f.on(func(op errorfs.Op) error {
-		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && n.Add(1) == k {
-			return syscall.EIO
-		}
-		return nil
-	})
-	acknowledged := make(map[string]string)
-	life := func() {
-		b, err := Open("store", Options{fs: errorfs.Wrap(f.mem, f), MinFree: -1, MemTableBytes: 1 << 20})
-		if err != nil {
-			return
-		}
-		s, err := idem.New(b, idem.Options{SweepInterval: -1, CacheBytes: -1})
-		if err != nil {
-			_ = b.Close()
-			return
-		}
-		for i := range 6 {
-			key := fmt.Sprint(i)
-			c, err := s.Claim(ctx, idem.Request{Key: key})
-			result := strings.Repeat(key, 200<<10) // so that logs and memtables are rotated
-			if err == nil {
-				err = s.Complete(ctx, c.Token, []byte(result))
-			}
-			if err == nil {
-				acknowledged[key] = result
-			} else if !errors.Is(err, idem.ErrBroken) {
-				t.Errorf("write %d failed: %v, want ErrBroken", k, err)
-			}
-		}
-		_ = s.Close()
-	}
-	done := make(chan struct{})
-	go func() { defer close(done); life() }()
-	timer := time.NewTimer(time.Minute)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-		t.Errorf("the life whose write %d fails hangs", k)
-		return 0
-	}
-	if len(acknowledged) == 0 {
-		return n.Load()
-	}
-	left := &faulty{mem: f.crash(0)}
-	b, err := Open("store", Options{fs: errorfs.Wrap(left.mem, left), MinFree: -1})
-	if err != nil {
-		t.Errorf("after write %d failed: %v", k, err)
-		return n.Load()
-	}
-	s, err := idem.New(b, idem.Options{SweepInterval: -1})
-	if err != nil {
-		t.Errorf("after write %d failed: %v", k, err)
-		return n.Load()
-	}
-	for key, result := range acknowledged {
-		if rec, err := s.Get(ctx, key); err != nil || string(rec.Result) != result {
-			t.Errorf("write %d failed; key %s was completed and is %v, %v", k, key, rec, err)
-		}
-	}
-	if err := s.Close(); err != nil {
-		t.Errorf("after write %d failed: %v", k, err)
-	}
-	return n.Load()
 }
 
 // Reads of damaged tables are about their keys; the store goes on.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -23,9 +24,12 @@ import (
 // goroutine that asked for it, for good; so does every one after it. What is on the
 // disk is then what a crash at that moment would have left, callers hear
 // idem.ErrBroken, and Close leaves Pebble behind.
+//
+// What only reads, fails as ever, with one exception: List.
 type guardedFS struct {
 	vfs.FS
-	fatal *fatal
+	fatal  *fatal
+	tables atomic.Bool // one was made
 }
 
 // begin returns if the file system may still be changed, and otherwise does not.
@@ -55,6 +59,9 @@ func (g *guardedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 	if err := g.beforeMarker(name); err != nil {
 		return nil, g.fatal.end("syncing the directory of", name, err)
 	}
+	if strings.HasSuffix(name, ".sst") {
+		g.tables.Store(true)
+	}
 	f, err := g.FS.Create(name, category)
 	return g.guard(f, name, g.fatal.end("making", name, err))
 }
@@ -68,6 +75,17 @@ func (g *guardedFS) beforeMarker(name string) error {
 		return nil
 	}
 	return syncDir(g.FS, g.PathDir(name))
+}
+
+// List implements vfs.FS. Towards the end of opening, Pebble lists its directory once
+// more. Where that fails it gives up, and takes away what goroutines of its own, which
+// look at the tables that it has just flushed, still use: they panic.
+func (g *guardedFS) List(dir string) ([]string, error) {
+	names, err := g.FS.List(dir)
+	if g.tables.Load() {
+		err = g.fatal.end("listing", dir, err)
+	}
+	return names, err
 }
 
 // OpenReadWrite implements vfs.FS.

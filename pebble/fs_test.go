@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
@@ -47,6 +49,42 @@ func TestGuardedFSPassesOn(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.NoError(t, g.RemoveAll("d"))
 	require.NoError(t, f.err())
+}
+
+// A list that fails comes back, until a table was made: then Pebble's own goroutines
+// would outlive what they use, and nobody is to go on.
+func TestC4ListFailsAfterATable(t *testing.T) {
+	t.Parallel()
+	lists := newFaulty()
+	lists.on(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpList {
+			return syscall.EIO
+		}
+		return nil
+	})
+	f := newFatal()
+	g := &guardedFS{FS: errorfs.Wrap(lists.mem, lists), fatal: f}
+	_, err := g.List("")
+	require.ErrorIs(t, err, syscall.EIO)
+	require.NoError(t, f.err())
+	_, err = g.Create("000001.sst", vfs.WriteCategoryUnspecified)
+	require.NoError(t, err)
+	returned := make(chan struct{})
+	go func() {
+		_, _ = g.List("")
+		close(returned)
+	}()
+	within(t, "List", func() { <-f.heard })
+	require.ErrorIs(t, f.err(), syscall.EIO)
+	select {
+	case <-returned:
+		t.Fatal("it returned")
+	default:
+	}
+	lists.on(func(errorfs.Op) error { return nil })
+	names, err := g.List("")
+	require.NoError(t, err)
+	require.Equal(t, []string{"000001.sst"}, names)
 }
 
 // Damage met in the background breaks nothing by itself; other errors there do.

@@ -62,6 +62,11 @@ func (d *powerDisk) Open(o idem.Options) (oracle.Subject, error) {
 		return oracle.Subject{}, err
 	}
 	lies.Store(d.lying)
+	return subject(b, o)
+}
+
+// subject is a store on b, as the oracle attacks it.
+func subject(b *Backend, o idem.Options) (oracle.Subject, error) {
 	store, err := idem.New(b, o)
 	if err != nil {
 		return oracle.Subject{}, errors.Join(err, b.Close())
