@@ -1,0 +1,386 @@
+package idemhttp_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/idemhttp"
+	"github.com/idemkv/idem/internal/proxy"
+	"github.com/idemkv/idem/memory"
+)
+
+// ledger is where the effects of the test's service are counted.
+type ledger interface {
+	// add notes an effect of op and returns its number in the whole ledger.
+	add(ctx context.Context, op string) (number uint64, err error)
+	// counts are the effects per op.
+	counts() (map[string]int, error)
+}
+
+type memoryLedger struct {
+	mu  sync.Mutex
+	ops map[string]int
+	n   uint64
+}
+
+func (l *memoryLedger) add(_ context.Context, op string) (uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ops[op]++
+	l.n++
+	return l.n, nil
+}
+
+func (l *memoryLedger) counts() (map[string]int, error) { return l.ops, nil }
+
+// boltLedger is a bucket in the store's own file.
+type boltLedger struct{ *bolt.Backend }
+
+var ledgerBucket = []byte("ledger")
+
+func (l boltLedger) add(ctx context.Context, op string) (number uint64, err error) {
+	err = l.Update(ctx, func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists(ledgerBucket)
+		if err != nil {
+			return err
+		}
+		n := uint64(0)
+		if old := b.Get([]byte(op)); old != nil {
+			n = binary.BigEndian.Uint64(old)
+		}
+		if number, err = b.NextSequence(); err != nil {
+			return err
+		}
+		return b.Put([]byte(op), binary.BigEndian.AppendUint64(nil, n+1))
+	})
+	return number, err
+}
+
+func (l boltLedger) counts() (map[string]int, error) {
+	all := map[string]int{}
+	err := l.DB().View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(ledgerBucket).ForEach(func(op, n []byte) error {
+			all[string(op)] = int(binary.BigEndian.Uint64(n))
+			return nil
+		})
+	})
+	return all, err
+}
+
+// charge is what clients ask for, and slip what they get.
+type charge struct {
+	Op, Nonce string
+	Pad       []byte
+}
+
+type slip struct {
+	Op, Nonce string
+	Number    uint64
+	Pad       []byte
+}
+
+// tally counts what happened, under names for the table.
+type tally struct {
+	mu     sync.Mutex
+	counts map[string]int
+}
+
+func (c *tally) add(what string, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.counts[what] += n
+}
+
+// service charges once for each run: it takes its time, and now and then turns a
+// request away before it has done anything.
+type service struct {
+	ledger ledger
+	runs   tally
+	serial atomic.Uint64
+}
+
+func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var c charge
+	if err := json.NewDecoder(r.Body).Decode(&c); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	s.runs.add("runs of the handler", 1)
+	rng := rand.New(rand.NewPCG(seedOf(c.Op), s.serial.Add(1)))
+	if rng.IntN(20) == 0 {
+		s.runs.add("turned away by it (503)", 1)
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	switch rng.IntN(12) { // some outlast the patience of a try
+	case 0:
+		time.Sleep(time.Duration(rng.IntN(250)) * time.Millisecond)
+	case 1, 2, 3:
+		time.Sleep(time.Duration(rng.IntN(4000)) * time.Microsecond)
+	}
+	number, err := s.ledger.add(r.Context(), c.Op)
+	if err != nil {
+		panic(err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusCreated)
+	_ = json.NewEncoder(w).Encode(slip{c.Op, c.Nonce, number, c.Pad})
+}
+
+func seedOf(text string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(text))
+	return h.Sum64()
+}
+
+// statuses counts what a server answered, whoever heard it.
+func statuses(next http.Handler, c *tally) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rec := &statusWriter{ResponseWriter: w}
+		next.ServeHTTP(rec, r)
+		c.add("answers of the server", 1)
+		c.add(fmt.Sprint("… of status ", rec.status), 1)
+		if w.Header().Get("Idempotent-Replayed") != "" {
+			c.add("… replayed", 1)
+		}
+	})
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(code int) { w.status = code; w.ResponseWriter.WriteHeader(code) }
+
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Through a network that drops, cuts, delays and reorders, each operation has its
+// effect exactly once, and each client gets the answer of its own (F1, E12). More
+// operations: IDEM_ATTACK_OPS=10000 go test -run TestF1Proxy -v ./idemhttp
+func TestF1Proxy(t *testing.T) {
+	t.Parallel()
+	ops, seed := fromEnv(t, "IDEM_ATTACK_OPS", 750), fromEnv(t, "IDEM_ATTACK_SEED", 1)
+	for _, engine := range []string{"memory", "bolt"} {
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			service := &service{runs: tally{counts: map[string]int{}}}
+			var backend idem.Backend
+			if engine == "memory" {
+				backend, service.ledger = memory.New(memory.Options{}), &memoryLedger{ops: map[string]int{}}
+			} else {
+				b, err := bolt.Open(filepath.Join(t.TempDir(), "idem.db"), bolt.Options{MinFree: -1})
+				require.NoError(t, err)
+				backend, service.ledger = b, boltLedger{b}
+			}
+			store, err := idem.New(backend, idem.Options{})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, store.Close()) }()
+			proxied(t, store, service, int(ops), seed)
+		})
+	}
+}
+
+func proxied(t *testing.T, store *idem.Store, service *service, ops int, seed uint64) {
+	total := &service.runs
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := &http.Server{Handler: statuses(idemhttp.New(store, idemhttp.GlobalScope, idemhttp.Options{StrictKey: true})(service), total)}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(listener) }) // ErrServerClosed
+	p, err := proxy.Listen(proxy.Options{Target: listener.Addr().String(), Plan: proxy.Seeded(seed, proxy.Odds{
+		Fault: 1, Turns: 3, MaxBytes: 700, MaxDelay: 300 * time.Millisecond,
+	})})
+	require.NoError(t, err)
+
+	const clients = 24
+	kept, fresh := &http.Transport{MaxIdleConnsPerHost: clients}, &http.Transport{DisableKeepAlives: true}
+	transport := idemhttp.Transport{
+		MaxTries: 12, TryTimeout: 150 * time.Millisecond, MinBackoff: time.Millisecond, MaxBackoff: 20 * time.Millisecond,
+		MaxRetryAfter: 10 * time.Millisecond, // a second is long for what takes milliseconds
+		Observer: func(try idemhttp.Try) {
+			total.add("tries", 1)
+			if try.Err != nil {
+				total.add("… without an answer", 1)
+			} else if try.Status == http.StatusConflict {
+				total.add("… told that it is in flight (409)", 1)
+			}
+		},
+	}
+	queue := make(chan int)
+	var sending sync.WaitGroup
+	var mu sync.Mutex
+	numbers := map[uint64]string{}
+	wrong := make(chan error, clients)
+	for i := range clients {
+		sending.Go(func() {
+			own := transport
+			if own.Base = kept; i%2 == 0 {
+				own.Base = fresh
+			}
+			client := &http.Client{Transport: &own}
+			for n := range queue {
+				got, replayed, err := send(client, "http://"+p.Addr()+"/charges", chargeOf(seed, n), total)
+				if err != nil {
+					wrong <- err
+					for range queue { // let the others end
+					}
+					return
+				}
+				mu.Lock()
+				if other, taken := numbers[got.Number]; taken {
+					err = fmt.Errorf("%s and %s have the same receipt, %d", got.Op, other, got.Number)
+				}
+				numbers[got.Number] = got.Op
+				mu.Unlock()
+				if replayed {
+					total.add("final answers that were replays", 1)
+				}
+				if err != nil {
+					wrong <- err
+				}
+			}
+		})
+	}
+	for n := range ops {
+		queue <- n
+	}
+	close(queue)
+	sending.Wait()
+	kept.CloseIdleConnections()
+	require.NoError(t, p.Close())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.NoError(t, server.Shutdown(ctx))
+	serving.Wait()
+	select {
+	case err := <-wrong:
+		t.Fatal(err)
+	default:
+	}
+
+	counts, err := service.ledger.counts()
+	require.NoError(t, err)
+	require.Len(t, counts, ops)
+	for op, n := range counts {
+		require.Equal(t, 1, n, "effects of %s", op)
+	}
+	for what, n := range p.Counts() {
+		total.add("network: "+what, n)
+		require.Positive(t, n, "the network never had: %s", what)
+	}
+	total.add("operations", ops)
+	total.add("effects", len(numbers))
+	for _, what := range []string{"… of status 409", "… replayed", "… without an answer", "turned away by it (503)"} {
+		require.Positive(t, total.counts[what], what)
+	}
+	require.Zero(t, total.counts["… of status 422"])
+	require.Zero(t, total.counts["… of status 500"])
+	t.Log("\n" + total.table())
+}
+
+func (c *tally) table() string {
+	var rows []string
+	for what := range c.counts {
+		rows = append(rows, what)
+	}
+	sort.Strings(rows)
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, what := range rows {
+		fmt.Fprintf(w, "%s\t%d\n", what, c.counts[what])
+	}
+	_ = w.Flush() // a strings.Builder takes everything
+	return b.String()
+}
+
+// chargeOf is the nth operation.
+func chargeOf(seed uint64, n int) charge {
+	rng := rand.New(rand.NewPCG(seed, uint64(n)))
+	pad := make([]byte, rng.IntN(600))
+	for i := range pad {
+		pad[i] = byte(rng.Uint32())
+	}
+	return charge{Op: fmt.Sprint("op-", n), Nonce: strconv.FormatUint(rng.Uint64(), 36), Pad: pad}
+}
+
+// send makes one charge and returns when it has its receipt. What the Transport could
+// not do it goes on with under the same key, as callers should.
+func send(client *http.Client, url string, c charge, total *tally) (got slip, replayed bool, err error) {
+	body, err := json.Marshal(c)
+	if err != nil {
+		return got, false, err
+	}
+	key := ""
+	for {
+		r, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
+		if err != nil {
+			return got, false, err
+		}
+		if key != "" {
+			r.Header.Set("Idempotency-Key", key)
+			total.add("operations asked for again, with their key", 1)
+		}
+		resp, err := client.Do(r)
+		var failed *idemhttp.TransportError
+		if errors.As(err, &failed) {
+			key = failed.Key
+			continue
+		}
+		if err != nil {
+			return got, false, err
+		}
+		key = resp.Request.Header.Get("Idempotency-Key")
+		text, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		switch {
+		case err != nil, resp.StatusCode == http.StatusConflict, resp.StatusCode == http.StatusServiceUnavailable:
+			continue
+		case resp.StatusCode != http.StatusCreated:
+			return got, false, fmt.Errorf("%s: status %d: %s", c.Op, resp.StatusCode, text)
+		}
+		if err := json.Unmarshal(text, &got); err != nil {
+			return got, false, fmt.Errorf("%s: %w: %s", c.Op, err, text)
+		}
+		if got.Op != c.Op || got.Nonce != c.Nonce || !bytes.Equal(got.Pad, c.Pad) {
+			return got, false, fmt.Errorf("%s got the receipt of %s", c.Op, got.Op)
+		}
+		return got, resp.Header.Get("Idempotent-Replayed") == "true", nil
+	}
+}
+
+// fromEnv returns a number from the environment, or what is given.
+func fromEnv(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	require.NoError(t, err, name)
+	return n
+}
