@@ -1,0 +1,251 @@
+package idemhttp
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"github.com/idemkv/idem"
+)
+
+// Answer is what is stored of an HTTP answer, and replays. The middleware makes and
+// reads it by itself. It is exported for whoever settles an operation by hand, or
+// completes it in a commit of its own (see Operation.Token), and for tools that show
+// records.
+type Answer struct {
+	// Status is the HTTP status, 200 to 999.
+	Status int
+	// Header holds the fields that replay. They take the place of fields of the same
+	// name that middleware further out has set for the request at hand.
+	Header http.Header
+	// Body is the body as the client is to get it. Content-Length follows from it.
+	Body []byte
+	// NotRetained: the operation is done and answered with Status, and the rest of the
+	// answer cannot be replayed. Header and Body are then empty.
+	NotRetained bool
+}
+
+// MarshalBinary returns the bytes to complete an operation with, without the header
+// fields that are about one connection, Content-Length and Date. Their format is
+// frozen: see docs/HTTP.md. idem.ErrInvalid is returned when Status is out of range.
+func (a Answer) MarshalBinary() ([]byte, error) {
+	if a.NotRetained {
+		return appendAnswer(nil, a.Status, true, nil, nil)
+	}
+	fields := make([]field, 0, len(a.Header))
+	for name, values := range a.Header {
+		if !ofOneConnection[http.CanonicalHeaderKey(name)] {
+			fields = append(fields, field{name: name, values: values})
+		}
+	}
+	return appendAnswer(nil, a.Status, false, fields, a.Body)
+}
+
+// UnmarshalBinary reads what MarshalBinary, or the middleware, wrote. idem.ErrCorrupt
+// is returned when b is anything else, idem.ErrVersion when a newer version of this
+// library wrote it; a is then unchanged. It copies b.
+func (a *Answer) UnmarshalBinary(b []byte) error {
+	s, err := openAnswer(bytes.Clone(b))
+	if err != nil {
+		return err
+	}
+	got := Answer{Status: s.status, Header: make(http.Header), Body: s.body, NotRetained: s.notRetained}
+	s.apply(got.Header)
+	*a = got
+	return nil
+}
+
+// field is a header field of an answer, as a change to what middleware further out
+// has set: either its values, or values added behind those.
+type field struct {
+	name   string
+	values []string
+	add    bool
+}
+
+const (
+	answerVersion     = 1
+	answerNotRetained = 1 // flag
+	answerHead        = 12
+	fieldSet          = 0
+	fieldAdd          = 1
+)
+
+var errNotAnswer = fmt.Errorf("%w: the result is not an HTTP answer that idemhttp stored", idem.ErrCorrupt)
+
+// appendAnswer appends the stored form. It sorts fields.
+func appendAnswer(b []byte, status int, notRetained bool, fields []field, body []byte) ([]byte, error) {
+	if status < 100 || status > 999 || status < 200 && !notRetained {
+		return nil, fmt.Errorf("%w: an answer cannot have status %d", idem.ErrInvalid, status)
+	}
+	var flags byte
+	if notRetained {
+		flags |= answerNotRetained
+	}
+	start := len(b)
+	b = append(b, answerVersion, flags)
+	b = binary.LittleEndian.AppendUint16(b, uint16(status))
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0) // filled in below
+	slices.SortFunc(fields, func(x, y field) int { return strings.Compare(x.name, y.name) })
+	values := 0
+	for _, f := range fields {
+		mode := byte(fieldSet)
+		if f.add {
+			mode = fieldAdd
+		}
+		b = append(b, mode)
+		b = appendText(b, f.name)
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(f.values)))
+		for _, v := range f.values {
+			b = appendText(b, v)
+		}
+		values += len(f.values)
+	}
+	binary.LittleEndian.PutUint32(b[start+4:], uint32(values))
+	binary.LittleEndian.PutUint32(b[start+8:], uint32(len(b)-start-answerHead))
+	return append(b, body...), nil
+}
+
+func appendText(b []byte, s string) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(s)))
+	return append(b, s...)
+}
+
+// storedAnswer is an answer in its stored form, checked and not unpacked: a replay
+// goes from here straight into the header of its ResponseWriter.
+type storedAnswer struct {
+	status      int
+	notRetained bool
+	values      int    // of all fields
+	fields      string // points into the stored form
+	body        []byte
+}
+
+// openAnswer checks b, all of it: what it lets pass, appendAnswer writes just so, and
+// nothing that is done with it can fail.
+func openAnswer(b []byte) (a storedAnswer, err error) {
+	if len(b) > 0 && b[0] > answerVersion {
+		return a, fmt.Errorf("%w: a stored HTTP answer of version %d, this library reads up to %d", idem.ErrVersion, b[0], answerVersion)
+	}
+	if len(b) < answerHead || b[0] != answerVersion || b[1]&^answerNotRetained != 0 {
+		return a, errNotAnswer
+	}
+	a.status = int(binary.LittleEndian.Uint16(b[2:]))
+	a.notRetained = b[1]&answerNotRetained != 0
+	a.values = int(binary.LittleEndian.Uint32(b[4:]))
+	size := binary.LittleEndian.Uint32(b[8:])
+	if a.status < 100 || a.status > 999 || a.status < 200 && !a.notRetained || a.notRetained && len(b) > answerHead ||
+		uint64(size) > uint64(len(b)-answerHead) {
+		return a, errNotAnswer
+	}
+	b = b[answerHead:]
+	// Nobody changes a stored result, so that its text need not be copied: it would be
+	// a third of what a replay allocates.
+	a.fields = unsafe.String(unsafe.SliceData(b), int(size))
+	a.body = b[size:]
+	if !a.fieldsAreWhole() {
+		return a, errNotAnswer
+	}
+	return a, nil
+}
+
+// fieldsAreWhole reports whether the fields are as appendAnswer writes them: sorted,
+// each once, with as many values as the head says, and nothing behind them.
+func (a *storedAnswer) fieldsAreWhole() bool {
+	values, previous, first := 0, "", true
+	for s := a.fields; s != ""; first = false {
+		mode := s[0]
+		name, rest, ok := cutText(s[1:])
+		if !ok || len(rest) < 4 || mode > fieldAdd || !first && name <= previous {
+			return false
+		}
+		n := length(rest)
+		if mode == fieldAdd && n == 0 {
+			return false
+		}
+		rest = rest[4:]
+		for range n {
+			if _, rest, ok = cutText(rest); !ok {
+				return false
+			}
+		}
+		values += int(n)
+		previous, s = name, rest
+	}
+	return values == a.values
+}
+
+// apply makes the changes to h that the handler made when it was run. All values lie
+// in one slice, which it returns, with room for two more.
+func (a *storedAnswer) apply(h http.Header) []string {
+	all := make([]string, 0, a.values+2)
+	for s := a.fields; s != ""; {
+		mode := s[0]
+		name, rest, _ := cutText(s[1:])
+		from, n := len(all), length(rest)
+		rest = rest[4:]
+		for range n {
+			var value string
+			value, rest, _ = cutText(rest)
+			all = append(all, value)
+		}
+		values := all[from:len(all):len(all)] // whoever appends to it gets a copy
+		if mode == fieldAdd {
+			values = append(slices.Clip(h[name]), values...)
+		}
+		h[name] = values
+		s = rest
+	}
+	return all
+}
+
+// length reads the length or number that s begins with, which has four bytes at least.
+func length(s string) uint32 {
+	return uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24
+}
+
+// cutText cuts a text, with its length before it, off s.
+func cutText(s string) (text, rest string, ok bool) {
+	if len(s) < 4 {
+		return "", "", false
+	}
+	n := uint64(length(s))
+	if s = s[4:]; n > uint64(len(s)) {
+		return "", "", false
+	}
+	return s[:n], s[n:], true
+}
+
+// replay sends the answer, marked as a replay unless marker is empty.
+func (a *storedAnswer) replay(w http.ResponseWriter, marker string) {
+	h := w.Header()
+	values := a.apply(h)
+	if marker != "" {
+		values = append(values, "true")
+		h[marker] = values[len(values)-1 : len(values) : len(values)]
+	}
+	if bodyAllowed(a.status) {
+		values = append(values, strconv.Itoa(len(a.body)))
+		h["Content-Length"] = values[len(values)-1 : len(values) : len(values)]
+	}
+	w.WriteHeader(a.status)
+	if len(a.body) > 0 {
+		_, _ = w.Write(a.body) // a client that is gone asks again
+	}
+}
+
+// isNotAnswer reports whether err says that a result is something else than an
+// answer, rather than an answer of a newer version.
+func isNotAnswer(err error) bool { return errors.Is(err, idem.ErrCorrupt) }
+
+// bodyAllowed reports whether an answer with this status can have a body (RFC 9110,
+// section 6.4.1).
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}

@@ -1,0 +1,89 @@
+package idemhttp
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/idemkv/idem"
+)
+
+// requestBody is the body of a request, read whole: it must be known before the key
+// is claimed. It lies in one buffer behind what RequestFingerprint digests before
+// it, so that the digest is one pass and costs no allocation.
+type requestBody struct {
+	buf  []byte
+	from int // where the body begins
+}
+
+// keepBuffer is the largest buffer that is kept for another request, in bytes, and
+// the most that the mere announcement of a body makes us set aside.
+const keepBuffer = 64 << 10
+
+func (b *requestBody) bytes() []byte { return b.buf[b.from:] }
+
+// read reads r's body of at most limit bytes.
+func (b *requestBody) read(r *http.Request, limit int64) error {
+	b.buf = appendPart(b.buf[:0], r.Method)
+	b.buf = appendPart(b.buf, target(r))
+	b.buf = append(b.buf, 0, 0, 0, 0, 0, 0, 0, 0) // the body's length
+	b.from = len(b.buf)
+	if r.ContentLength > limit {
+		return bodyTooLarge(limit)
+	}
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	// One byte more than announced, or allowed, so that the end is seen at once.
+	b.grow(int(min(max(r.ContentLength, 511), keepBuffer)) + 1)
+	for {
+		room := b.buf[len(b.buf):cap(b.buf)]
+		n, err := r.Body.Read(room)
+		b.buf = b.buf[:len(b.buf)+n]
+		if size := int64(len(b.bytes())); size > limit {
+			return bodyTooLarge(limit)
+		} else if err == io.EOF {
+			if size == 0 && r.ContentLength > 0 {
+				return problem(TypeMisconfigured, http.StatusInternalServerError,
+					"The body was read before idemhttp could: its middleware belongs outside of whatever reads the body.")
+			}
+			return nil
+		}
+		if err != nil {
+			var tooLarge *http.MaxBytesError
+			if errors.As(err, &tooLarge) {
+				return bodyTooLarge(tooLarge.Limit)
+			}
+			p := problem(TypeBodyUnreadable, http.StatusBadRequest, "The body could not be read.")
+			p.Err = err
+			return p
+		}
+		if len(b.buf) == cap(b.buf) {
+			b.grow(cap(b.buf))
+		}
+	}
+}
+
+// grow makes room for n more bytes.
+func (b *requestBody) grow(n int) {
+	if cap(b.buf)-len(b.buf) < n {
+		b.buf = append(make([]byte, 0, len(b.buf)+n), b.buf...)
+	}
+}
+
+// fingerprint is RequestFingerprint of the request that was read.
+func (b *requestBody) fingerprint() idem.Fingerprint {
+	binary.BigEndian.PutUint64(b.buf[b.from-8:], uint64(len(b.bytes())))
+	return sha256.Sum256(b.buf)
+}
+
+// reader returns the body for the handler.
+func (b *requestBody) reader() io.ReadCloser {
+	if len(b.bytes()) == 0 {
+		return http.NoBody
+	}
+	return io.NopCloser(bytes.NewReader(b.bytes()))
+}

@@ -1,0 +1,336 @@
+package idemhttp
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// capture is the ResponseWriter that the handler gets. It takes the answer down, as
+// net/http would send it, and sends it when the outcome has been recorded: a client
+// that has seen an answer must not see another one after a crash.
+//
+// An answer that cannot wait goes live, which means that it is sent as it is written:
+// one that the handler flushes, that is over the limit, has trailers, switches
+// protocols or is hijacked. A flushed one that turns out to fit is still stored. Of
+// one whose length is known, the last byte is held back until the outcome has been
+// recorded, so that even then no client takes for done what the store does not know.
+type capture struct {
+	w      http.ResponseWriter
+	limit  int
+	before http.Header // what middleware further out had set
+
+	status   int         // 0: WriteHeader was not called
+	header   http.Header // as it was at WriteHeader, while not live
+	declared int64       // Content-Length, -1: none
+	written  int64       // bytes of the body that were accepted
+	body     []byte      // those that are kept
+
+	live     bool
+	hijacked bool
+	lost     bool // the answer cannot be replayed: body is not all of it
+	trailers bool
+	gone     error   // the client, for this reason, while live
+	tail     [1]byte // the byte held back
+	held     bool
+}
+
+func newCapture(w http.ResponseWriter, limit int) *capture {
+	return &capture{w: w, limit: limit, before: w.Header().Clone(), declared: -1}
+}
+
+// Unwrap returns the ResponseWriter further out, for http.ResponseController.
+func (c *capture) Unwrap() http.ResponseWriter { return c.w }
+
+// Header returns the header of the ResponseWriter further out: the handler sees, and
+// may change, what is set already.
+func (c *capture) Header() http.Header { return c.w.Header() }
+
+// WriteHeader takes the status and the header down. Informational ones go out at
+// once; a second call is ignored.
+func (c *capture) WriteHeader(status int) {
+	if c.status != 0 || c.hijacked {
+		return
+	}
+	if status < 100 || status > 999 {
+		panic(fmt.Sprintf("invalid WriteHeader code %v", status)) // as net/http does
+	}
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		c.w.WriteHeader(status)
+		return
+	}
+	c.status = status
+	h := c.w.Header()
+	if length := h.Get("Content-Length"); length != "" {
+		n, err := strconv.ParseInt(length, 10, 64)
+		if err != nil || n < 0 {
+			h.Del("Content-Length") // as net/http does
+		} else {
+			c.declared = n
+		}
+	}
+	c.header = h.Clone()
+	c.trailers = len(h["Trailer"]) > 0 || hasTrailers(h)
+	if c.trailers || status == http.StatusSwitchingProtocols || bodyAllowed(status) && c.declared > int64(c.limit) {
+		c.lost = true
+		c.goLive()
+	}
+}
+
+// Write takes p down, or passes it on. Its errors are those of net/http.
+func (c *capture) Write(p []byte) (int, error) {
+	if c.hijacked {
+		return c.w.Write(p)
+	}
+	if c.status == 0 {
+		c.WriteHeader(http.StatusOK)
+	}
+	switch {
+	case len(p) == 0:
+		return 0, nil
+	case !bodyAllowed(c.status):
+		return 0, http.ErrBodyNotAllowed
+	case c.declared >= 0 && c.written+int64(len(p)) > c.declared:
+		return 0, http.ErrContentLength
+	}
+	if (!c.lost || !c.live) && len(c.body)+len(p) <= c.limit {
+		c.written += int64(len(p))
+		c.body = append(c.body, p...)
+		if c.live {
+			_ = c.pass(p) // who is gone will ask again
+		}
+		return len(p), nil
+	}
+	c.lost = true
+	c.goLive()
+	c.body = nil
+	c.written += int64(len(p))
+	if err := c.pass(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// WriteString is Write.
+func (c *capture) WriteString(s string) (int, error) { return c.Write([]byte(s)) }
+
+// ReadFrom takes down what src has. Once the answer goes out as it is written, and is
+// not kept, it leaves the copying to the ResponseWriter further out, which may have
+// the kernel do it.
+func (c *capture) ReadFrom(src io.Reader) (n int64, err error) {
+	buf := copyBuffers.Get().(*[copySize]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		if rf, ok := c.w.(io.ReaderFrom); ok && c.live && c.lost && !c.hijacked {
+			part := src
+			if c.declared >= 0 {
+				part = io.LimitReader(src, c.declared-c.written-1) // short of the byte to hold back
+			}
+			passed, err := rf.ReadFrom(part)
+			c.written += passed
+			n += passed
+			if err != nil || c.declared < 0 || c.written < c.declared-1 {
+				return n, err
+			}
+		}
+		got, readErr := src.Read(buf[:])
+		if got > 0 {
+			wrote, err := c.Write(buf[:got])
+			n += int64(wrote)
+			if err != nil {
+				return n, err
+			}
+		}
+		if readErr == io.EOF {
+			return n, nil
+		}
+		if readErr != nil {
+			c.lost = c.lost || n > 0 // cut off: not to be replayed as if it were whole
+			return n, readErr
+		}
+	}
+}
+
+const copySize = 32 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
+
+// Flush sends what there is so far.
+func (c *capture) Flush() { _ = c.FlushError() }
+
+// FlushError sends what there is so far, unless that is the whole answer. It returns
+// http.ErrNotSupported if the ResponseWriter further out cannot flush.
+func (c *capture) FlushError() error {
+	if !supports[interface{ FlushError() error }](c.w) && !supports[http.Flusher](c.w) {
+		return fmt.Errorf("%w: the ResponseWriter further out cannot flush", http.ErrNotSupported)
+	}
+	if c.status == 0 {
+		c.WriteHeader(http.StatusOK)
+	}
+	if !c.live {
+		if c.whole() {
+			return nil
+		}
+		if c.setType(); len(c.body) == 0 && c.sniffed() {
+			c.header["Content-Type"] = nil // as net/http, which does not look again after this
+		}
+		c.goLive()
+	}
+	if c.gone == nil {
+		c.gone = http.NewResponseController(c.w).Flush()
+	}
+	if !c.lost {
+		return nil
+	}
+	return c.gone
+}
+
+// Hijack gives the connection to the handler. The answer, if there is one, cannot be
+// replayed.
+func (c *capture) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if !supports[http.Hijacker](c.w) {
+		return nil, nil, fmt.Errorf("%w: the ResponseWriter further out cannot be hijacked", http.ErrNotSupported)
+	}
+	if c.status != 0 {
+		c.lost, c.declared = true, -1 // what follows is not ours to hold back
+		c.goLive()
+	}
+	conn, rw, err := http.NewResponseController(c.w).Hijack()
+	if err == nil {
+		c.hijacked, c.lost, c.body = true, true, nil
+	}
+	return conn, rw, err
+}
+
+// supports reports whether w, or one that it wraps, is a T.
+func supports[T any](w http.ResponseWriter) bool {
+	for {
+		if _, ok := w.(T); ok {
+			return true
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return false
+		}
+		w = u.Unwrap()
+	}
+}
+
+// goLive sends what there is so far. From then on the answer goes out as it is
+// written.
+func (c *capture) goLive() {
+	if c.live {
+		return
+	}
+	c.live = true
+	c.sendHeader()
+	c.header = c.header.Clone() // the handler can change the other
+	if len(c.body) > 0 {
+		_ = c.pass(c.body)
+	}
+}
+
+// sendHeader sends the header as it was at WriteHeader: later changes do not count,
+// but for trailers.
+func (c *capture) sendHeader() {
+	h := c.w.Header()
+	for name, values := range h {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			c.header[name] = values
+		}
+	}
+	restore(h, c.header)
+	c.w.WriteHeader(c.status)
+}
+
+// pass sends p, or all but its last byte if that is the last one of the answer.
+func (c *capture) pass(p []byte) error {
+	if c.gone != nil {
+		return c.gone
+	}
+	if c.written == c.declared {
+		p, c.tail[0], c.held = p[:len(p)-1], p[len(p)-1], true
+	}
+	if len(p) > 0 {
+		_, c.gone = c.w.Write(p)
+	}
+	return c.gone
+}
+
+// whole reports whether the handler can write nothing more.
+func (c *capture) whole() bool { return !bodyAllowed(c.status) || c.written == c.declared }
+
+// sniffed reports whether net/http would find out the Content-Type by itself.
+func (c *capture) sniffed() bool {
+	_, has := c.header["Content-Type"]
+	return !has && c.header.Get("Content-Encoding") == "" && c.header.Get("Transfer-Encoding") == "" && bodyAllowed(c.status)
+}
+
+// setType sets the Content-Type that net/http would find out from the body so far,
+// so that a replay has the same one.
+func (c *capture) setType() {
+	if len(c.body) > 0 && c.sniffed() {
+		c.header["Content-Type"] = []string{http.DetectContentType(c.body)}
+	}
+}
+
+// end is called when the handler has returned: the answer is what it is now.
+func (c *capture) end() {
+	if c.hijacked {
+		return
+	}
+	if c.status == 0 {
+		c.WriteHeader(http.StatusOK)
+	}
+	if !c.trailers && hasTrailers(c.w.Header()) {
+		c.trailers, c.lost = true, true
+	}
+	if bodyAllowed(c.status) && c.declared >= 0 && c.written != c.declared {
+		c.lost = true // the handler broke off
+	}
+	if c.live {
+		return
+	}
+	c.setType()
+	if !c.trailers && c.declared < 0 && bodyAllowed(c.status) && c.header.Get("Transfer-Encoding") == "" {
+		c.header["Content-Length"] = []string{strconv.Itoa(len(c.body))}
+	}
+}
+
+// send sends what is not sent yet, now that the outcome has been recorded.
+func (c *capture) send() {
+	switch {
+	case c.hijacked:
+	case !c.live:
+		c.sendHeader()
+		if len(c.body) > 0 {
+			_, _ = c.w.Write(c.body) // a client that is gone asks again
+		}
+	case c.held && c.gone == nil:
+		_, _ = c.w.Write(c.tail[:])
+	}
+}
+
+// discard takes the answer back. It reports whether that could be done: not once
+// anything was sent.
+func (c *capture) discard() bool {
+	if c.live || c.hijacked {
+		return false
+	}
+	restore(c.w.Header(), c.before)
+	return true
+}
+
+func hasTrailers(h http.Header) bool {
+	for name := range h {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			return true
+		}
+	}
+	return false
+}

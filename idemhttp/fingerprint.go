@@ -1,0 +1,66 @@
+package idemhttp
+
+import (
+	"encoding/binary"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/idemkv/idem"
+)
+
+// RequestFingerprint is the default of Options.Fingerprint: idem.FingerprintOf of the
+// method, the target and the body. The target is path and query as the client sent
+// them, whatever routers have made of them since; the host is not part of it, and
+// neither is any header field. body is not changed and not kept.
+func RequestFingerprint(r *http.Request, body []byte) (idem.Fingerprint, error) {
+	return idem.FingerprintOf([]byte(r.Method), []byte(target(r)), body), nil
+}
+
+// JSONFingerprint is RequestFingerprint for JSON of which only the meaning counts:
+// the body is put into its canonical form first (RFC 8785, [idem.CanonicalJSON]), so
+// that the order of members and white space do not matter and values do. It returns a
+// Problem for a body that is not JSON: 415 if its Content-Type names anything else,
+// 400 if it cannot be read as such. An empty body is taken as it is.
+func JSONFingerprint(r *http.Request, body []byte) (idem.Fingerprint, error) {
+	if len(body) == 0 {
+		return RequestFingerprint(r, body)
+	}
+	if t := r.Header.Get("Content-Type"); t != "" && !isJSON(t) {
+		return idem.Fingerprint{}, problem(TypeNotJSON, http.StatusUnsupportedMediaType, "The body must be JSON, and its Content-Type says that it is not.")
+	}
+	canonical, err := idem.CanonicalJSON(body)
+	if err != nil {
+		p := problem(TypeNotJSON, http.StatusBadRequest, "The body cannot be read as JSON.")
+		p.Err = err
+		return idem.Fingerprint{}, p
+	}
+	return RequestFingerprint(r, canonical)
+}
+
+// isJSON reports whether a Content-Type names JSON: application/json or a type that
+// ends in +json.
+func isJSON(contentType string) bool {
+	t, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (t == "application/json" || strings.HasSuffix(t, "+json"))
+}
+
+// target returns path and query as the client sent them. A request that did not come
+// through a server has no RequestURI; one in absolute form, as proxies send it, has
+// more.
+func target(r *http.Request) string {
+	if strings.HasPrefix(r.RequestURI, "/") {
+		return r.RequestURI
+	}
+	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		return u.RequestURI()
+	}
+	return r.URL.RequestURI()
+}
+
+// appendPart appends part as idem.FingerprintOf digests it: after its length.
+func appendPart(b []byte, part string) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(len(part)))
+	return append(b, part...)
+}

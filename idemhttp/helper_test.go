@@ -1,0 +1,259 @@
+package idemhttp_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/idemhttp"
+	"github.com/idemkv/idem/memory"
+)
+
+// memoryStore returns a store that is closed with the test.
+func memoryStore(t testing.TB, o idem.Options) *idem.Store {
+	t.Helper()
+	return storeOn(t, memory.New(memory.Options{}), o)
+}
+
+func storeOn(t testing.TB, b idem.Backend, o idem.Options) *idem.Store {
+	t.Helper()
+	s, err := idem.New(b, o)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// engines runs a test on a store of each engine.
+func engines(t *testing.T, test func(t *testing.T, store *idem.Store)) {
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+		test(t, memoryStore(t, idem.Options{}))
+	})
+	t.Run("bolt", func(t *testing.T) {
+		t.Parallel()
+		b, err := bolt.Open(filepath.Join(t.TempDir(), "idem.db"), bolt.Options{MinFree: -1})
+		require.NoError(t, err)
+		test(t, storeOn(t, b, idem.Options{}))
+	})
+}
+
+// site is a real server with the middleware around a handler, and a client of it.
+type site struct {
+	t     testing.TB
+	store *idem.Store
+	url   string
+	http  *http.Client
+	runs  atomic.Int32 // of the handler
+
+	mu   sync.Mutex
+	told []error // Options.OnError
+}
+
+// newSite serves handler. Without a store it has one in memory.
+func newSite(t testing.TB, store *idem.Store, o idemhttp.Options, handler http.HandlerFunc, around ...func(http.Handler) http.Handler) *site {
+	t.Helper()
+	if store == nil {
+		store = memoryStore(t, idem.Options{})
+	}
+	s := &site{t: t, store: store}
+	o.OnError = func(_ *http.Request, err error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.told = append(s.told, err)
+	}
+	h := idemhttp.New(store, scopeOf, o)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.runs.Add(1)
+		handler(w, r)
+	}))
+	for _, wrap := range around {
+		h = wrap(h)
+	}
+	server := httptest.NewUnstartedServer(h)
+	server.Config.ErrorLog = discard
+	server.Start()
+	t.Cleanup(server.Close)
+	s.url, s.http = server.URL, server.Client()
+	s.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return s
+}
+
+// scopeOf is the tenant that a test's request says it is of.
+func scopeOf(r *http.Request) (string, error) {
+	switch tenant := r.Header.Get("Tenant"); tenant {
+	case "":
+		return "shop", nil
+	case "none":
+		return "", nil
+	case "error":
+		return "", errors.New("no session")
+	case "stranger":
+		return "", idemhttp.Problem{Status: http.StatusUnauthorized, Title: "Who are you?"}
+	default:
+		return tenant, nil
+	}
+}
+
+// answer is an HTTP answer as a client sees it.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+	err    error // of the request, or of reading the body
+}
+
+func (a answer) replayed() bool { return a.header.Get("Idempotent-Replayed") == "true" }
+
+// do sends a request with the key, unless that is empty, and reads the answer.
+func (s *site) do(method, path, key, body string, header ...string) answer {
+	s.t.Helper()
+	r, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
+	require.NoError(s.t, err)
+	if key != "" {
+		r.Header.Set("Idempotency-Key", key)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	return s.send(r)
+}
+
+func (s *site) send(r *http.Request) answer {
+	// No retries of Go's own, which takes a key for leave to make them.
+	r.GetBody = nil
+	resp, err := s.http.Do(r)
+	if err != nil {
+		return answer{err: err}
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return answer{status: resp.StatusCode, header: resp.Header, body: string(body), err: err}
+}
+
+// post is do for the usual case.
+func (s *site) post(key string, header ...string) answer {
+	s.t.Helper()
+	return s.do(http.MethodPost, "/payments", key, "12.50", header...)
+}
+
+// problem is what a problem's body says.
+type problem struct {
+	Type    string `json:"type"`
+	Title   string `json:"title"`
+	Status  int    `json:"status"`
+	Detail  string `json:"detail"`
+	KeyHash string `json:"key_hash"`
+}
+
+// wantProblem checks that a is a problem as RFC 9457 and E3 have it.
+func wantProblem(t testing.TB, a answer, status int, kind string) problem {
+	t.Helper()
+	require.NoError(t, a.err)
+	require.Equal(t, status, a.status, a.body)
+	require.Equal(t, "application/problem+json", a.header.Get("Content-Type"))
+	require.Equal(t, "no-store", a.header.Get("Cache-Control"))
+	require.Empty(t, a.header.Get("Idempotent-Replayed"))
+	var p problem
+	require.NoError(t, json.Unmarshal([]byte(a.body), &p))
+	require.Equal(t, kind, p.Type)
+	require.Equal(t, status, p.Status)
+	require.NotEmpty(t, p.Title)
+	return p
+}
+
+// wantRecord checks what the store has of the key.
+func (s *site) wantRecord(key string, state idem.State) idem.Record {
+	s.t.Helper()
+	rec, err := s.store.Get(s.t.Context(), idemhttp.StoreKey("shop", key))
+	require.NoError(s.t, err)
+	require.Equal(s.t, state, rec.State)
+	return rec
+}
+
+// wantNothingStored checks that the store is empty.
+func (s *site) wantNothingStored() {
+	s.t.Helper()
+	for rec, err := range s.store.Records(s.t.Context(), idem.Filter{}) {
+		require.NoError(s.t, err)
+		s.t.Errorf("stored: %v", rec)
+	}
+}
+
+// heard returns what OnError was told.
+func (s *site) heard() []error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]error(nil), s.told...)
+}
+
+// gate is a handler that runs until it is let go.
+type gate struct {
+	entered chan *http.Request
+	leave   chan struct{}
+}
+
+func newGate() *gate { return &gate{entered: make(chan *http.Request, 16), leave: make(chan struct{})} }
+
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.entered <- r
+	<-g.leave
+	fmt.Fprint(w, "done")
+}
+
+// discard takes what servers log of handlers that panic.
+var discard = log.New(io.Discard, "", 0)
+
+// breakable is an engine whose reads and commits can be made to fail.
+type breakable struct {
+	*memory.Backend
+	host   idem.Host
+	read   atomic.Pointer[error]
+	commit atomic.Bool // the next one fails
+}
+
+func (b *breakable) Bind(h idem.Host) (idem.Binding, error) {
+	b.host = h
+	return b.Backend.Bind(h)
+}
+
+func (b *breakable) Read(key string) (*idem.Entry, error) {
+	if err := b.read.Load(); err != nil {
+		return nil, *err
+	}
+	return b.Backend.Read(key)
+}
+
+func (b *breakable) Apply(ctx context.Context, ops []*idem.Op) error {
+	if b.commit.Load() {
+		err := fmt.Errorf("%w: the disk is gone", idem.ErrBroken)
+		b.host.Broken(err)
+		return err
+	}
+	return b.Backend.Apply(ctx, ops)
+}
+
+// fingerprintOf is the fingerprint that key was claimed with.
+func (s *site) fingerprintOf(key string) idem.Fingerprint {
+	return s.wantRecord(key, idem.Completed).Fingerprint
+}
+
+func repeat(text string, size int) string {
+	return string(bytes.Repeat([]byte(text), size/len(text)+1)[:size])
+}
+
+func base64Of(f idem.Fingerprint) string { return base64.RawURLEncoding.EncodeToString(f[:]) }

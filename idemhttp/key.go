@@ -1,0 +1,101 @@
+package idemhttp
+
+import (
+	"encoding/base64"
+	"net/http"
+	"strings"
+
+	"github.com/idemkv/idem"
+)
+
+// MaxKey is the longest key that a request may bring, in bytes, without quotes and
+// escapes. The shortest is one byte.
+const MaxKey = 255
+
+// GlobalScope is the scope of a service that has one tenant only: all clients share
+// one space of keys, and a client that guesses another's key, and sends the same
+// request, is shown its answer.
+func GlobalScope(*http.Request) (string, error) { return "*", nil }
+
+// StoreKey returns the key under which the store keeps the operation that a client
+// of scope has named key: to find its record with [idem.Store.Get] or to remove it
+// with Forget. It is idem.JoinKey("http", scope, key), so that no two pairs meet
+// and the records of one scope share a prefix. Where that is longer than
+// idem.MaxKey, which takes a scope of more than 250 bytes, scope and key are hashed:
+// idem.JoinKey("http", "", "", h), h being the base64, URL-safe and unpadded, of
+// idem.FingerprintOf(scope, key).
+func StoreKey(scope, key string) string {
+	if plain(scope) && plain(key) {
+		if n := len(storePrefix) + len(scope) + 1 + len(key); n <= idem.MaxKey {
+			return storePrefix + scope + "/" + key
+		}
+	} else if joined := idem.JoinKey("http", scope, key); len(joined) <= idem.MaxKey {
+		return joined
+	}
+	f := idem.FingerprintOf([]byte(scope), []byte(key))
+	return idem.JoinKey("http", "", "", base64.RawURLEncoding.EncodeToString(f[:]))
+}
+
+const storePrefix = "http/"
+
+// plain reports whether idem.JoinKey writes part as it is.
+func plain(part string) bool {
+	return part != "" && strings.IndexByte(part, '/') < 0 && strings.IndexByte(part, '%') < 0
+}
+
+// parseKey reads the key from the lines of its header field. The key is an RFC 9651
+// string, whose parameters are checked and mean nothing, or, unless strict, the bare
+// text that most clients send. If it is neither, wrong says why.
+func parseKey(lines []string, strict bool) (key, wrong string) {
+	if len(lines) != 1 {
+		return "", "The header is there more than once."
+	}
+	s := lines[0]
+	if s != "" && (s[0] == ' ' || s[len(s)-1] == ' ') {
+		s = strings.Trim(s, " ")
+	}
+	switch {
+	case s == "":
+		return "", "The header is empty."
+	case s[0] == '"':
+		var rest string
+		var ok bool
+		if key, rest, ok = sfString(s); !ok {
+			return "", "The quoted string is not ended, or has a byte or an escape that is not allowed in it."
+		}
+		if !sfParameters(rest) {
+			return "", "What follows the quoted string is not a parameter of it. A list of keys is not allowed."
+		}
+		if key == "" {
+			return "", "The key is empty."
+		}
+	case strict:
+		return "", "The key must be a string in double quotes (RFC 9651)."
+	case !bare(s):
+		return "", "A key without quotes may have visible ASCII characters only, and none of \" , ; ( ) \\."
+	default:
+		key = s
+	}
+	if len(key) > MaxKey {
+		return "", "The key is longer than 255 bytes."
+	}
+	return key, ""
+}
+
+// notBare are the ASCII characters that a key without quotes must not have, as a set
+// of bits: what cannot be seen, and what structures a field, so that no text is read
+// in two ways.
+var notBare = [2]uint64{
+	1<<33 - 1 | 1<<'"' | 1<<',' | 1<<';' | 1<<'(' | 1<<')',
+	1<<('\\'-64) | 1<<(0x7f-64),
+}
+
+// bare reports whether s can be a key without quotes.
+func bare(s string) bool {
+	var wrong uint64
+	for i := range len(s) {
+		c := s[i]
+		wrong |= notBare[c>>6&1]>>(c&63) | uint64(c>>7)
+	}
+	return wrong&1 == 0
+}

@@ -1,0 +1,350 @@
+package idemhttp_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/idemhttp"
+)
+
+// What the middleware makes of a request before the handler is run.
+
+func echo(w http.ResponseWriter, r *http.Request) {
+	b, err := io.ReadAll(r.Body)
+	fmt.Fprintf(w, "%s %v", b, err)
+}
+
+func TestE1NoKeyPassesThrough(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{}, echo)
+	for range 2 {
+		a := s.do(http.MethodPost, "/", "", "body")
+		require.Equal(t, "body <nil>", a.body)
+		require.False(t, a.replayed())
+	}
+	require.EqualValues(t, 2, s.runs.Load())
+	s.wantNothingStored()
+}
+
+func TestE1OtherMethodsPassThrough(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{RequireKey: true}, echo)
+	for _, method := range []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"} {
+		for range 2 {
+			a := s.do(method, "/", "k", "")
+			require.NoError(t, a.err)
+			require.Equal(t, 200, a.status, method)
+			require.False(t, a.replayed())
+		}
+	}
+	require.EqualValues(t, 12, s.runs.Load())
+	s.wantNothingStored()
+	require.True(t, func() bool { s.do("PATCH", "/", "k", ""); return s.do("PATCH", "/", "k", "").replayed() }())
+}
+
+// What passes through is not wrapped: the handler gets the very request and writer.
+func TestE1PassesTheSame(t *testing.T) {
+	t.Parallel()
+	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set("Idempotency-Key", "k")
+	idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{})(http.HandlerFunc(func(gotW http.ResponseWriter, gotR *http.Request) {
+		require.Same(t, w, gotW)
+		require.Same(t, r, gotR)
+		require.Nil(t, idemhttp.FromContext(gotR.Context()))
+	})).ServeHTTP(w, r)
+}
+
+func TestE1RequireKey(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{RequireKey: true, Methods: []string{"PUT"}, Header: "x-request-id"}, echo)
+	p := wantProblem(t, s.do("PUT", "/", "not the header", ""), 400, idemhttp.TypeKeyMissing)
+	require.Contains(t, p.Detail, "X-Request-Id")
+	require.Zero(t, s.runs.Load())
+	s.wantNothingStored()
+
+	for i := range 2 {
+		a := s.do("PUT", "/", "", "", "X-Request-ID", "1")
+		require.Equal(t, 200, a.status)
+		require.Equal(t, i == 1, a.replayed())
+	}
+	require.Equal(t, 200, s.do("POST", "/", "", "").status, "POST is not among the methods")
+}
+
+// A malformed key is refused before the scope is asked, the body read, or the store
+// touched. The table of keys is in key_test.go.
+func TestE2BeforeAnythingElse(t *testing.T) {
+	t.Parallel()
+	store := memoryStore(t, idem.Options{})
+	require.NoError(t, store.Close())
+	h := idemhttp.New(store, func(*http.Request) (string, error) { panic("asked") }, idemhttp.Options{})(http.NotFoundHandler())
+	for _, lines := range [][]string{{"a", "b"}, {"a", "a"}, {"a,b"}, {""}, {`"open`}, {"\x01"}, {"\x80"}, {repeat("k", 256)}} {
+		r := httptest.NewRequest(http.MethodPost, "/", iotest.ErrReader(errors.New("read")))
+		r.Header["Idempotency-Key"] = lines
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		p := wantProblem(t, answer{status: w.Code, header: w.Header(), body: w.Body.String()}, 400, idemhttp.TypeKeyInvalid)
+		require.NotContains(t, w.Body.String(), "kkkk", "the key is not told")
+		require.NotEmpty(t, p.Detail)
+	}
+}
+
+func TestE2Spellings(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{}, echo)
+	require.Equal(t, 200, s.post("abc").status)
+	for _, same := range []string{`"abc"`, ` "abc" `, `"abc";p=1`, `"a\"b"`} {
+		require.Equal(t, same != `"a\"b"`, s.post(same).replayed(), same)
+	}
+	s.wantRecord(`a"b`, idem.Completed)
+	strict := newSite(t, s.store, idemhttp.Options{StrictKey: true}, echo)
+	wantProblem(t, strict.post("abc"), 400, idemhttp.TypeKeyInvalid)
+	require.True(t, strict.post(`"abc"`).replayed())
+}
+
+func TestE6Fingerprint(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{Methods: []string{"POST", "PATCH"}}, echo)
+	require.Equal(t, 200, s.do("POST", "/a?b=1", "k", "body", "Traceparent", "1", "User-Agent", "x", "Date", "1").status)
+	require.True(t, s.do("POST", "/a?b=1", "k", "body", "Traceparent", "2", "User-Agent", "y", "Date", "2").replayed(), "headers do not count")
+	for _, other := range []answer{
+		s.do("PATCH", "/a?b=1", "k", "body"),
+		s.do("POST", "/a?b=2", "k", "body"),
+		s.do("POST", "/a", "k", "body"),
+		s.do("POST", "/A?b=1", "k", "body"),
+		s.do("POST", "/a?b=1", "k", "bodY"),
+		s.do("POST", "/a?b=1", "k", ""),
+		s.do("POST", "/a?b=1body", "k", ""),
+	} {
+		p := wantProblem(t, other, 422, idemhttp.TypeMismatch)
+		require.NotContains(t, other.body, "body <nil>")
+		require.Equal(t, idem.KeyHash(idemhttp.StoreKey("shop", "k")), p.KeyHash)
+	}
+	require.EqualValues(t, 1, s.runs.Load())
+
+	r, err := http.NewRequest("POST", "/a?b=1", nil)
+	require.NoError(t, err)
+	want, err := idemhttp.RequestFingerprint(r, []byte("body"))
+	require.NoError(t, err)
+	require.Equal(t, want, s.fingerprintOf("k"), "the fast way and the exported one agree")
+	require.Equal(t, idem.FingerprintOf([]byte("POST"), []byte("/a?b=1"), []byte("body")), want)
+}
+
+// The target is what the client sent, whatever routers have made of it: two mounts
+// behind StripPrefix are two targets.
+func TestE6TargetIsTheClients(t *testing.T) {
+	t.Parallel()
+	store := memoryStore(t, idem.Options{})
+	mux := http.NewServeMux()
+	wrap := idemhttp.New(store, scopeOf, idemhttp.Options{})
+	for _, mount := range []string{"/a", "/b"} {
+		mux.Handle(mount+"/", http.StripPrefix(mount, wrap(http.HandlerFunc(echo))))
+	}
+	s := newSite(t, memoryStore(t, idem.Options{}), idemhttp.Options{Methods: []string{"PUT"}}, mux.ServeHTTP)
+	require.Equal(t, 200, s.do("POST", "/a/pay", "k", "").status)
+	wantProblem(t, s.do("POST", "/b/pay", "k", ""), 422, idemhttp.TypeMismatch)
+
+	// Absolute form, as through a proxy, is the same target.
+	r := httptest.NewRequest("POST", "http://elsewhere/a/pay?x=%2F", nil)
+	want := idem.FingerprintOf([]byte("POST"), []byte("/a/pay?x=%2F"), nil)
+	for _, uri := range []string{"http://elsewhere/a/pay?x=%2F", "/a/pay?x=%2F", ""} {
+		r.RequestURI = uri
+		got, err := idemhttp.RequestFingerprint(r, nil)
+		require.NoError(t, err)
+		require.Equal(t, want, got, uri)
+	}
+}
+
+func TestE6CanonicalJSON(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{Fingerprint: idemhttp.JSONFingerprint}, echo)
+	post := func(key, body, contentType string) answer {
+		return s.do("POST", "/", key, body, "Content-Type", contentType)
+	}
+	require.Equal(t, 200, post("k", `{"amount": 12.50, "to": {"a":1,"b":[1,2]}}`, "application/json").status)
+	require.True(t, post("k", `{"to":{"b":[1,2],"a":1},"amount":12.5}`, "application/json; charset=utf-8").replayed())
+	require.True(t, post("k", ` {"to":{"b":[1,2],"a":1},"amount":1250e-2} `, "application/merge-patch+json").replayed())
+	for _, other := range []string{`{"amount":12.51,"to":{"a":1,"b":[1,2]}}`, `{"amount":12.5,"to":{"a":1,"b":[2,1]}}`, `{"amount":"12.5","to":{"a":1,"b":[1,2]}}`, ``} {
+		wantProblem(t, post("k", other, "application/json"), 422, idemhttp.TypeMismatch)
+	}
+	require.EqualValues(t, 1, s.runs.Load())
+
+	// The handler gets the bytes as they were sent.
+	require.Equal(t, `{ "a" : 1 } <nil>`, post("k2", `{ "a" : 1 }`, "application/json").body)
+	require.Equal(t, " <nil>", s.do("POST", "/", "k3", "").body, "no body needs no type")
+
+	wantProblem(t, post("k4", "a=1", "application/x-www-form-urlencoded"), 415, idemhttp.TypeNotJSON)
+	wantProblem(t, post("k4", "{}", "text/json;;"), 415, idemhttp.TypeNotJSON)
+	wantProblem(t, post("k4", `{"a":}`, "application/json"), 400, idemhttp.TypeNotJSON)
+	require.EqualValues(t, 3, s.runs.Load())
+	require.Equal(t, 200, post("k4", `{}`, "application/json").status, "nothing was claimed")
+}
+
+func TestE6OwnFingerprint(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{Fingerprint: func(r *http.Request, body []byte) (idem.Fingerprint, error) {
+		switch {
+		case string(body) == "problem":
+			return idem.Fingerprint{}, fmt.Errorf("wrapped: %w", idemhttp.Problem{Status: 418, Type: "urn:tea"})
+		case string(body) == "error":
+			return idem.Fingerprint{}, errors.New("secret")
+		}
+		return idem.FingerprintOf(body[:4]), nil
+	}}, echo)
+	require.Equal(t, "pay 1 <nil>", s.do("POST", "/", "k", "pay 1").body)
+	require.True(t, s.do("POST", "/other", "k", "pay 2").replayed())
+	wantProblem(t, s.do("POST", "/", "k", "pal 1"), 422, idemhttp.TypeMismatch)
+	wantProblem(t, s.do("POST", "/", "k", "problem"), 418, "urn:tea")
+	a := s.do("POST", "/", "k", "error")
+	wantProblem(t, a, 400, idemhttp.TypeBodyUnreadable)
+	require.NotContains(t, a.body, "secret")
+}
+
+func TestE7Scope(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, store *idem.Store) {
+		g := newGate()
+		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Tenant") == "slow" {
+				g.ServeHTTP(w, r)
+				return
+			}
+			fmt.Fprintf(w, "for %s", r.Header.Get("Tenant"))
+		})
+		slow := make(chan answer)
+		go func() { slow <- s.post("k", "Tenant", "slow") }()
+		<-g.entered
+		wantProblem(t, s.post("k", "Tenant", "slow"), 409, idemhttp.TypeInFlight)
+		// Nobody else is blocked by it, whatever the bodies are, nor shown anything.
+		for _, tenant := range []string{"a", "b", "a/k", "a%2Fk", "%", "*"} {
+			a := s.do("POST", "/", "k", "body of "+tenant, "Tenant", tenant)
+			require.Equal(t, "for "+tenant, a.body)
+			require.False(t, a.replayed())
+			require.True(t, s.do("POST", "/", "k", "body of "+tenant, "Tenant", tenant).replayed())
+		}
+		// Scope and key are not merely strung together.
+		require.False(t, s.post("k/k", "Tenant", "a").replayed())
+		close(g.leave)
+		require.Equal(t, "done", (<-slow).body)
+	})
+}
+
+func TestE7NoScope(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{}, echo)
+	p := wantProblem(t, s.post("k", "Tenant", "none"), 403, idemhttp.TypeScopeMissing)
+	require.Empty(t, p.KeyHash)
+	require.Empty(t, s.heard(), "a stranger is no fault of the server")
+	a := s.post("k", "Tenant", "error")
+	wantProblem(t, a, 403, idemhttp.TypeScopeMissing)
+	require.NotContains(t, a.body, "no session")
+	require.ErrorContains(t, errors.Join(s.heard()...), "no session")
+	p = wantProblem(t, s.post("k", "Tenant", "stranger"), 401, "about:blank")
+	require.Equal(t, "Who are you?", p.Title)
+	require.Zero(t, s.runs.Load())
+	s.wantNothingStored()
+}
+
+func TestE7StoreKey(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "http/shop/abc", idemhttp.StoreKey("shop", "abc"))
+	for _, c := range [][2]string{{"a", "b"}, {"", "b"}, {"a/b", "c"}, {"a", "b/c"}, {"a%", "b"}, {"%", "%"}, {repeat("/", 100), "k"}} {
+		require.Equal(t, idem.JoinKey("http", c[0], c[1]), idemhttp.StoreKey(c[0], c[1]))
+	}
+	// Whatever its length, a scope can be used, and the limit is no way around another.
+	seen := map[string]bool{}
+	for _, scope := range []string{repeat("s", 763), repeat("s", 764), repeat("s", 5000), repeat("/", 254), repeat("/", 5000), repeat("s", 5001)} {
+		for _, key := range []string{repeat("k", 255), repeat("k", 254), repeat("/", 255)} {
+			k := idemhttp.StoreKey(scope, key)
+			require.LessOrEqual(t, len(k), idem.MaxKey)
+			require.False(t, seen[k])
+			seen[k] = true
+		}
+	}
+	require.Equal(t, idem.JoinKey("http", repeat("s", 763), repeat("k", 255)), idemhttp.StoreKey(repeat("s", 763), repeat("k", 255)))
+	f := idem.FingerprintOf([]byte(repeat("s", 764)), []byte(repeat("k", 255)))
+	require.Equal(t, "http/%/%/"+base64Of(f), idemhttp.StoreKey(repeat("s", 764), repeat("k", 255)))
+}
+
+func TestE8BodyLimit(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{MaxBody: 1000}, func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%d %v %d", len(b), err, r.ContentLength)
+	})
+	chunked := func(key, body string) answer {
+		r, err := http.NewRequest("POST", s.url, io.NopCloser(strings.NewReader(body))) // no length
+		require.NoError(t, err)
+		r.Header.Set("Idempotency-Key", key)
+		return s.send(r)
+	}
+	require.Equal(t, "1000 <nil> 1000", s.do("POST", "/", "k1", repeat("x", 1000)).body)
+	require.Equal(t, "1000 <nil> -1", chunked("k2", repeat("x", 1000)).body)
+	for _, a := range []answer{
+		s.do("POST", "/", "k3", repeat("x", 1001)), chunked("k3", repeat("x", 1001)), chunked("k3", repeat("x", 200_000)),
+	} {
+		wantProblem(t, a, 413, idemhttp.TypeBodyTooLarge)
+	}
+	require.EqualValues(t, 2, s.runs.Load())
+	require.Equal(t, 200, s.do("POST", "/", "k3", "short").status, "413 came before the claim")
+
+	whole := newSite(t, nil, idemhttp.Options{}, echo)
+	for _, size := range []int{0, 1, 510, 511, 512, 513, 65535, 65536, 65537, 1 << 20} {
+		body := repeat("0123456789abcdefg", size)
+		require.Equal(t, body+" <nil>", whole.do("POST", "/", fmt.Sprint(size), body).body)
+	}
+	wantProblem(t, whole.do("POST", "/", "k", repeat("x", 1<<20+1)), 413, idemhttp.TypeBodyTooLarge)
+}
+
+func TestE8BodyFails(t *testing.T) {
+	t.Parallel()
+	store := memoryStore(t, idem.Options{})
+	serve := func(body io.Reader, length int64, h http.HandlerFunc) answer {
+		r := httptest.NewRequest(http.MethodPost, "/", body)
+		r.ContentLength = length
+		r.Header.Set("Idempotency-Key", "k")
+		w := httptest.NewRecorder()
+		idemhttp.New(store, scopeOf, idemhttp.Options{})(h).ServeHTTP(w, r)
+		return answer{status: w.Code, header: w.Header(), body: w.Body.String()}
+	}
+	never := func(http.ResponseWriter, *http.Request) { t.Error("the handler was run") }
+	broken := io.MultiReader(strings.NewReader("half"), iotest.ErrReader(io.ErrUnexpectedEOF))
+	wantProblem(t, serve(broken, -1, never), 400, idemhttp.TypeBodyUnreadable)
+	limited := http.MaxBytesReader(nil, io.NopCloser(strings.NewReader("12345")), 4)
+	wantProblem(t, serve(limited, -1, never), 413, idemhttp.TypeBodyTooLarge)
+	// Somebody further out has read the body: without it two requests look alike.
+	wantProblem(t, serve(strings.NewReader(""), 5, never), 500, idemhttp.TypeMisconfigured)
+	_, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
+	require.ErrorIs(t, err, idem.ErrNotFound)
+
+	a := serve(iotest.OneByteReader(strings.NewReader("whole")), -1, echo)
+	require.Equal(t, "whole <nil>", a.body)
+}
+
+// Forms are parsed from the body that the middleware has read, and their files are
+// removed by the server as without it.
+func TestE8Forms(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %v", r.FormValue("a"), r.MultipartForm != nil)
+	}, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(w, r)
+			if r.Header.Get("Idempotency-Key") == "2" {
+				assert.NotNil(t, r.MultipartForm, "the server removes the files of this request's form")
+			}
+		})
+	})
+	require.Equal(t, "1 false", s.do("POST", "/", "1", "a=1", "Content-Type", "application/x-www-form-urlencoded").body)
+	const form = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n2\r\n--x--\r\n"
+	require.Equal(t, "2 true", s.do("POST", "/", "2", form, "Content-Type", "multipart/form-data; boundary=x").body)
+}

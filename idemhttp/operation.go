@@ -1,0 +1,139 @@
+package idemhttp
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/idemkv/idem"
+)
+
+// Operation is what the handler of a request with a key can know and say about it;
+// FromContext finds it. Its methods may be called from many goroutines at once, until
+// the handler returns. On a nil Operation, which is what a request without a key has,
+// they do nothing and return zero values.
+type Operation struct {
+	store   *idem.Store
+	key     string
+	token   idem.Token
+	attempt int
+
+	mu         sync.Mutex
+	checkpoint []byte
+	said       Outcome
+}
+
+type operationKey struct{}
+
+// FromContext returns the operation of the request whose context ctx is, or comes
+// from. It is nil if the request has no key, or did not come through the middleware.
+func FromContext(ctx context.Context) *Operation {
+	op, _ := ctx.Value(operationKey{}).(*Operation)
+	return op
+}
+
+// Key returns the key as the client sent it, without quotes. It is the client's
+// secret: log idem.KeyHash(op.Token().Key) instead, as the store does.
+func (op *Operation) Key() string {
+	if op == nil {
+		return ""
+	}
+	return op.key
+}
+
+// Attempt returns which run of the handler for this operation this is, from 1. It is
+// more than 1 after an attempt that was released, or with Options.RetryUnknown one
+// that ended without a word.
+func (op *Operation) Attempt() int {
+	if op == nil {
+		return 0
+	}
+	return op.attempt
+}
+
+// Token returns the claim's token, for what the other methods do not do: to complete
+// the operation in the commit of the handler's own writes (bolt.Complete,
+// pebble.Complete), with the bytes of an Answer. That answer is then sent, whatever
+// the handler writes.
+func (op *Operation) Token() idem.Token {
+	if op == nil {
+		return idem.Token{}
+	}
+	return op.token
+}
+
+// Checkpoint returns what this attempt, or one before it, saved last; nil if nothing.
+// It is shared: read it, do not change it.
+func (op *Operation) Checkpoint() []byte {
+	if op == nil {
+		return nil
+	}
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	return op.checkpoint
+}
+
+// SaveCheckpoint saves how far the operation has come, for the attempts after this
+// one. The store copies point. The errors are those of idem.Store.Checkpoint;
+// ErrFenced is returned when the claim is lost: stop then.
+func (op *Operation) SaveCheckpoint(ctx context.Context, point []byte) error {
+	if op == nil {
+		return nil
+	}
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	if err := op.store.Checkpoint(ctx, op.token, point); err != nil {
+		return err
+	}
+	op.checkpoint = append([]byte(nil), point...)
+	return nil
+}
+
+// Retryable says that nothing was done that a retry could repeat: whatever the
+// status, the answer is not stored, and the next request with the key runs the
+// handler again. The last word of Retryable, Final and Unknown counts, also in a
+// handler that panics.
+func (op *Operation) Retryable() { op.say(Released) }
+
+// Final says that the operation is done, for better or worse: whatever the status,
+// the answer is stored and replays.
+func (op *Operation) Final() { op.say(Stored) }
+
+// Unknown says that nobody knows whether it was done, because a service further down
+// did not answer: whatever the status, and also with Options.RetryUnknown, the
+// operation is held until somebody settles it.
+func (op *Operation) Unknown() { op.say(Unknown) }
+
+// DownstreamKey returns the idempotency key to show to another service for one step
+// of the operation: the same on every attempt, and another for every step, client key
+// and scope. It is idem.DownstreamKey of the StoreKey.
+func (op *Operation) DownstreamKey(step string) string {
+	if op == nil {
+		return ""
+	}
+	return idem.DownstreamKey(op.token.Key, step)
+}
+
+// LogValue logs the key's hash and the attempt, never the key.
+func (op *Operation) LogValue() slog.Value {
+	if op == nil {
+		return slog.Value{}
+	}
+	return slog.GroupValue(slog.String("key_hash", idem.KeyHash(op.token.Key)), slog.Int("attempt", op.attempt))
+}
+
+func (op *Operation) say(o Outcome) {
+	if op == nil {
+		return
+	}
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	op.said = o
+}
+
+// heard returns what the handler said, zero if nothing.
+func (op *Operation) heard() Outcome {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	return op.said
+}

@@ -1,0 +1,162 @@
+package idemhttp
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/idemkv/idem"
+)
+
+// Options configures the middleware. The zero value is good; zero fields mean the
+// default named at each.
+type Options struct {
+	// Methods are the methods whose requests are looked at; all others pass through
+	// untouched. Default POST and PATCH. GET, HEAD, OPTIONS, TRACE and CONNECT cannot
+	// be among them.
+	Methods []string
+	// Header is the field that brings the key. Default Idempotency-Key. Webhooks send
+	// X-GitHub-Delivery, webhook-id and the like.
+	Header string
+	// RequireKey: a request without a key gets TypeKeyMissing. Default: it passes
+	// through, without any protection.
+	RequireKey bool
+	// StrictKey: the key must be a string in double quotes, as the draft says.
+	// Default: text without quotes is a key too, which is what most clients send.
+	StrictKey bool
+	// Fingerprint digests what tells one request from another under the same key.
+	// body is the whole body; it may be read until the function returns, and not be
+	// changed or kept; r.Body has nothing left. A Problem that it returns is answered,
+	// any other error is TypeBodyUnreadable. Default RequestFingerprint; see also
+	// JSONFingerprint.
+	Fingerprint func(r *http.Request, body []byte) (idem.Fingerprint, error)
+	// MaxBody bounds the body of a request with a key, in bytes: it is held in memory.
+	// Default 1 MiB.
+	MaxBody int64
+	// MaxResponse bounds the body of an answer that is stored, in bytes: it is held in
+	// memory until it is recorded. A longer one is sent as it is written, and a retry
+	// gets TypeNotRetained. Default, and most: the store's MaxResult, which bounds body
+	// and header together.
+	MaxResponse int
+	// KeepHeader tells which fields of an answer are stored, by canonical name.
+	// Fields of one connection, those that Connection names, Content-Length and Date
+	// are never stored and not asked for. Default DefaultKeepHeader: all but
+	// Set-Cookie.
+	KeepHeader func(name string) bool
+	// Outcome tells what an answer with this status means for the operation, where
+	// the handler has not said (Operation.Retryable, Final, Unknown). What it returns
+	// beside the three outcomes counts as Unknown. Default DefaultOutcome.
+	Outcome func(status int) Outcome
+	// RetryUnknown: an attempt of which nobody knows how it ended is run again by the
+	// next request: after a status that Outcome calls Unknown, a panic, a crash of the
+	// process, or a lease that lapsed. Right where the handler can be repeated: its
+	// effects commit together, or services further down check
+	// Operation.DownstreamKey. Default: it is held, and not run again until somebody
+	// has settled it.
+	RetryUnknown bool
+	// Wait is how long a request waits for the first one with its key, to be answered
+	// as that one is. When it is over, and by default at once, it gets TypeInFlight.
+	Wait time.Duration
+	// Lease is how long an attempt holds its claim without a sign of life. Default:
+	// the store's.
+	Lease time.Duration
+	// Heartbeat is how often the lease is extended while the handler runs, on the
+	// store's clock. It must be shorter than the lease. Default: a third of it.
+	Heartbeat time.Duration
+	// Retention is how long an answer replays. Default: the store's; idem.Forever is
+	// allowed.
+	Retention time.Duration
+	// ReplayedHeader is the field, of value "true", that marks a replay. Default
+	// Idempotent-Replayed.
+	ReplayedHeader string
+	// CancelWithClient: the handler's context is cancelled when the client goes away,
+	// as it is without the middleware. Default: it is not, nor does it have the
+	// deadlines of contexts further out. A handler that stops half-way for a client
+	// that is about to ask again leaves nothing to answer it with.
+	CancelWithClient bool
+	// WriteProblem answers w with p, which the middleware answers by itself. Default
+	// WriteProblem.
+	WriteProblem func(w http.ResponseWriter, r *http.Request, p Problem)
+	// OnError is told of what fails on the side of the server: the store, a record, a
+	// recording. err is a Problem. It is called on the request's goroutine, before the
+	// answer. Default nil: nobody is told but the client, and the store's Observer of
+	// what concerns the store.
+	OnError func(r *http.Request, err error)
+}
+
+const (
+	defaultHeader         = "Idempotency-Key"
+	defaultReplayedHeader = "Idempotent-Replayed"
+	defaultMaxBody        = 1 << 20
+)
+
+// withDefaults fills in what is zero and panics over what is out of range.
+func (o Options) withDefaults(store idem.Options) Options {
+	o.Methods = slices.Clone(o.Methods)
+	if len(o.Methods) == 0 {
+		o.Methods = []string{http.MethodPost, http.MethodPatch}
+	}
+	for _, method := range o.Methods {
+		switch method {
+		case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodConnect:
+			refuse("Options.Methods has %s, which has nothing to protect; leave it out", method)
+		}
+		if method == "" || span(method, isTchar) != len(method) {
+			refuse("Options.Methods has %q, which is not a method", method)
+		}
+	}
+	setDefault(&o.Header, defaultHeader)
+	setDefault(&o.ReplayedHeader, defaultReplayedHeader)
+	o.Header = fieldName("Header", o.Header)
+	o.ReplayedHeader = fieldName("ReplayedHeader", o.ReplayedHeader)
+	notNegative("MaxBody", o.MaxBody)
+	notNegative("MaxResponse", o.MaxResponse)
+	notNegative("Wait", o.Wait)
+	notNegative("Lease", o.Lease)
+	notNegative("Heartbeat", o.Heartbeat)
+	notNegative("Retention", o.Retention)
+	setDefault(&o.Lease, store.Lease)
+	setDefault(&o.Heartbeat, max(o.Lease/3, 1))
+	if o.Heartbeat >= o.Lease && o.Lease > 1 {
+		refuse("Options.Heartbeat is %v and must be shorter than the lease, %v", o.Heartbeat, o.Lease)
+	}
+	setDefault(&o.MaxBody, defaultMaxBody)
+	setDefault(&o.MaxResponse, store.MaxResult)
+	o.MaxResponse = min(o.MaxResponse, store.MaxResult)
+	if o.KeepHeader == nil {
+		o.KeepHeader = DefaultKeepHeader
+	}
+	if o.Outcome == nil {
+		o.Outcome = DefaultOutcome
+	}
+	if o.WriteProblem == nil {
+		o.WriteProblem = WriteProblem
+	}
+	return o
+}
+
+// refuse panics: a middleware that is put together wrongly must not start to serve.
+func refuse(format string, args ...any) {
+	panic("idemhttp.New: " + fmt.Sprintf(format, args...))
+}
+
+func fieldName(option, name string) string {
+	if span(name, isTchar) != len(name) {
+		refuse("Options.%s is %q, which is not the name of a header field", option, name)
+	}
+	return http.CanonicalHeaderKey(name)
+}
+
+func notNegative[T int | int64 | time.Duration](option string, value T) {
+	if value < 0 {
+		refuse("Options.%s is %v; it cannot be negative", option, value)
+	}
+}
+
+func setDefault[T comparable](option *T, value T) {
+	var zero T
+	if *option == zero {
+		*option = value
+	}
+}

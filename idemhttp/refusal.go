@@ -1,0 +1,97 @@
+package idemhttp
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/idemkv/idem"
+)
+
+// What clients are told to wait, in Retry-After: a handler takes about a second at
+// most, a store that has to be opened again takes longer.
+const (
+	soon  = time.Second
+	later = 5 * time.Second
+)
+
+// refusal is the problem for a claim that was not granted and has nothing to replay.
+func (m *middleware) refusal(key string, err error) Problem {
+	var p Problem
+	switch {
+	case err == idem.ErrInFlight:
+		p = problem(TypeInFlight, http.StatusConflict, "Ask again with the same key.")
+		p.RetryAfter = soon
+		return about(key, p)
+	case err == idem.ErrMismatch:
+		return about(key, problem(TypeMismatch, http.StatusUnprocessableEntity,
+			"A key names one request: its method, target and body stay the same. Use a new key for a new request."))
+	case err == idem.ErrHeld:
+		p = problem(TypeOutcomeUnknown, http.StatusInternalServerError,
+			"An earlier attempt ended without saying whether the operation was done. It is not run again until that is known. Asking with another key could do it twice.")
+	case err == idem.ErrExhausted:
+		p = problem(TypeExhausted, http.StatusInternalServerError, "It was tried as often as is allowed, and is not run again under this key.")
+	case errors.Is(err, idem.ErrCorrupt), errors.Is(err, idem.ErrVersion):
+		p = problem(TypeUnreadable, http.StatusInternalServerError, "The operation was not run again.")
+	case errors.Is(err, idem.ErrFull):
+		p = problem(TypeFull, http.StatusServiceUnavailable, "The operation was not run. Ask again with the same key.")
+		p.RetryAfter = later
+	default:
+		p = problem(TypeUnavailable, http.StatusServiceUnavailable, "The operation was not run. Ask again with the same key.")
+		p.RetryAfter = later
+	}
+	return because(err, about(key, p))
+}
+
+// notRecorded is the problem after a handler has run for nothing.
+func notRecorded() Problem {
+	p := problem(TypeNotRecorded, http.StatusServiceUnavailable,
+		"The operation was run, and how it ended could not be recorded. Ask again with the same key: another one could do it twice.")
+	p.RetryAfter = later
+	return p
+}
+
+// about names the key of a problem by its hash.
+func about(key string, p Problem) Problem {
+	p.KeyHash = idem.KeyHash(key)
+	return p
+}
+
+// because gives a problem its cause.
+func because(err error, p Problem) Problem {
+	p.Err = err
+	return p
+}
+
+// asProblem returns the Problem that err is, with its gaps filled in, or otherwise.
+func asProblem(err error, otherwise Problem) Problem {
+	var p Problem
+	if !errors.As(err, &p) {
+		return because(err, otherwise)
+	}
+	setDefault(&p.Type, "about:blank")
+	if p.Status < 400 || p.Status > 599 {
+		p.Status = otherwise.Status
+	}
+	setDefault(&p.Title, http.StatusText(p.Status))
+	return p
+}
+
+// answer answers with a problem. It is no answer of the operation: where this
+// middleware runs inside of another one, that one must not store it.
+func (m *middleware) answer(w http.ResponseWriter, r *http.Request, p Problem) {
+	FromContext(r.Context()).Retryable()
+	ours := p.Status >= 500 || p.Type == TypeScopeMissing && p.Err != nil
+	if ours && !errors.Is(p.Err, context.Canceled) { // a client that leaves is no fault
+		m.tell(r, p)
+	}
+	m.o.WriteProblem(w, r, p)
+}
+
+// tell reports what failed to Options.OnError.
+func (m *middleware) tell(r *http.Request, p Problem) {
+	if m.o.OnError != nil {
+		m.o.OnError(r, p)
+	}
+}
