@@ -84,7 +84,7 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range uint64(20) {
+			for seed := range uint64(10) {
 				rng := rand.New(rand.NewPCG(seed, 0))
 				noise := func(amplitude float64) float64 { return (2*rng.Float64() - 1) * amplitude }
 				s := made(n, func(i int) float64 { return c.value(i, noise) })
