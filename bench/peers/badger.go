@@ -1,0 +1,200 @@
+package peers
+
+import (
+	"bytes"
+	"errors"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/idemkv/idem/bench"
+)
+
+// Badger is configured as its documentation advises for speed, with the one thing
+// that it leaves off and a claim needs: SyncWrites. Metrics and compression, which
+// cost and help nothing here, are off; the values lie in the tree, as is the
+// default for values of this size. Conflict detection has to stay on: without it
+// two claims of one key at once would both be granted. Entries carry a TTL, which
+// takes the place of idem's expiry index.
+
+func badgerOptions(dir string) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithLogger(nil).
+		WithMetricsEnabled(false).
+		WithCompression(options.None).
+		WithSyncWrites(true)
+}
+
+// inFlight is what rivals without a record of their own store for a claim.
+const inFlight = "in flight"
+
+// errNotClaimed is returned by a contender that finds no claim to complete.
+var errNotClaimed = errors.New("peers: the claim to be completed is not there")
+
+// badgerCycle makes each step a transaction. Badger writes those that wait together,
+// and syncs its log for each.
+func badgerCycle() bench.Contender {
+	return bench.Contender{
+		Name: "badger",
+		Does: "each step a transaction with a TTL, SyncWrites on: it looks, checks and sets; Badger syncs its logs with msync",
+		Open: func(dir string, w bench.Workload) (bench.Instance, error) {
+			db, err := badger.Open(badgerOptions(dir))
+			if err != nil {
+				return bench.Instance{}, err
+			}
+			result := w.Result()
+			return bench.Instance{
+				Op: func(worker int, n uint64) error {
+					key := []byte(bench.Fresh(worker, n))
+					if err := db.Update(func(tx *badger.Txn) error { return badgerClaim(tx, key) }); err != nil {
+						return err
+					}
+					return db.Update(func(tx *badger.Txn) error { return badgerComplete(tx, key, result) })
+				},
+				Close: db.Close,
+			}, nil
+		},
+	}
+}
+
+func badgerClaim(tx *badger.Txn, key []byte) error {
+	if _, err := tx.Get(key); err == nil {
+		return errTaken
+	} else if !errors.Is(err, badger.ErrKeyNotFound) {
+		return err
+	}
+	return tx.SetEntry(badger.NewEntry(key, []byte(inFlight)).WithTTL(lease))
+}
+
+func badgerComplete(tx *badger.Txn, key, result []byte) error {
+	item, err := tx.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return errNotClaimed
+	} else if err != nil {
+		return err
+	}
+	ours := false
+	if err := item.Value(func(v []byte) error { ours = string(v) == inFlight; return nil }); err != nil {
+		return err
+	}
+	if !ours {
+		return errNotClaimed
+	}
+	return tx.SetEntry(badger.NewEntry(key, result).WithTTL(retention))
+}
+
+// grouped is a step of a caller that shares a transaction, and its answer.
+type grouped struct {
+	key    []byte
+	result []byte // nil: a claim
+	err    error
+}
+
+// badgerGrouped is what one can build on Badger to have callers share a sync: one
+// transaction for all that wait. It is not what people do, but what Badger can do.
+func badgerGrouped() bench.Contender {
+	return bench.Contender{
+		Name: "badger/grouped",
+		Does: "callers share a transaction, SyncWrites on, made by the group commit of the limits: a tuned Badger, which nobody sells",
+		Open: func(dir string, w bench.Workload) (bench.Instance, error) {
+			db, err := badger.Open(badgerOptions(dir))
+			if err != nil {
+				return bench.Instance{}, err
+			}
+			g := newGroup(gather, func(all *[]*grouped) error {
+				err := db.Update(func(tx *badger.Txn) error {
+					for _, c := range *all {
+						if c.result == nil {
+							c.err = badgerClaim(tx, c.key)
+						} else {
+							c.err = badgerComplete(tx, c.key, c.result)
+						}
+						if c.err != nil && !errors.Is(c.err, errTaken) && !errors.Is(c.err, errNotClaimed) {
+							return c.err
+						}
+					}
+					return nil
+				})
+				*all = (*all)[:0]
+				return err
+			})
+			return groupedCycles(w, g, db.Close), nil
+		},
+	}
+}
+
+func gather(all *[]*grouped, c *grouped) { *all = append(*all, c) }
+
+// groupedCycles is an instance for bench.CycleDurable over a rival whose callers
+// share its transactions.
+func groupedCycles(w bench.Workload, g *group[[]*grouped, *grouped], closing func() error) bench.Instance {
+	result := bytes.Clone(w.Result())
+	return bench.Instance{
+		Op: func(worker int, n uint64) error {
+			c := &grouped{key: []byte(bench.Fresh(worker, n))}
+			if err := errors.Join(g.do(c), c.err); err != nil {
+				return err
+			}
+			c.result = result
+			return errors.Join(g.do(c), c.err)
+		},
+		Close: closing,
+	}
+}
+
+// badgerReads looks keys up in a database that was filled in batches and then
+// flushed to its tables by closing it.
+func badgerReads() bench.Contender {
+	return bench.Contender{
+		Name: "badger",
+		Does: "View and Get of the result, copied out into the caller's buffer",
+		Open: func(dir string, w bench.Workload) (bench.Instance, error) {
+			if err := fillBadger(dir, w); err != nil {
+				return bench.Instance{}, err
+			}
+			db, err := badger.Open(badgerOptions(dir))
+			if err != nil {
+				return bench.Instance{}, err
+			}
+			buffers := newBuffers(w)
+			return lookups(w, 0, db.Close, func(worker int, key string) (size int, err error) {
+				b := &buffers[worker]
+				b.key = append(b.key[:0], key...)
+				err = db.View(func(tx *badger.Txn) error {
+					item, err := tx.Get(b.key)
+					if errors.Is(err, badger.ErrKeyNotFound) {
+						size = absent
+						return nil
+					} else if err != nil {
+						return err
+					}
+					b.b, err = item.ValueCopy(b.b[:0])
+					size = len(b.b)
+					return err
+				})
+				return size, err
+			}), nil
+		},
+	}
+}
+
+func fillBadger(dir string, w bench.Workload) error {
+	db, err := badger.Open(badgerOptions(dir).WithSyncWrites(false))
+	if err != nil {
+		return err
+	}
+	batch := db.NewWriteBatch()
+	result, expires := w.Result(), uint64(time.Now().Add(retention).Unix())
+	for i := range w.Keys.Len() {
+		e := badger.NewEntry([]byte(w.Keys.Fill(i)), result)
+		e.ExpiresAt = expires
+		if err := batch.SetEntry(e); err != nil {
+			return errors.Join(err, db.Close())
+		}
+	}
+	if err := batch.Flush(); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	return errors.Join(db.Flatten(2), db.Close())
+}

@@ -1,0 +1,277 @@
+package peers
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/bench"
+	"github.com/idemkv/idem/internal/codec"
+)
+
+// The buckets of idem's bolt engine; docs/FORMAT.md.
+var (
+	boltRecords = []byte("idem.records")
+	boltExpiry  = []byte("idem.expiry")
+	boltMeta    = []byte("idem.meta")
+)
+
+// errTaken is returned by a contender that finds the key of a claim there already.
+var errTaken = errors.New("peers: the key of a claim is taken")
+
+// openBolt opens or makes a bbolt file with the options of idem's bolt engine.
+func openBolt(path string) (*bbolt.DB, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:         time.Second,
+		InitialMmapSize: 64 << 20,
+		FreelistType:    bbolt.FreelistMapType,
+		NoFreelistSync:  true,
+		NoStatistics:    true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{boltRecords, boltExpiry, boltMeta} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// bareBolt is bbolt with the bytes of idem and nothing around it.
+type bareBolt struct {
+	db     *bbolt.DB
+	stamps *stamps
+}
+
+func newBareBolt(dir string) (*bareBolt, error) {
+	db, err := openBolt(filepath.Join(dir, "raw.db"))
+	if err != nil {
+		return nil, err
+	}
+	return &bareBolt{db: db, stamps: newStamps()}, nil
+}
+
+// put writes the record and the place of a step.
+func (b *bareBolt) put(tx *bbolt.Tx, t *step) error {
+	if len(t.place) > 0 {
+		if err := tx.Bucket(boltExpiry).Put(t.place, nil); err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(boltRecords).Put([]byte(t.key), t.value)
+}
+
+func (b *bareBolt) putMeta(tx *bbolt.Tx) error {
+	return tx.Bucket(boltMeta).Put([]byte(codec.MetaKey), b.stamps.meta(nil, instant()))
+}
+
+// claimOrPut is put for those who do not know that nobody else has the key.
+func (b *bareBolt) claimOrPut(tx *bbolt.Tx, t *step) error {
+	if len(t.place) > 0 && tx.Bucket(boltRecords).Get([]byte(t.key)) != nil {
+		return errTaken
+	}
+	return b.put(tx, t)
+}
+
+// two commits each step blindly.
+func (b *bareBolt) two(meta bool) func(*step) error {
+	return func(t *step) error {
+		return b.db.Update(func(tx *bbolt.Tx) error {
+			if err := b.put(tx, t); err != nil || !meta {
+				return err
+			}
+			return b.putMeta(tx)
+		})
+	}
+}
+
+// boltGroup is the writes of a group: sorted, neighbours share pages that are in
+// the processor's cache.
+type boltGroup struct{ records, places []boltWrite }
+
+type boltWrite struct{ key, value []byte }
+
+func (b *bareBolt) grouped() func(*step) error {
+	return newGroup(
+		func(g *boltGroup, t *step) {
+			g.records = append(g.records, boltWrite{key: []byte(t.key), value: t.value}) // the step waits for its group
+			if len(t.place) > 0 {
+				g.places = append(g.places, boltWrite{key: t.place})
+			}
+		},
+		func(g *boltGroup) error {
+			err := b.db.Update(func(tx *bbolt.Tx) error {
+				if err := putSorted(tx.Bucket(boltRecords), g.records); err != nil {
+					return err
+				}
+				if err := putSorted(tx.Bucket(boltExpiry), g.places); err != nil {
+					return err
+				}
+				return b.putMeta(tx)
+			})
+			g.records, g.places = g.records[:0], g.places[:0]
+			return err
+		},
+	).do
+}
+
+func putSorted(b *bbolt.Bucket, writes []boltWrite) error {
+	slices.SortFunc(writes, func(a, b boltWrite) int { return bytes.Compare(a.key, b.key) })
+	for _, w := range writes {
+		if err := b.Put(w.key, w.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// boltCycle is a contender that opens a file and commits steps as how says.
+func boltCycle(name, does string, how func(*bareBolt) func(*step) error) bench.Contender {
+	return bench.Contender{Name: name, Does: does, Open: func(dir string, w bench.Workload) (bench.Instance, error) {
+		b, err := newBareBolt(dir)
+		if err != nil {
+			return bench.Instance{}, err
+		}
+		return cycles(w, b.stamps, how(b), b.db.Close), nil
+	}}
+}
+
+func boltCycles(w bench.Workload) []bench.Contender {
+	batch := func(b *bareBolt) func(*step) error {
+		return func(t *step) error {
+			return b.db.Batch(func(tx *bbolt.Tx) error { return b.claimOrPut(tx, t) })
+		}
+	}
+	all := []bench.Contender{
+		boltCycle(bench.RawBoltGroup, "the record, index and meta bytes of idem; callers share an Update, its writes sorted", (*bareBolt).grouped),
+		boltCycle(bench.RawBoltUpdate, "each step an Update with the record and index bytes of idem; a claim looks first",
+			func(b *bareBolt) func(*step) error {
+				return func(t *step) error {
+					return b.db.Update(func(tx *bbolt.Tx) error { return b.claimOrPut(tx, t) })
+				}
+			}),
+		boltCycle(bench.RawBoltBatch, "each step a Batch with the record and index bytes of idem; a claim looks first; MaxBatchSize and MaxBatchDelay as bbolt has them, 1,000 and 10 ms", batch),
+		// With fewer callers than MaxBatchSize every batch waits for its delay. Among
+		// half and a quarter of the callers and shorter delays, this was the fastest.
+		boltCycle(bench.RawBoltBatch+"/tuned", "the same with the number of callers as MaxBatchSize, so that the last of them to come sets the batch off",
+			func(b *bareBolt) func(*step) error {
+				b.db.MaxBatchSize = max(1, w.Callers)
+				return batch(b)
+			}),
+	}
+	if w.Callers > 1 {
+		return all
+	}
+	return append(all,
+		boltCycle(bench.RawBoltTwo, "two Updates with the record and index bytes of idem",
+			func(b *bareBolt) func(*step) error { return b.two(false) }),
+		boltCycle(bench.RawBoltTwo+"+meta", "two Updates with the record, index and meta bytes of idem",
+			func(b *bareBolt) func(*step) error { return b.two(true) }))
+}
+
+// boltView looks keys up in a file that idem wrote.
+func boltView() bench.Contender {
+	return bench.Contender{
+		Name: bench.RawBoltView,
+		Does: "View and Get of the record bytes in a file that idem filled, copied out into the caller's buffer",
+		Open: func(dir string, w bench.Workload) (bench.Instance, error) {
+			path, err := fillBolt(dir, w)
+			if err != nil {
+				return bench.Instance{}, err
+			}
+			db, err := openBolt(path)
+			if err != nil {
+				return bench.Instance{}, err
+			}
+			buffers := newBuffers(w)
+			return lookups(w, recordHead, db.Close, func(worker int, key string) (size int, err error) {
+				b := &buffers[worker]
+				b.key = append(b.key[:0], key...)
+				err = db.View(func(tx *bbolt.Tx) error {
+					value := tx.Bucket(boltRecords).Get(b.key)
+					if value == nil {
+						size = absent
+						return nil
+					}
+					b.b = append(b.b[:0], value...)
+					size = len(b.b)
+					return nil
+				})
+				return size, err
+			}), nil
+		},
+	}
+}
+
+// boltDeletes removes the records and places of a file that idem filled.
+func boltDeletes() bench.Contender {
+	return bench.Contender{
+		Name: bench.RawBoltDelete,
+		Does: "each operation an Update that deletes a batch of records and their places, known beforehand, and puts the meta entry",
+		Open: func(dir string, w bench.Workload) (bench.Instance, error) {
+			path, err := fillBolt(dir, w)
+			if err != nil {
+				return bench.Instance{}, err
+			}
+			db, err := openBolt(path)
+			if err != nil {
+				return bench.Instance{}, err
+			}
+			b := &bareBolt{db: db, stamps: newStamps()}
+			var places []idem.Due
+			err = db.View(func(tx *bbolt.Tx) error {
+				return tx.Bucket(boltExpiry).ForEach(func(k, _ []byte) error {
+					d, ok := codec.DecodePlace(k)
+					if !ok {
+						return fmt.Errorf("%w: a place of %d bytes", idem.ErrCorrupt, len(k))
+					}
+					places = append(places, d)
+					return nil
+				})
+			})
+			if err != nil {
+				return bench.Instance{}, errors.Join(err, db.Close())
+			}
+			return deletes(w, places, db.Close, b.remove), nil
+		},
+	}
+}
+
+// remove deletes what stands at places, sorted as idem's engine sorts its writes.
+func (b *bareBolt) remove(places []idem.Due) error {
+	keys := make([][]byte, len(places))
+	for i, p := range places {
+		keys[i] = []byte(p.Key)
+	}
+	slices.SortFunc(keys, bytes.Compare)
+	return b.db.Update(func(tx *bbolt.Tx) error {
+		records, expiry := tx.Bucket(boltRecords), tx.Bucket(boltExpiry)
+		for _, k := range keys {
+			if err := records.Delete(k); err != nil {
+				return err
+			}
+		}
+		var buf []byte
+		for _, p := range places { // in order of time: sorted
+			buf = codec.AppendPlace(buf[:0], p)
+			if err := expiry.Delete(buf); err != nil {
+				return err
+			}
+		}
+		return b.putMeta(tx)
+	})
+}

@@ -1,0 +1,106 @@
+package peers
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/bench"
+)
+
+// B4: the raw deletes remove every record with its place, a batch at a time, from
+// what idem has filled, and say when nothing is left.
+func TestDeletes(t *testing.T) {
+	t.Parallel()
+	const batch = 64
+	left := map[string]func(t *testing.T, dir string) []pair{
+		bench.RawBoltDelete: func(t *testing.T, dir string) []pair {
+			db, err := openBolt(filepath.Join(dir, "idem.db"))
+			require.NoError(t, err)
+			defer func() { require.NoError(t, db.Close()) }()
+			return boltPairs(t, db)
+		},
+		bench.RawPebbleDelete: func(t *testing.T, dir string) []pair {
+			db, err := openPebble(filepath.Join(dir, "idem", "db"))
+			require.NoError(t, err)
+			defer func() { require.NoError(t, db.Close()) }()
+			return pebblePairs(t, db)
+		},
+	}
+	w := bench.Workload{Group: bench.SweepUnloaded, Keys: bench.NewKeys(storedKeys), ResultBytes: 64, Procs: 2, Callers: 1, Batch: batch}
+	for _, c := range Contenders(w) {
+		t.Run(bench.Label(c.Name), func(t *testing.T) {
+			t.Parallel()
+			for _, batches := range []int{0, 1, 5, -1} {
+				dir := t.TempDir()
+				in := open(t, c, dir, w)
+				gone := min(batches*batch, storedKeys)
+				if batches < 0 {
+					gone, batches = storedKeys, 0
+					for ; ; batches++ {
+						if err := in.Op(0, uint64(batches)); err != nil {
+							require.Equal(t, bench.ErrDone, err)
+							break
+						}
+					}
+					require.Equal(t, (storedKeys+batch-1)/batch, batches)
+				} else {
+					work(t, w, in, uint64(batches))
+				}
+				require.NoError(t, in.Close())
+				pairs := left[c.Name](t, dir)
+				count := map[string]int{}
+				for _, p := range pairs {
+					count[p.space]++
+				}
+				want := map[string]int{"records": storedKeys - gone, "expiry": storedKeys - gone, "meta": 1}
+				for space, n := range want {
+					require.Equal(t, n, count[space], space)
+				}
+				// The earliest go first, and a record with its place.
+				for n, key := 0, ""; n < gone; n++ {
+					key = w.Keys.Fill(n)
+					for _, p := range pairs {
+						require.NotEqual(t, key, p.key)
+					}
+				}
+			}
+		})
+	}
+}
+
+// Several callers share the batches, and each is removed once.
+func TestDeletesAreShared(t *testing.T) {
+	t.Parallel()
+	places := make([]idem.Due, 1000)
+	for i := range places {
+		places[i].At = idem.Instant(i)
+	}
+	removed := make([]int, len(places))
+	boom := errors.New("boom")
+	in := deletes(bench.Workload{Batch: 7, Callers: 1}, places, nil, func(some []idem.Due) error {
+		for _, p := range some {
+			removed[p.At]++
+		}
+		if len(some) < 7 {
+			return boom
+		}
+		return nil
+	})
+	for n := range uint64(1000/7 + 3) {
+		switch err := in.Op(0, n); {
+		case n < 1000/7:
+			require.NoError(t, err)
+		case n == 1000/7:
+			require.Equal(t, boom, err)
+		default:
+			require.Equal(t, bench.ErrDone, err)
+		}
+	}
+	for _, n := range removed {
+		require.Equal(t, 1, n)
+	}
+}
