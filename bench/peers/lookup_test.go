@@ -50,7 +50,7 @@ func TestContendersAreNamedAndDescribed(t *testing.T) {
 		bench.CycleMemory: 0, bench.ClaimReplay: 0, bench.DoSameCommit: 0,
 	} {
 		seen := map[string]bool{}
-		for _, c := range Contenders(bench.Workload{Group: group, Callers: 1}) {
+		for _, c := range Contenders(bench.Workload{Group: group}) {
 			require.False(t, seen[c.Name], "%s has %s twice", group, c.Name)
 			seen[c.Name] = true
 			require.NotEmpty(t, c.Does, c.Name)
@@ -60,7 +60,7 @@ func TestContendersAreNamedAndDescribed(t *testing.T) {
 	}
 	names := map[string]bool{}
 	for _, group := range []string{bench.GetHit, bench.CycleDurable, bench.SweepUnloaded} {
-		for _, c := range Contenders(bench.Workload{Group: group, Callers: 1}) {
+		for _, c := range Contenders(bench.Workload{Group: group}) {
 			names[c.Name] = true
 		}
 	}

@@ -99,19 +99,14 @@ func (b *barePebble) setMeta(batch *pebble.Batch) error {
 }
 
 // two commits each step blindly.
-func (b *barePebble) two(meta bool) func(*step) error {
-	return func(t *step) error {
-		batch := b.db.NewBatch()
-		if err := b.set(batch, t); err != nil {
-			return err
-		}
-		if meta {
-			if err := b.setMeta(batch); err != nil {
-				return err
-			}
-		}
-		return errors.Join(batch.Commit(pebble.Sync), batch.Close())
+func (b *barePebble) two() func(*step) error { return b.commit }
+
+func (b *barePebble) commit(t *step) error {
+	batch := b.db.NewBatch()
+	if err := b.set(batch, t); err != nil {
+		return err
 	}
+	return errors.Join(batch.Commit(pebble.Sync), batch.Close())
 }
 
 // grouped makes one batch of a group.
@@ -157,7 +152,7 @@ func (b *barePebble) perOp() func(*step) error {
 		} else if !errors.Is(err, pebble.ErrNotFound) {
 			return err
 		}
-		return b.two(false)(t)
+		return b.commit(t)
 	}
 }
 
@@ -172,19 +167,12 @@ func pebbleCycle(name, does string, how func(*barePebble) func(*step) error) ben
 	}}
 }
 
-func pebbleCycles(w bench.Workload) []bench.Contender {
-	all := []bench.Contender{
+func pebbleCycles() []bench.Contender {
+	return []bench.Contender{
 		pebbleCycle(bench.RawPebbleGroup, "the record, index and meta bytes of idem; callers share a batch and its sync", (*barePebble).grouped),
+		pebbleCycle(bench.RawPebbleTwo, "two synced batches with the record and index bytes of idem, without a look or a lock; Pebble shares the sync", (*barePebble).two),
 		pebbleCycle(bench.RawPebblePerOp, "each step a synced write of the record and index bytes of idem under one of 1,024 locks; a claim looks first", (*barePebble).perOp),
 	}
-	if w.Callers > 1 {
-		return all
-	}
-	return append(all,
-		pebbleCycle(bench.RawPebbleTwo, "two synced batches with the record and index bytes of idem",
-			func(b *barePebble) func(*step) error { return b.two(false) }),
-		pebbleCycle(bench.RawPebbleTwo+"+meta", "two synced batches with the record, index and meta bytes of idem",
-			func(b *barePebble) func(*step) error { return b.two(true) }))
 }
 
 // pebbleReads looks keys up in a database that idem wrote.

@@ -16,8 +16,8 @@ func Contenders(w bench.Workload) []bench.Contender {
 		all = append(all, pebbleReads()...)
 		return append(all, badgerReads(), sqliteReads(), redisReads())
 	case bench.CycleDurable:
-		all := append([]bench.Contender{limitLog()}, boltCycles(w)...)
-		all = append(all, pebbleCycles(w)...)
+		all := append([]bench.Contender{limitLog()}, boltCycles()...)
+		all = append(all, pebbleCycles()...)
 		all = append(all, badgerCycle(), badgerGrouped(), sqliteCycle(), sqliteGrouped())
 		return append(all, redisCycles()...)
 	case bench.SweepUnloaded:
