@@ -48,6 +48,7 @@ type faults struct {
 	runsTwice    bool                                 // same-commit functions
 	overlooks    int                                  // one in so many records, when claiming
 	spoilsCommit func(rng *rand.Rand, writes []write) // now and then
+	writesLater  bool                                 // than it answers
 	swallows     bool                                 // errors of the disk
 	tears        bool                                 // a commit that fails leaves half of itself
 	wraps        func(*durable.Backend) idem.Backend  // as the store sees it; nil: as it is
@@ -194,6 +195,10 @@ func (e *toy) Update(fn func(durable.Tx) error) error {
 		w.to(&e.due)
 	}
 	e.mu.Unlock()
+	if f.writesLater {
+		go func() { e.disk.wrote(); e.disk.wrote() }()
+		return nil
+	}
 	e.disk.wrote()
 	for range 50 { // let readers look
 		runtime.Gosched()
