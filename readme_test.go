@@ -15,14 +15,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Code that people copy must compile: what README.md and the package documentation
-// show stands, but for indentation, in an example file, which the tests build and
-// run.
+// Code that people copy must compile: what README.md, the pages of docs and the
+// package documentation show stands, but for indentation, in an example file, which
+// the tests build and run.
 func TestShownCodeIsCompiled(t *testing.T) {
 	t.Parallel()
 	shown := map[string][]string{
-		"README.md": goBlocks(readFile(t, "README.md")),
-		"doc.go":    docBlocks(t, "doc.go"),
+		"README.md":      goBlocks(readFile(t, "README.md")),
+		"doc.go":         docBlocks(t, "doc.go"),
+		"consume/doc.go": docBlocks(t, "consume/doc.go"),
+	}
+	for _, page := range pages(t) {
+		if blocks := goBlocks(readFile(t, page)); len(blocks) > 0 {
+			shown[page] = blocks
+		}
 	}
 	var examples []string
 	for _, path := range exampleFiles(t) {
@@ -48,23 +54,35 @@ func TestShownCodeSearch(t *testing.T) {
 	}
 }
 
-// A link of README.md, CONTRIBUTING.md or CHANGELOG.md into the tree leads
-// somewhere, and a make target they name is one.
+// A link of README.md, CONTRIBUTING.md, CHANGELOG.md or a page of docs into the tree
+// leads somewhere, and a make target they name is one.
 func TestShownLinksAndTargets(t *testing.T) {
 	t.Parallel()
 	makefile := readFile(t, "Makefile")
 	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
 	target := regexp.MustCompile(`(?m)(?:^|` + "`" + `)make ([a-z]+)`)
-	for _, file := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} {
+	for _, file := range append(pages(t), "README.md", "CONTRIBUTING.md", "CHANGELOG.md") {
 		text := readFile(t, file)
 		for _, m := range link.FindAllStringSubmatch(text, -1) {
-			_, err := os.Stat(m[1])
+			_, err := os.Stat(filepath.Join(filepath.Dir(file), m[1]))
 			assert.NoError(t, err, "link in %s", file)
 		}
 		for _, m := range target.FindAllStringSubmatch(text, -1) {
 			assert.Contains(t, makefile, "\n"+m[1]+":", "make target in %s", file)
 		}
 	}
+}
+
+// pages returns the pages of docs.
+func pages(t *testing.T) []string {
+	t.Helper()
+	paths, err := filepath.Glob("docs/*.md")
+	require.NoError(t, err)
+	require.NotEmpty(t, paths)
+	for i := range paths {
+		paths[i] = filepath.ToSlash(paths[i])
+	}
+	return paths
 }
 
 func readFile(t *testing.T, path string) string {

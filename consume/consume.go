@@ -1,0 +1,147 @@
+package consume
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/idemkv/idem"
+)
+
+// Options says what New must know of messages of type M. ID, MissingID and one of
+// Body and Fingerprint are required; other zero fields mean the default named at
+// each. The functions may be called from many goroutines at once.
+type Options[M any] struct {
+	// ID returns what names the operation that the message asks for: the same for
+	// every delivery and every copy of it, another for every other message. "" if it
+	// has none. Where the producer gives an ID, that is better than the broker's: a
+	// producer that sends twice gets two of the broker's.
+	ID func(M) string
+	// MissingID is what to do with a message whose ID is "".
+	MissingID MissingID
+	// Body returns what the message says. The same ID with another body is a
+	// Mismatch. It is only read, while Handle runs.
+	Body func(M) []byte
+	// Fingerprint replaces Body where not every byte counts: where producers write
+	// JSON in any order (idem.CanonicalJSON), or stamp each copy with its time. An
+	// error makes the message Invalid. The zero Fingerprint is not compared.
+	Fingerprint func(M) (idem.Fingerprint, error)
+	// Lease is how long an attempt holds its claim without a sign of life. Default:
+	// the store's.
+	Lease time.Duration
+	// Retention is how long a processed message is known as such. It must be longer
+	// than the broker, or a person with a dead-letter queue, may take to deliver it
+	// again. Default: the store's; idem.Forever is allowed.
+	Retention time.Duration
+	// HoldUnknown: an attempt that ends without a word, because its process died or
+	// the handler panicked, is held and not run again until somebody has settled it.
+	// Right where the handler's effect can neither be repeated nor looked up.
+	// Default: the next delivery runs it again.
+	HoldUnknown bool
+}
+
+// MissingID is a policy for messages without an ID. There is no default: each costs
+// something, and it must be chosen.
+type MissingID uint8
+
+const (
+	// RejectMissing: the message is Dead with NoID, and not run.
+	RejectMissing MissingID = iota + 1
+	// DeriveMissing: the fingerprint stands for the ID. Two messages that say the same
+	// are then one, and the second is acknowledged without being run. Right where the
+	// body itself names the operation (an order number), and wrong where two equal
+	// messages mean it twice ("add 1"). One without a body is rejected.
+	DeriveMissing
+	// RunUnprotected: the handler is run for every delivery, duplicates included.
+	RunUnprotected
+)
+
+// Consumer runs one handler for the messages of one consumer. Its methods may be
+// called from many goroutines at once.
+type Consumer[M any] struct {
+	store  *idem.Store
+	name   string
+	handle func(context.Context, M) error
+	opts   Options[M]
+	limits idem.Options // of the store
+}
+
+// New returns a Consumer that runs handle for messages of type M and keeps its
+// records in s, which stays the caller's. name tells the consumers that share s
+// apart: each runs a message once. A name that is changed makes all messages new.
+//
+// handle ends a message by what it returns: nil for processed; an error for "not
+// now", after which it is run again; an idem.Permanent error for "never"; an error
+// that wraps ErrUnknown for "nobody knows". FromContext tells it more.
+//
+// idem.ErrInvalid is returned when something required is missing, or a duration is
+// negative.
+func New[M any](s *idem.Store, name string, handle func(context.Context, M) error, o Options[M]) (*Consumer[M], error) {
+	refuse := func(format string, args ...any) (*Consumer[M], error) {
+		return nil, fmt.Errorf("%w: consume: %s", idem.ErrInvalid, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case s == nil:
+		return refuse("the store is nil; open one with idem.New")
+	case name == "" || len(idem.JoinKey(name)) > maxName:
+		return refuse("the consumer's name takes 1 to %d bytes in a key, not %d", maxName, len(idem.JoinKey(name)))
+	case handle == nil:
+		return refuse("the handler is nil")
+	case o.ID == nil:
+		return refuse("Options.ID is nil; say where a message has its ID")
+	case (o.Body == nil) == (o.Fingerprint == nil):
+		return refuse("set one of Options.Body and Options.Fingerprint; it tells a redelivery from another message under the same ID")
+	case o.MissingID < RejectMissing || o.MissingID > RunUnprotected:
+		return refuse("Options.MissingID is not set; choose RejectMissing, DeriveMissing or RunUnprotected")
+	case o.Lease < 0 || o.Retention < 0:
+		return refuse("Options.Lease is %v and Options.Retention %v; neither may be negative", o.Lease, o.Retention)
+	}
+	return &Consumer[M]{store: s, name: name, handle: handle, opts: o, limits: s.Options()}, nil
+}
+
+// maxName leaves three quarters of a key for the ID.
+const maxName = idem.MaxKey / 4
+
+// Key returns the key of the message's record in the store, for whoever settles a
+// Held message, or has the store forget one so that it can run again. ErrNoID is
+// returned when the message has no ID and is not given one, idem.ErrInvalid when the
+// key would be too long; other errors are those of Options.Fingerprint.
+func (c *Consumer[M]) Key(m M) (string, error) {
+	r, _, err := c.request(m)
+	return r.Key, err
+}
+
+// request is what to claim for m. If err is not nil, reason is why there is nothing
+// to claim: NoID, Invalid, or Unprotected for a message that is run without.
+func (c *Consumer[M]) request(m M) (r idem.Request, reason Reason, err error) {
+	id := c.opts.ID(m)
+	if id == "" && c.opts.MissingID == RunUnprotected {
+		return r, Unprotected, ErrNoID
+	}
+	var empty bool
+	if c.opts.Fingerprint == nil {
+		body := c.opts.Body(m)
+		r.Fingerprint, empty = idem.FingerprintOf(body), len(body) == 0
+	} else if r.Fingerprint, err = c.opts.Fingerprint(m); err != nil {
+		return r, Invalid, fmt.Errorf("idem: consumer %s: no fingerprint of the message: %w", c.name, err)
+	} else {
+		empty = r.Fingerprint.IsZero()
+	}
+	switch {
+	case id != "":
+		r.Key = idem.JoinKey(c.name, id)
+	case c.opts.MissingID == DeriveMissing && !empty:
+		// One part more than a key with an ID has: the two cannot meet.
+		r.Key = idem.JoinKey(c.name, "content", idem.ContentKey(r.Fingerprint[:]))
+	default:
+		return r, NoID, ErrNoID
+	}
+	if len(r.Key) > idem.MaxKey {
+		err := fmt.Errorf("%w: consumer %s: the message's ID makes a key of %d bytes, at most %d are allowed; let Options.ID hash it",
+			idem.ErrInvalid, c.name, len(r.Key), idem.MaxKey)
+		r.Key = ""
+		return r, Invalid, err
+	}
+	r.Lease, r.Retention, r.HoldUnknown = c.opts.Lease, c.opts.Retention, c.opts.HoldUnknown
+	return r, 0, nil
+}

@@ -1,0 +1,94 @@
+package consume
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/idemkv/idem"
+)
+
+// Operation is what a handler can know of the operation that it runs; FromContext
+// finds it. Its methods may be called from many goroutines at once, until the handler
+// returns. On a nil Operation, which a message without protection has, they do nothing
+// and return zero values.
+type Operation struct {
+	store *idem.Store
+	claim idem.Claim
+
+	mu         sync.Mutex
+	checkpoint []byte
+}
+
+type operationKey struct{}
+
+// FromContext returns the operation of the handler whose context ctx is, or comes
+// from; nil if there is none.
+func FromContext(ctx context.Context) *Operation {
+	op, _ := ctx.Value(operationKey{}).(*Operation)
+	return op
+}
+
+// Attempt returns which run of the handler for this message this is, from 1.
+func (op *Operation) Attempt() int {
+	if op == nil {
+		return 0
+	}
+	return op.claim.Record.Attempt
+}
+
+// Token returns the claim's token, for what the other methods do not do: to complete
+// the operation in the commit of the handler's own writes (bolt.Complete,
+// pebble.Complete).
+func (op *Operation) Token() idem.Token {
+	if op == nil {
+		return idem.Token{}
+	}
+	return op.claim.Token
+}
+
+// Checkpoint returns what this attempt, or one before it, saved last; nil if nothing.
+// It is shared: read it, do not change it.
+func (op *Operation) Checkpoint() []byte {
+	if op == nil {
+		return nil
+	}
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	return op.checkpoint
+}
+
+// SaveCheckpoint saves how far the operation has come, for the attempts after this
+// one. The store copies point. The errors are those of idem.Store.Checkpoint;
+// idem.ErrFenced is returned when the claim is lost: stop then.
+func (op *Operation) SaveCheckpoint(ctx context.Context, point []byte) error {
+	if op == nil {
+		return nil
+	}
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	if err := op.store.Checkpoint(ctx, op.claim.Token, point); err != nil {
+		return err
+	}
+	op.checkpoint = bytes.Clone(point)
+	return nil
+}
+
+// DownstreamKey returns the idempotency key to show to another service for one step
+// of the operation: the same on every attempt, and another for every step, message
+// and consumer.
+func (op *Operation) DownstreamKey(step string) string {
+	if op == nil {
+		return ""
+	}
+	return idem.DownstreamKey(op.claim.Token.Key, step)
+}
+
+// LogValue logs the key's hash and the attempt, never the key.
+func (op *Operation) LogValue() slog.Value {
+	if op == nil {
+		return slog.Value{}
+	}
+	return slog.GroupValue(slog.String("key_hash", idem.KeyHash(op.claim.Token.Key)), slog.Int("attempt", op.Attempt()))
+}

@@ -1,0 +1,127 @@
+package consume
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Verdict is what became of one delivery and what to tell the broker. The zero
+// Verdict is Retry: a message is never acknowledged by accident.
+type Verdict struct {
+	// Decision is what to tell the broker.
+	Decision Decision
+	// Reason is why, in one word: count it, and alert on what is Dead.
+	Reason Reason
+	// Err is why in full: the handler's error, or the store's. It is nil after
+	// Processed (but see there), Duplicate, and Unprotected that went well.
+	Err error
+	// After is how long to wait before the message is delivered again: after
+	// InFlight the time until the lease of the other attempt ends, should that die.
+	// Zero: nothing is known; use what the broker or your own backoff says.
+	After time.Duration
+	// Attempt counts the runs of the operation that were begun, this one or the one
+	// in the way included, from 1; zero if there is none.
+	Attempt int
+}
+
+// String says decision, reason and error.
+func (v Verdict) String() string {
+	s := fmt.Sprintf("%v: %v", v.Decision, v.Reason)
+	if v.Err != nil {
+		s += ": " + v.Err.Error()
+	}
+	return s
+}
+
+// Decision is what to tell the broker.
+type Decision uint8
+
+const (
+	// Retry: do not acknowledge; have it delivered again, later.
+	Retry Decision = iota
+	// Ack: acknowledge. The message is processed.
+	Ack
+	// Dead: put it aside, into a dead-letter queue, and tell somebody. Delivering it
+	// again by itself changes nothing.
+	Dead
+)
+
+// String returns the decision in lower case.
+func (d Decision) String() string { return name(decisions[:], int(d)) }
+
+var decisions = [...]string{"retry", "ack", "dead"}
+
+// Reason is why a delivery got its Decision.
+type Reason uint8
+
+const (
+	_ Reason = iota
+
+	// Processed, Ack: the handler ran and it is recorded. Err is set if the handler
+	// completed the operation by itself (Operation.Token) and failed after that.
+	Processed
+	// Duplicate, Ack: an earlier delivery was processed. The handler was not run.
+	Duplicate
+
+	// Failed, Retry: the handler returned an error. The claim is released.
+	Failed
+	// InFlight, Retry: another attempt is running elsewhere.
+	InFlight
+	// Unavailable, Retry: the store gave no answer (it is closed, broken or full, or
+	// the record is corrupt), or ctx ended first, or the claim was lost before its
+	// turn in the batch came. The handler was not run.
+	Unavailable
+	// Unrecorded, Retry: the handler ran and what came of it could not be recorded,
+	// because the claim was lost or the store broke. Another attempt may run it
+	// again; Err says how the handler ended, too.
+	Unrecorded
+
+	// Permanent, Dead: the handler returned an idem.Permanent error, now or for an
+	// earlier delivery. It is recorded.
+	Permanent
+	// Exhausted, Dead: the store's Options.MaxAttempts are used up, and none ended
+	// well: a message that kills its consumer, for one. Err wraps idem.ErrExhausted.
+	Exhausted
+	// Mismatch, Dead: the ID is that of an earlier message with another fingerprint.
+	// The handler was not run: one of the two is not what its ID says.
+	Mismatch
+	// Held, Dead: it is not known whether the message was processed, and it must not
+	// be guessed. Whoever finds out settles the record (Consumer.Key); after that a
+	// redelivery is Duplicate, or runs.
+	Held
+	// NoID, Dead: the message has no ID, and the policy is to reject it.
+	NoID
+	// Invalid, Dead: the key would be too long, or Options.Fingerprint refused it.
+	Invalid
+
+	// Unprotected: a message without an ID was run as RunUnprotected says. The
+	// Decision follows from how the handler ended; nothing was recorded.
+	Unprotected
+)
+
+// String returns the reason in lower case, words joined by "_": fit for a label of a
+// metric.
+func (r Reason) String() string { return name(reasons[:], int(r)) }
+
+var reasons = [...]string{
+	"none", "processed", "duplicate", "failed", "in_flight", "unavailable", "unrecorded", "permanent",
+	"exhausted", "mismatch", "held", "no_id", "invalid", "unprotected",
+}
+
+func name(names []string, i int) string {
+	if i < len(names) {
+		return names[i]
+	}
+	return fmt.Sprintf("unknown(%d)", i)
+}
+
+var (
+	// ErrUnknown is returned by a handler, wrapped in what it knows, when it cannot
+	// tell whether the message took effect: the bank's answer never came. The
+	// operation is held, and not run again until somebody has settled it.
+	ErrUnknown = errors.New("idem: outcome of the message is unknown")
+
+	// ErrNoID is returned, in a Verdict and by Key, when a message has no ID.
+	ErrNoID = errors.New("idem: message has no ID")
+)

@@ -1,0 +1,78 @@
+package consume_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/consume"
+	"github.com/idemkv/idem/memory"
+)
+
+func TestVerdictString(t *testing.T) {
+	t.Parallel()
+	assert.Equal(t, "retry: none", consume.Verdict{}.String(), "the zero Verdict acknowledges nothing")
+	assert.Equal(t, "ack: processed", consume.Verdict{Decision: consume.Ack, Reason: consume.Processed}.String())
+	assert.Equal(t, "dead: no_id: why", consume.Verdict{Decision: consume.Dead, Reason: consume.NoID, Err: errors.New("why")}.String())
+	assert.Equal(t, "unknown(9): unknown(99)", consume.Verdict{Decision: 9, Reason: 99}.String())
+	seen := map[string]bool{}
+	for r := consume.Processed; r <= consume.Unprotected; r++ {
+		seen[r.String()] = true
+		assert.Regexp(t, "^[a-z_]+$", r.String())
+	}
+	assert.Len(t, seen, 13)
+	assert.Equal(t, "unprotected", consume.Unprotected.String())
+}
+
+// G5 and the rest of what must be said: New refuses what is left open.
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	s, err := idem.New(memory.New(memory.Options{}), idem.Options{})
+	require.NoError(t, err)
+	defer s.Close()
+	handle := func(context.Context, message) error { return nil }
+	with := func(change func(*consume.Options[message])) consume.Options[message] {
+		o := messages()
+		change(&o)
+		return o
+	}
+	long := string(make([]byte, 257))
+	for name, c := range map[string]struct {
+		store  *idem.Store
+		name   string
+		handle func(context.Context, message) error
+		opts   consume.Options[message]
+		says   string
+	}{
+		"no store":               {nil, "c", handle, messages(), "the store is nil"},
+		"no name":                {s, "", handle, messages(), "name"},
+		"long name":              {s, long, handle, messages(), "name"},
+		"name long when escaped": {s, "////" + long[:245], handle, messages(), "not 257"},
+		"no handler":             {s, "c", nil, messages(), "handler"},
+		"no ID":                  {s, "c", handle, with(func(o *consume.Options[message]) { o.ID = nil }), "Options.ID"},
+		"no policy":              {s, "c", handle, with(func(o *consume.Options[message]) { o.MissingID = 0 }), "choose RejectMissing"},
+		"no such policy":         {s, "c", handle, with(func(o *consume.Options[message]) { o.MissingID = 4 }), "choose RejectMissing"},
+		"no body":                {s, "c", handle, with(func(o *consume.Options[message]) { o.Body = nil }), "Options.Body"},
+		"lease":                  {s, "c", handle, with(func(o *consume.Options[message]) { o.Lease = -1 }), "Options.Lease is -1ns"},
+		"retention":              {s, "c", handle, with(func(o *consume.Options[message]) { o.Retention = -time.Hour }), "Options.Retention -1h"},
+		"both body and fingerprint": {s, "c", handle, with(func(o *consume.Options[message]) {
+			o.Fingerprint = func(message) (idem.Fingerprint, error) { return idem.Fingerprint{}, nil }
+		}), "one of Options.Body and Options.Fingerprint"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := consume.New(c.store, c.name, c.handle, c.opts)
+			assert.Nil(t, got)
+			require.ErrorIs(t, err, idem.ErrInvalid)
+			assert.ErrorContains(t, err, "consume: ")
+			assert.ErrorContains(t, err, c.says)
+		})
+	}
+	_, err = consume.New(s, long[:256], handle, messages())
+	require.NoError(t, err)
+}
