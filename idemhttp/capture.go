@@ -176,9 +176,7 @@ func (c *capture) FlushError() error {
 		if c.whole() {
 			return nil
 		}
-		if c.setType(); len(c.body) == 0 && c.sniffed() {
-			c.header["Content-Type"] = nil // as net/http, which does not look again after this
-		}
+		c.setType()
 		c.goLive()
 	}
 	if c.gone == nil {
@@ -265,18 +263,17 @@ func (c *capture) pass(p []byte) error {
 // whole reports whether the handler can write nothing more.
 func (c *capture) whole() bool { return !bodyAllowed(c.status) || c.written == c.declared }
 
-// sniffed reports whether net/http would find out the Content-Type by itself.
-func (c *capture) sniffed() bool {
-	_, has := c.header["Content-Type"]
-	return !has && c.header.Get("Content-Encoding") == "" && c.header.Get("Transfer-Encoding") == "" && bodyAllowed(c.status)
-}
-
-// setType sets the Content-Type that net/http would find out from the body so far,
-// so that a replay has the same one.
+// setType settles the Content-Type, which net/http would find out when it sends the
+// header, so that a replay has the same one. A nil one keeps net/http from looking.
 func (c *capture) setType() {
-	if len(c.body) > 0 && c.sniffed() {
-		c.header["Content-Type"] = []string{http.DetectContentType(c.body)}
+	if _, has := c.header["Content-Type"]; has || !bodyAllowed(c.status) || c.header.Get("Content-Encoding") != "" {
+		return
 	}
+	if c.header.Get("Transfer-Encoding") != "" || len(c.body) == 0 {
+		c.header["Content-Type"] = nil
+		return
+	}
+	c.header["Content-Type"] = []string{http.DetectContentType(c.body)}
 }
 
 // end is called when the handler has returned: the answer is what it is now.
@@ -296,7 +293,9 @@ func (c *capture) end() {
 	if c.live {
 		return
 	}
-	c.setType()
+	if len(c.body) > 0 {
+		c.setType()
+	}
 	if !c.trailers && c.declared < 0 && bodyAllowed(c.status) && c.header.Get("Transfer-Encoding") == "" {
 		c.header["Content-Length"] = []string{strconv.Itoa(len(c.body))}
 	}

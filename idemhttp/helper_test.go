@@ -201,18 +201,28 @@ func (s *site) heard() []error {
 	return append([]error(nil), s.told...)
 }
 
-// gate is a handler that runs until it is let go.
+// gate is a handler that runs until it is let go, or the test ends.
 type gate struct {
+	t       testing.TB
 	entered chan *http.Request
 	leave   chan struct{}
 }
 
-func newGate() *gate { return &gate{entered: make(chan *http.Request, 16), leave: make(chan struct{})} }
+func newGate(t testing.TB) *gate {
+	return &gate{t: t, entered: make(chan *http.Request, 16), leave: make(chan struct{})}
+}
 
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.entered <- r
-	<-g.leave
+	g.wait()
 	fmt.Fprint(w, "done")
+}
+
+func (g *gate) wait() {
+	select {
+	case <-g.leave:
+	case <-g.t.Context().Done():
+	}
 }
 
 // discard takes what servers log of handlers that panic.

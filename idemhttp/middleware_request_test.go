@@ -212,7 +212,7 @@ func TestE6OwnFingerprint(t *testing.T) {
 func TestE7Scope(t *testing.T) {
 	t.Parallel()
 	engines(t, func(t *testing.T, store *idem.Store) {
-		g := newGate()
+		g := newGate(t)
 		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Tenant") == "slow" {
 				g.ServeHTTP(w, r)

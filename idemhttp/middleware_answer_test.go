@@ -1,0 +1,448 @@
+package idemhttp_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/idemhttp"
+)
+
+// What clients are answered.
+
+func TestE3InFlightAndMismatch(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, store *idem.Store) {
+		g := newGate(t)
+		s := newSite(t, store, idemhttp.Options{}, g.ServeHTTP)
+		first := make(chan answer)
+		go func() { first <- s.post("k") }()
+		<-g.entered
+		before := s.wantRecord("k", idem.InFlight)
+		for range 3 {
+			a := s.post("k")
+			p := wantProblem(t, a, 409, idemhttp.TypeInFlight)
+			seconds, err := strconv.Atoi(a.header.Get("Retry-After"))
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, seconds, 1)
+			require.Equal(t, idem.KeyHash(idemhttp.StoreKey("shop", "k")), p.KeyHash)
+			wantProblem(t, s.do("POST", "/other", "k", ""), 422, idemhttp.TypeMismatch)
+		}
+		require.Equal(t, before.Fence, s.wantRecord("k", idem.InFlight).Fence)
+		close(g.leave)
+		require.Equal(t, "done", (<-first).body)
+		replay := s.post("k")
+		require.True(t, replay.replayed())
+		require.Equal(t, "done", replay.body)
+		require.EqualValues(t, 1, s.runs.Load())
+		require.Empty(t, s.heard(), "nothing of this is a fault of the server")
+	})
+}
+
+// Of any number of requests with one key at once, one runs the handler.
+func TestE3OneRuns(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, store *idem.Store) {
+		g := newGate(t)
+		s := newSite(t, store, idemhttp.Options{}, g.ServeHTTP)
+		const n = 32
+		answers := make(chan answer, n)
+		for range n {
+			go func() { answers <- s.post("k") }()
+		}
+		for range n - 1 {
+			wantProblem(t, <-answers, 409, idemhttp.TypeInFlight)
+		}
+		close(g.leave)
+		require.Equal(t, "done", (<-answers).body)
+		require.EqualValues(t, 1, s.runs.Load())
+	})
+}
+
+func TestE3OwnProblemWriter(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{WriteProblem: func(w http.ResponseWriter, r *http.Request, p idemhttp.Problem) {
+		w.WriteHeader(p.Status + 1)
+		fmt.Fprintf(w, "%s: %s", r.URL.Path, strings.TrimPrefix(p.Type, "https://github.com/idemkv/idem/blob/main/docs/HTTP.md"))
+	}}, echo)
+	a := s.post(`"`)
+	require.Equal(t, 401, a.status)
+	require.Equal(t, "/payments: #key-invalid", a.body)
+}
+
+// replayOf makes a first request and a retry, and checks that the retry is a replay.
+func (s *site) replayOf(key string) (first, replay answer) {
+	s.t.Helper()
+	first = s.post(key)
+	require.NoError(s.t, first.err)
+	require.False(s.t, first.replayed())
+	replay = s.post(key)
+	require.NoError(s.t, replay.err)
+	require.True(s.t, replay.replayed(), replay.body)
+	return first, replay
+}
+
+func TestE4Replay(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, store *idem.Store) {
+		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
+			h := w.Header()
+			h.Set("Content-Type", "application/vnd.receipt+json")
+			h.Set("Content-Encoding", "identity")
+			h.Set("Location", "/payments/1")
+			h.Set("ETag", `"v1"`)
+			h.Add("Link", "<a>; rel=a")
+			h.Add("Link", "<b>; rel=b")
+			h.Set("X-Empty", "")
+			h["x-raw"] = []string{"not canonical"}
+			h.Set("Set-Cookie", "session=secret")
+			h.Set("Date", "Mon, 01 Jan 2001 00:00:00 GMT")
+			h.Set("Keep-Alive", "timeout=5")
+			h.Set("Connection", "X-Hop, keep-alive")
+			h.Set("X-Hop", "for this connection")
+			h.Set("Proxy-Authenticate", "Basic")
+			h.Set("Upgrade", "h2c")
+			w.WriteHeader(http.StatusCreated)
+			fmt.Fprint(w, `{"id":`)
+			fmt.Fprint(w, `1}`)
+		})
+		first, replay := s.replayOf("k")
+		for _, a := range []answer{first, replay} {
+			require.Equal(t, 201, a.status)
+			require.Equal(t, `{"id":1}`, a.body)
+			require.Equal(t, "8", a.header.Get("Content-Length"))
+		}
+		require.Equal(t, "session=secret", first.header.Get("Set-Cookie"))
+		require.NotEqual(t, first.header.Get("Date"), replay.header.Get("Date"))
+		require.NotEmpty(t, replay.header.Get("Date"))
+		for _, name := range []string{"Set-Cookie", "Keep-Alive", "Connection", "X-Hop", "Proxy-Authenticate", "Upgrade"} {
+			require.NotContains(t, replay.header, name)
+		}
+		for _, name := range []string{"Content-Type", "Content-Encoding", "Location", "Etag", "Link", "X-Empty", "X-Raw"} {
+			require.Equal(t, first.header[name], replay.header[name], name)
+			require.NotEmpty(t, replay.header[name], name)
+		}
+		require.Equal(t, []string{"true"}, replay.header["Idempotent-Replayed"])
+		require.EqualValues(t, 1, s.runs.Load())
+	})
+}
+
+// Headers that middleware further out sets are the current request's, and are there
+// once; what the handler made of them is replayed.
+func TestE4OuterHeaders(t *testing.T) {
+	t.Parallel()
+	var n int // requests; they come one after the other
+	outer := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n++
+			h := w.Header()
+			h.Set("X-Request-Id", fmt.Sprint(n))
+			h.Set("X-Frame-Options", "DENY")
+			h.Set("Set-Cookie", fmt.Sprint("visit=", n))
+			h.Add("Vary", "Origin")
+			h.Set("Server", "outer")
+			h.Set("X-Removed", "outer")
+			h.Set("Cache-Control", "private")
+			next.ServeHTTP(w, r)
+		})
+	}
+	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Add("Vary", "Accept")
+		h.Set("Server", "inner")
+		h.Del("X-Removed")
+		h.Set("X-Frame-Options", "DENY") // as it was
+		h.Set("X-Seen", h.Get("X-Request-Id"))
+	}, outer)
+	first, replay := s.replayOf("k")
+	want := http.Header{
+		"X-Request-Id": {"1"}, "X-Frame-Options": {"DENY"}, "Set-Cookie": {"visit=1"}, "Vary": {"Origin", "Accept"},
+		"Server": {"inner"}, "Cache-Control": {"private"}, "X-Seen": {"1"}, "Content-Length": {"0"}, "Date": first.header["Date"],
+	}
+	require.Equal(t, want, first.header)
+	want["X-Request-Id"], want["Set-Cookie"] = []string{"2"}, []string{"visit=2"}
+	want["Idempotent-Replayed"], want["Date"] = []string{"true"}, replay.header["Date"]
+	require.Equal(t, want, replay.header)
+}
+
+func TestE4HeaderPolicy(t *testing.T) {
+	t.Parallel()
+	var asked []string
+	s := newSite(t, nil, idemhttp.Options{
+		ReplayedHeader: "x-again",
+		KeepHeader: func(name string) bool {
+			asked = append(asked, name)
+			return name == "Set-Cookie" || strings.HasPrefix(name, "X-Keep")
+		},
+	}, func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set("Set-Cookie", "a=1")
+		h["x-keep"] = []string{"1"}
+		h.Set("X-Drop", "1")
+		h.Set("X-Again", "the handler's own")
+		h.Set("Connection", "close")
+		h.Set("Date", "now")
+		w.WriteHeader(http.StatusAccepted)
+	})
+	s.post("k")
+	replay := s.post("k")
+	require.Equal(t, []string{"a=1"}, replay.header["Set-Cookie"])
+	require.Equal(t, []string{"1"}, replay.header["X-Keep"])
+	require.NotContains(t, replay.header, "X-Drop")
+	require.Equal(t, []string{"true"}, replay.header["X-Again"])
+	require.NotContains(t, replay.header, "Idempotent-Replayed")
+	require.ElementsMatch(t, []string{"Set-Cookie", "X-Keep", "X-Drop"}, asked, "by canonical name, and of nothing that is never stored")
+}
+
+// A replay is the same bytes after the store was closed and opened again.
+func TestE4AcrossRestart(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir() + "/idem.db"
+	open := func() *idem.Store {
+		b, err := bolt.Open(path, bolt.Options{MinFree: -1})
+		require.NoError(t, err)
+		return storeOn(t, b, idem.Options{})
+	}
+	body := repeat("\x00\xff binary ", 100_000)
+	store := open()
+	first := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "image/x")
+		fmt.Fprint(w, body)
+	}).post("k")
+	require.Equal(t, body, first.body)
+	require.NoError(t, store.Close())
+
+	s := newSite(t, open(), idemhttp.Options{}, func(http.ResponseWriter, *http.Request) {})
+	replay := s.post("k")
+	require.True(t, replay.replayed())
+	require.Equal(t, body, replay.body)
+	require.Equal(t, "image/x", replay.header.Get("Content-Type"))
+	require.Zero(t, s.runs.Load())
+}
+
+func TestE5WritePatterns(t *testing.T) {
+	t.Parallel()
+	type handler = http.HandlerFunc
+	write := func(w http.ResponseWriter, parts ...string) {
+		for _, p := range parts {
+			_, _ = io.WriteString(w, p)
+		}
+	}
+	html := "<!DOCTYPE html><title>x</title>"
+	for name, h := range map[string]handler{
+		"nothing":                   func(http.ResponseWriter, *http.Request) {},
+		"implicit 200":              func(w http.ResponseWriter, _ *http.Request) { write(w, "text") },
+		"empty write":               func(w http.ResponseWriter, _ *http.Request) { write(w, "") },
+		"status only":               func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(202) },
+		"unusual status":            func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(299); write(w, "x") },
+		"final 404":                 func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) },
+		"redirect":                  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/there", 303) },
+		"sniffed html":              func(w http.ResponseWriter, _ *http.Request) { write(w, html) },
+		"sniffed over writes":       func(w http.ResponseWriter, _ *http.Request) { write(w, "<!DOCTYPE", " html><p>") },
+		"sniffed, flush in between": func(w http.ResponseWriter, _ *http.Request) { write(w, "<!DOC"); flush(w); write(w, "TYPE html><p>") },
+		"flushed before the body":   func(w http.ResponseWriter, _ *http.Request) { flush(w); write(w, html) },
+		"sniffed gzip":              func(w http.ResponseWriter, _ *http.Request) { write(w, "\x1f\x8b\x08...") },
+		"sniffed, long":             func(w http.ResponseWriter, _ *http.Request) { write(w, repeat(" ", 600), html) },
+		"not sniffed: nil type":     func(w http.ResponseWriter, _ *http.Request) { w.Header()["Content-Type"] = nil; write(w, html) },
+		"not sniffed: empty type":   func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", ""); write(w, html) },
+		"not sniffed: encoded":      func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Encoding", "br"); write(w, html) },
+		"own length": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "4")
+			write(w, "te", "xt")
+		},
+		"wrong kind of length": func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "-4"); write(w, "text") },
+		"length zero":          func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "0"); flush(w) },
+		"own length, flushed at end": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "4")
+			write(w, "text")
+			flush(w)
+		},
+		"own length, flushed before": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "4")
+			flush(w)
+			write(w, "te")
+			flush(w)
+			write(w, "xt")
+			flush(w)
+		},
+		"204":          func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204); write(w, "not allowed") },
+		"204, flushed": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204); flush(w) },
+		"304": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("ETag", `"1"`)
+			w.WriteHeader(304)
+			write(w, "not allowed")
+		},
+		"204 with type": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "a/b")
+			w.WriteHeader(204)
+		},
+		"header after it was sent": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-A", "before")
+			w.WriteHeader(200)
+			w.Header().Set("X-A", "after")
+			w.Header().Set("X-B", "after")
+			write(w, "x")
+		},
+		"header changed in place": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header()["X-A"] = []string{"before"}
+			flush(w)
+			w.Header()["X-A"][0] = "after"
+		},
+		"large": func(w http.ResponseWriter, _ *http.Request) { write(w, repeat("0123456789", 500_000)) },
+		"large from a reader": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.Copy(w, strings.NewReader(repeat("0123456789", 500_000)))
+		},
+		"small from a reader": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, strings.NewReader("<p>")) },
+		"streamed, and it fits": func(w http.ResponseWriter, _ *http.Request) {
+			write(w, "a")
+			flush(w)
+			write(w, "b")
+			flush(w)
+			write(w, "c")
+		},
+		"identity transfer": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Transfer-Encoding", "identity")
+			write(w, "x")
+		},
+		"double WriteHeader":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201); w.WriteHeader(200); write(w, "x") },
+		"WriteHeader after Write": func(w http.ResponseWriter, _ *http.Request) { write(w, "x"); w.WriteHeader(404) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, nil, idemhttp.Options{}, h)
+			first, replay := s.replayOf("k")
+
+			// As without the middleware, but for how the length is told.
+			bare := httptest.NewUnstartedServer(h)
+			bare.Config.ErrorLog = discard
+			bare.Start()
+			defer bare.Close()
+			resp, err := bare.Client().Transport.RoundTrip(must(http.NewRequest("POST", bare.URL+"/payments", nil)))
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			body, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+
+			for _, a := range []answer{first, replay} {
+				require.Equal(t, resp.StatusCode, a.status)
+				require.Equal(t, string(body), a.body)
+				require.Equal(t, comparable(resp.Header), comparable(a.header))
+			}
+			require.EqualValues(t, 1, s.runs.Load())
+		})
+	}
+}
+
+// comparable is h without what is told of one sending of an answer.
+func comparable(h http.Header) http.Header {
+	h = h.Clone()
+	for _, name := range []string{"Date", "Content-Length", "Connection", "Idempotent-Replayed"} {
+		h.Del(name)
+	}
+	return h
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func flush(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }
+
+// Informational answers go out at once, to the first request alone.
+func TestE5EarlyHints(t *testing.T) {
+	t.Parallel()
+	hinted := make(chan bool)
+	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", "</a.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+		<-hinted
+		w.WriteHeader(http.StatusProcessing)
+		w.WriteHeader(http.StatusCreated)
+		w.WriteHeader(http.StatusEarlyHints) // too late
+		fmt.Fprint(w, "made")
+	})
+	post := func(got func(code int, h textproto.MIMEHeader) error) answer {
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: got})
+		r := must(http.NewRequestWithContext(ctx, "POST", s.url, nil))
+		r.Header.Set("Idempotency-Key", "k")
+		return s.send(r)
+	}
+	var codes []int
+	first := post(func(code int, h textproto.MIMEHeader) error {
+		if codes = append(codes, code); len(codes) == 1 {
+			require.Equal(t, "</a.css>; rel=preload", h.Get("Link"))
+			hinted <- true // it is here before there is an answer
+		}
+		return nil
+	})
+	require.Equal(t, []int{103, 102}, codes)
+	replay := post(func(code int, _ textproto.MIMEHeader) error {
+		t.Errorf("%d in a replay", code)
+		return nil
+	})
+	require.True(t, replay.replayed())
+	for _, a := range []answer{first, replay} {
+		require.Equal(t, 201, a.status)
+		require.Equal(t, "made", a.body)
+		require.Equal(t, "</a.css>; rel=preload", a.header.Get("Link"))
+	}
+}
+
+// The writer answers its handler as net/http's does.
+func TestE5Errors(t *testing.T) {
+	t.Parallel()
+	errs := make(chan error, 8)
+	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/204":
+			w.WriteHeader(204)
+			_, err := w.Write([]byte("x"))
+			errs <- err
+		case "/length":
+			w.Header().Set("Content-Length", "4")
+			_, err := w.Write([]byte("12345"))
+			errs <- err
+			n, err := w.Write([]byte("1234"))
+			errs <- err
+			errs <- fmt.Errorf("%d", n)
+		case "/invalid":
+			defer func() { errs <- fmt.Errorf("%v", recover()) }()
+			w.WriteHeader(42)
+		}
+	})
+	require.Equal(t, 204, s.do("POST", "/204", "a", "").status)
+	require.Equal(t, http.ErrBodyNotAllowed, <-errs)
+	require.Equal(t, "1234", s.do("POST", "/length", "b", "").body)
+	require.Equal(t, http.ErrContentLength, <-errs)
+	require.NoError(t, <-errs)
+	require.EqualError(t, <-errs, "4")
+	require.Equal(t, 200, s.do("POST", "/invalid", "c", "").status)
+	require.EqualError(t, <-errs, "invalid WriteHeader code 42")
+}
+
+// A retention that is over frees the key, exactly then (B1).
+func TestRetention(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{Retention: time.Nanosecond}, echo)
+	require.Equal(t, 200, s.post("k").status)
+	require.False(t, s.post("k").replayed())
+	require.EqualValues(t, 2, s.runs.Load())
+
+	s = newSite(t, nil, idemhttp.Options{Retention: idem.Forever}, echo)
+	s.post("k")
+	require.True(t, s.wantRecord("k", idem.Completed).ExpiresAt.IsZero())
+}
