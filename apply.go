@@ -128,6 +128,11 @@ func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 // it in commit order and it is quick, because it runs before the next commit.
 func (s *Store) committed(op *Op) {
 	s.unpin(op.key, op.next)
+	if s.changes != nil {
+		saw := s.changes.before(op.key)
+		saw.entry = op.next
+		s.changes.recent.committed(op, saw)
+	}
 	s.waiters.wake(op.key, op.prev, s.shown(op.next))
 	s.open.changed(op, s.time.opening)
 	if s.sweeper != nil && op.next != nil && op.next.Due != 0 {
@@ -146,14 +151,21 @@ func (s *Store) shown(e *Entry) *Entry {
 	return e
 }
 
-// pin keeps the cache from holding key until unpin; see cache.
+// pin says that key is about to change, which keeps the cache from holding it until
+// unpin; see cache and changes.
 func (s *Store) pin(key string) {
+	if s.changes != nil {
+		s.changes.changed(key)
+	}
 	if s.cache != nil {
 		s.cache.pin(key)
 	}
 }
 
 func (s *Store) unpin(key string, e *Entry) {
+	if s.changes != nil {
+		s.changes.changed(key)
+	}
 	if s.cache != nil {
 		s.cache.unpin(key, e)
 	}

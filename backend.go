@@ -42,7 +42,7 @@ type Backend interface {
 	//
 	//	next, changed := op.Run(current, readErr)
 	//
-	// and, if changed, it stores next under op.Key() or removes the entry if next
+	// (op.Current may save the reading of current) and, if changed, it stores next under op.Key() or removes the entry if next
 	// is nil. Run decides; it must be called when no other commit can change the
 	// key until this one is done, and before any of the change can be read. It
 	// may be called again for the same op if the engine has to begin the commit

@@ -43,11 +43,13 @@ func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []b
 func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, Claim, error) {
 	var c Claim
 	var act action
-	if err := s.startClaim(ctx, r, &act, &c); err != nil {
+	saw, err := s.startClaim(ctx, r, &act, &c)
+	if err != nil {
 		return nil, c, err
 	}
 	op := s.newOp(r.Key, act)
 	defer op.free()
+	op.saw = saw
 	op.effect = effect
 	if err := s.applyClaims(ctx, op.one()); err != nil {
 		return nil, Claim{}, err

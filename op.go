@@ -8,6 +8,7 @@ type Op struct {
 	effect any // function of the engine's own type, run between claim and completion
 	store  *Store
 	pooled *pooledOp
+	saw    seen // what was read before the commit
 
 	err     error
 	prev    *Entry // before Run
@@ -26,6 +27,16 @@ func (o *Op) Key() string { return o.key }
 
 // Size returns how many bytes of payload the operation brings along.
 func (o *Op) Size() int { return len(o.act.bytes) }
+
+// Current returns the entry that is current for this operation, nil for none, if the
+// store knows it without asking the engine; known is false if it does not. It may
+// be called where Run may, and in place of the read that Run needs.
+func (o *Op) Current() (e *Entry, known bool) {
+	if !o.saw.current() {
+		return nil, false
+	}
+	return o.saw.entry, true
+}
 
 // Run decides what becomes of the entry current (nil: none); see Backend.Apply.
 // readErr is the error of reading it: the op then changes nothing, unless it is

@@ -22,6 +22,7 @@ type Store struct {
 	time    *timeline
 	direct  bool // reads of the backend need no cache and no shelter from Close
 	cache   *cache
+	changes *changes // nil where reads are direct
 	waiters waiters
 	sweeper *ttl.Sweeper
 
@@ -79,8 +80,11 @@ func New(b Backend, o Options) (*Store, error) {
 	if o.LapseOnOpen {
 		s.leasesFrom = s.time.opening
 	}
-	if !s.direct && o.CacheBytes > 0 {
-		s.cache = newCache(o.CacheBytes)
+	if !s.direct {
+		s.changes = newChanges()
+		if o.CacheBytes > 0 {
+			s.cache = newCache(o.CacheBytes)
+		}
 	}
 	s.startSweeper()
 	return s, nil
@@ -101,11 +105,13 @@ func (s *Store) Backend() Backend { return s.backend }
 // them.
 func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 	var act action
-	if err := s.startClaim(ctx, &r, &act, &c); err != nil {
+	saw, err := s.startClaim(ctx, &r, &act, &c)
+	if err != nil {
 		return c, err
 	}
 	op := s.newOp(r.Key, act)
 	defer op.free()
+	op.saw = saw
 	if err := s.applyClaims(ctx, op.one()); err != nil {
 		return c, err
 	}
@@ -115,22 +121,26 @@ func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 
 // startClaim answers a claim that is refused by what is stored already, without
 // waiting for a commit, with the refusal in c. A nil error means that it may be
-// granted, and that act is to be decided in a commit.
-func (s *Store) startClaim(ctx context.Context, r *Request, act *action, c *Claim) error {
+// granted, and that act is to be decided in a commit, for which saw is what was
+// read.
+func (s *Store) startClaim(ctx context.Context, r *Request, act *action, c *Claim) (saw seen, err error) {
 	if err := s.admitClaim(ctx, r); err != nil {
-		return err
+		return saw, err
 	}
 	s.claimAction(r, act)
 	now, toWall := s.time.now() // first, as in Get
-	cur, err := s.lookup(r.Key)
-	if err != nil || cur == nil {
-		return err
+	if s.changes != nil {
+		saw = s.changes.before(r.Key)
 	}
-	if refusal := refuseClaim(cur, act, now); refusal != nil {
-		s.refused(r.Key, cur, refusal, toWall, c)
-		return refusal
+	saw.entry, err = s.lookup(r.Key)
+	if err != nil || saw.entry == nil {
+		return saw, err
 	}
-	return nil
+	if refusal := refuseClaim(saw.entry, act, now); refusal != nil {
+		s.refused(r.Key, saw.entry, refusal, toWall, c)
+		return saw, refusal
+	}
+	return saw, nil
 }
 
 // ClaimMany claims each request on its own merits and in order, all in one
@@ -147,17 +157,20 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 			continue
 		}
 		var act action
+		var saw seen
 		var err error
 		if batched[rs[i].Key] { // what is stored now is not what this request will meet
 			if err = s.admitClaim(ctx, &rs[i]); err == nil {
 				s.claimAction(&rs[i], &act)
 			}
 		} else {
-			err = s.startClaim(ctx, &rs[i], &act, &out[i].Claim)
+			saw, err = s.startClaim(ctx, &rs[i], &act, &out[i].Claim)
 		}
 		if out[i].Err = err; err == nil {
 			batched[rs[i].Key] = true
-			ops = append(ops, s.newOp(rs[i].Key, act))
+			op := s.newOp(rs[i].Key, act)
+			op.saw = saw
+			ops = append(ops, op)
 			index = append(index, i)
 		}
 	}
@@ -198,7 +211,7 @@ func (s *Store) CompleteMany(ctx context.Context, cs []Completion) []error {
 		} else if out[i] = s.admitToken(ctx, c.Token); out[i] == nil {
 			act := action{kind: actComplete, fence: c.Token.Fence, opening: s.time.opening}
 			s.setBytes(&act, c.Result)
-			ops = append(ops, s.newOp(c.Token.Key, act))
+			ops = append(ops, s.newTokenOp(c.Token, act))
 			index = append(index, i)
 		}
 	}
@@ -365,12 +378,21 @@ func (s *Store) tokenOp(ctx context.Context, t Token, act action) error {
 		return err
 	}
 	act.fence, act.opening = t.Fence, s.time.opening
-	op := s.newOp(t.Key, act)
+	op := s.newTokenOp(t, act)
 	defer op.free()
 	if err := s.apply(ctx, op.one()); err != nil {
 		return err
 	}
 	return s.settled(op)
+}
+
+// newTokenOp is newOp for an action that shows t.
+func (s *Store) newTokenOp(t Token, act action) *Op {
+	op := s.newOp(t.Key, act)
+	if s.changes != nil {
+		op.saw = s.changes.recent.of(t)
+	}
+	return op
 }
 
 // claimed turns an applied claim into its answer, with c filled in.

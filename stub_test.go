@@ -45,6 +45,7 @@ type stub struct {
 	failed     error
 
 	reads, looks, applies, closes atomic.Int64
+	known, mistaken               atomic.Int64 // what op.Current said, and said wrongly
 }
 
 // effect is the stub's kind of function in the same commit.
@@ -172,6 +173,12 @@ func (b *stub) commit(ops []*idem.Op) (changed bool, err error) {
 		cur, readErr := entries[key], b.readErr(key)
 		if readErr != nil {
 			cur = nil
+		}
+		if e, known := op.Current(); known && readErr == nil {
+			b.known.Add(1)
+			if e != cur {
+				b.mistaken.Add(1)
+			}
 		}
 		next, wrote := op.Run(cur, readErr)
 		if op.Grants() {

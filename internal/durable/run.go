@@ -158,7 +158,7 @@ func (g *pass) effect(fn any) (result []byte, spoiled bool, err error) {
 
 // runOp runs one operation and stores what it changes.
 func (g *pass) runOp(op *idem.Op) error {
-	was, err := g.entry(op.Key())
+	was, err := g.entry(op)
 	if err != nil {
 		return err
 	}
@@ -196,8 +196,12 @@ func (g *pass) runOp(op *idem.Op) error {
 	return g.store(op, was.entry, next)
 }
 
-// entry returns the current entry of key in the transaction.
-func (g *pass) entry(key string) (image, error) {
+// entry returns the current entry of op's key in the transaction.
+func (g *pass) entry(op *idem.Op) (image, error) {
+	if e, known := op.Current(); known {
+		return image{entry: e}, nil
+	}
+	key := op.Key()
 	if was, ok := g.entries[key]; ok {
 		return was, nil
 	}
