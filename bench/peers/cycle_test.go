@@ -264,7 +264,7 @@ func readSQLite(t *testing.T, dir string) func(string) []byte {
 }
 
 func readRedis(t *testing.T, dir string) func(string) []byte {
-	p, err := openRedis(dir, cycleWorkload(1))
+	p, err := openRedis(dir, 1)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, p.close()) })
 	ctx := context.Background()

@@ -169,8 +169,9 @@ type redisPeer struct {
 	err    error
 }
 
-// openRedis starts a server and connects, with a connection for each caller.
-func openRedis(dir string, w bench.Workload) (*redisPeer, error) {
+// openRedis starts a server and connects. A caller never waits for another's
+// connection if there is one for each.
+func openRedis(dir string, connections int) (*redisPeer, error) {
 	server, err := startRedis(dir)
 	if err != nil {
 		return nil, err
@@ -178,8 +179,8 @@ func openRedis(dir string, w bench.Workload) (*redisPeer, error) {
 	p := &redisPeer{server: server, client: redis.NewClient(&redis.Options{
 		Network: "unix", Addr: server.Socket,
 		Protocol:     2, // a reply is then read without a look for notifications before it
-		PoolSize:     w.Callers,
-		MinIdleConns: w.Callers,
+		PoolSize:     connections,
+		MinIdleConns: connections,
 		MaxRetries:   -1, // a command that fails fails, and is not sent twice
 		ReadTimeout:  -2, // no deadline to set for each command
 		WriteTimeout: -2,
@@ -219,26 +220,36 @@ type redisCommands interface {
 	SetXX(ctx context.Context, key string, value any, expiration time.Duration) *redis.BoolCmd
 }
 
-func redisCycle(name, does string, commands func(*redisPeer) (redisCommands, error)) bench.Contender {
+// redisPipelined has go-redis's AutoPipeline, which its makers advise for many
+// callers, send what they ask for at once in one pipeline, by connections of its own.
+const redisPipelined = "redis/pipelined"
+
+func redisCycle(name, does string) bench.Contender {
 	return bench.Contender{Name: name, Does: does, External: true, Open: func(dir string, w bench.Workload) (bench.Instance, error) {
-		p, err := openRedis(dir, w)
+		connections := w.Callers
+		if name == redisPipelined {
+			connections = 1
+		}
+		p, err := openRedis(dir, connections)
 		if err != nil {
 			return bench.Instance{}, err
 		}
-		c, err := commands(p)
-		if err != nil {
-			return bench.Instance{}, errors.Join(err, p.close())
+		commands := redisCommands(p.client)
+		if name == redisPipelined {
+			if commands, err = p.client.AutoPipeline(); err != nil {
+				return bench.Instance{}, errors.Join(err, p.close())
+			}
 		}
 		ctx, result := context.Background(), w.Result()
 		return bench.Instance{
 			Op: func(worker int, n uint64) error {
 				key := bench.Fresh(worker, n)
-				if done, err := c.SetNX(ctx, key, inFlight, lease).Result(); err != nil {
+				if done, err := commands.SetNX(ctx, key, inFlight, lease).Result(); err != nil {
 					return err
 				} else if !done {
 					return errTaken
 				}
-				if done, err := c.SetXX(ctx, key, result, retention).Result(); err != nil {
+				if done, err := commands.SetXX(ctx, key, result, retention).Result(); err != nil {
 					return err
 				} else if !done {
 					return errNotClaimed
@@ -252,10 +263,8 @@ func redisCycle(name, does string, commands func(*redisPeer) (redisCommands, err
 
 func redisCycles() []bench.Contender {
 	return []bench.Contender{
-		redisCycle("redis", "SET NX PX, then SET XX PX, appendonly, appendfsync always, Unix socket; a connection for each caller",
-			func(p *redisPeer) (redisCommands, error) { return p.client, nil }),
-		redisCycle("redis/pipelined", "the same through go-redis's AutoPipeline, which sends what callers ask for at once in one pipeline",
-			func(p *redisPeer) (redisCommands, error) { return p.client.AutoPipeline() }),
+		redisCycle("redis", "SET NX PX, then SET XX PX, appendonly, appendfsync always, Unix socket; a connection for each caller"),
+		redisCycle(redisPipelined, "the same through go-redis's AutoPipeline, which sends what callers ask for at once in one pipeline"),
 	}
 }
 
@@ -264,7 +273,7 @@ func redisReads() bench.Contender {
 	return bench.Contender{
 		Name: "redis", Does: "GET over a Unix socket, a connection for each caller", External: true,
 		Open: func(dir string, w bench.Workload) (bench.Instance, error) {
-			p, err := openRedis(dir, w)
+			p, err := openRedis(dir, w.Callers)
 			if err != nil {
 				return bench.Instance{}, err
 			}

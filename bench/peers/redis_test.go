@@ -14,7 +14,7 @@ import (
 
 func newRedis(t *testing.T, dir string) *redisPeer {
 	t.Helper()
-	p, err := openRedis(dir, cycleWorkload(2))
+	p, err := openRedis(dir, 2)
 	if p == nil {
 		require.ErrorIs(t, err, bench.ErrAbsent)
 		t.Skip(err)
@@ -80,7 +80,7 @@ func TestRedisThatEnds(t *testing.T) {
 	require.ErrorContains(t, p.close(), "killed")
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "appendonlydir", "appendonly.aof.manifest"), []byte("nonsense\n"), 0o600))
-	_, err := openRedis(dir, cycleWorkload(1))
+	_, err := openRedis(dir, 1)
 	require.ErrorContains(t, err, "redis-server ended at once")
 	require.ErrorContains(t, err, "AOF", "what the server said is in the error")
 }
