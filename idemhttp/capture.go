@@ -197,6 +197,7 @@ func (c *capture) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if c.status != 0 {
 		c.lost, c.declared = true, -1 // what follows is not ours to hold back
 		c.goLive()
+		_ = http.NewResponseController(c.w).Flush() // the handler may have done so, when it was not sent yet
 	}
 	conn, rw, err := http.NewResponseController(c.w).Hijack()
 	if err == nil {
