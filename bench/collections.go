@@ -7,13 +7,10 @@ import (
 	"time"
 )
 
-// gcCycles is how many cycles of the garbage collector a round of ScaleGC has.
-const gcCycles = 3
-
 // collections measures look-ups while a cycle of the garbage collector is under way,
 // and while none is: how a heap full of records weighs on whoever asks. Each round
-// forces cycles, as long apart as they take; look-ups that one begins or ends in are
-// left out.
+// forces a cycle, with as much time without one around it; look-ups that one begins
+// or ends in are left out.
 func (b *Bench) collections(e Engine, s *sized, p Pace, procs int) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // none but those that are forced
 	for _, callers := range []int{1, procs} {
@@ -28,8 +25,8 @@ func (b *Bench) collections(e Engine, s *sized, p Pace, procs int) error {
 				out.add(g.out[w])
 			}
 			values := []Value{
-				{"gc-ns", g.took / gcCycles},
-				{"gc-pause-ns", g.pauses / gcCycles},
+				{"gc-ns", g.took},
+				{"gc-pause-ns", g.pauses},
 				{"gc-pause-max-ns", g.longest},
 				{"in-gc-count", float64(in.count())},
 			}
@@ -64,7 +61,8 @@ func newCollected(callers int) *collected {
 	return g
 }
 
-// run has callers look keys up while cycles come and go, at least quiet apart.
+// run has callers look keys up before, while and after a cycle runs, at least quiet
+// long before and after.
 func (g *collected) run(s *sized, quiet time.Duration) error {
 	var under, stop atomic.Bool
 	get := getHit(s.store, s.w)
@@ -87,22 +85,21 @@ func (g *collected) run(s *sized, quiet time.Duration) error {
 			errs <- err
 		}()
 	}
-	for range gcCycles {
-		time.Sleep(quiet)
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		paused := m.PauseTotalNs
-		start := time.Now()
-		under.Store(true)
-		runtime.GC()
-		under.Store(false)
-		took := time.Since(start)
-		runtime.ReadMemStats(&m)
-		g.took += float64(took.Nanoseconds())
-		g.pauses += float64(m.PauseTotalNs - paused)
-		g.longest = max(g.longest, float64(m.PauseNs[(m.NumGC+255)%256]))
-		time.Sleep(max(0, took-quiet)) // as long without as with one
+	time.Sleep(quiet)
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	paused, cycle := m.PauseTotalNs, m.NumGC
+	start := time.Now()
+	under.Store(true)
+	runtime.GC()
+	under.Store(false)
+	took := time.Since(start)
+	runtime.ReadMemStats(&m)
+	g.took, g.pauses = float64(took.Nanoseconds()), float64(m.PauseTotalNs-paused)
+	for ; cycle < m.NumGC; cycle++ { // the runtime keeps the last 256
+		g.longest = max(g.longest, float64(m.PauseNs[cycle%256]))
 	}
+	time.Sleep(max(quiet, took-quiet))
 	stop.Store(true)
 	var err error
 	for range g.in {

@@ -43,6 +43,8 @@ type Bench struct {
 
 	hists  []*histogram // one for each worker
 	merged *histogram
+
+	collected uint64 // bytes ever allocated when the garbage collector last ran
 }
 
 // scratch returns a histogram for each of n workers.
@@ -199,7 +201,7 @@ func (b *Bench) measure(group string, params []Param, callers int, r *running, u
 	if r.done {
 		return
 	}
-	runtime.GC() // what others left behind is not this one's to collect
+	b.collect()
 	hists := b.scratch(callers)
 	s, err := r.run(callers, until, maxOps, hists)
 	if err != nil {
@@ -222,6 +224,17 @@ func (b *Bench) measure(group string, params []Param, callers int, r *running, u
 		values = append(values, m()...)
 	}
 	b.add(group, params, s.ops, values...)
+}
+
+// collect runs the garbage collector if there is much to collect: what others left
+// behind is not the next one's to clean up.
+func (b *Bench) collect() {
+	const much = 16 << 20
+	var m runtime.MemStats
+	if runtime.ReadMemStats(&m); m.TotalAlloc-b.collected > much {
+		runtime.GC()
+		b.collected = m.TotalAlloc
+	}
 }
 
 // params are what a row's name says beside its group. Where there is a caller for

@@ -46,8 +46,14 @@ func (b *Bench) idleStore(e Engine, p Pace, resultBytes int) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	w := Workload{Keys: NewKeys(idleRecords), ResultBytes: resultBytes}
-	if err := Fill(context.Background(), s, w, 0, idleRecords, 0); err != nil {
+	ctx := context.Background()
+	if err := Fill(ctx, s, w, 0, idleRecords, 0); err != nil {
 		return err
+	}
+	if e.Settle != nil {
+		if err := e.Settle(ctx, s.Backend()); err != nil {
+			return err
+		}
 	}
 	b.idle(e.Name, p)
 	return nil

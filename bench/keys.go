@@ -15,36 +15,26 @@ const KeyBytes = 16
 // so that reading the key itself costs next to nothing in what is measured.
 type Keys struct {
 	stored, absent []byte
-	stride         uint64
-	sorted         []uint32 // the order of Fill, if it is not the stride's
+	order          []uint32 // of Fill
 }
 
 // maxAbsent bounds the keys that are never stored.
 const maxAbsent = 1 << 20
 
-// NewKeys makes n keys to store, and about as many that never are.
+// NewKeys makes n keys to store, and about as many that never are. The same n gives
+// the same keys in the same order.
 func NewKeys(n int) *Keys {
-	k := &Keys{stored: make([]byte, n*KeyBytes), absent: make([]byte, max(1, min(n, maxAbsent))*KeyBytes), stride: 1}
+	k := &Keys{stored: make([]byte, n*KeyBytes), absent: make([]byte, max(1, min(n, maxAbsent))*KeyBytes), order: make([]uint32, n)}
 	random := rand.NewChaCha8([32]byte{'k', 'e', 'y', 's'})
 	_, _ = random.Read(k.stored) // never fails
 	_, _ = random.Read(k.absent)
-	// Keys are stored with a stride that is coprime to n, far from the order in
-	// which they are asked for: records asked for one after the other shall not lie
-	// side by side in memory.
-	for s := uint64(n)*5/8 | 1; s > 1 && n > 2; s -= 2 {
-		if gcd(s, uint64(n)) == 1 {
-			k.stride = s
-			break
-		}
+	// They are stored in another order than they are asked for in: records asked for
+	// one after the other shall not lie side by side in memory.
+	for i := range k.order {
+		k.order[i] = uint32(i)
 	}
+	rand.New(random).Shuffle(n, func(i, j int) { k.order[i], k.order[j] = k.order[j], k.order[i] })
 	return k
-}
-
-func gcd(a, b uint64) uint64 {
-	for b != 0 {
-		a, b = b, a%b
-	}
-	return a
 }
 
 // Len is how many keys are stored; 0 of a nil Keys.
@@ -57,12 +47,7 @@ func (k *Keys) Len() int {
 
 // Fill returns the i-th key to be stored, for i from 0 to Len()-1. The string is
 // part of Keys: it needs no copy.
-func (k *Keys) Fill(i int) string {
-	if k.sorted != nil {
-		return at(k.stored, uint64(k.sorted[i]))
-	}
-	return at(k.stored, uint64(i)*k.stride%uint64(k.Len()))
-}
+func (k *Keys) Fill(i int) string { return at(k.stored, uint64(k.order[i])) }
 
 // Hit returns the key that a worker asks for in its n-th operation, one that is
 // stored. It allocates nothing.

@@ -36,15 +36,15 @@ func percentileUnit(q float64) string {
 }
 
 // values are the percentiles and the longest, in ns; none of an empty histogram. A
-// percentile that fewer than ten samples lie beyond would be the luck of one of
-// them, and is left out; the longest stands for itself.
+// percentile that fewer than two samples lie beyond would be the longest by another
+// name, and is left out.
 func (h *histogram) values() []Value {
 	if h.count() == 0 {
 		return nil
 	}
 	var out []Value
 	for _, q := range quantiles {
-		if float64(h.count())*(100-q)/100 >= 10 || q == 50 {
+		if float64(h.count())*(100-q)/100 >= 2 || q == 50 {
 			out = append(out, Value{percentileUnit(q), h.at(q)})
 		}
 	}

@@ -63,7 +63,7 @@ func (b *Bench) OpenLoop(w Workload, contenders []Contender, rates []int, p Pace
 
 // openSlice runs one contender at one rate and returns the rate that it achieved.
 func (b *Bench) openSlice(w Workload, r *running, rate, round int, p Pace) (achieved float64) {
-	runtime.GC()
+	b.collect()
 	for len(r.next) < openWorkers {
 		r.next = append(r.next, 0)
 	}

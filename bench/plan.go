@@ -32,7 +32,8 @@ type Plan struct {
 	// Batch how many at a time.
 	Expired, Batch int
 	Sweep          Pace
-	// Era is how many records expire in each round of a sweep under load, by engine;
+	// Era is how many records expire in each round of a sweep under load, by engine
+	// (not of memory: its callers would fill all there is before a sweep has its turn);
 	// LoadCallers is how many callers there are.
 	Era         map[string]int
 	LoadCallers int
@@ -60,9 +61,9 @@ func Quick() Plan {
 		Cycle: Pace{Rounds: 5, Slice: 200 * ms, Warmup: 100 * ms},
 		Sizes: []int{1e5, 1e6}, Scale: Pace{Rounds: 5, Slice: 100 * ms, Warmup: 100 * ms},
 		Expired: 1e5, Batch: 256, Sweep: Pace{Rounds: 5, Slice: 5 * time.Second},
-		Era: map[string]int{"memory": 20_000, "bolt": 10_000, "pebble": 20_000}, LoadCallers: 16,
+		Era: map[string]int{"bolt": 10_000, "pebble": 20_000}, LoadCallers: 16,
 		SweepLoad:   Pace{Rounds: 5, Slice: 500 * ms, Warmup: 200 * ms},
-		Idle:        Pace{Rounds: 3, Slice: time.Second, Warmup: 100 * ms},
+		Idle:        Pace{Rounds: 3, Slice: time.Second, Warmup: 300 * ms},
 		SyncCallers: []int{1, 64}, SyncOps: 128,
 	}
 }
@@ -76,7 +77,7 @@ func Full() Plan {
 	p.EffectCallers, p.Cycle = []int{1, 16, 64, 256}, Pace{Rounds: 10, Slice: time.Second, Warmup: 500 * ms}
 	p.Sizes, p.Scale = []int{1e5, 1e6, 1e7}, Pace{Rounds: 10, Slice: 500 * ms, Warmup: 2 * time.Second}
 	p.Expired, p.Sweep = 1e6, Pace{Rounds: 10, Slice: 10 * time.Second}
-	p.Era = map[string]int{"memory": 100_000, "bolt": 20_000, "pebble": 100_000}
+	p.Era = map[string]int{"bolt": 20_000, "pebble": 100_000}
 	p.SweepLoad = Pace{Rounds: 10, Slice: 2 * time.Second, Warmup: time.Second}
 	p.Idle = Pace{Rounds: 5, Slice: 5 * time.Second, Warmup: time.Second}
 	p.Rates = []int{250, 500, 1000, 2000, 4000, 8000, 16000, 24000}

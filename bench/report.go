@@ -290,7 +290,9 @@ func openSection(r *Results, c colours) section {
 					one.points = append(one.points, point{float64(parseKeyCount(rate)), v})
 				}
 			}
-			l.curves = append(l.curves, one)
+			if len(one.points) > 0 {
+				l.curves = append(l.curves, one)
+			}
 		}
 		if len(l.curves) > 0 {
 			l.height = max(400, 15*float64(len(l.curves))+110)

@@ -201,11 +201,7 @@ func rawBytes(b idem.Backend) (n int64, err error) {
 
 // sortFill makes Fill go in the order of the keys.
 func (k *Keys) sortFill() {
-	k.sorted = make([]uint32, k.Len())
-	for i := range k.sorted {
-		k.sorted[i] = uint32(i)
-	}
-	slices.SortFunc(k.sorted, func(a, b uint32) int {
+	slices.SortFunc(k.order, func(a, b uint32) int {
 		x, y := int(a)*KeyBytes, int(b)*KeyBytes
 		return bytes.Compare(k.stored[x:x+KeyBytes], k.stored[y:y+KeyBytes])
 	})

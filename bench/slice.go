@@ -46,15 +46,21 @@ func after(d time.Duration) limit {
 }
 
 // run has callers workers call Op until the limit, or until they have done maxOps
-// together if that is not 0; each does one at least. The latencies go into hists,
-// one for each worker.
+// together if that is not 0. Each that has a share of them does one at least. The
+// latencies go into hists, one for each worker.
 func (r *running) run(callers int, until limit, maxOps uint64, hists []*histogram) (s slice, err error) {
 	for len(r.next) < callers {
 		r.next = append(r.next, 0)
 	}
-	each := uint64(0)
-	if maxOps > 0 {
-		each = max(1, maxOps/uint64(callers))
+	share := func(w int) uint64 {
+		if maxOps == 0 {
+			return math.MaxUint64
+		}
+		n := maxOps / uint64(callers)
+		if uint64(w) < maxOps%uint64(callers) {
+			n++
+		}
+		return n
 	}
 	var stop atomic.Bool
 	var ready, finished sync.WaitGroup
@@ -67,7 +73,7 @@ func (r *running) run(callers int, until limit, maxOps uint64, hists []*histogra
 		finished.Go(func() {
 			ready.Done()
 			<-begin
-			counts[w], errs[w] = r.work(w, each, hists[w], &stop)
+			counts[w], errs[w] = r.work(w, share(w), hists[w], &stop)
 		})
 	}
 	ready.Wait()
@@ -102,9 +108,6 @@ func (r *running) run(callers int, until limit, maxOps uint64, hists []*histogra
 func (r *running) work(w int, most uint64, h *histogram, stop *atomic.Bool) (ops uint64, err error) {
 	n := r.next[w]
 	defer func() { r.next[w] += ops }()
-	if most == 0 {
-		most = math.MaxUint64
-	}
 	for ops < most && err == nil && (ops == 0 || !stop.Load()) {
 		start := time.Now()
 		if err = r.Op(w, n+ops); err != nil {

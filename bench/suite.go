@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 )
 
 // Suite is everything that is measured, with what it is measured against.
@@ -125,7 +126,11 @@ func (s *Suite) open(b *Bench, f *Filled) {
 		return
 	}
 	w := Workload{Group: CycleDurable, ResultBytes: s.Plan.ResultBytes, Procs: s.procs()}
-	b.OpenLoop(w, s.Contenders(w, f), s.Plan.Rates, s.Plan.Open)
+	// Of the bare engines only the grouped ones: the others were left behind by then.
+	contenders := slices.DeleteFunc(s.Contenders(w, f), func(c Contender) bool {
+		return kindOf(Label(c.Name)) == kindBare && c.Name != RawBoltGroup && c.Name != RawPebbleGroup
+	})
+	b.OpenLoop(w, contenders, s.Plan.Rates, s.Plan.Open)
 }
 
 // Save writes raw.txt, table.txt and report.html to dir, which it makes.
