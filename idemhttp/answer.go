@@ -70,9 +70,10 @@ type field struct {
 }
 
 const (
+	answerMark        = 0xa7 // no text begins with it
 	answerVersion     = 1
 	answerNotRetained = 1 // flag
-	answerHead        = 12
+	answerHead        = 13
 	fieldSet          = 0
 	fieldAdd          = 1
 )
@@ -89,7 +90,7 @@ func appendAnswer(b []byte, status int, notRetained bool, fields []field, body [
 		flags |= answerNotRetained
 	}
 	start := len(b)
-	b = append(b, answerVersion, flags)
+	b = append(b, answerMark, answerVersion, flags)
 	b = binary.LittleEndian.AppendUint16(b, uint16(status))
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0) // filled in below
 	slices.SortFunc(fields, func(x, y field) int { return strings.Compare(x.name, y.name) })
@@ -107,8 +108,8 @@ func appendAnswer(b []byte, status int, notRetained bool, fields []field, body [
 		}
 		values += len(f.values)
 	}
-	binary.LittleEndian.PutUint32(b[start+4:], uint32(values))
-	binary.LittleEndian.PutUint32(b[start+8:], uint32(len(b)-start-answerHead))
+	binary.LittleEndian.PutUint32(b[start+5:], uint32(values))
+	binary.LittleEndian.PutUint32(b[start+9:], uint32(len(b)-start-answerHead))
 	return append(b, body...), nil
 }
 
@@ -130,16 +131,19 @@ type storedAnswer struct {
 // openAnswer checks b, all of it: what it lets pass, appendAnswer writes just so, and
 // nothing that is done with it can fail.
 func openAnswer(b []byte) (a storedAnswer, err error) {
-	if len(b) > 0 && b[0] > answerVersion {
-		return a, fmt.Errorf("%w: a stored HTTP answer of version %d, this library reads up to %d", idem.ErrVersion, b[0], answerVersion)
-	}
-	if len(b) < answerHead || b[0] != answerVersion || b[1]&^answerNotRetained != 0 {
+	if len(b) < 2 || b[0] != answerMark {
 		return a, errNotAnswer
 	}
-	a.status = int(binary.LittleEndian.Uint16(b[2:]))
-	a.notRetained = b[1]&answerNotRetained != 0
-	a.values = int(binary.LittleEndian.Uint32(b[4:]))
-	size := binary.LittleEndian.Uint32(b[8:])
+	if b[1] > answerVersion {
+		return a, fmt.Errorf("%w: a stored HTTP answer of version %d, this library reads up to %d", idem.ErrVersion, b[1], answerVersion)
+	}
+	if len(b) < answerHead || b[1] != answerVersion || b[2]&^answerNotRetained != 0 {
+		return a, errNotAnswer
+	}
+	a.notRetained = b[2]&answerNotRetained != 0
+	a.status = int(binary.LittleEndian.Uint16(b[3:]))
+	a.values = int(binary.LittleEndian.Uint32(b[5:]))
+	size := binary.LittleEndian.Uint32(b[9:])
 	if a.status < 100 || a.status > 999 || a.status < 200 && !a.notRetained || a.notRetained && len(b) > answerHead ||
 		uint64(size) > uint64(len(b)-answerHead) {
 		return a, errNotAnswer

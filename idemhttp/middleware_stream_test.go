@@ -205,6 +205,7 @@ func TestE9HijackAndUpgrade(t *testing.T) {
 			require.NoError(t, a.err)
 			require.Equal(t, 200, a.status)
 			require.Equal(t, "hi", a.body)
+			s.settled("k") // it was the handler who answered
 			s.wantNotRetained("k", 0)
 		})
 	}

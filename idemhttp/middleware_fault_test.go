@@ -1,0 +1,538 @@
+package idemhttp_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/idemhttp"
+	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/memory"
+)
+
+// Clients that leave, stores that fail, handlers that take their time.
+
+func TestE12ClientGone(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, store *idem.Store) {
+		for _, stream := range []bool{false, true} {
+			g := newGate(t)
+			var written error
+			s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+				if stream {
+					fmt.Fprint(w, "part 1, ")
+					flush(w)
+				}
+				g.entered <- r
+				g.wait()
+				written = r.Context().Err()
+				for range 100 { // enough to notice that nobody is there, if it were for that
+					if _, err := fmt.Fprint(w, repeat("part 2 ", 1000)); err != nil {
+						written = err
+					}
+					if stream {
+						flush(w)
+					}
+				}
+			})
+			key := fmt.Sprint("stream-", stream)
+			ctx, leave := context.WithCancel(t.Context())
+			r := must(http.NewRequestWithContext(ctx, "POST", s.url+"/payments", strings.NewReader("12.50")))
+			r.Header.Set("Idempotency-Key", key)
+			gone := make(chan error)
+			go func() { gone <- s.send(r).err }()
+			inner := <-g.entered
+			server := inner.Context().Value(http.ServerContextKey).(*http.Server)
+			leave()
+			require.ErrorIs(t, <-gone, context.Canceled)
+			require.NotNil(t, server, "what the context holds is still there")
+			require.NoError(t, inner.Context().Err())
+			close(g.leave)
+			s.settled(key)
+			replay := s.post(key)
+			require.NoError(t, written)
+			require.True(t, replay.replayed())
+			require.Equal(t, 200, replay.status)
+			require.True(t, strings.HasSuffix(replay.body, repeat("part 2 ", 1000)))
+			if stream {
+				require.Len(t, replay.body, len("part 1, ")+100_000)
+			}
+			require.EqualValues(t, 1, s.runs.Load())
+		}
+	})
+}
+
+func TestE12CancelWithClient(t *testing.T) {
+	t.Parallel()
+	g := newGate(t)
+	s := newSite(t, nil, idemhttp.Options{CancelWithClient: true}, func(w http.ResponseWriter, r *http.Request) {
+		g.entered <- r
+		<-r.Context().Done()
+		http.Error(w, "stopped", http.StatusServiceUnavailable)
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	r := must(http.NewRequestWithContext(ctx, "POST", s.url+"/payments", strings.NewReader("12.50")))
+	r.Header.Set("Idempotency-Key", "k")
+	go s.send(r)
+	<-g.entered
+	leave()
+	s.settled("k")
+	s.wantRecord("k", idem.Released)
+}
+
+// http.TimeoutHandler gives up on the handler; the handler goes on, and the retry
+// gets its answer.
+func TestE12TimeoutHandler(t *testing.T) {
+	t.Parallel()
+	g := newGate(t)
+	s := newSite(t, nil, idemhttp.Options{}, g.ServeHTTP, func(next http.Handler) http.Handler {
+		return http.TimeoutHandler(next, time.Millisecond, "too slow")
+	})
+	a := s.post("k")
+	require.Equal(t, 503, a.status)
+	require.Equal(t, "too slow", a.body)
+	close(g.leave)
+	s.settled("k")
+	s.wantRecord("k", idem.Completed)
+	for {
+		if a := s.post("k"); a.status != 503 { // a slow machine
+			require.True(t, a.replayed())
+			require.Equal(t, "done", a.body)
+			return
+		}
+	}
+}
+
+// A client that breaks off its body has asked for nothing.
+func TestE12GoneInTheBody(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{}, echo)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	require.NoError(t, err)
+	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 100\r\n\r\nhalf")
+	require.NoError(t, conn.(*net.TCPConn).CloseWrite())
+	resp := readResponse(t, conn)
+	require.Equal(t, 400, resp.StatusCode)
+	require.Zero(t, s.runs.Load())
+	s.wantNothingStored()
+	require.Empty(t, s.heard())
+}
+
+func TestE13StoreDown(t *testing.T) {
+	t.Parallel()
+	broken := func(t *testing.T) *idem.Store {
+		b := &breakable{Backend: memory.New(memory.Options{})}
+		store := storeOn(t, b, idem.Options{})
+		b.commit.Store(true)
+		return store
+	}
+	for name, c := range map[string]struct {
+		store  func(t *testing.T) *idem.Store
+		status int
+		kind   string
+		cause  error
+	}{
+		"broken at the claim": {broken, 503, idemhttp.TypeUnavailable, idem.ErrBroken},
+		"broken before": {func(t *testing.T) *idem.Store {
+			store := broken(t)
+			_, err := store.Claim(t.Context(), idem.Request{Key: "k"})
+			require.ErrorIs(t, err, idem.ErrBroken)
+			return store
+		}, 503, idemhttp.TypeUnavailable, idem.ErrBroken},
+		"closed": {func(t *testing.T) *idem.Store {
+			store := memoryStore(t, idem.Options{})
+			require.NoError(t, store.Close())
+			return store
+		}, 503, idemhttp.TypeUnavailable, idem.ErrClosed},
+		"full": {func(t *testing.T) *idem.Store {
+			store := storeOn(t, memory.New(memory.Options{MaxRecords: 1}), idem.Options{})
+			_, err := store.Claim(t.Context(), idem.Request{Key: "other"})
+			require.NoError(t, err)
+			return store
+		}, 503, idemhttp.TypeFull, idem.ErrFull},
+		"corrupt record": {func(t *testing.T) *idem.Store {
+			b := &breakable{Backend: memory.New(memory.Options{})}
+			corrupt := fmt.Errorf("%w: a bit", idem.ErrCorrupt)
+			b.read.Store(&corrupt)
+			return storeOn(t, b, idem.Options{})
+		}, 500, idemhttp.TypeUnreadable, idem.ErrCorrupt},
+		"newer record": {func(t *testing.T) *idem.Store {
+			b := &breakable{Backend: memory.New(memory.Options{})}
+			newer := fmt.Errorf("%w: 9", idem.ErrVersion)
+			b.read.Store(&newer)
+			return storeOn(t, b, idem.Options{})
+		}, 500, idemhttp.TypeUnreadable, idem.ErrVersion},
+		"exhausted": {func(t *testing.T) *idem.Store {
+			store := memoryStore(t, idem.Options{MaxAttempts: 1})
+			claim, err := store.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("shop", "secret-key")})
+			require.NoError(t, err)
+			require.NoError(t, store.Release(t.Context(), claim.Token))
+			return store
+		}, 500, idemhttp.TypeExhausted, idem.ErrExhausted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, c.store(t), idemhttp.Options{Wait: time.Hour}, echo)
+			for n := range 2 {
+				a := s.post("secret-key")
+				p := wantProblem(t, a, c.status, c.kind)
+				require.Equal(t, c.status == 503, a.header.Get("Retry-After") != "")
+				require.Equal(t, idem.KeyHash(idemhttp.StoreKey("shop", "secret-key")), p.KeyHash)
+				require.NotContains(t, a.body, "secret-key")
+				require.NotContains(t, a.body, "disk")
+				require.Len(t, s.heard(), n+1)
+				require.ErrorIs(t, s.heard()[n], c.cause)
+				var told idemhttp.Problem
+				require.ErrorAs(t, s.heard()[n], &told)
+				require.Contains(t, told.Error(), p.KeyHash)
+				require.NotContains(t, told.Error(), "secret-key")
+			}
+			require.Zero(t, s.runs.Load())
+		})
+	}
+}
+
+// The handler has run and its outcome is not recorded: no client may take it for done.
+func TestE13NotRecorded(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer func(w http.ResponseWriter)
+		cut    bool // the header was out: only the connection can tell
+	}{
+		"whole answer":   {func(w http.ResponseWriter) { w.WriteHeader(201); fmt.Fprint(w, "paid") }, false},
+		"nothing":        {func(http.ResponseWriter) {}, false},
+		"an error":       {func(w http.ResponseWriter) { w.WriteHeader(500) }, false},
+		"turned away":    {func(w http.ResponseWriter) { w.WriteHeader(503) }, false},
+		"flushed":        {func(w http.ResponseWriter) { fmt.Fprint(w, "paid"); flush(w) }, true},
+		"flushed header": {func(w http.ResponseWriter) { flush(w) }, true},
+		"over the limit": {func(w http.ResponseWriter) { fmt.Fprint(w, repeat("paid", 20_000)) }, true},
+		"own length": {func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", "4")
+			fmt.Fprint(w, "pa")
+			flush(w)
+			fmt.Fprint(w, "id")
+			flush(w)
+		}, true},
+		"own length, large": {func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", "20000")
+			fmt.Fprint(w, repeat("paid", 20000))
+			flush(w)
+		}, true},
+		"flushed whole": {func(w http.ResponseWriter) { w.Header().Set("Content-Length", "4"); fmt.Fprint(w, "paid"); flush(w) }, false},
+		"flushed 204":   {func(w http.ResponseWriter) { w.WriteHeader(204); flush(w) }, false},
+		"trailers":      {func(w http.ResponseWriter) { w.Header().Set("Trailer", "X"); fmt.Fprint(w, "paid") }, true},
+	} {
+		for _, how := range []string{"broken", "closed", "forgotten"} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				t.Parallel()
+				b := &breakable{Backend: memory.New(memory.Options{})}
+				store := storeOn(t, b, idem.Options{})
+				s := newSite(t, store, idemhttp.Options{MaxResponse: 10_000}, func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Location", "/payments/1")
+					w.Header().Set("Set-Cookie", "a=b")
+					w.Header().Set("Content-Type", "application/json")
+					c.answer(w)
+					switch how {
+					case "broken":
+						b.commit.Store(true)
+					case "closed":
+						assert.NoError(t, store.Close())
+					case "forgotten":
+						assert.NoError(t, store.Forget(r.Context(), idemhttp.FromContext(r.Context()).Token().Key))
+					}
+				})
+				a := s.post("k")
+				if c.cut {
+					require.Error(t, a.err, a.body)
+				} else {
+					wantProblem(t, a, 503, idemhttp.TypeNotRecorded)
+					require.NotEmpty(t, a.header.Get("Retry-After"))
+					require.NotContains(t, a.header, "Location")
+					require.NotContains(t, a.header, "Set-Cookie")
+				}
+				require.Len(t, s.heard(), 1)
+				require.ErrorIs(t, s.heard()[0], map[string]error{"broken": idem.ErrBroken, "closed": idem.ErrClosed, "forgotten": idem.ErrFenced}[how])
+			})
+		}
+	}
+}
+
+// Behind a hijacked connection nobody can be told but the server.
+func TestE13NotRecordedHijacked(t *testing.T) {
+	t.Parallel()
+	store := memoryStore(t, idem.Options{})
+	s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if assert.NoError(t, err) {
+			assert.NoError(t, store.Close())
+			conn.Close()
+		}
+	})
+	require.Error(t, s.post("k").err)
+	require.Eventually(t, func() bool { return len(s.heard()) == 1 }, 10*time.Second, time.Millisecond)
+}
+
+// A panic that cannot be recorded goes on all the same, and the server is told.
+func TestE13PanicNotRecorded(t *testing.T) {
+	t.Parallel()
+	store := memoryStore(t, idem.Options{})
+	s := newSite(t, store, idemhttp.Options{}, func(http.ResponseWriter, *http.Request) {
+		assert.NoError(t, store.Close())
+		panic("and that")
+	})
+	require.Error(t, s.post("k").err)
+	require.ErrorIs(t, errors.Join(s.heard()...), idem.ErrClosed)
+}
+
+// Shutdown turns new requests away and lets those under way be recorded.
+func TestE13Shutdown(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, store *idem.Store) {
+		g := newGate(t)
+		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+			if idemhttp.FromContext(r.Context()).Key() == "k" {
+				g.ServeHTTP(w, r)
+			}
+		})
+		first := make(chan answer)
+		go func() { first <- s.post("k") }()
+		<-g.entered
+		down := make(chan error)
+		go func() { down <- store.Shutdown(context.Background()) }()
+		for {
+			a := s.post("other")
+			if a.status == 503 {
+				wantProblem(t, a, 503, idemhttp.TypeUnavailable)
+				require.NotEmpty(t, a.header.Get("Retry-After"))
+				break
+			}
+			require.Equal(t, 200, a.status, "not begun yet")
+		}
+		close(g.leave)
+		require.Equal(t, "done", (<-first).body)
+		require.NoError(t, <-down)
+	})
+}
+
+// clocked is a store in memory on a clock that stands still, and a way to serve
+// requests without a server.
+func clocked(t *testing.T, o idemhttp.Options, h http.HandlerFunc) (*idemtest.Clock, *idem.Store, func(key string) *httptest.ResponseRecorder) {
+	clock := idemtest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	store := memoryStore(t, idem.Options{Clock: clock, SweepInterval: -1})
+	wrapped := idemhttp.New(store, scopeOf, o)(h)
+	return clock, store, func(key string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		wrapped.ServeHTTP(w, keyed(key))
+		return w
+	}
+}
+
+func TestE15Heartbeat(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		o     idemhttp.Options
+		every time.Duration
+	}{
+		"a third of the store's lease": {idemhttp.Options{RetryUnknown: true}, 10 * time.Second},
+		"a third of its own":           {idemhttp.Options{RetryUnknown: true, Lease: 3 * time.Minute}, time.Minute},
+		"as it is told":                {idemhttp.Options{RetryUnknown: true, Lease: time.Hour, Heartbeat: time.Second}, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGate(t)
+			clock, store, serve := clocked(t, c.o, g.ServeHTTP)
+			first := make(chan *httptest.ResponseRecorder)
+			go func() { first <- serve("k") }()
+			<-g.entered
+			lease := map[bool]time.Duration{true: 30 * time.Second, false: c.o.Lease}[c.o.Lease == 0]
+			for range 10 {
+				clock.Advance(c.every)
+				clock.BlockUntil(1) // the beat has been, and set the next
+				rec, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
+				require.NoError(t, err)
+				now, _ := clock.Now()
+				require.Equal(t, lease, rec.LeaseUntil.Sub(now))
+				require.Equal(t, 409, serve("k").Code)
+			}
+			close(g.leave)
+			require.Equal(t, 200, (<-first).Code)
+			require.Zero(t, clock.Pending())
+			require.Equal(t, "true", serve("k").Header().Get("Idempotent-Replayed"))
+		})
+	}
+}
+
+func TestE15ClaimLost(t *testing.T) {
+	t.Parallel()
+	cause := make(chan error)
+	var attempt atomic.Int32
+	second := newGate(t)
+	clock, store, serve := clocked(t, idemhttp.Options{RetryUnknown: true}, func(w http.ResponseWriter, r *http.Request) {
+		if attempt.Add(1) == 1 {
+			<-r.Context().Done()
+			cause <- context.Cause(r.Context())
+			fmt.Fprint(w, "late")
+			return
+		}
+		second.ServeHTTP(w, r)
+	})
+	key := idemhttp.StoreKey("shop", "k")
+	first := make(chan *httptest.ResponseRecorder)
+	go func() { first <- serve("k") }()
+	clock.BlockUntil(1)
+	require.NoError(t, store.Forget(t.Context(), key))
+	took := make(chan *httptest.ResponseRecorder)
+	go func() { took <- serve("k") }()
+	<-second.entered
+	clock.Advance(10 * time.Second)
+	require.Equal(t, idem.ErrFenced, <-cause)
+	late := <-first
+	wantProblem(t, answer{status: late.Code, header: late.Header(), body: late.Body.String()}, 503, idemhttp.TypeNotRecorded)
+	close(second.leave)
+	require.Equal(t, "done", (<-took).Body.String())
+	require.Equal(t, "done", serve("k").Body.String(), "the late one changed nothing")
+	require.Zero(t, clock.Pending())
+}
+
+// An attempt whose process died is held; with RetryUnknown it is taken over.
+func TestE10Lapsed(t *testing.T) {
+	t.Parallel()
+	for _, retry := range []bool{false, true} {
+		clock, store, serve := clocked(t, idemhttp.Options{RetryUnknown: retry}, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, "attempt ", idemhttp.FromContext(r.Context()).Attempt())
+		})
+		// As the middleware of a process that is gone has claimed it.
+		r := keyed("k")
+		print := must(idemhttp.RequestFingerprint(r, []byte("12.50")))
+		_, err := store.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("shop", "k"), Fingerprint: print, HoldUnknown: !retry})
+		require.NoError(t, err)
+		require.Equal(t, 409, serve("k").Code)
+		clock.Advance(30 * time.Second)
+		w := serve("k")
+		if retry {
+			require.Equal(t, "attempt 2", w.Body.String())
+		} else {
+			wantProblem(t, answer{status: w.Code, header: w.Header(), body: w.Body.String()}, 500, idemhttp.TypeOutcomeUnknown)
+		}
+	}
+}
+
+// With Wait, requests that come while the first is being worked on get its answer.
+func TestE3Wait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, err := idem.New(memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
+		require.NoError(t, err)
+		defer store.Close()
+		g := newGate(t)
+		var status atomic.Int32
+		h := idemhttp.New(store, scopeOf, idemhttp.Options{Wait: 10 * time.Second})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			g.entered <- r
+			<-g.leave
+			w.WriteHeader(int(status.Load()))
+			fmt.Fprint(w, "done")
+		}))
+		serve := func(ctx context.Context, key string, answers chan<- answer) {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, keyed(key).WithContext(ctx))
+			answers <- answer{status: w.Code, header: w.Header(), body: w.Body.String()}
+		}
+		answers := make(chan answer, 8)
+		race := func(key string) {
+			for range 4 {
+				go serve(t.Context(), key, answers)
+			}
+			synctest.Wait()
+			require.Empty(t, answers)
+			require.Len(t, g.entered, 1)
+			<-g.entered
+		}
+
+		race("done")
+		status.Store(200)
+		g.leave <- struct{}{}
+		replays := 0
+		for range 4 {
+			a := <-answers
+			require.Equal(t, 200, a.status)
+			require.Equal(t, "done", a.body)
+			if a.replayed() {
+				replays++
+			}
+		}
+		require.Equal(t, 3, replays)
+
+		race("turned-away") // then one of those that waited runs it
+		status.Store(429)
+		g.leave <- struct{}{}
+		require.Equal(t, 429, (<-answers).status)
+		<-g.entered
+		status.Store(201)
+		g.leave <- struct{}{}
+		for range 3 {
+			require.Equal(t, 201, (<-answers).status)
+		}
+
+		race("slow") // for ten seconds and no longer
+		began := time.Now()
+		for range 3 {
+			wantProblem(t, <-answers, 409, idemhttp.TypeInFlight)
+		}
+		require.Equal(t, 10*time.Second, time.Since(began))
+		g.leave <- struct{}{}
+		require.Equal(t, 201, (<-answers).status)
+
+		race("left") // by a client that waits
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan answer, 1)
+		go serve(ctx, "left", left)
+		synctest.Wait()
+		leave()
+		require.Equal(t, 503, (<-left).status) // to nobody
+		require.NoError(t, store.Close())      // wakes the others
+		for range 3 {
+			wantProblem(t, <-answers, 503, idemhttp.TypeUnavailable)
+		}
+		g.leave <- struct{}{}
+		wantProblem(t, <-answers, 503, idemhttp.TypeNotRecorded)
+	})
+}
+
+// Wrapped twice, by mistake or at two levels, the middleware does not wait for itself,
+// and an answer of the inner one is not taken for the handler's.
+func TestNested(t *testing.T) {
+	t.Parallel()
+	store := memoryStore(t, idem.Options{})
+	wrap := idemhttp.New(store, scopeOf, idemhttp.Options{Wait: time.Hour})
+	s := newSite(t, store, idemhttp.Options{Wait: time.Hour}, wrap(http.HandlerFunc(echo)).ServeHTTP)
+	_, replay := s.replayOf("k")
+	require.Equal(t, "12.50 <nil>", replay.body)
+
+	other := idemhttp.New(store, func(*http.Request) (string, error) { return "inner", nil },
+		idemhttp.Options{Fingerprint: func(*http.Request, []byte) (idem.Fingerprint, error) { return idem.Fingerprint{7}, nil }})
+	s = newSite(t, store, idemhttp.Options{}, other(http.HandlerFunc(echo)).ServeHTTP)
+	_, err := store.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("inner", "busy")})
+	require.NoError(t, err)
+	wantProblem(t, s.post("busy"), 409, idemhttp.TypeInFlight)
+	s.wantRecord("busy", idem.Released)
+	_, replay = s.replayOf("free")
+	require.Equal(t, "12.50 <nil>", replay.body)
+
+	// The same scope with another fingerprint.
+	wrap = idemhttp.New(store, scopeOf, idemhttp.Options{Fingerprint: func(*http.Request, []byte) (idem.Fingerprint, error) { return idem.Fingerprint{7}, nil }})
+	s = newSite(t, store, idemhttp.Options{}, wrap(http.HandlerFunc(echo)).ServeHTTP)
+	_, replay = s.replayOf("k2")
+	require.Equal(t, "12.50 <nil>", replay.body)
+}

@@ -1,0 +1,491 @@
+package idemhttp_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/idemhttp"
+)
+
+// What becomes of an operation, by what its handler did.
+
+// wantUnknown checks that the key is held, and that retries hear so and run nothing.
+func (s *site) wantUnknown(key string) {
+	s.t.Helper()
+	runs := s.runs.Load()
+	for range 2 {
+		a := s.post(key)
+		wantProblem(s.t, a, 500, idemhttp.TypeOutcomeUnknown)
+		require.Empty(s.t, a.header.Get("Retry-After"), "asking again does not help")
+	}
+	require.Equal(s.t, runs, s.runs.Load())
+	require.True(s.t, s.wantRecord(key, idem.Held).ExpiresAt.IsZero(), "until somebody settles it")
+}
+
+// wantReleased checks that the next request runs the handler again, as attempt 2.
+func (s *site) wantReleased(key string) {
+	s.t.Helper()
+	runs := s.runs.Load()
+	s.wantRecord(key, idem.Released)
+	require.NotEqual(s.t, "true", s.post(key).header.Get("Idempotent-Replayed"))
+	require.Equal(s.t, runs+1, s.runs.Load())
+}
+
+func TestE10Statuses(t *testing.T) {
+	t.Parallel()
+	released := []int{401, 403, 408, 425, 429, 503}
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		status, _ := strconv.Atoi(r.URL.Path[1:])
+		w.WriteHeader(status)
+		if status != 204 && status != 304 {
+			fmt.Fprint(w, status)
+		}
+	}
+	engines(t, func(t *testing.T, store *idem.Store) {
+		s := newSite(t, store, idemhttp.Options{}, handler)
+		retry := newSite(t, nil, idemhttp.Options{RetryUnknown: true}, handler)
+		for _, status := range []int{
+			200, 201, 202, 204, 206, 299, 300, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411,
+			412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425, 426, 428, 429, 431, 451, 499, 500, 501, 502, 503, 504, 505, 599, 600, 999,
+		} {
+			path, key := fmt.Sprint("/", status), fmt.Sprint(status)
+			twice := func(s *site) (first, second answer, ran int32) {
+				runs := s.runs.Load()
+				first, second = s.do("POST", path, key, ""), s.do("POST", path, key, "")
+				require.Equal(t, status, first.status)
+				require.False(t, first.replayed())
+				return first, second, s.runs.Load() - runs
+			}
+			want := idem.Completed
+			if slices.Contains(released, status) {
+				want = idem.Released
+			} else if status >= 500 {
+				want = idem.Held
+			}
+			first, second, ran := twice(s)
+			s.wantRecord(key, want)
+			switch want {
+			case idem.Completed:
+				require.True(t, second.replayed(), status)
+				require.Equal(t, status, second.status)
+				require.Equal(t, first.body, second.body)
+				require.EqualValues(t, 1, ran)
+			case idem.Released:
+				require.Equal(t, status, second.status)
+				require.False(t, second.replayed())
+				require.EqualValues(t, 2, ran, status)
+			case idem.Held:
+				wantProblem(t, second, 500, idemhttp.TypeOutcomeUnknown)
+				require.EqualValues(t, 1, ran, status)
+			}
+
+			_, second, ran = twice(retry)
+			if want == idem.Completed {
+				require.True(t, second.replayed())
+				retry.wantRecord(key, idem.Completed)
+			} else {
+				require.Equal(t, status, second.status)
+				require.EqualValues(t, 2, ran, status)
+				retry.wantRecord(key, idem.Released)
+			}
+		}
+	})
+}
+
+func TestE10OwnPolicy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{Outcome: func(status int) idemhttp.Outcome {
+		switch status {
+		case 500:
+			return idemhttp.Stored // as Stripe does
+		case 404:
+			return idemhttp.Released
+		case 202:
+			return idemhttp.Unknown
+		case 203:
+			return 77
+		}
+		return idemhttp.DefaultOutcome(status)
+	}}, func(w http.ResponseWriter, r *http.Request) {
+		status, _ := strconv.Atoi(r.Header.Get("Status"))
+		w.WriteHeader(status)
+	})
+	post := func(status string) { s.do("POST", "/payments", status, "12.50", "Status", status) }
+	for status, want := range map[string]idem.State{
+		"500": idem.Completed, "404": idem.Released, "202": idem.Held, "203": idem.Held, "502": idem.Held, "200": idem.Completed,
+	} {
+		post(status)
+		s.wantRecord(status, want)
+	}
+	a := s.post("500")
+	require.True(t, a.replayed())
+	require.Equal(t, 500, a.status)
+	require.Equal(t, "none released outcome(9)", fmt.Sprint(idemhttp.Outcome(0), " ", idemhttp.Released, " ", idemhttp.Outcome(9)))
+}
+
+// The handler's word counts whatever the status, the last one if there are several,
+// and also when it panics.
+func TestE10HandlerSays(t *testing.T) {
+	t.Parallel()
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		op := idemhttp.FromContext(r.Context())
+		word, ending, _ := strings.Cut(op.Key(), "_")
+		switch word {
+		case "retryable":
+			op.Retryable()
+		case "final":
+			op.Unknown()
+			op.Final()
+		case "unknown":
+			op.Unknown()
+		}
+		if ending == "panic" {
+			fmt.Fprint(w, "half")
+			panic(http.ErrAbortHandler)
+		}
+		status, _ := strconv.Atoi(ending)
+		w.WriteHeader(status)
+	}
+	for _, retry := range []bool{false, true} {
+		s := newSite(t, nil, idemhttp.Options{RetryUnknown: retry}, handler)
+		for key, want := range map[string]idem.State{
+			"retryable_200": idem.Released, "retryable_500": idem.Released, "retryable_panic": idem.Released,
+			"final_200": idem.Completed, "final_429": idem.Completed, "final_500": idem.Completed, "final_panic": idem.Completed,
+			"unknown_200": idem.Held, "unknown_503": idem.Held, "unknown_500": idem.Held, "unknown_panic": idem.Held,
+		} {
+			a := s.post(key)
+			_, ending, _ := strings.Cut(key, "_")
+			if ending == "panic" {
+				require.Error(t, a.err)
+			} else {
+				require.Equal(t, ending, fmt.Sprint(a.status))
+			}
+			s.settled(key)
+			s.wantRecord(key, want)
+			if want == idem.Completed {
+				runs := s.runs.Load()
+				if a := s.post(key); ending == "panic" {
+					wantProblem(t, a, 500, idemhttp.TypeNotRetained)
+				} else {
+					require.True(t, a.replayed())
+					require.Equal(t, ending, fmt.Sprint(a.status))
+				}
+				require.Equal(t, runs, s.runs.Load())
+			}
+		}
+	}
+}
+
+func TestE11Panic(t *testing.T) {
+	t.Parallel()
+	type mine struct{ reason string }
+	engines(t, func(t *testing.T, store *idem.Store) {
+		recovered := make(chan any, 1)
+		outer := func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("X-Outer", "1")
+				defer func() {
+					p := recover()
+					if p == nil {
+						return
+					}
+					recovered <- p
+					if p == http.ErrAbortHandler {
+						panic(p)
+					}
+					http.Error(w, "recovered", http.StatusInternalServerError)
+				}()
+				next.ServeHTTP(w, r)
+			})
+		}
+		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+			switch idemhttp.FromContext(r.Context()).Key() {
+			case "mine":
+				w.Header().Set("Content-Length", "1000")
+				w.Header().Set("X-Inner", "1")
+				w.WriteHeader(http.StatusCreated)
+				fmt.Fprint(w, "half an answer")
+				panic(&mine{"no money"})
+			case "abort":
+				fmt.Fprint(w, "half an answer")
+				flush(w)
+				panic(http.ErrAbortHandler)
+			}
+		}, outer)
+
+		a := s.post("mine")
+		require.Equal(t, &mine{"no money"}, <-recovered, "the same value goes on")
+		require.Equal(t, 500, a.status, "nothing was sent, so that middleware further out can answer")
+		require.Equal(t, "recovered\n", a.body)
+		require.NotContains(t, a.header, "X-Inner")
+		require.Equal(t, "1", a.header.Get("X-Outer"))
+		s.wantUnknown("mine")
+		require.Equal(t, "the handler panicked", string(s.wantRecord("mine", idem.Held).Result))
+
+		a = s.post("abort")
+		require.Equal(t, "half an answer", a.body)
+		require.Error(t, a.err, "the connection is cut")
+		require.Equal(t, http.ErrAbortHandler, <-recovered)
+		s.wantUnknown("abort")
+	})
+}
+
+func TestE11PanicIsRetried(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{RetryUnknown: true}, func(w http.ResponseWriter, r *http.Request) {
+		if idemhttp.FromContext(r.Context()).Attempt() == 1 {
+			panic("first")
+		}
+		fmt.Fprint(w, "second")
+	})
+	require.Error(t, s.post("k").err)
+	require.Equal(t, "second", s.post("k").body)
+	require.Equal(t, "second", s.post("k").body)
+	require.EqualValues(t, 2, s.runs.Load())
+}
+
+// Goexit, by which tests end, is a panic without a value.
+func TestE11Goexit(t *testing.T) {
+	t.Parallel()
+	store := memoryStore(t, idem.Options{})
+	h := idemhttp.New(store, scopeOf, idemhttp.Options{})(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { runtime.Goexit() }))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.ServeHTTP(httptest.NewRecorder(), keyed("k"))
+		t.Error("it returned")
+	}()
+	<-done
+	rec, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
+	require.NoError(t, err)
+	require.Equal(t, idem.Held, rec.State)
+}
+
+// keyed is a request for a handler that is called without a server.
+func keyed(key string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, "/payments", strings.NewReader("12.50"))
+	r.Header.Set("Idempotency-Key", key)
+	return r
+}
+
+// A panic of the service's own policies, after the handler has run, is one of the
+// handler.
+func TestE11PolicyPanics(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{Outcome: func(int) idemhttp.Outcome { panic("policy") }}, echo)
+	require.Error(t, s.post("k").err)
+	s.wantUnknown("k")
+}
+
+// Somebody who knows settles a held operation, and retries hear what it came to.
+func TestE10Settle(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, store *idem.Store) {
+		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+			if idemhttp.FromContext(r.Context()).Attempt() == 1 {
+				w.WriteHeader(500)
+			}
+		})
+		ctx := t.Context()
+		for _, key := range []string{"done", "never", "failed", "failed-and-said-how", "done-nothing-known", "text"} {
+			require.Equal(t, 500, s.post(key).status)
+			require.Equal(t, "the handler answered with status 500", string(s.wantRecord(key, idem.Held).Result))
+		}
+		token := func(key string) idem.Token { return s.wantRecord(key, idem.Held).Token() }
+
+		bytes, err := idemhttp.Answer{Status: 201, Header: http.Header{"Location": {"/1"}, "Date": {"x"}}, Body: []byte("paid")}.MarshalBinary()
+		require.NoError(t, err)
+		require.NoError(t, store.Complete(ctx, token("done"), bytes))
+		a := s.post("done")
+		require.True(t, a.replayed())
+		require.Equal(t, 201, a.status)
+		require.Equal(t, "/1", a.header.Get("Location"))
+		require.NotEqual(t, "x", a.header.Get("Date"))
+		require.Equal(t, "paid", a.body)
+
+		require.NoError(t, store.Release(ctx, token("never")))
+		require.Equal(t, 200, s.post("never").status)
+
+		require.NoError(t, store.Fail(ctx, token("failed"), []byte("fraud")))
+		a = s.post("failed")
+		wantProblem(t, a, 500, idemhttp.TypeFailed)
+		require.NotContains(t, a.body, "fraud")
+
+		bytes, err = idemhttp.Answer{Status: 402}.MarshalBinary()
+		require.NoError(t, err)
+		require.NoError(t, store.Fail(ctx, token("failed-and-said-how"), bytes))
+		require.Equal(t, 402, s.post("failed-and-said-how").status)
+
+		require.NoError(t, store.Complete(ctx, token("done-nothing-known"), nil))
+		wantProblem(t, s.post("done-nothing-known"), 500, idemhttp.TypeNotRetained)
+
+		require.NoError(t, store.Complete(ctx, token("text"), []byte("paid, says Bob")))
+		a = s.post("text")
+		wantProblem(t, a, 500, idemhttp.TypeUnreadable)
+		require.NotContains(t, a.body, "Bob")
+	})
+}
+
+func TestOperation(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, store *idem.Store) {
+		var downstream []string
+		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+			op := idemhttp.FromContext(r.Context())
+			assert.Equal(t, `a"b`, op.Key())
+			scope, _ := scopeOf(r)
+			assert.Equal(t, idemhttp.StoreKey(scope, `a"b`), op.Token().Key)
+			downstream = append(downstream, op.DownstreamKey("charge"), op.DownstreamKey("mail"))
+			assert.Equal(t, idem.DownstreamKey(op.Token().Key, "charge"), op.DownstreamKey("charge"))
+			var text strings.Builder
+			slog.New(slog.NewTextHandler(&text, nil)).Info("x", "op", op)
+			assert.Contains(t, text.String(), fmt.Sprint("op.key_hash=", idem.KeyHash(op.Token().Key), " op.attempt=", op.Attempt()))
+			assert.NotContains(t, text.String(), "shop")
+			switch op.Attempt() {
+			case 1:
+				assert.Nil(t, op.Checkpoint())
+				point := []byte("reserved")
+				assert.NoError(t, op.SaveCheckpoint(r.Context(), point))
+				point[0] = 'X'
+				assert.Equal(t, "reserved", string(op.Checkpoint()))
+				op.Retryable()
+			case 2:
+				assert.Equal(t, "reserved", string(op.Checkpoint()))
+				assert.ErrorIs(t, op.SaveCheckpoint(r.Context(), make([]byte, 2<<20)), idem.ErrTooLarge)
+				assert.Equal(t, "reserved", string(op.Checkpoint()))
+			default:
+				t.Errorf("attempt %d", op.Attempt())
+			}
+		})
+		for range 3 {
+			s.post(`"a\"b"`)
+		}
+		require.EqualValues(t, 2, s.runs.Load())
+		require.Equal(t, downstream[:2], downstream[2:], "the same on every attempt")
+		require.NotEqual(t, downstream[0], downstream[1])
+		s.post(`"a\"b"`, "Tenant", "other")
+		require.NotContains(t, downstream[:2], downstream[4], "of another tenant")
+	})
+}
+
+// Without a key there is no operation, and a handler need not ask.
+func TestOperationNil(t *testing.T) {
+	t.Parallel()
+	op := idemhttp.FromContext(context.Background())
+	require.Nil(t, op)
+	op.Retryable()
+	op.Final()
+	op.Unknown()
+	require.NoError(t, op.SaveCheckpoint(context.Background(), []byte("x")))
+	require.Nil(t, op.Checkpoint())
+	require.Zero(t, op.Attempt())
+	require.Empty(t, op.Key()+op.DownstreamKey("step"))
+	require.Equal(t, idem.Token{}, op.Token())
+	require.Equal(t, slog.Value{}, op.LogValue())
+}
+
+// A handler may complete its operation in the commit of its own writes. What it has
+// recorded is what every client is sent, whatever it writes.
+func TestOperationSameCommit(t *testing.T) {
+	t.Parallel()
+	b, err := bolt.Open(t.TempDir()+"/idem.db", bolt.Options{MinFree: -1})
+	require.NoError(t, err)
+	store := storeOn(t, b, idem.Options{})
+	complete := func(op *idemhttp.Operation, result func() ([]byte, error)) error {
+		return bolt.Complete(context.Background(), store, op.Token(), func(tx *bbolt.Tx) ([]byte, error) {
+			ledger, err := tx.CreateBucketIfNotExists([]byte("ledger"))
+			if err != nil {
+				return nil, err
+			}
+			if err := ledger.Put([]byte(op.Key()), []byte("12.50")); err != nil {
+				return nil, err
+			}
+			return result()
+		})
+	}
+	s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+		op := idemhttp.FromContext(r.Context())
+		w.Header().Set("X-Written", "1")
+		switch op.Key() {
+		case "answer":
+			assert.NoError(t, complete(op, idemhttp.Answer{Status: 201, Body: []byte("paid")}.MarshalBinary))
+		case "other":
+			assert.NoError(t, complete(op, func() ([]byte, error) { return []byte("not an answer"), nil }))
+			fmt.Fprint(w, "written")
+		case "fails":
+			assert.ErrorContains(t, complete(op, func() ([]byte, error) { return nil, errors.New("rolled back") }), "rolled back")
+			w.WriteHeader(http.StatusConflict)
+		case "released":
+			assert.NoError(t, store.Release(r.Context(), op.Token()))
+			fmt.Fprint(w, "looks done")
+		}
+	})
+	for i := range 2 {
+		a := s.post("answer")
+		require.Equal(t, i == 1, a.replayed())
+		require.Equal(t, 201, a.status)
+		require.Equal(t, "paid", a.body)
+		require.NotContains(t, a.header, "X-Written")
+	}
+	require.Equal(t, "written", s.post("other").body)
+	wantProblem(t, s.post("other"), 500, idemhttp.TypeUnreadable)
+	require.Equal(t, 409, s.post("fails").status)
+	require.True(t, s.post("fails").replayed())
+	a := s.post("released")
+	wantProblem(t, a, 503, idemhttp.TypeNotRecorded)
+	require.NotContains(t, a.header, "X-Written")
+}
+
+func TestNewPanics(t *testing.T) {
+	t.Parallel()
+	store := memoryStore(t, idem.Options{})
+	for want, f := range map[string]func(){
+		"the store is nil":              func() { idemhttp.New(nil, scopeOf, idemhttp.Options{}) },
+		"use idemhttp.GlobalScope":      func() { idemhttp.New(store, nil, idemhttp.Options{}) },
+		"the handler to wrap is nil":    func() { idemhttp.New(store, scopeOf, idemhttp.Options{})(nil) },
+		"Methods has GET":               func() { idemhttp.New(store, scopeOf, idemhttp.Options{Methods: []string{"POST", "GET"}}) },
+		`Methods has "PO ST"`:           func() { idemhttp.New(store, scopeOf, idemhttp.Options{Methods: []string{"PO ST"}}) },
+		`Methods has ""`:                func() { idemhttp.New(store, scopeOf, idemhttp.Options{Methods: []string{""}}) },
+		`Options.Header is "a b"`:       func() { idemhttp.New(store, scopeOf, idemhttp.Options{Header: "a b"}) },
+		`ReplayedHeader is "a:"`:        func() { idemhttp.New(store, scopeOf, idemhttp.Options{ReplayedHeader: "a:"}) },
+		"MaxBody is -1":                 func() { idemhttp.New(store, scopeOf, idemhttp.Options{MaxBody: -1}) },
+		"MaxResponse is -1":             func() { idemhttp.New(store, scopeOf, idemhttp.Options{MaxResponse: -1}) },
+		"Wait is -1ns":                  func() { idemhttp.New(store, scopeOf, idemhttp.Options{Wait: -1}) },
+		"Lease is -1ns":                 func() { idemhttp.New(store, scopeOf, idemhttp.Options{Lease: -1}) },
+		"Heartbeat is -1ns":             func() { idemhttp.New(store, scopeOf, idemhttp.Options{Heartbeat: -1}) },
+		"Retention is -1ns":             func() { idemhttp.New(store, scopeOf, idemhttp.Options{Retention: -1}) },
+		"shorter than the lease, 30s":   func() { idemhttp.New(store, scopeOf, idemhttp.Options{Heartbeat: 30e9}) },
+		"shorter than the lease, 100ns": func() { idemhttp.New(store, scopeOf, idemhttp.Options{Heartbeat: 200, Lease: 100}) },
+	} {
+		func() {
+			defer func() {
+				p := fmt.Sprint(recover())
+				require.Contains(t, p, "idemhttp.New: ")
+				require.Contains(t, p, want)
+			}()
+			f()
+		}()
+	}
+	methods := []string{"PUT"}
+	wrap := idemhttp.New(store, scopeOf, idemhttp.Options{Methods: methods})
+	methods[0] = "POST" // is not looked at again
+	w := httptest.NewRecorder()
+	wrap(http.HandlerFunc(echo)).ServeHTTP(w, keyed("k"))
+	_, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
+	require.ErrorIs(t, err, idem.ErrNotFound)
+}
