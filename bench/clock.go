@@ -59,7 +59,15 @@ func (c *jumpClock) take(t *jumpTimer) bool {
 	return waiting
 }
 
-// Jump skips d.
+// Waiting reports whether somebody waits to be called.
+func (c *jumpClock) Waiting() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.timers) > 0
+}
+
+// Jump skips d. Who has read the time before and asks to be called after will wait
+// too long: see Waiting.
 func (c *jumpClock) Jump(d time.Duration) {
 	c.mu.Lock()
 	c.skipped.Add(int64(d))

@@ -34,7 +34,8 @@ const scaleResult = 64
 type sized struct {
 	w        Workload
 	dir      string
-	store    *idem.Store
+	remove   func()      // of dir
+	store    *idem.Store // nil until it was opened
 	hit, mis *running
 }
 
@@ -56,21 +57,21 @@ func (b *Bench) scale(e Engine, sizes []int, p Pace, procs int) (err error) {
 	var stores []*sized
 	defer func() {
 		for _, s := range stores {
-			err = errors.Join(err, s.store.Close())
+			if s.store != nil {
+				err = errors.Join(err, s.store.Close())
+			}
+			s.remove()
 		}
 	}()
 	for _, n := range sizes {
 		s := &sized{w: Workload{Keys: NewKeys(n), ResultBytes: scaleResult, Procs: procs, Callers: 1}}
-		dir, remove, err := b.tempDir("scale-" + e.Name)
-		if err != nil {
+		if s.dir, s.remove, err = b.tempDir("scale-" + e.Name); err != nil {
 			return err
 		}
-		defer remove()
-		s.dir = dir
+		stores = append(stores, s)
 		if err := b.grow(e, s, p.Rounds); err != nil {
 			return fmt.Errorf("%d keys: %w", n, err)
 		}
-		stores = append(stores, s)
 		s.hit = &running{Instance: Instance{Op: getHit(s.store, s.w)}, label: e.Name, every: 1}
 		s.mis = &running{Instance: Instance{Op: getMiss(s.store, s.w)}, label: e.Name, every: 1}
 	}
@@ -101,20 +102,20 @@ func (b *Bench) grow(e Engine, s *sized, reopen int) error {
 	o := idem.Options{CacheBytes: -1, MaxBatch: fillBatch}
 	heap := heapInUse()
 	start := time.Now()
-	var err error
-	if s.store, err = OpenStore(e, s.dir, o); err != nil {
+	if err := s.open(e, o); err != nil {
 		return err
 	}
 	if e.Name == "bolt" {
 		// Filled at random, a tree of 1e7 records would be written over hundreds of times.
 		s.w.Keys.sortFill()
 	}
-	err = Fill(ctx, s.store, s.w, 0, n, 0)
-	if err == nil && e.Settle != nil {
-		err = e.Settle(ctx, s.store.Backend())
+	if err := Fill(ctx, s.store, s.w, 0, n, 0); err != nil {
+		return err
 	}
-	if err != nil {
-		return errors.Join(err, s.store.Close())
+	if e.Settle != nil {
+		if err := e.Settle(ctx, s.store.Backend()); err != nil {
+			return err
+		}
 	}
 	took := time.Since(start)
 	b.log("Scale %s: %s records stored in %v", e.Name, keyCount(n), took.Round(time.Millisecond))
@@ -126,32 +127,34 @@ func (b *Bench) grow(e Engine, s *sized, reopen int) error {
 	}
 	if e.Durable {
 		raw, err := rawBytes(s.store.Backend())
-		if err == nil {
-			err = s.store.Close()
-		}
-		if err != nil {
-			return errors.Join(err, s.store.Close())
-		}
-		disk, err := diskUsage(s.dir)
 		if err != nil {
 			return err
 		}
-		values = append(values, Value{"disk-B/record", perRecord(disk)}, Value{"raw-B/record", perRecord(raw)})
 		for i := range reopen {
+			if err := s.store.Close(); err != nil {
+				return err
+			}
+			if i == 0 {
+				disk, err := diskUsage(s.dir)
+				if err != nil {
+					return err
+				}
+				values = append(values, Value{"disk-B/record", perRecord(disk)}, Value{"raw-B/record", perRecord(raw)})
+			}
 			start := time.Now()
-			if s.store, err = OpenStore(e, s.dir, o); err != nil {
+			if err := s.open(e, o); err != nil {
 				return err
 			}
 			b.add(ScaleReopen, params, 1, Value{"ns/op", float64(time.Since(start).Nanoseconds())})
-			if i < reopen-1 {
-				if err := s.store.Close(); err != nil {
-					return err
-				}
-			}
 		}
 	}
 	b.add(ScaleSize, params, uint64(n), values...)
 	return nil
+}
+
+func (s *sized) open(e Engine, o idem.Options) (err error) {
+	s.store, err = OpenStore(e, s.dir, o)
+	return err
 }
 
 // heapInUse is what the heap holds that is alive.

@@ -106,6 +106,14 @@ func openEras(e Engine, dir string, w Workload, perEra int) (*eras, error) {
 // sweeps is the limit of a slice in which the records of one era expire and are
 // removed.
 func (x *eras) sweeps(stop func()) (cancel func()) {
+	// The sweeper may be on its way to sleep still, with a time that is from before.
+	for begin := time.Now(); !x.clock.Waiting(); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > sweepLimit {
+			x.err = errors.New("the sweeper does not wait for anything")
+			stop()
+			return func() {}
+		}
+	}
 	x.era++
 	begin := time.Now()
 	x.clock.Jump(era)
