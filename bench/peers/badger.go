@@ -13,16 +13,18 @@ import (
 
 // Badger is configured as its documentation advises for speed, with the one thing
 // that it leaves off and a claim needs: SyncWrites. Metrics and compression, which
-// cost and help nothing here, are off; the values lie in the tree, as is the
-// default for values of this size. Conflict detection has to stay on: without it
-// two claims of one key at once would both be granted. Entries carry a TTL, which
-// takes the place of idem's expiry index.
+// cost and help nothing here, are off; and so is the block cache, which without
+// compression only stands between a read and the mapped file. The values lie in the
+// tree, as is the default for values of this size. Conflict detection has to stay
+// on: without it two claims of one key at once would both be granted. Entries carry
+// a TTL, which takes the place of idem's expiry index.
 
 func badgerOptions(dir string) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithLogger(nil).
 		WithMetricsEnabled(false).
 		WithCompression(options.None).
+		WithBlockCacheSize(0).
 		WithSyncWrites(true)
 }
 

@@ -72,35 +72,30 @@ func TestDeletes(t *testing.T) {
 	}
 }
 
-// Several callers share the batches, and each is removed once.
-func TestDeletesAreShared(t *testing.T) {
+// Every place is removed once, whether or not the batches come out even, and an
+// error of the engine is the operation's.
+func TestDeletesGoThroughThePlaces(t *testing.T) {
 	t.Parallel()
-	places := make([]idem.Due, 1000)
-	for i := range places {
-		places[i].At = idem.Instant(i)
-	}
-	removed := make([]int, len(places))
 	boom := errors.New("boom")
-	in := deletes(bench.Workload{Batch: 7, Callers: 1}, places, nil, func(some []idem.Due) error {
-		for _, p := range some {
-			removed[p.At]++
+	for _, batch := range []int{1, 7, 8, 1000, 1001} {
+		places := make([]idem.Due, 1000)
+		for i := range places {
+			places[i].At = idem.Instant(i)
 		}
-		if len(some) < 7 {
-			return boom
+		batches := (len(places) + batch - 1) / batch
+		var removed []idem.Due
+		in := deletes(bench.Workload{Batch: batch}, places, nil, func(some []idem.Due) error {
+			if removed = append(removed, some...); len(removed) == len(places) {
+				return boom
+			}
+			return nil
+		})
+		for n := range batches - 1 {
+			require.NoError(t, in.Op(0, uint64(n)))
 		}
-		return nil
-	})
-	for n := range uint64(1000/7 + 3) {
-		switch err := in.Op(0, n); {
-		case n < 1000/7:
-			require.NoError(t, err)
-		case n == 1000/7:
-			require.Equal(t, boom, err)
-		default:
-			require.Equal(t, bench.ErrDone, err)
-		}
-	}
-	for _, n := range removed {
-		require.Equal(t, 1, n)
+		require.Equal(t, boom, in.Op(0, 0))
+		require.Equal(t, bench.ErrDone, in.Op(0, 0))
+		require.Equal(t, bench.ErrDone, in.Op(0, 0))
+		require.Equal(t, places, removed)
 	}
 }
