@@ -40,6 +40,7 @@ func (b *Backend) run(jobs []*job) (after func()) {
 		return nil
 	}
 	b.gate.withdraw()
+	b.floor.committed()
 	for _, op := range g.changed {
 		op.Committed()
 	}
@@ -234,6 +235,7 @@ func (g *pass) store(op *idem.Op, cur, next *idem.Entry) error {
 		}
 	}
 	if due != 0 && due != old {
+		g.b.floor.set(idem.Due{At: due, Key: op.Key()})
 		if err := g.tx.Set(Expiry, g.place(due, op.Key()), nil); err != nil {
 			return err
 		}

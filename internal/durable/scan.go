@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -55,21 +56,46 @@ func (b *Backend) Scan(ctx context.Context, prefix, cursor string) (page []idem.
 
 // Expiring implements idem.Expirer. Places of a commit under way may be among
 // them: the sweep looks at each record again.
-func (b *Backend) Expiring(ctx context.Context, from idem.Due, until idem.Instant, limit int) ([]idem.Due, error) {
+func (b *Backend) Expiring(ctx context.Context, from idem.Due, until idem.Instant, limit int) (found []idem.Due, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if err := b.err(); err != nil {
 		return nil, err
 	}
-	lower := codec.AppendPlace(nil, from)
-	if from.Key != "" {
+	start, look := b.floor.begin(from)
+	lower := codec.AppendPlace(nil, start)
+	if look == nil {
 		lower = append(lower, 0)
 	}
 	var upper []byte
 	if until != idem.Never {
 		upper = codec.AppendPlace(nil, idem.Due{At: until + 1})
 	}
+	if upper == nil || bytes.Compare(lower, upper) < 0 {
+		found, err = b.places(lower, upper, limit)
+	}
+	if look != nil {
+		b.floor.end(look, firstOf(found, until, err))
+	}
+	return found, err
+}
+
+// firstOf is the first of the places found up to until, or what comes after until.
+func firstOf(found []idem.Due, until idem.Instant, err error) *idem.Due {
+	switch {
+	case err != nil:
+		return nil
+	case len(found) > 0:
+		return &found[0]
+	case until == idem.Never:
+		return &idem.Due{At: until}
+	}
+	return &idem.Due{At: until + 1}
+}
+
+// places returns places of the index in order.
+func (b *Backend) places(lower, upper []byte, limit int) (found []idem.Due, err error) {
 	for {
 		pairs, more, err := b.scan(Expiry, lower, upper, limit)
 		if err != nil {
