@@ -29,6 +29,7 @@ type capture struct {
 	header   http.Header // as it was at WriteHeader, while not live
 	declared int64       // Content-Length, -1: none
 	written  int64       // bytes of the body that were accepted
+	overdone bool        // more were written than declared
 	body     []byte      // those that are kept
 
 	live     bool
@@ -95,7 +96,8 @@ func (c *capture) Write(p []byte) (int, error) {
 		return 0, nil
 	case !bodyAllowed(c.status):
 		return 0, http.ErrBodyNotAllowed
-	case c.declared >= 0 && c.written+int64(len(p)) > c.declared:
+	case c.overdone || c.declared >= 0 && c.written+int64(len(p)) > c.declared:
+		c.overdone = true // nothing more is taken, as by net/http
 		return 0, http.ErrContentLength
 	}
 	if (!c.lost || !c.live) && len(c.body)+len(p) <= c.limit {
@@ -126,7 +128,7 @@ func (c *capture) ReadFrom(src io.Reader) (n int64, err error) {
 	buf := copyBuffers.Get().(*[copySize]byte)
 	defer copyBuffers.Put(buf)
 	for {
-		if rf, ok := c.w.(io.ReaderFrom); ok && c.live && c.lost && !c.hijacked {
+		if rf, ok := c.w.(io.ReaderFrom); ok && c.live && c.lost && !c.hijacked && !c.overdone {
 			part := src
 			if c.declared >= 0 {
 				part = io.LimitReader(src, c.declared-c.written-1) // short of the byte to hold back

@@ -153,6 +153,12 @@ func (s *site) post(key string, header ...string) answer {
 	return s.do(http.MethodPost, "/payments", key, "12.50", header...)
 }
 
+// tester is a testing.TB or a rapid.T.
+type tester interface {
+	require.TestingT
+	Helper()
+}
+
 // problem is what a problem's body says.
 type problem struct {
 	Type    string `json:"type"`
@@ -163,7 +169,7 @@ type problem struct {
 }
 
 // wantProblem checks that a is a problem as RFC 9457 and E3 have it.
-func wantProblem(t testing.TB, a answer, status int, kind string) problem {
+func wantProblem(t tester, a answer, status int, kind string) problem {
 	t.Helper()
 	require.NoError(t, a.err)
 	require.Equal(t, status, a.status, a.body)

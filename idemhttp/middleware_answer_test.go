@@ -414,11 +414,11 @@ func TestE5Errors(t *testing.T) {
 			errs <- err
 		case "/length":
 			w.Header().Set("Content-Length", "4")
-			_, err := w.Write([]byte("12345"))
-			errs <- err
 			n, err := w.Write([]byte("1234"))
 			errs <- err
 			errs <- fmt.Errorf("%d", n)
+			_, err = w.Write([]byte("5"))
+			errs <- err
 		case "/invalid":
 			defer func() { errs <- fmt.Errorf("%v", recover()) }()
 			w.WriteHeader(42)
@@ -427,9 +427,9 @@ func TestE5Errors(t *testing.T) {
 	require.Equal(t, 204, s.do("POST", "/204", "a", "").status)
 	require.Equal(t, http.ErrBodyNotAllowed, <-errs)
 	require.Equal(t, "1234", s.do("POST", "/length", "b", "").body)
-	require.Equal(t, http.ErrContentLength, <-errs)
 	require.NoError(t, <-errs)
 	require.EqualError(t, <-errs, "4")
+	require.Equal(t, http.ErrContentLength, <-errs)
 	require.Equal(t, 200, s.do("POST", "/invalid", "c", "").status)
 	require.EqualError(t, <-errs, "invalid WriteHeader code 42")
 }
