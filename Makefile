@@ -5,6 +5,7 @@ TIMEOUT  ?= 9m
 COUNT    ?= 5
 FUZZTIME ?= 30s
 BENCH    ?= .
+BENCHFLAGS ?=
 DEMO     ?=
 DURATION ?= 2m
 RATE     ?= 400
@@ -23,10 +24,10 @@ NESTED = $(patsubst %/go.mod,%,$(shell find . -mindepth 2 -name go.mod | sort))
 PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 linux/arm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint cross cover fuzz bench crash power soak tidy cc
+.PHONY: help demo test race lint cross cover fuzz bench bench-full microbench crash power soak tidy cc
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## a payment service that is killed again and again, and its audit (DEMO="-engine pebble")
 	$(GO) run ./examples/payments $(DEMO)
@@ -68,7 +69,17 @@ cover: ## coverage of root, engines and internal packages; fails below the bound
 fuzz: ## every fuzz target, one after the other, FUZZTIME each (FUZZTIME=30s)
 	GO="$(GO)" FUZZTIME="$(FUZZTIME)" scripts/fuzz.sh
 
-bench: ## every benchmark in the tree (BENCH=regexp)
+# Where the results go, from bench/peers: raw.txt, table.txt, report.html. A second
+# run on a day replaces the first one's.
+RESULTS = ../results/$(shell date -u +%F)
+
+bench: ## idem against its limits and its rivals, 5 minutes: a table, a report under bench/results (BENCHFLAGS="-run Get")
+	cd bench/peers && $(GO) run ./cmd/bench -out $(RESULTS) $(BENCHFLAGS)
+
+bench-full: ## the same with more keys, more rounds and open-loop load: over an hour
+	cd bench/peers && $(GO) run ./cmd/bench -full -out $(RESULTS)-full $(BENCHFLAGS)
+
+microbench: ## every Go benchmark in the tree (BENCH=regexp)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 0 ./...
 
 # What the attacks are told by their environment.

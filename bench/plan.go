@@ -99,7 +99,7 @@ func Smoke() Plan {
 		Era: map[string]int{"memory": 300, "bolt": 300, "pebble": 300}, LoadCallers: 4, SweepLoad: pace,
 		Idle:  Pace{Rounds: 1, Slice: 5 * ms, Warmup: ms},
 		Rates: []int{200, 100_000}, Open: Pace{Rounds: 2, Slice: 20 * ms, Warmup: ms},
-		SyncCallers: []int{1, 2}, SyncOps: 8,
+		SyncCallers: []int{1}, SyncOps: 8,
 	}
 }
 

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -133,22 +134,29 @@ func (s *Suite) open(b *Bench, f *Filled) {
 	b.OpenLoop(w, contenders, s.Plan.Rates, s.Plan.Open)
 }
 
-// Save writes raw.txt, table.txt and report.html to dir, which it makes.
+// Save writes raw.txt, table.txt and report.html to dir, which it makes. The table and
+// the report are made of what stands in raw.txt, so that they can be made again.
 func Save(dir string, r *Results) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for name, write := range map[string]func(f *os.File) error{
-		"raw.txt":     func(f *os.File) error { return r.Write(f) },
-		"table.txt":   func(f *os.File) error { return WriteTable(f, r) },
-		"report.html": func(f *os.File) error { return WriteReport(f, r) },
-	} {
-		f, err := os.Create(filepath.Join(dir, name))
-		if err != nil {
+	var raw, table, report bytes.Buffer
+	if err := r.Write(&raw); err != nil {
+		return err
+	}
+	written, err := Parse(bytes.NewReader(raw.Bytes()))
+	if err == nil {
+		err = WriteTable(&table, written)
+	}
+	if err == nil {
+		err = WriteReport(&report, written)
+	}
+	if err != nil {
+		return err
+	}
+	for name, b := range map[string]*bytes.Buffer{"raw.txt": &raw, "table.txt": &table, "report.html": &report} {
+		if err := os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o644); err != nil {
 			return err
-		}
-		if err := errors.Join(write(f), f.Close()); err != nil {
-			return fmt.Errorf("writing %s: %w", name, err)
 		}
 	}
 	return nil
