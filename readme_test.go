@@ -21,9 +21,10 @@ import (
 func TestShownCodeIsCompiled(t *testing.T) {
 	t.Parallel()
 	shown := map[string][]string{
-		"README.md":      goBlocks(readFile(t, "README.md")),
-		"doc.go":         docBlocks(t, "doc.go"),
-		"consume/doc.go": docBlocks(t, "consume/doc.go"),
+		"README.md":       goBlocks(readFile(t, "README.md")),
+		"doc.go":          docBlocks(t, "doc.go"),
+		"consume/doc.go":  docBlocks(t, "consume/doc.go"),
+		"idemhttp/doc.go": docBlocks(t, "idemhttp/doc.go"),
 	}
 	for _, page := range pages(t) {
 		if blocks := goBlocks(readFile(t, page)); len(blocks) > 0 {

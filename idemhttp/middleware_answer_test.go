@@ -247,7 +247,7 @@ func TestE5WritePatterns(t *testing.T) {
 		"status only":               func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(202) },
 		"unusual status":            func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(299); write(w, "x") },
 		"final 404":                 func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) },
-		"redirect":                  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/there", 303) },
+		"redirect":                  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/there", http.StatusSeeOther) },
 		"sniffed html":              func(w http.ResponseWriter, _ *http.Request) { write(w, html) },
 		"sniffed over writes":       func(w http.ResponseWriter, _ *http.Request) { write(w, "<!DOCTYPE", " html><p>") },
 		"sniffed, flush in between": func(w http.ResponseWriter, _ *http.Request) { write(w, "<!DOC"); flush(w); write(w, "TYPE html><p>") },

@@ -37,15 +37,6 @@ func (s *site) wantUnknown(key string) {
 	require.True(s.t, s.wantRecord(key, idem.Held).ExpiresAt.IsZero(), "until somebody settles it")
 }
 
-// wantReleased checks that the next request runs the handler again, as attempt 2.
-func (s *site) wantReleased(key string) {
-	s.t.Helper()
-	runs := s.runs.Load()
-	s.wantRecord(key, idem.Released)
-	require.NotEqual(s.t, "true", s.post(key).header.Get("Idempotent-Replayed"))
-	require.Equal(s.t, runs+1, s.runs.Load())
-}
-
 func TestE10Statuses(t *testing.T) {
 	t.Parallel()
 	released := []int{401, 403, 408, 425, 429, 503}

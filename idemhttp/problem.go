@@ -10,8 +10,8 @@ import (
 const docs = "https://github.com/idemkv/idem/blob/main/docs/HTTP.md#"
 
 // The types of the problems that the middleware answers with (RFC 9457). They are
-// stable, and lead to what each means. In none of these cases is anything stored for
-// the answer, and but for TypeNotRecorded the handler was not run.
+// stable, and lead to what each means. None of these answers is ever stored, and but
+// for TypeNotRecorded the handler was not run for it.
 const (
 	// TypeKeyMissing (400): there is no key, and Options.RequireKey wants one.
 	TypeKeyMissing = docs + "key-missing"
