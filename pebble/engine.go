@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,7 @@ type engine struct {
 	opts  Options
 	fatal *fatal
 	lock  *pebble.Lock
+	seals bool // Close does
 
 	// afterCommit is of tests: it runs where a commit can be seen and has not
 	// returned yet.
@@ -62,7 +64,11 @@ func (e *engine) Close() error {
 				done <- fmt.Errorf("panic in Pebble: %v", v)
 			}
 		}()
-		done <- redact(errors.Join(e.db.Close(), e.lock.Close()))
+		err := e.db.Close()
+		if err == nil && e.seals && e.fatal.err() == nil {
+			err = writeSeal(e.dir, e.opts.fs)
+		}
+		done <- redact(errors.Join(err, e.lock.Close()))
 	}()
 	select {
 	case err := <-done:
@@ -111,6 +117,9 @@ func closeReader(it *pebble.Iterator) error {
 	return nil
 }
 
+// readKeys holds buffers for the keys of reads.
+var readKeys = sync.Pool{New: func() any { return new([]byte) }}
+
 func (e *engine) Read(key string) (entry *idem.Entry, err error) {
 	it, err := e.newReader()
 	if err != nil {
@@ -121,8 +130,12 @@ func (e *engine) Read(key string) (entry *idem.Entry, err error) {
 			err = damaged(errors.Join(err, closeErr))
 		}
 	}()
-	var buf [128]byte
-	value, err := find(it, appendKey(buf[:0], durable.Records, key))
+	// The iterator keeps hold of the key it seeks: on the stack it would be an
+	// allocation, the only one of a look-up that finds nothing.
+	buf := readKeys.Get().(*[]byte)
+	defer readKeys.Put(buf)
+	*buf = appendKey((*buf)[:0], durable.Records, key)
+	value, err := find(it, *buf)
 	if err != nil || value == nil {
 		return nil, damaged(err)
 	}

@@ -56,6 +56,7 @@ func open(dir string, o Options) (e *engine, err error) {
 	if err := e.verify(); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
+	e.seals = true
 	return e, nil
 }
 
@@ -179,6 +180,9 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 			return nil, fmt.Errorf("%w: %s; close it there: %w", idem.ErrLocked, dir, err)
 		}
 		return nil, fmt.Errorf("idem: locking %s: %w", dir, err)
+	}
+	if err := errors.Join(breakSeal(dir, o.fs), checkManifest(dir, o.fs)); err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
 	f := newFatal()
 	cache := pebble.NewCache(o.CacheBytes)

@@ -193,6 +193,7 @@ func TestUnfinishedCreation(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	filled(t, dir)
 	require.NoError(t, os.Rename(filepath.Join(dir, markerName), filepath.Join(dir, markerName+".new")))
+	require.NoError(t, os.Remove(filepath.Join(dir, sealName)), "what is being made is not sealed")
 	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
 	require.NoError(t, err)
 	_, err = s.Get(context.Background(), "a")
