@@ -104,6 +104,10 @@ func scopeOf(r *http.Request) (string, error) {
 		return "", nil
 	case "error":
 		return "", errors.New("no session")
+	case "banned":
+		return "", &idemhttp.Problem{Status: http.StatusGone, Type: "urn:banned"}
+	case "odd":
+		return "", idemhttp.Problem{Status: http.StatusOK}
 	case "stranger":
 		return "", idemhttp.Problem{Status: http.StatusUnauthorized, Title: "Who are you?"}
 	default:

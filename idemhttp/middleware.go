@@ -256,7 +256,7 @@ func (m *middleware) settle(ctx context.Context, o Outcome, t idem.Token, result
 	case Released:
 		return m.store.Release(ctx, t)
 	}
-	return m.store.Hold(ctx, t, result)
+	return m.store.Hold(ctx, t, result[:min(len(result), m.store.Options().MaxResult)])
 }
 
 // settlePanic records what a handler that panicked leaves. Of what it has written

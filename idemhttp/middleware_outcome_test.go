@@ -274,6 +274,15 @@ func keyed(key string) *http.Request {
 	return r
 }
 
+// An outcome that is unknown is held also where its note does not fit.
+func TestE10ShortNotes(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, memoryStore(t, idem.Options{MaxResult: 3}), idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	require.Equal(t, 500, s.post("k").status)
+	s.wantUnknown("k")
+	require.Equal(t, "the", string(s.wantRecord("k", idem.Held).Result))
+}
+
 // A panic of the service's own policies, after the handler has run, is one of the
 // handler.
 func TestE11PolicyPanics(t *testing.T) {

@@ -250,6 +250,8 @@ func TestE7NoScope(t *testing.T) {
 	require.ErrorContains(t, errors.Join(s.heard()...), "no session")
 	p = wantProblem(t, s.post("k", "Tenant", "stranger"), 401, "about:blank")
 	require.Equal(t, "Who are you?", p.Title)
+	require.Equal(t, "Gone", wantProblem(t, s.post("k", "Tenant", "banned"), 410, "urn:banned").Title)
+	wantProblem(t, s.post("k", "Tenant", "odd"), 403, "about:blank") // 200 is no problem
 	require.Zero(t, s.runs.Load())
 	s.wantNothingStored()
 }

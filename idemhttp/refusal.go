@@ -67,7 +67,10 @@ func because(err error, p Problem) Problem {
 // asProblem returns the Problem that err is, with its gaps filled in, or otherwise.
 func asProblem(err error, otherwise Problem) Problem {
 	var p Problem
-	if !errors.As(err, &p) {
+	var pointer *Problem
+	if errors.As(err, &pointer) && pointer != nil {
+		p = *pointer
+	} else if !errors.As(err, &p) {
 		return because(err, otherwise)
 	}
 	setDefault(&p.Type, "about:blank")
