@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
+	"unsafe"
 
 	"go.etcd.io/bbolt"
 
@@ -61,7 +62,7 @@ func (e *engine) Read(key string) (*idem.Entry, error) {
 	if b == nil {
 		return nil, errNoBucket
 	}
-	value := b.Get([]byte(key))
+	value := b.Get(unsafe.Slice(unsafe.StringData(key), len(key))) // read only, and not kept
 	if value == nil {
 		return nil, nil
 	}
