@@ -1,6 +1,6 @@
 // Package ttl paces a background sweep: it runs when something is due, at most
-// once an interval, in slices, and not at all while nothing is due. It knows
-// nothing of stores: what a sweep does is a function.
+// once an interval, in slices that take half of the time, and not at all while
+// nothing is due. It knows nothing of stores: what a sweep does is a function.
 package ttl
 
 import (
@@ -18,7 +18,7 @@ const Idle = time.Duration(math.MaxInt64)
 // fixed point, the same for all of them: the caller's own timeline.
 type Options struct {
 	// Sweep removes one slice of what is due. more says that the slice was full
-	// and the next one may follow at once; otherwise next is when something will be
+	// and the next one may follow, after a rest as long as the slice took; otherwise next is when something will be
 	// due, Idle if nothing will. ctx ends when the Sweeper is closed.
 	Sweep func(ctx context.Context) (more bool, next time.Duration, err error)
 	// Ended reports that after err there is nothing more to sweep, ever. Default:
@@ -107,6 +107,7 @@ func (s *Sweeper) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		// From here on Due is heard: what it names while the sweep runs counts.
 		s.soonest.Store(int64(Idle))
+		began := s.o.Now()
 		more, next, err := s.o.Sweep(ctx)
 		now := s.o.Now()
 		pause := time.Duration(0)
@@ -119,6 +120,9 @@ func (s *Sweeper) run(ctx context.Context) {
 		default:
 			backoff = s.o.Interval
 			if more {
+				// As long as the slice took, others have the machine to themselves.
+				s.Due(now)
+				s.sleep(ctx, now+(now-began))
 				continue
 			}
 			pause = s.o.Interval
