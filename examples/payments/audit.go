@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/idemhttp"
 )
 
 // books is what the service's database says at the end.
@@ -46,28 +47,26 @@ type tally struct {
 
 // audit is the outcome.
 type audit struct {
-	same    tally // the ledger in the same commit
-	arrived tally // what a remote ledger without keys would have charged
-	remote  tally // the remote ledger, which checks the derived key
+	tallies map[string]tally // by route
 	trouble []string
 }
 
-// auditAll compares the ledgers and the records with the payments that were to
-// be made, each once.
-func auditAll(want []payment, b books, r remoteBooks) audit {
-	var a audit
-	a.same = a.check("same-commit ledger", want, b.Charges, false)
-	a.checkBalances(b)
-	a.checkRecords("same-commit ledger", sameCommit, want, b.Charges, b.Records)
-
-	// Only what arrives is up to us: a payment may arrive once for each claim.
-	a.arrived = a.check("arrivals at the remote ledger", want, r.arrived, true)
-	a.checkAttempts(want, r.arrived, b.Records)
-	if r.overlaps > 0 {
-		a.complain("remote ledger: a payment was being charged by two requests at once, %d times: two owners of one claim", r.overlaps)
+// auditAll compares the ledgers and the records with the payments that were to be
+// made, each once on every route.
+func auditAll(want []payment, b books, at map[string]bankBooks) audit {
+	a := audit{tallies: make(map[string]tally)}
+	for _, route := range routes {
+		charges := b.Charges
+		if route != ownLedger {
+			charges = at[route].charges
+		}
+		a.tallies[route] = a.check(route, want, charges)
+		a.checkRecords(route, want, charges, b.Records)
+		if n := at[route].overlaps; n > 0 {
+			a.complain("%s: a payment was being charged by two requests at once, %d times: two owners of one claim", route, n)
+		}
 	}
-	a.remote = a.check("remote ledger", want, r.charged, false)
-	a.checkRecords("remote ledger", overNetwork, want, r.charged, b.Records)
+	a.checkBalances(b)
 	return a
 }
 
@@ -76,42 +75,43 @@ func (a *audit) complain(format string, args ...any) {
 }
 
 // check looks for every payment in the charges, and for charges of anything else.
-func (a *audit) check(name string, want []payment, got []charge, mayRepeat bool) tally {
+func (a *audit) check(route string, want []payment, got []charge) tally {
+	mayRepeat := route == bankCareless // nothing is promised there
 	by := byPayment(got)
 	var t tally
 	for _, p := range want {
 		t.want += p.Cents
-		charges := by[p.Key]
-		delete(by, p.Key)
+		charges := by[clientKey(route, p.Key)]
+		delete(by, clientKey(route, p.Key))
 		switch {
 		case len(charges) == 0:
 			t.never++
-			a.complain("%s: payment %q of %s was never charged", name, p.Key, money(p.Cents))
+			a.complain("%s: payment %q of %s was never charged", route, p.Key, money(p.Cents))
 		case len(charges) == 1:
 			t.once++
 		default:
 			t.twice++
 			if !mayRepeat {
-				a.complain("%s: payment %q was charged %d times", name, p.Key, len(charges))
+				a.complain("%s: payment %q was charged %d times", route, p.Key, len(charges))
 			}
 		}
 		for _, c := range charges {
 			if c.Cents != p.Cents || c.Account != p.Account {
 				a.complain("%s: payment %q of %s from %q was charged as %s from %q (charge %d)",
-					name, p.Key, money(p.Cents), p.Account, money(c.Cents), c.Account, c.Number)
+					route, p.Key, money(p.Cents), p.Account, money(c.Cents), c.Account, c.Number)
 			}
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(by)) {
 		for _, c := range by[key] {
-			a.complain("%s: charge %d of %s is for %q, a payment nobody made", name, c.Number, money(c.Cents), key)
+			a.complain("%s: charge %d of %s is for %q, a payment nobody made", route, c.Number, money(c.Cents), key)
 		}
 	}
 	for _, c := range got {
 		t.cents += c.Cents
 	}
 	if t.cents != t.want && !mayRepeat {
-		a.complain("%s: off by %s: %s charged, %s due", name, money(t.cents-t.want), money(t.cents), money(t.want))
+		a.complain("%s: off by %s: %s charged, %s due", route, money(t.cents-t.want), money(t.cents), money(t.want))
 	}
 	return t
 }
@@ -127,41 +127,39 @@ func (a *audit) checkBalances(b books) {
 	}
 	for _, account := range slices.Sorted(maps.Keys(sums)) {
 		if sums[account] != b.Balances[account] {
-			a.complain("same-commit ledger: the balance of %q is %s, its charges add up to %s",
-				account, money(b.Balances[account]), money(sums[account]))
+			a.complain("%s: the balance of %q is %s, its charges add up to %s",
+				ownLedger, account, money(b.Balances[account]), money(sums[account]))
 		}
 	}
 }
 
-// checkRecords: what is charged is completed, with the receipt of that very
-// charge, and what is not charged is not.
-func (a *audit) checkRecords(name, route string, want []payment, got []charge, records map[string]record) {
+// checkRecords: what is charged is completed, with the receipt of that very charge,
+// what is not charged is not, and nothing is charged without a claim.
+func (a *audit) checkRecords(route string, want []payment, got []charge, records map[string]record) {
 	by := byPayment(got)
 	for _, p := range want {
-		r, charges := records[storeKey(route, p.Key)], by[p.Key]
+		r, charges := records[storeKey(route, p.Key)], by[clientKey(route, p.Key)]
+		if len(charges) > r.Attempt {
+			a.complain("%s: payment %q was charged %d times under %d claims", route, p.Key, len(charges), r.Attempt)
+		}
 		switch {
 		case r.State != idem.Completed:
 			if len(charges) > 0 {
-				a.complain("%s: payment %q is charged, its record is %s", name, p.Key, r.State)
+				a.complain("%s: payment %q is charged, its record is %s", route, p.Key, r.State)
 			}
 		case len(charges) == 0:
-			a.complain("%s: payment %q is recorded as completed and not charged", name, p.Key)
+			a.complain("%s: payment %q is recorded as completed and not charged", route, p.Key)
 		default:
+			var replays idemhttp.Answer
 			var shown receipt
-			if err := json.Unmarshal(r.Result, &shown); err != nil || !slices.Contains(charges, shown.charge) {
-				a.complain("%s: payment %q has the receipt %s, the ledger has charge %d of %s",
-					name, p.Key, r.Result, charges[0].Number, money(charges[0].Cents))
+			err := replays.UnmarshalBinary(r.Result)
+			if err == nil {
+				err = json.Unmarshal(replays.Body, &shown)
 			}
-		}
-	}
-}
-
-// checkAttempts: nothing arrives at the remote ledger without a claim.
-func (a *audit) checkAttempts(want []payment, arrived []charge, records map[string]record) {
-	by := byPayment(arrived)
-	for _, p := range want {
-		if n, claims := len(by[p.Key]), records[storeKey(overNetwork, p.Key)].Attempt; n > claims {
-			a.complain("remote ledger: payment %q arrived %d times under %d claims", p.Key, n, claims)
+			if err != nil || !slices.Contains(charges, shown.charge) {
+				a.complain("%s: payment %q has the receipt %s, the ledger has charge %d of %s",
+					route, p.Key, replays.Body, charges[0].Number, money(charges[0].Cents))
+			}
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/idemkv/idem/idemhttp"
 	"github.com/stretchr/testify/require"
 )
 
@@ -21,6 +22,8 @@ type fake struct {
 	saysMadeTwice bool // replays do not say so
 	takesChanged  bool // another payment under a key is accepted
 	refusesRetry  bool // a retry is refused as another payment
+	holds         bool // on the route that may, no outcome is known
+	holdsAll      bool // on all of them
 	badRequest    bool
 
 	mu   sync.Mutex
@@ -40,10 +43,13 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	case f.n%5 == 0:
-		w.WriteHeader([]int{409, 503, 500}[f.n/5%3])
+		w.WriteHeader([]int{502, 503, 429}[f.n/5%3])
+		return
+	case f.holds && r.URL.Path == "/"+bankHeld, f.holdsAll:
+		idemhttp.WriteProblem(w, r, idemhttp.Problem{Type: idemhttp.TypeOutcomeUnknown, Status: http.StatusInternalServerError})
 		return
 	case known && was != string(b) && !f.takesChanged, known && f.refusesRetry:
-		w.WriteHeader(http.StatusUnprocessableEntity)
+		idemhttp.WriteProblem(w, r, idemhttp.Problem{Type: idemhttp.TypeMismatch, Status: http.StatusUnprocessableEntity})
 		return
 	}
 	if known && !f.saysMadeTwice {
@@ -58,18 +64,30 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// clientsOf are clients of h, over a network of their own.
+func clientsOf(h *httptest.Server) (*traffic, *network) {
+	counts := newCounters()
+	n := newNetwork(counts)
+	n.leadTo(h)
+	return &traffic{newClient("http://payments", n), counts}, n
+}
+
+func (n *network) leadTo(h *httptest.Server) {
+	address := h.Listener.Addr().String()
+	n.server.Store(&address)
+}
+
 // sendToFake sends payments in fair and foul weather and returns what the client
 // has to report.
 func sendToFake(t *testing.T, f *fake, all []order) report {
 	f.seen = make(map[string]string)
 	h := httptest.NewServer(f)
 	t.Cleanup(h.Close)
-	c := newClient()
-	c.server.Store(&h.URL)
-	c.sendAll(t.Context(), all, 1, 4)
-	c.http.CloseIdleConnections()
+	clients, network := clientsOf(h)
+	clients.sendAll(t.Context(), all, routes, 1, 4)
+	network.CloseIdleConnections()
 	var buf strings.Builder
-	require.NoError(t, c.writeReport(&buf))
+	require.NoError(t, clients.counts.write(&buf))
 	var r report
 	require.NoError(t, json.Unmarshal([]byte(buf.String()), &r))
 	return r
@@ -84,10 +102,10 @@ func TestClientSendsAll(t *testing.T) {
 	for _, route := range routes {
 		n := r.Counts[route]
 		require.Equal(t, 60, n.Accepted)
-		require.Equal(t, n.Requests, n.Made+n.Replayed+n.InFlight+n.Mismatched+n.NotNow+n.Dropped+n.Unanswered)
+		require.Equal(t, n.Requests, n.Made+n.Replayed+n.Mismatched+n.Unknown+n.NotNow+n.Lost+n.Unanswered)
 		for what, count := range map[string]int{
-			"made": n.Made, "replayed": n.Replayed, "in flight": n.InFlight, "mismatched": n.Mismatched,
-			"not now": n.NotNow, "dropped": n.Dropped, "retries": n.Retries,
+			"made": n.Made, "replayed": n.Replayed, "mismatched": n.Mismatched,
+			"not now": n.NotNow, "lost": n.Lost, "retries": n.Retries,
 		} {
 			require.NotZero(t, count, what)
 		}
@@ -104,7 +122,8 @@ func TestClientNotices(t *testing.T) {
 		"was refused with 422":                 {refusesRetry: true},
 		"was not accepted: 400":                {badRequest: true},
 		"sent again, got 201":                  {saysMadeTwice: true},
-		"in place of its receipt receipt of p": {twoReceipts: true},
+		`in place of its receipt receipt of "`: {twoReceipts: true},
+		"was refused with 500":                 {holdsAll: true},
 	} {
 		t.Run(says, func(t *testing.T) {
 			t.Parallel()
@@ -117,46 +136,52 @@ func TestClientNotices(t *testing.T) {
 	}
 }
 
-// A server that is not there is asked again until it is.
+// What the service does not know is counted and left alone, where it may not know.
+func TestClientTakesUnknownForAnAnswer(t *testing.T) {
+	t.Parallel()
+	r := sendToFake(t, &fake{holds: true}, orders(generate(40, 3)))
+	require.Empty(t, r.Trouble)
+	require.Equal(t, 40, r.Counts[bankHeld].Held)
+	require.Zero(t, r.Counts[bankHeld].Accepted)
+	require.Equal(t, 40, r.Counts[ownLedger].Accepted)
+	require.Zero(t, r.Counts[ownLedger].Held)
+}
+
+// F1: a server that is not there is asked again until it is.
 func TestClientFollowsTheServer(t *testing.T) {
 	t.Parallel()
 	gone := httptest.NewServer(nil)
 	gone.Close()
-	f := &fake{seen: make(map[string]string)}
-	h := httptest.NewServer(f)
+	h := httptest.NewServer(&fake{seen: make(map[string]string)})
 	t.Cleanup(h.Close)
-	c := newClient()
-	c.server.Store(&gone.URL)
-	done := make(chan error, 1)
+	clients, network := clientsOf(gone)
+	done := make(chan func(), 1)
 	go func() {
-		a, err := c.deliver(context.Background(), sameCommit, generate(1, 1)[0], false)
-		if err == nil && a.status != http.StatusCreated {
-			err = fmt.Errorf("status %d", a.status)
-		}
-		done <- err
+		done <- clients.send(context.Background(), ownLedger, order{payment: generate(1, 1)[0]}, weather{copies: 1})
 	}()
 	require.Eventually(t, func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.report.Counts[sameCommit].Unanswered > 0
+		clients.counts.mu.Lock()
+		defer clients.counts.mu.Unlock()
+		return clients.counts.report.Counts[ownLedger].Unanswered > 0
 	}, maxWait, poll)
-	c.server.Store(&h.URL)
-	require.NoError(t, <-done)
-	c.http.CloseIdleConnections()
+	network.leadTo(h)
+	require.Nil(t, <-done)
+	require.Empty(t, clients.counts.report.Trouble)
+	require.Equal(t, 1, clients.counts.report.Counts[ownLedger].Accepted)
+	network.CloseIdleConnections()
 }
 
 func TestClientGivesUpWithItsContext(t *testing.T) {
 	t.Parallel()
 	gone := httptest.NewServer(nil)
 	gone.Close()
-	c := newClient()
-	c.server.Store(&gone.URL)
+	clients, _ := clientsOf(gone)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := c.deliver(ctx, sameCommit, generate(1, 1)[0], false)
+	_, err := clients.client.pay(withTrip(ctx, new(trip)), ownLedger, generate(1, 1)[0])
 	require.ErrorIs(t, err, context.Canceled)
-	require.Nil(t, c.pay(ctx, sameCommit, order{payment: generate(1, 1)[0]}, weather{copies: 2}))
-	require.Contains(t, c.report.Trouble[0], "was not accepted")
+	require.Nil(t, clients.send(ctx, ownLedger, order{payment: generate(1, 1)[0]}, weather{copies: 2}))
+	require.Contains(t, clients.counts.report.Trouble[0], "was not accepted")
 }
 
 func TestForecast(t *testing.T) {
@@ -169,17 +194,17 @@ func TestForecast(t *testing.T) {
 		return all
 	}
 	require.Equal(t, year(), year())
-	var copies, drop, changed, late int
+	var copies, lose, changed, late int
 	for _, w := range year() {
 		require.Positive(t, w.copies)
 		copies += w.copies - 1
-		for n, is := range map[*int]bool{&drop: w.drop, &changed: w.changed, &late: w.late} {
+		for n, is := range map[*int]bool{&lose: w.lose, &changed: w.changed, &late: w.late} {
 			if is {
 				*n++
 			}
 		}
 	}
-	for _, n := range []int{copies, drop, changed, late} {
+	for _, n := range []int{copies, lose, changed, late} {
 		require.Greater(t, n, 20)
 	}
 }

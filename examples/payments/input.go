@@ -72,6 +72,17 @@ func parsePayment(line []byte) (payment, error) {
 		}
 		return payment{}, fmt.Errorf("not a JSON object: %w", err)
 	}
+	switch {
+	case p.Key == "":
+		return payment{}, errors.New(`"key" is missing or empty`)
+	case len(p.Key) > maxKey:
+		return payment{}, fmt.Errorf(`"key" has %d bytes, at most %d are allowed`, len(p.Key), maxKey)
+	}
+	for _, c := range []byte(p.Key) { // it travels in an HTTP header
+		if c < '!' || c > '~' {
+			return payment{}, fmt.Errorf(`"key" must be visible ASCII characters without spaces, it is %q`, p.Key)
+		}
+	}
 	return p, p.check()
 }
 

@@ -34,7 +34,7 @@ func TestReadPayments(t *testing.T) {
 		"no key":                 {in: `{"account":"a","amount_cents":1}`, bad: map[int]string{1: `"key" is missing`}},
 		"key with a space":       {in: `{"key":"a b","account":"a","amount_cents":1}`, bad: map[int]string{1: "visible ASCII"}},
 		"key with a newline":     {in: `{"key":"a\nb","account":"a","amount_cents":1}`, bad: map[int]string{1: "visible ASCII"}},
-		"key too long":           {in: strings.Replace(good, `"k"`, `"`+strings.Repeat("k", 256)+`"`, 1), bad: map[int]string{1: "256 bytes, at most 255"}},
+		"key too long":           {in: strings.Replace(good, `"k"`, `"`+strings.Repeat("k", 241)+`"`, 1), bad: map[int]string{1: "241 bytes, at most 240"}},
 		"no account":             {in: `{"key":"k","amount_cents":1}`, bad: map[int]string{1: `"account" is missing`}},
 		"no amount":              {in: `{"key":"k","account":"a"}`, bad: map[int]string{1: `"amount_cents" is missing`}},
 		"negative amount":        {in: `{"key":"k","account":"a","amount_cents":-5}`, bad: map[int]string{1: "out of range: -5"}},

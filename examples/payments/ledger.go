@@ -13,9 +13,9 @@ import (
 
 // ledger is the service's own ledger, kept where the idempotency records are.
 type ledger interface {
-	// charge runs the operation r, which charges p, and returns its receipt;
-	// replayed says that an earlier call did. Charge and record commit together.
-	charge(ctx context.Context, r idem.Request, p payment) (receipt []byte, replayed bool, err error)
+	// charge charges p, ends the operation that t claims, and stores its answer (see
+	// paid), all in one commit.
+	charge(ctx context.Context, t idem.Token, p payment) error
 	// read returns all charges, in order, and the balance of each account.
 	read() ([]charge, map[string]int64, error)
 }
@@ -53,13 +53,17 @@ func openOn(b idem.Backend, o idem.Options, ledgerOf func(*idem.Store) ledger) (
 	return store, ledgerOf(store), nil
 }
 
-// newReceipt is the charge of p with number n, to append to a ledger, and the
-// receipt for it.
-func newReceipt(n uint64, p payment, balance int64) (entry, receiptJSON []byte, err error) {
+// newCharge is the charge of p with number n, to append to a ledger, and the answer
+// with its receipt.
+func newCharge(n uint64, p payment, balance int64) (entry, answer []byte, err error) {
 	c := charge{Number: n, Payment: p.Key, Account: p.Account, Cents: p.Cents}
 	if entry, err = json.Marshal(c); err != nil {
 		return nil, nil, err
 	}
-	receiptJSON, err = json.Marshal(receipt{charge: c, Balance: balance})
-	return entry, receiptJSON, err
+	shown, err := json.Marshal(receipt{charge: c, Balance: balance})
+	if err != nil {
+		return nil, nil, err
+	}
+	answer, err = paid(shown)
+	return entry, answer, err
 }

@@ -22,10 +22,10 @@ var (
 	balancesBucket = []byte("ledger.balances") // account → cents, big endian
 )
 
-func (l *boltLedger) charge(ctx context.Context, r idem.Request, p payment) ([]byte, bool, error) {
+func (l *boltLedger) charge(ctx context.Context, t idem.Token, p payment) error {
 	// The function touches only tx, because it may run more than once; one run
-	// commits, together with the record that says so.
-	return bolt.Do(ctx, l.store, r, func(tx *bbolt.Tx) ([]byte, error) {
+	// commits, together with the answer that it returns.
+	return bolt.Complete(ctx, l.store, t, func(tx *bbolt.Tx) ([]byte, error) {
 		charges, err := tx.CreateBucketIfNotExists(chargesBucket)
 		if err != nil {
 			return nil, err
@@ -42,14 +42,14 @@ func (l *boltLedger) charge(ctx context.Context, r idem.Request, p payment) ([]b
 		if err != nil {
 			return nil, err
 		}
-		entry, receipt, err := newReceipt(number, p, balance)
+		entry, answer, err := newCharge(number, p, balance)
 		if err != nil {
 			return nil, err
 		}
 		if err := charges.Put(binary.BigEndian.AppendUint64(nil, number), entry); err != nil {
 			return nil, err
 		}
-		return receipt, balances.Put([]byte(p.Account), binary.BigEndian.AppendUint64(nil, uint64(balance)))
+		return answer, balances.Put([]byte(p.Account), binary.BigEndian.AppendUint64(nil, uint64(balance)))
 	})
 }
 

@@ -25,10 +25,10 @@ const (
 	balancesPrefix = "ledger/balance/" // account → cents
 )
 
-func (l *pebbleLedger) charge(ctx context.Context, r idem.Request, p payment) ([]byte, bool, error) {
+func (l *pebbleLedger) charge(ctx context.Context, t idem.Token, p payment) error {
 	// The batch reads through to the database and sees what earlier charges of
 	// the same commit wrote, so that no balance misses another's update.
-	return pebble.Do(ctx, l.store, r, func(b *pebbledb.Batch) ([]byte, error) {
+	return pebble.Complete(ctx, l.store, t, func(b *pebbledb.Batch) ([]byte, error) {
 		balanceKey := []byte(balancesPrefix + p.Account)
 		old, err := readUint64(b, balanceKey)
 		if err != nil {
@@ -40,11 +40,11 @@ func (l *pebbleLedger) charge(ctx context.Context, r idem.Request, p payment) ([
 			return nil, err
 		}
 		number++
-		entry, receipt, err := newReceipt(number, p, balance)
+		entry, answer, err := newCharge(number, p, balance)
 		if err != nil {
 			return nil, err
 		}
-		return receipt, errors.Join(
+		return answer, errors.Join(
 			b.Set([]byte(lastCharge), binary.BigEndian.AppendUint64(nil, number), nil),
 			b.Set(binary.BigEndian.AppendUint64([]byte(chargesPrefix), number), entry, nil),
 			b.Set(balanceKey, binary.BigEndian.AppendUint64(nil, uint64(balance)), nil),

@@ -1,30 +1,43 @@
 // Command payments shows idem doing its main job on traffic as it really is: a
 // payment service is killed with SIGKILL again and again in the middle of
-// duplicates, dropped answers and retries, and at the end every payment has been
-// charged once, to the cent.
+// duplicates, lost answers and retries, and at the end an audit counts how often
+// each payment was charged.
 //
 //	go run ./examples/payments
-//	go run ./examples/payments -engine pebble -kills 6
+//	go run ./examples/payments -engine pebble -kills 12
 //	go run ./examples/payments -in payments.jsonl
 //
-// One binary plays three parts, each a process of its own:
+// Every request goes through idemhttp, in the service (server.go) and in the client
+// (client.go). That makes one attempt run at a time, and retries get the first
+// answer. What it cannot know is how far an attempt had come that was killed. So each
+// payment is made in four ways, which differ in what a careful service does then:
 //
-//   - the supervisor (no sub-command) starts the other two, kills and restarts the
-//     server, audits the ledgers at the end and prints the table. Its exit status
-//     is 0 only if the same-commit ledger is right to the cent;
-//   - "server" is the payment service. On POST /payments it charges a ledger in
-//     the same database and the same commit as the idempotency record (bolt.Do,
-//     pebble.Do). On POST /remote-payments it charges a ledger over the network,
-//     where a claim and a derived key protect;
-//   - "client" sends every payment to both routes, the way networks do it.
+//   - own-ledger: the charge, the end of the operation and its answer are one commit
+//     (bolt.Complete, pebble.Complete). An attempt that was killed has done nothing,
+//     and is run again. Exact.
+//   - bank-with-keys: another company charges, and checks a key that is derived from
+//     the client's and the same on every attempt (Operation.DownstreamKey). An attempt
+//     that was killed is run again, and the bank knows it again. Exact.
+//   - bank-held: a bank that checks nothing, and the default of idemhttp: the outcome
+//     of an attempt that was killed is unknown, so it is held and not run again, until
+//     it is settled from the bank's statement (settle.go). Exact, but somebody must.
+//   - bank-careless: the same bank, and an attempt that was killed is run again all the
+//     same. This is what a lock, or a key alone, gives: some are charged twice.
 //
-// The remote ledger runs inside the supervisor, because it has to outlive the
-// server. Everything listens on loopback only.
+// The pages to copy are server.go, ledger_bolt.go, bankclient.go, settle.go and
+// client.go. The rest is traffic, kills and the audit.
+//
+// One binary plays three parts, each a process of its own: the supervisor (no
+// sub-command) starts the other two, kills and restarts the server, settles, audits
+// and prints the table; "server" is the service; "client" is all of its clients. The
+// banks run inside the supervisor, because they have to outlive the server. Everything
+// listens on loopback only. The exit status is 0 only if the first three ways are right
+// to the cent.
 //
 // A kill takes the process and not the machine: what a power cut does is for the
 // tests of the engines.
 //
-// The input is one JSON object a line. key is 1 to 255 visible ASCII characters
+// The input is one JSON object a line. key is 1 to 240 visible ASCII characters
 // without spaces, account is any text, amount_cents a whole number above zero;
 // other fields are ignored. A key may come again: with the same payment it is a
 // retry, with another one it must be refused.

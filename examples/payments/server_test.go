@@ -8,34 +8,56 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/idemhttp"
 	"github.com/stretchr/testify/require"
 )
 
-// service is the payment service on the memory engine, and a remote ledger that
-// a test may put something in front of.
-func service(t *testing.T, front func(http.Handler) http.Handler) (url string, s *server, remote *remoteLedger) {
-	store, ledger, err := openLedger("memory", "", storeOptions())
+// service is the payment service on the memory engine, and its banks, which a test
+// may put something in front of.
+func service(t *testing.T, front func(http.Handler) http.Handler, observer ...func(idem.Event)) (url string, s *server, at map[string]*bank) {
+	o := storeOptions()
+	o.Observer = func(e idem.Event) {
+		for _, tell := range observer {
+			tell(e)
+		}
+	}
+	store, ledger, err := openLedger("memory", "", o)
 	require.NoError(t, err)
 	t.Cleanup(func() { store.Close() })
-	remote = newRemoteLedger()
-	h := http.Handler(remote)
-	if front != nil {
-		h = front(h)
+	s = &server{store: store, ledger: ledger, banks: make(map[string]bankClient)}
+	at = make(map[string]*bank)
+	for _, route := range bankRoutes {
+		b := newBank(route == bankWithKeys, nil)
+		h := http.Handler(b)
+		if front != nil {
+			h = front(h)
+		}
+		far := httptest.NewServer(h)
+		t.Cleanup(far.Close)
+		c := newBankClient(far.URL, 1, b.checksKeys)
+		if t, ok := c.http.Transport.(*idemhttp.Transport); ok {
+			t.MaxTries = 1 // the tests have the clients ask again
+		}
+		t.Cleanup(c.http.CloseIdleConnections)
+		s.banks[route], at[route] = c, b
 	}
-	far := httptest.NewServer(h)
-	t.Cleanup(far.Close)
-	s = &server{store: store, ledger: ledger, remote: remoteClient{url: far.URL, server: 1, http: far.Client()}}
-	near := httptest.NewServer(s.routes("memory"))
+	near := httptest.NewServer(s.handler())
 	t.Cleanup(near.Close)
-	return near.URL, s, remote
+	return near.URL, s, at
 }
 
 func post(t *testing.T, url, key, body string) (*http.Response, string) {
+	return postAs(t, shopKey, url, key, body)
+}
+
+func postAs(t *testing.T, who, url, key, body string) (*http.Response, string) {
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
 	require.NoError(t, err)
+	req.Header.Set("Authorization", who)
 	if key != "" {
 		req.Header.Set("Idempotency-Key", key)
 	}
@@ -52,118 +74,179 @@ const (
 	other = `{"account":"alice","amount_cents":2000}`
 )
 
+// charged is what a route has charged.
+func charged(t *testing.T, s *server, at map[string]*bank, route string) []charge {
+	if route != ownLedger {
+		return at[route].books().charges
+	}
+	charges, _, err := s.ledger.read()
+	require.NoError(t, err)
+	return charges
+}
+
+// E1, E3, E4, E7, E10, E13 on each route.
 func TestServiceMakesReplaysAndRefuses(t *testing.T) {
 	t.Parallel()
 	for _, route := range routes {
 		t.Run(route, func(t *testing.T) {
 			t.Parallel()
-			url, s, remote := service(t, nil)
+			url, s, at := service(t, nil)
 			url += "/" + route
-			resp, receipt := post(t, url, "p1", body)
+			key := clientKey(route, "p1")
+			resp, receipt := post(t, url, key, body)
 			require.Equal(t, http.StatusCreated, resp.StatusCode)
+			require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
 			require.Empty(t, resp.Header.Get("Idempotent-Replayed"))
+			require.Contains(t, receipt, `"payment":"`+key+`"`)
 
-			resp, again := post(t, url, "p1", body)
+			resp, again := post(t, url, key, body)
 			require.Equal(t, http.StatusCreated, resp.StatusCode)
+			require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
 			require.Equal(t, "true", resp.Header.Get("Idempotent-Replayed"))
 			require.Equal(t, receipt, again)
 
-			resp, problem := post(t, url, "p1", other)
+			resp, problem := post(t, url, key, other)
 			require.Equal(t, http.StatusUnprocessableEntity, resp.StatusCode)
-			require.Equal(t, "application/problem+json", resp.Header.Get("Content-Type"))
-			require.Contains(t, problem, "another payment")
+			require.Contains(t, problem, idemhttp.TypeMismatch)
 
 			for _, bad := range []struct{ key, body string }{
 				{"", body},
 				{"p 2", body},
-				{"p2", "nonsense"},
-				{"p2", `{"account":"alice"}`},
-				{"p2", `{"account":"alice","amount_cents":1,"memo":"` + strings.Repeat("x", maxLine) + `"}`},
+				{"p3", "nonsense"},
+				{"p4", body + body},
+				{"p5", `{"account":"alice"}`},
 			} {
 				resp, _ := post(t, url, bad.key, bad.body)
 				require.Equal(t, http.StatusBadRequest, resp.StatusCode)
 			}
+			resp, _ = postAs(t, "Bearer somebody", url, "p6", body)
+			require.Equal(t, http.StatusUnauthorized, resp.StatusCode)
 
-			charges, balances, err := s.ledger.read()
-			require.NoError(t, err)
-			if route == sameCommit {
-				require.Equal(t, []charge{{1, "p1", "alice", 1999}}, charges)
-				require.Equal(t, map[string]int64{"alice": 1999}, balances)
-			} else {
-				require.Empty(t, charges)
-				require.Equal(t, []charge{{1, "p1", "alice", 1999}}, remote.books().arrived)
-			}
+			charges := charged(t, s, at, route)
+			require.Len(t, charges, 1)
+			charges[0].Reference = ""
+			require.Equal(t, charge{1, key, "alice", 1999, ""}, charges[0])
 
 			require.NoError(t, s.store.Close())
-			resp, _ = post(t, url, "p1", body)
+			resp, _ = post(t, url, key, body)
 			require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+			require.Len(t, charged(t, s, at, route), 1)
 		})
 	}
 }
 
-// A1 on the remote route: while one request is at it, the same one is refused, and
-// the payment is made even if its client leaves.
-func TestServiceRemoteInFlight(t *testing.T) {
+// E12, and Options.Wait: while one request is at it, the same one waits for its answer,
+// and the payment is made even if its client leaves.
+func TestServiceInFlight(t *testing.T) {
 	t.Parallel()
-	reached, goOn := make(chan struct{}), make(chan struct{})
-	url, s, remote := service(t, func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			reached <- struct{}{}
-			<-goOn
-			h.ServeHTTP(w, r)
-		})
-	})
-	url += "/" + overNetwork
-	ctx, leave := context.WithCancel(t.Context())
-	left := make(chan error, 1)
-	go func() {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
-		if err == nil {
-			req.Header.Set("Idempotency-Key", "p1")
-			_, err = http.DefaultClient.Do(req)
-		}
-		left <- err
-	}()
-	<-reached
-	resp, _ := post(t, url, "p1", body)
-	require.Equal(t, http.StatusConflict, resp.StatusCode)
-	require.Equal(t, "1", resp.Header.Get("Retry-After"))
+	for _, route := range bankRoutes {
+		t.Run(route, func(t *testing.T) {
+			t.Parallel()
+			reached, goOn, met := make(chan struct{}), make(chan struct{}), make(chan struct{}, 1)
+			url, s, at := service(t, func(h http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					reached <- struct{}{}
+					<-goOn
+					h.ServeHTTP(w, r)
+				})
+			}, func(e idem.Event) {
+				if e.Kind == idem.ClaimInFlight {
+					met <- struct{}{}
+				}
+			})
+			c := &client{http: http.DefaultClient, url: url} // one that does not ask again
+			ctx, leave := context.WithCancel(t.Context())
+			left := make(chan error, 1)
+			go func() {
+				_, err := c.pay(ctx, route, payment{"p1", "alice", 1999})
+				left <- err
+			}()
+			<-reached
+			leave()
+			require.ErrorIs(t, <-left, context.Canceled)
 
-	leave()
-	require.ErrorIs(t, <-left, context.Canceled)
-	close(goOn)
-	r, err := s.store.Wait(t.Context(), storeKey(overNetwork, "p1"))
-	require.NoError(t, err)
-	require.Equal(t, idem.Completed, r.State)
-	resp, _ = post(t, url, "p1", body)
-	require.Equal(t, "true", resp.Header.Get("Idempotent-Replayed"))
-	require.Len(t, remote.books().arrived, 1)
+			var again answer
+			go func() {
+				var err error
+				again, err = c.pay(t.Context(), route, payment{"p1", "alice", 1999})
+				left <- err
+			}()
+			<-met
+			close(goOn)
+			require.NoError(t, <-left)
+			require.True(t, again.made())
+			require.True(t, again.replayed)
+			require.Len(t, charged(t, s, at, route), 1)
+		})
+	}
 }
 
-// A5 on the remote route: a ledger that is away costs the claim nothing.
-func TestServiceRemoteLedgerAway(t *testing.T) {
-	t.Parallel()
-	var once sync.Once
-	url, s, remote := service(t, func(h http.Handler) http.Handler {
+// awayOnce is a bank whose first answer does not arrive: it has charged before, or not.
+func awayOnce(charges bool) func(http.Handler) http.Handler {
+	return func(h http.Handler) http.Handler {
+		var requests atomic.Int32
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			away := false
-			once.Do(func() { away = true })
-			if away {
-				w.WriteHeader(http.StatusBadGateway)
+			if requests.Add(1) > 1 {
+				h.ServeHTTP(w, r)
 				return
 			}
-			h.ServeHTTP(w, r)
+			if charges {
+				h.ServeHTTP(httptest.NewRecorder(), r)
+			}
+			w.WriteHeader(http.StatusGatewayTimeout)
 		})
-	})
-	url += "/" + overNetwork
-	resp, _ := post(t, url, "p1", body)
-	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
-	resp, _ = post(t, url, "p1", body)
-	require.Equal(t, http.StatusCreated, resp.StatusCode)
-	require.Len(t, remote.books().arrived, 1)
-	r, err := s.store.Get(t.Context(), storeKey(overNetwork, "p1"))
-	require.NoError(t, err)
-	require.Equal(t, 2, r.Attempt)
+	}
+}
+
+// A13, D7, E10: what each route does when nobody knows whether the bank has charged.
+func TestServiceUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	for _, route := range bankRoutes {
+		for name, reached := range map[string]bool{"charged": true, "never charged": false} {
+			t.Run(route+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				url, s, at := service(t, awayOnce(reached))
+				url += "/" + route
+				key := clientKey(route, "p1")
+				resp, _ := post(t, url, key, body)
+				require.Equal(t, http.StatusBadGateway, resp.StatusCode)
+
+				resp, answer := post(t, url, key, body)
+				if route == bankHeld {
+					require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
+					require.Contains(t, answer, idemhttp.TypeOutcomeUnknown)
+					statement, err := at[route].statement()
+					require.NoError(t, err)
+					done, err := settle(t.Context(), s.store, statement)
+					require.NoError(t, err)
+					require.Equal(t, settled{charged: only(reached, storeKey(route, "p1")), never: only(!reached, storeKey(route, "p1"))}, done)
+					resp, answer = post(t, url, key, body)
+				}
+				require.Equal(t, http.StatusCreated, resp.StatusCode)
+				require.Equal(t, route == bankHeld && reached, resp.Header.Get("Idempotent-Replayed") == "true")
+				require.Contains(t, answer, `"payment":"`+key+`"`)
+				want := 1
+				if route == bankCareless && reached {
+					want = 2
+				}
+				require.Len(t, charged(t, s, at, route), want)
+
+				resp, again := post(t, url, key, body)
+				require.Equal(t, "true", resp.Header.Get("Idempotent-Replayed"))
+				require.Equal(t, answer, again)
+				done, err := settle(t.Context(), s.store, nil)
+				require.NoError(t, err)
+				require.Zero(t, done.total(), "nothing is left to settle")
+			})
+		}
+	}
+}
+
+func only(is bool, key string) []string {
+	if is {
+		return []string{key}
+	}
+	return nil
 }
 
 // D8: charges that share commits and read and write one balance lose no update,
@@ -181,11 +264,16 @@ func TestLedgers(t *testing.T) {
 			for i := range 8 {
 				wg.Go(func() {
 					for _, p := range payments[i*25 : (i+1)*25] {
-						for _, again := range []bool{false, true} {
-							_, replayed, err := ledger.charge(context.Background(), idem.Request{Key: storeKey(sameCommit, p.Key)}, p)
-							if err != nil || replayed != again {
-								t.Errorf("%s: replayed %v, error %v", p.Key, replayed, err)
-							}
+						claim, err := store.Claim(context.Background(), idem.Request{Key: storeKey(ownLedger, p.Key)})
+						p.Key = clientKey(ownLedger, p.Key)
+						if err == nil {
+							err = ledger.charge(context.Background(), claim.Token, p)
+						}
+						if err != nil {
+							t.Errorf("%s: %v", p.Key, err)
+						}
+						if err := ledger.charge(context.Background(), claim.Token, p); err == nil {
+							t.Errorf("%s: charged under a claim that has ended", p.Key)
 						}
 					}
 				})
@@ -201,9 +289,9 @@ func TestLedgers(t *testing.T) {
 			require.NoError(t, store.Close())
 
 			var a audit
-			require.Equal(t, 200, a.check("ledger", payments, b.Charges, false).once)
+			require.Equal(t, 200, a.check(ownLedger, payments, b.Charges).once)
 			a.checkBalances(b)
-			a.checkRecords("ledger", sameCommit, payments, b.Charges, b.Records)
+			a.checkRecords(ownLedger, payments, b.Charges, b.Records)
 			require.Empty(t, a.trouble)
 			for i, c := range b.Charges {
 				require.Equal(t, uint64(i+1), c.Number)

@@ -4,77 +4,88 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+
+	"github.com/idemkv/idem"
 )
 
 // result is all there is to show at the end.
 type result struct {
-	payments  int // on each route
-	counts    map[string]*counts
-	takeovers map[string]int // by route
-	kills     int
-	wanted    int // kills asked for
-	stale     int
-	audit     audit
+	payments int // on each route
+	counts   map[string]*counts
+	events   map[event]int
+	kills    int
+	wanted   int // kills asked for
+	settled  settled
+	audit    audit
 }
 
 func (r result) print(w io.Writer) {
-	same, remote := r.counts[sameCommit], r.counts[overNetwork]
-	row := func(name string, cells ...string) {
-		fmt.Fprintf(w, "  %-42s", name)
-		for _, c := range cells {
-			fmt.Fprintf(w, " %17s", c)
+	row := func(name string, cell func(route string) string) {
+		fmt.Fprintf(w, "  %-38s", name)
+		for _, route := range routes {
+			fmt.Fprintf(w, " %15s", cell(route))
 		}
 		fmt.Fprintln(w)
 	}
+	texts := func(name string, cells ...string) {
+		row(name, func(route string) (text string) { text, cells = cells[0], cells[1:]; return text })
+	}
 	count := func(name string, n func(*counts) int) {
-		row(name, strconv.Itoa(n(same)), strconv.Itoa(n(remote)))
+		row(name, func(route string) string { return strconv.Itoa(n(r.counts[route])) })
+	}
+	events := func(name string, kind idem.EventKind) {
+		row(name, func(route string) string { return strconv.Itoa(r.events[event{kind.String(), route}]) })
+	}
+	ledgers := func(name string, cell func(tally) string) {
+		row(name, func(route string) string { return cell(r.audit.tallies[route]) })
 	}
 
 	fmt.Fprintln(w)
-	row("traffic", "same commit", "over network")
-	row("payments", strconv.Itoa(r.payments), strconv.Itoa(r.payments))
+	texts("", routes...)
+	texts("can an attempt be repeated?", "one commit: yes", "bank's key: yes", "no", "no")
+	texts("so one that was killed is", "run again", "run again", "held", "run again")
+	fmt.Fprintln(w)
 	count("requests", func(n *counts) int { return n.Requests })
 	count("  payment made", func(n *counts) int { return n.Made })
 	count("  replays: the stored receipt again", func(n *counts) int { return n.Replayed })
-	count("  duplicates refused: in flight (409)", func(n *counts) int { return n.InFlight })
-	count("  mismatches: another payment's key (422)", func(n *counts) int { return n.Mismatched })
-	count("  refused for now (503)", func(n *counts) int { return n.NotNow })
-	count("  answers dropped by the client", func(n *counts) int { return n.Dropped })
+	count("  mismatches: another's key (422)", func(n *counts) int { return n.Mismatched })
+	count("  refused for now (409, 502, 503)", func(n *counts) int { return n.NotNow })
+	count("  outcome unknown (500)", func(n *counts) int { return n.Unknown })
+	count("  answer lost by the network", func(n *counts) int { return n.Lost })
 	count("  no answer: server dead, or died", func(n *counts) int { return n.Unanswered })
-	count("retries among the requests", func(n *counts) int { return n.Retries })
-	row("takeovers of a dead attempt's claim", strconv.Itoa(r.takeovers[sameCommit]), strconv.Itoa(r.takeovers[overNetwork]))
+	count("retries, made by idemhttp.Transport", func(n *counts) int { return n.Retries })
+	events("duplicates that met one in flight", idem.ClaimInFlight)
+	events("takeovers of a dead attempt's claim", idem.ClaimTakeover)
 	kills := strconv.Itoa(r.kills)
 	if r.kills != r.wanted {
 		kills += " of " + strconv.Itoa(r.wanted)
 	}
-	row("kills survived", kills, kills)
+	row("kills survived", func(string) string { return kills })
 	fmt.Fprintln(w)
 
-	a := r.audit
-	tallies := []tally{a.same, a.arrived, a.remote}
-	ledgers := func(name string, cell func(tally) string) {
-		cells := make([]string, len(tallies))
-		for i, t := range tallies {
-			cells[i] = cell(t)
-		}
-		row(name, cells...)
-	}
-	row("ledgers", "same commit", "network:", "network: claim")
-	row("", "", "claim alone", "+ derived key")
-	ledgers("charged exactly once", func(t tally) string { return strconv.Itoa(t.once) })
-	ledgers("charged twice or more", func(t tally) string { return strconv.Itoa(t.twice) })
-	ledgers("never charged", func(t tally) string { return strconv.Itoa(t.never) })
+	row("payments", func(string) string { return strconv.Itoa(r.payments) })
+	count("  held at first, then settled", func(n *counts) int { return n.Held })
+	ledgers("  charged exactly once", func(t tally) string { return strconv.Itoa(t.once) })
+	ledgers("  charged twice or more", func(t tally) string { return strconv.Itoa(t.twice) })
+	ledgers("  never charged", func(t tally) string { return strconv.Itoa(t.never) })
 	ledgers("charged in all", func(t tally) string { return money(t.cents) })
 	ledgers("off by", func(t tally) string { return money(t.cents - t.want) })
 	fmt.Fprintln(w)
+	r.explain(w)
+}
 
-	if r.stale > 0 {
-		fmt.Fprintf(w, "The remote ledger turned away %d requests whose claim had been taken over, by their fence.\n", r.stale)
-	}
-	if a.arrived.twice > 0 {
-		fmt.Fprintf(w, "%d payments reached the remote ledger more than once: the server was killed after the\n"+
-			"charge and before it could record it. No claim can prevent that; the derived key did.\n", a.arrived.twice)
-	}
+// explain says what the table means.
+func (r result) explain(w io.Writer) {
+	fmt.Fprintf(w, "%-15s Charge and answer are one commit of the service's own database, so that a\n"+
+		"%-15s killed attempt has done nothing. Promised: exactly once.\n", ownLedger, "")
+	fmt.Fprintf(w, "%-15s The bank is shown a key that is the same on every attempt, and checks it.\n"+
+		"%-15s Promised: exactly once.\n", bankWithKeys, "")
+	fmt.Fprintf(w, "%-15s The bank checks nothing, and an attempt that was killed is not run again on\n"+
+		"%-15s a guess: the default of idemhttp. Promised: exactly once, when what is held has\n"+
+		"%-15s been settled. %d were held; the bank's statement had %d of them, and not the other %d.\n",
+		bankHeld, "", "", r.settled.total(), len(r.settled.charged), len(r.settled.never))
+	fmt.Fprintf(w, "%-15s The same bank, and attempts are run again all the same. Nothing is promised:\n"+
+		"%-15s %d payments were charged twice or more.\n", bankCareless, "", r.audit.tallies[bankCareless].twice)
 }
 
 // maxTrouble is how much trouble is listed, before it is only counted.
