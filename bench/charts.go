@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 const chartWidth = 1080
@@ -53,7 +54,8 @@ func ranges(title string, headings []string, rows []rangeRow) string {
 		if end := lastNumber(r.at); end > r.at[0] {
 			d.line(x.at(r.at[0]), y, x.at(end), y, "range "+r.class)
 		}
-		d.line(x.at(last), y-5, x.at(last), y+5, "range "+r.class)
+		hue, _, _ := strings.Cut(r.class, " ") // the mark itself is never dashed
+		d.line(x.at(last), y-5, x.at(last), y+5, "range "+hue)
 		for q, v := range r.at {
 			if !math.IsNaN(v) {
 				d.circle(x.at(v), y, []float64{5.5, 2.5, 4, 2.5}[q], []string{"dot ", "dot ", "ring ", "dot "}[q]+r.class,

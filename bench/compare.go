@@ -43,8 +43,6 @@ type Bench struct {
 
 	hists  []*histogram // one for each worker
 	merged *histogram
-
-	collected uint64 // bytes ever allocated when the garbage collector last ran
 }
 
 // scratch returns a histogram for each of n workers.
@@ -226,14 +224,12 @@ func (b *Bench) measure(group string, params []Param, callers int, r *running, u
 	b.add(group, params, s.ops, values...)
 }
 
-// collect runs the garbage collector if there is much to collect: what others left
-// behind is not the next one's to clean up.
+// collect runs the garbage collector if what others left behind would soon make it
+// run in the next one's slice.
 func (b *Bench) collect() {
-	const much = 16 << 20
 	var m runtime.MemStats
-	if runtime.ReadMemStats(&m); m.TotalAlloc-b.collected > much {
+	if runtime.ReadMemStats(&m); m.HeapAlloc > m.NextGC*2/3 {
 		runtime.GC()
-		b.collected = m.TotalAlloc
 	}
 }
 

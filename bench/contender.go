@@ -11,8 +11,9 @@ import "errors"
 //
 //   - GetHit: look Keys.Hit(worker, n) up and have its record at hand: the result
 //     and every field that the contender keeps. Before, all keys of Keys were
-//     stored as completed, each with Result, in the order of Keys.Fill, and the
-//     store was settled: flushed and compacted, where there is such a thing.
+//     stored as completed, each with ResultBytes of random bytes, in the order of
+//     Keys.Fill, and the store was settled: flushed and compacted, where there is
+//     such a thing.
 //   - GetMiss: the same with Keys.Miss(worker, n), which is never stored.
 //   - ClaimReplay: ask to run Keys.Hit(worker, n) and be given the stored result.
 //   - CycleDurable: claim Fresh(worker, n) durably so that a second claim would be
@@ -89,8 +90,8 @@ type Workload struct {
 	Batch int
 }
 
-// Result is what every operation is completed with: ResultBytes bytes that do not
-// compress. It is shared: read it only.
+// Result is what every operation is completed with: ResultBytes random bytes, the
+// same ones each time. It is shared: read it only.
 func (w Workload) Result() []byte { return randomBytes(w.ResultBytes) }
 
 // Contender is one thing that is measured: idem on an engine, a bare engine, a

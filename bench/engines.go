@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"time"
 
@@ -84,12 +85,15 @@ func OpenStore(e Engine, dir string, o idem.Options) (*idem.Store, error) {
 }
 
 // Fill stores the keys of w from the from-th to before the to-th as completed, with
-// w's result and the retention; zero: the store's. The store's Options.MaxBatch is
-// at least fillBatch.
+// the retention; zero: the store's. Results have the size of w's and are random, each
+// another, so that no engine that compresses can make much of them. The store's
+// Options.MaxBatch is at least fillBatch.
 func Fill(ctx context.Context, s *idem.Store, w Workload, from, to int, retention time.Duration) error {
-	result := w.Result()
+	random := rand.NewChaCha8([32]byte{'f', 'i', 'l', 'l', byte(from), byte(from >> 8), byte(from >> 16), byte(from >> 24)})
 	for ; from < to; from += fillBatch {
 		n := min(fillBatch, to-from)
+		results := make([]byte, n*w.ResultBytes)
+		_, _ = random.Read(results) // never fails
 		requests := make([]idem.Request, n)
 		for i := range requests {
 			requests[i] = idem.Request{Key: w.Keys.Fill(from + i), Retention: retention}
@@ -99,7 +103,7 @@ func Fill(ctx context.Context, s *idem.Store, w Workload, from, to int, retentio
 			if c.Err != nil {
 				return fmt.Errorf("filling, record %d: %w", from+i, c.Err)
 			}
-			completions[i] = idem.Completion{Token: c.Token, Result: result}
+			completions[i] = idem.Completion{Token: c.Token, Result: results[i*w.ResultBytes : (i+1)*w.ResultBytes]}
 		}
 		for i, err := range s.CompleteMany(ctx, completions) {
 			if err != nil {

@@ -32,9 +32,14 @@ func ratios(of, to []float64) []float64 {
 	return out
 }
 
-// Median returns the median of a unit over the rounds; not ok if it was not measured.
+// Median returns the median of a unit over the rounds; not ok if it was not measured
+// in all of them: rounds with samples enough for a high percentile are the quick ones.
 func (r *Results) Median(m Match, unit string) (float64, bool) {
-	s, ok := spreadOf(r.Series(m, unit))
+	figures := r.Series(m, unit)
+	if slices.ContainsFunc(figures, math.IsNaN) {
+		return 0, false
+	}
+	s, ok := spreadOf(figures)
 	return s.Median, ok
 }
 

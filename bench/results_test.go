@@ -121,6 +121,19 @@ func TestRatioIsTakenInEachRound(t *testing.T) {
 	assert.False(t, ok)
 }
 
+// A percentile that only the rounds with many samples have is of the quick ones alone.
+func TestMedianWantsEveryRound(t *testing.T) {
+	t.Parallel()
+	r := &Results{Rows: []Row{row("g", "a", "p99-ns", 10), row("g", "a", "p50-ns", 20), row("g", "b", "p99-ns", 1), row("g", "b", "p99-ns", 3)}}
+	_, ok := r.Median(where("g", "backend", "a"), "p99-ns")
+	assert.False(t, ok)
+	v, ok := r.Median(where("g", "backend", "b"), "p99-ns")
+	assert.True(t, ok)
+	assert.InDelta(t, 2, v, 0)
+	_, ok = r.Median(where("g", "backend", "c"), "p99-ns")
+	assert.False(t, ok)
+}
+
 func TestLeastIsChosenByItsMedian(t *testing.T) {
 	t.Parallel()
 	r := &Results{}

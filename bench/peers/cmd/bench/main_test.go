@@ -82,8 +82,16 @@ func TestSmoke(t *testing.T) {
 func TestFlags(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
-		{"-nonsense"}, {"something"}, {"-full", "-smoke"}, {"-run", "("}, {"-contenders", "["}, {"-report", "/no/such/raw.txt"},
-		{"-dir", "/no/such/directory"}, {"-one", "nobody"}, {"-one", "limit/log", "-callers", "0"}, {"-one", "limit/log", "-callers", "9", "-ops", "3"},
+		{"-nonsense"},
+		{"something"},
+		{"-full", "-smoke"},
+		{"-run", "("},
+		{"-contenders", "["},
+		{"-report", "/no/such/raw.txt"},
+		{"-dir", "/no/such/directory"},
+		{"-one", "nobody"},
+		{"-one", "limit/log", "-callers", "0"},
+		{"-one", "limit/log", "-callers", "9", "-ops", "3"},
 	} {
 		var out bytes.Buffer
 		if err := run(args, &out, &out); err == nil {
