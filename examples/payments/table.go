@@ -76,16 +76,23 @@ func (r result) print(w io.Writer) {
 
 // explain says what the table means.
 func (r result) explain(w io.Writer) {
-	fmt.Fprintf(w, "%-15s Charge and answer are one commit of the service's own database, so that a\n"+
-		"%-15s killed attempt has done nothing. Promised: exactly once.\n", ownLedger, "")
-	fmt.Fprintf(w, "%-15s The bank is shown a key that is the same on every attempt, and checks it.\n"+
-		"%-15s Promised: exactly once.\n", bankWithKeys, "")
-	fmt.Fprintf(w, "%-15s The bank checks nothing, and an attempt that was killed is not run again on\n"+
-		"%-15s a guess: the default of idemhttp. Promised: exactly once, when what is held has\n"+
-		"%-15s been settled. %d were held; the bank's statement had %d of them, and not the other %d.\n",
-		bankHeld, "", "", r.settled.total(), len(r.settled.charged), len(r.settled.never))
-	fmt.Fprintf(w, "%-15s The same bank, and attempts are run again all the same. Nothing is promised:\n"+
-		"%-15s %d payments were charged twice or more.\n", bankCareless, "", r.audit.tallies[bankCareless].twice)
+	say := func(route string, lines ...string) {
+		for _, line := range lines {
+			fmt.Fprintf(w, "%-15s %s\n", route, line)
+			route = ""
+		}
+	}
+	say(ownLedger, "Charge and answer are one commit of the service's own database, so that a",
+		"killed attempt has done nothing. Promised: exactly once.")
+	say(bankWithKeys, "The bank is shown a key that is the same on every attempt, and checks it.",
+		"Promised: exactly once.")
+	say(bankHeld, "The bank checks nothing, and an attempt that was killed is not run again on a",
+		"guess: the default of idemhttp. Promised: exactly once, when what is held has been",
+		fmt.Sprintf("settled. Held: %d. On the bank's statement, so charged: %d. Not on it, so paid when",
+			r.settled.total(), len(r.settled.charged)),
+		fmt.Sprintf("the client asked again: %d.", len(r.settled.never)))
+	say(bankCareless, "The same bank, and attempts are run again all the same. Nothing is promised.",
+		fmt.Sprintf("Charged twice or more: %d.", r.audit.tallies[bankCareless].twice))
 }
 
 // maxTrouble is how much trouble is listed, before it is only counted.
