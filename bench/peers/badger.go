@@ -98,7 +98,7 @@ type grouped struct {
 func badgerGrouped() bench.Contender {
 	return bench.Contender{
 		Name: "badger/grouped",
-		Does: "callers share a transaction, SyncWrites on, made by the group commit of the limits: a tuned Badger, which nobody sells",
+		Does: "callers share a transaction, SyncWrites on, made by the group commit of the limits, the best that can be built on Badger",
 		Open: func(dir string, w bench.Workload) (bench.Instance, error) {
 			db, err := badger.Open(badgerOptions(dir))
 			if err != nil {

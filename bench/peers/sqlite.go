@@ -146,7 +146,7 @@ func in(d time.Duration) int64 { return time.Now().Add(d).UnixNano() }
 func sqliteGrouped() bench.Contender {
 	return bench.Contender{
 		Name: "sqlite/grouped",
-		Does: "callers share a transaction, WAL, synchronous=FULL, made by the group commit of the limits: a tuned SQLite, which nobody sells",
+		Does: "callers share a transaction, WAL, synchronous=FULL, made by the group commit of the limits, the best that can be built on SQLite",
 		Open: func(dir string, w bench.Workload) (bench.Instance, error) {
 			s, err := openSQLiteWriter(dir)
 			if err != nil {
