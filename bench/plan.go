@@ -51,16 +51,17 @@ type Plan struct {
 
 const ms = time.Millisecond
 
-// Quick is the plan of "make bench": about five minutes on two cores.
+// Quick is the plan of "make bench": about five minutes on two cores. Rounds are six
+// because benchstat wants so many to tell how sure it is.
 func Quick() Plan {
 	return Plan{
 		Name: "quick", ResultBytes: 256, Procs: []int{1, 2},
-		LookupKeys: []int{1e5}, Lookup: Pace{Rounds: 5, Slice: 100 * ms, Warmup: 50 * ms},
-		Memory:  Pace{Rounds: 5, Slice: time.Second, Warmup: 50 * ms, MaxOps: 50_000},
+		LookupKeys: []int{1e5}, Lookup: Pace{Rounds: 6, Slice: 80 * ms, Warmup: 50 * ms},
+		Memory:  Pace{Rounds: 6, Slice: time.Second, Warmup: 50 * ms, MaxOps: 50_000},
 		Callers: []int{1, 16, 64, 256}, EffectCallers: []int{1, 64},
-		Cycle: Pace{Rounds: 5, Slice: 300 * ms, Warmup: 100 * ms},
-		Sizes: []int{1e5, 1e6}, Scale: Pace{Rounds: 5, Slice: 100 * ms, Warmup: 100 * ms},
-		Expired: 1e5, Batch: 256, Sweep: Pace{Rounds: 5, Slice: 5 * time.Second},
+		Cycle: Pace{Rounds: 6, Slice: 250 * ms, Warmup: 100 * ms},
+		Sizes: []int{1e5, 1e6}, Scale: Pace{Rounds: 6, Slice: 100 * ms, Warmup: 100 * ms},
+		Expired: 1e5, Batch: 256, Sweep: Pace{Rounds: 6, Slice: 5 * time.Second},
 		Era: map[string]int{"bolt": 10_000, "pebble": 20_000}, LoadCallers: 16,
 		SweepLoad:   Pace{Rounds: 5, Slice: 500 * ms, Warmup: 200 * ms},
 		Idle:        Pace{Rounds: 3, Slice: time.Second, Warmup: 300 * ms},
