@@ -11,6 +11,8 @@ DURATION ?= 2m
 RATE     ?= 400
 ROUNDS   ?= 500
 IMAGES   ?= 5000
+FAULTS   ?= 4000
+CASE     ?=
 SEED     ?=
 ENGINE   ?=
 
@@ -93,6 +95,9 @@ power: ## cut the power of stores, lose what was not synced, and judge IMAGES di
 
 soak: ## drive stores for DURATION per engine, sample and chart what must not grow, and judge (DURATION=10m ENGINE=bolt RATE=400)
 	$(GO) run ./internal/attack/soak -duration "$(DURATION)" -engine "$(ENGINE)" -rate "$(RATE)"
+
+faults: ## fail every call on files, fill up, stick and slow down disks, and flip bits, FAULTS of each per engine (FAULTS=4000 SEED=n ENGINE=bolt CASE=name)
+	$(ATTACK) IDEM_ATTACK_FAULTS="$(FAULTS)" IDEM_ATTACK_CASE="$(CASE)" $(GO) test -count=1 -timeout 0 -v -run '^TestFaults|^TestC4EveryWriteFails$$' ./internal/attack ./pebble
 
 tidy: ## format, and make go.mod and go.sum what the imports need
 	$(GOFUMPT) -w .

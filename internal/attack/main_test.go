@@ -8,6 +8,7 @@ import (
 
 func TestMain(m *testing.M) {
 	BeChild()
+	beJob()
 	os.Exit(m.Run())
 }
 
@@ -28,6 +29,8 @@ func setting(t *testing.T, name string, otherwise uint64) uint64 {
 const (
 	roundsEnv = "IDEM_ATTACK_ROUNDS" // kills
 	imagesEnv = "IDEM_ATTACK_IMAGES" // of disks
+	faultsEnv = "IDEM_ATTACK_FAULTS" // calls that fail, and bits flipped
+	caseEnv   = "IDEM_ATTACK_CASE"   // the only one, by its name
 	seedEnv   = "IDEM_ATTACK_SEED"
 	engineEnv = "IDEM_ATTACK_ENGINE" // the only one
 )

@@ -32,7 +32,7 @@ func tracer(t *testing.T) []string {
 	t.Helper()
 	path, err := exec.LookPath("strace")
 	if err != nil {
-		t.Skip("bbolt's writes are logged with strace, which is not installed here")
+		t.Skip("system calls are logged and failed with strace, which is not installed here")
 	}
 	var said []byte
 	for _, how := range [][]string{{path, "-f", "--seccomp-bpf"}, {path, "-f"}} {
