@@ -63,7 +63,7 @@ func Quick() Plan {
 		Sizes: []int{1e5, 1e6}, Scale: Pace{Rounds: 6, Slice: 100 * ms, Warmup: 100 * ms},
 		Expired: 1e5, Batch: 256, Sweep: Pace{Rounds: 6, Slice: 5 * time.Second},
 		Era: map[string]int{"bolt": 10_000, "pebble": 20_000}, LoadCallers: 16,
-		SweepLoad:   Pace{Rounds: 5, Slice: 500 * ms, Warmup: 200 * ms},
+		SweepLoad:   Pace{Rounds: 6, Slice: 500 * ms, Warmup: 200 * ms},
 		Idle:        Pace{Rounds: 3, Slice: time.Second, Warmup: 300 * ms},
 		SyncCallers: []int{1, 64}, SyncOps: 128,
 	}
