@@ -97,6 +97,14 @@ func TestAnswer(t *testing.T) {
 	require.Equal(t, "/1", got.Header.Get("Location"), "it shares nothing with the bytes")
 	require.Equal(t, "paid", string(got.Body))
 
+	// Whoever adds to one field of a replay changes no other.
+	s, err := openAnswer(must(appendAnswer(nil, 200, false, []field{{name: "A", values: []string{"x"}}, {name: "B", values: []string{"y"}}}, nil)))
+	require.NoError(t, err)
+	h := http.Header{}
+	s.apply(h)
+	h.Add("A", "z")
+	require.Equal(t, http.Header{"A": {"x", "z"}, "B": {"y"}}, h)
+
 	b, err = Answer{Status: 101, NotRetained: true, Body: []byte("dropped")}.MarshalBinary()
 	require.NoError(t, err)
 	require.NoError(t, got.UnmarshalBinary(b))
@@ -132,6 +140,25 @@ func TestAnswerDamaged(t *testing.T) {
 		a := Answer{Status: 1}
 		require.ErrorIs(t, a.UnmarshalBinary(b), idem.ErrCorrupt)
 		require.Equal(t, Answer{Status: 1}, a, "unchanged")
+	}
+	// Fields that are whole but not as they are written.
+	for _, fields := range [][]field{
+		{{name: "A", add: true}},
+		{{name: "B", values: []string{"x"}}, {name: "A", values: []string{"y"}}},
+		{{name: "A", values: []string{"x"}}, {name: "A", values: []string{"y"}}},
+	} {
+		b, err := appendAnswer(nil, 200, false, nil, nil)
+		require.NoError(t, err)
+		values := 0
+		for _, f := range fields {
+			one, err := appendAnswer(nil, 200, false, []field{f}, nil)
+			require.NoError(t, err)
+			b = append(b, one[answerHead:]...)
+			values += len(f.values)
+		}
+		b[5], b[9] = byte(values), byte(len(b)-answerHead)
+		_, err = openAnswer(b)
+		require.ErrorIs(t, err, idem.ErrCorrupt, fields)
 	}
 	for n := range len(whole) - 1 {
 		_, err := openAnswer(whole[:n])
@@ -178,4 +205,11 @@ func FuzzOpenAnswer(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, b, again)
 	})
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }

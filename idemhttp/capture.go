@@ -136,7 +136,7 @@ func (c *capture) ReadFrom(src io.Reader) (n int64, err error) {
 			passed, err := rf.ReadFrom(part)
 			c.written += passed
 			n += passed
-			if err != nil || c.declared < 0 || c.written < c.declared-1 {
+			if err != nil || c.declared < 0 {
 				return n, err
 			}
 		}

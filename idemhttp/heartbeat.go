@@ -21,10 +21,9 @@ type heartbeat struct {
 	ctx    context.Context // of the extensions: ends with stop
 	cancel context.CancelFunc
 
-	mu      sync.Mutex
-	disarm  func() bool
-	stopped bool
-	ended   chan struct{} // closed by the last beat, if it was not stopped before
+	mu     sync.Mutex
+	disarm func() bool
+	ended  chan struct{} // closed by a beat that is the last
 }
 
 // startHeartbeat extends the lease of t every so often until stop is called. If the
@@ -41,27 +40,21 @@ func (m *middleware) startHeartbeat(t idem.Token, lost context.CancelCauseFunc) 
 func (h *heartbeat) beat() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.stopped {
-		err := h.store.Extend(h.ctx, h.token, 0)
-		if err == nil {
-			h.disarm = h.clock.AfterFunc(h.every, h.beat)
-			return
-		}
-		if h.ctx.Err() == nil {
-			h.lost(err)
-		}
+	if err := h.store.Extend(h.ctx, h.token, 0); err != nil { // also once it is stopped
+		h.lost(err)
+		close(h.ended)
+		return
 	}
-	close(h.ended)
+	h.disarm = h.clock.AfterFunc(h.every, h.beat)
 }
 
 // stop ends the heartbeat and waits for a beat under way. It is called once.
 func (h *heartbeat) stop() {
 	h.cancel()
 	h.mu.Lock()
-	h.stopped = true
-	begun := !h.disarm() // a beat has begun, or was the last
+	disarmed := h.disarm()
 	h.mu.Unlock()
-	if begun {
+	if !disarmed { // a beat has begun, or was the last
 		<-h.ended
 	}
 }

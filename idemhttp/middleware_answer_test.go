@@ -150,7 +150,7 @@ func TestE4OuterHeaders(t *testing.T) {
 			h.Set("X-Request-Id", fmt.Sprint(n))
 			h.Set("X-Frame-Options", "DENY")
 			h.Set("Set-Cookie", fmt.Sprint("visit=", n))
-			h.Add("Vary", "Origin")
+			h.Add("Vary", fmt.Sprint("X-", n))
 			h.Set("Server", "outer")
 			h.Set("X-Removed", "outer")
 			h.Set("Cache-Control", "private")
@@ -167,11 +167,12 @@ func TestE4OuterHeaders(t *testing.T) {
 	}, outer)
 	first, replay := s.replayOf("k")
 	want := http.Header{
-		"X-Request-Id": {"1"}, "X-Frame-Options": {"DENY"}, "Set-Cookie": {"visit=1"}, "Vary": {"Origin", "Accept"},
+		"X-Request-Id": {"1"}, "X-Frame-Options": {"DENY"}, "Set-Cookie": {"visit=1"}, "Vary": {"X-1", "Accept"},
 		"Server": {"inner"}, "Cache-Control": {"private"}, "X-Seen": {"1"}, "Content-Length": {"0"}, "Date": first.header["Date"],
 	}
 	require.Equal(t, want, first.header)
 	want["X-Request-Id"], want["Set-Cookie"] = []string{"2"}, []string{"visit=2"}
+	want["Vary"] = []string{"X-2", "Accept"}
 	want["Idempotent-Replayed"], want["Date"] = []string{"true"}, replay.header["Date"]
 	require.Equal(t, want, replay.header)
 }
@@ -419,6 +420,12 @@ func TestE5Errors(t *testing.T) {
 			errs <- fmt.Errorf("%d", n)
 			_, err = w.Write([]byte("5"))
 			errs <- err
+		case "/over":
+			w.Header().Set("Content-Length", "4")
+			for _, p := range []string{"12345", "1234"} {
+				_, err := w.Write([]byte(p))
+				errs <- err
+			}
 		case "/invalid":
 			defer func() { errs <- fmt.Errorf("%v", recover()) }()
 			w.WriteHeader(42)
@@ -429,6 +436,9 @@ func TestE5Errors(t *testing.T) {
 	require.Equal(t, "1234", s.do("POST", "/length", "b", "").body)
 	require.NoError(t, <-errs)
 	require.EqualError(t, <-errs, "4")
+	require.Equal(t, http.ErrContentLength, <-errs)
+	require.Error(t, s.do("POST", "/over", "d", "").err)
+	require.Equal(t, http.ErrContentLength, <-errs)
 	require.Equal(t, http.ErrContentLength, <-errs)
 	require.Equal(t, 200, s.do("POST", "/invalid", "c", "").status)
 	require.EqualError(t, <-errs, "invalid WriteHeader code 42")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -226,6 +227,10 @@ func TestE13NotRecorded(t *testing.T) {
 			fmt.Fprint(w, repeat("paid", 20000))
 			flush(w)
 		}, true},
+		"own length, copied": {func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", "20000")
+			_, _ = io.Copy(w, struct{ io.Reader }{strings.NewReader(repeat("paid", 20_000))})
+		}, true},
 		"flushed whole": {func(w http.ResponseWriter) { w.Header().Set("Content-Length", "4"); fmt.Fprint(w, "paid"); flush(w) }, false},
 		"flushed 204":   {func(w http.ResponseWriter) { w.WriteHeader(204); flush(w) }, false},
 		"trailers":      {func(w http.ResponseWriter) { w.Header().Set("Trailer", "X"); fmt.Fprint(w, "paid") }, true},
@@ -275,6 +280,10 @@ func TestE13NotRecordedHijacked(t *testing.T) {
 			assert.NoError(t, store.Close())
 			conn.Close()
 		}
+	}, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			assert.NotPanics(t, func() { next.ServeHTTP(w, r) })
+		})
 	})
 	require.Error(t, s.post("k").err)
 	require.Eventually(t, func() bool { return len(s.heard()) == 1 }, 10*time.Second, time.Millisecond)

@@ -302,7 +302,7 @@ func TestE10Settle(t *testing.T) {
 			}
 		})
 		ctx := t.Context()
-		for _, key := range []string{"done", "never", "failed", "failed-and-said-how", "done-nothing-known", "text"} {
+		for _, key := range []string{"done", "never", "failed", "failed-and-said-how", "done-nothing-known", "text", "failed-newer"} {
 			require.Equal(t, 500, s.post(key).status)
 			require.Equal(t, "the handler answered with status 500", string(s.wantRecord(key, idem.Held).Result))
 		}
@@ -330,6 +330,10 @@ func TestE10Settle(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, store.Fail(ctx, token("failed-and-said-how"), bytes))
 		require.Equal(t, 402, s.post("failed-and-said-how").status)
+
+		bytes[1]++ // as a newer version writes it
+		require.NoError(t, store.Fail(ctx, token("failed-newer"), bytes))
+		wantProblem(t, s.post("failed-newer"), 500, idemhttp.TypeUnreadable)
 
 		require.NoError(t, store.Complete(ctx, token("done-nothing-known"), nil))
 		wantProblem(t, s.post("done-nothing-known"), 500, idemhttp.TypeNotRetained)

@@ -323,6 +323,8 @@ func TestE8BodyFails(t *testing.T) {
 	wantProblem(t, serve(broken, -1, never), 400, idemhttp.TypeBodyUnreadable)
 	limited := http.MaxBytesReader(nil, io.NopCloser(strings.NewReader("12345")), 4)
 	wantProblem(t, serve(limited, -1, never), 413, idemhttp.TypeBodyTooLarge)
+	// A body that is announced as too long is not even read.
+	wantProblem(t, serve(iotest.ErrReader(errors.New("read")), 1<<20+1, never), 413, idemhttp.TypeBodyTooLarge)
 	// Somebody further out has read the body: without it two requests look alike.
 	wantProblem(t, serve(strings.NewReader(""), 5, never), 500, idemhttp.TypeMisconfigured)
 	_, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))

@@ -41,7 +41,7 @@ func TestE15Heartbeat(t *testing.T) {
 		every time.Duration
 	}{
 		"a third of the store's lease": {idemhttp.Options{RetryUnknown: true}, 10 * time.Second},
-		"a third of its own":           {idemhttp.Options{RetryUnknown: true, Lease: 3 * time.Minute}, time.Minute},
+		"a third of its own":           {idemhttp.Options{Lease: 3 * time.Minute}, time.Minute},
 		"as it is told":                {idemhttp.Options{RetryUnknown: true, Lease: time.Hour, Heartbeat: time.Second}, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -59,6 +59,7 @@ func TestE15Heartbeat(t *testing.T) {
 				require.NoError(t, err)
 				now, _ := clock.Now()
 				require.Equal(t, lease, rec.LeaseUntil.Sub(now))
+				require.Equal(t, !c.o.RetryUnknown, rec.HoldUnknown)
 				require.Equal(t, 409, serve("k").Code)
 			}
 			close(g.leave)
@@ -99,6 +100,33 @@ func TestE15ClaimLost(t *testing.T) {
 	require.Equal(t, "done", (<-took).Body.String())
 	require.Equal(t, "done", serve("k").Body.String(), "the late one changed nothing")
 	require.Zero(t, clock.Pending())
+}
+
+// A handler that panics leaves no heartbeat, and one that is over before the first beat
+// has none under way.
+func TestE15Stops(t *testing.T) {
+	t.Parallel()
+	clock, _, serve := clocked(t, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
+		if idemhttp.FromContext(r.Context()).Key() == "panics" {
+			panic("at once")
+		}
+	})
+	require.Panics(t, func() { serve("panics") })
+	require.Zero(t, clock.Pending())
+	serve("returns")
+	require.Zero(t, clock.Pending())
+}
+
+// Beats that race the end of the handler are waited for, and do it no harm.
+func TestE15BeatRacesEnd(t *testing.T) {
+	t.Parallel()
+	store := memoryStore(t, idem.Options{})
+	h := idemhttp.New(store, scopeOf, idemhttp.Options{Heartbeat: time.Microsecond})(http.HandlerFunc(echo))
+	for n := range 300 {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, keyed(fmt.Sprint("k", n)))
+		require.Equal(t, "12.50 <nil>", w.Body.String())
+	}
 }
 
 // An attempt whose process died is held; with RetryUnknown it is taken over.
