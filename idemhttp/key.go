@@ -82,20 +82,17 @@ func parseKey(lines []string, strict bool) (key, wrong string) {
 	return key, ""
 }
 
-// notBare are the ASCII characters that a key without quotes must not have, as a set
-// of bits: what cannot be seen, and what structures a field, so that no text is read
-// in two ways.
-var notBare = [2]uint64{
-	1<<33 - 1 | 1<<'"' | 1<<',' | 1<<';' | 1<<'(' | 1<<')',
-	1<<('\\'-64) | 1<<(0x7f-64),
-}
+// structural are the characters below 64 that structure a field, as a set of bits: with
+// them one text could be read in two ways.
+const structural uint64 = 1<<'"' | 1<<',' | 1<<';' | 1<<'(' | 1<<')'
 
 // bare reports whether s can be a key without quotes.
 func bare(s string) bool {
-	var wrong uint64
 	for i := range len(s) {
 		c := s[i]
-		wrong |= notBare[c>>6&1]>>(c&63) | uint64(c>>7)
+		if c <= ' ' || c >= 0x7f || c == '\\' || c < 64 && structural>>(c&63)&1 != 0 {
+			return false
+		}
 	}
-	return wrong&1 == 0
+	return true
 }
