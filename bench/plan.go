@@ -59,7 +59,7 @@ func Quick() Plan {
 		LookupKeys: []int{1e5}, Lookup: Pace{Rounds: 6, Slice: 80 * ms, Warmup: 50 * ms},
 		Memory:  Pace{Rounds: 6, Slice: time.Second, Warmup: 50 * ms, MaxOps: 50_000},
 		Callers: []int{1, 16, 64, 256}, EffectCallers: []int{1, 64},
-		Cycle: Pace{Rounds: 6, Slice: 250 * ms, Warmup: 100 * ms},
+		Cycle: Pace{Rounds: 6, Slice: 200 * ms, Warmup: 100 * ms},
 		Sizes: []int{1e5, 1e6}, Scale: Pace{Rounds: 6, Slice: 100 * ms, Warmup: 100 * ms},
 		Expired: 1e5, Batch: 256, Sweep: Pace{Rounds: 6, Slice: 5 * time.Second},
 		Era: map[string]int{"bolt": 10_000, "pebble": 20_000}, LoadCallers: 16,
