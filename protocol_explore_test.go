@@ -18,6 +18,7 @@ type pTrail struct {
 // pResult is what an exploration found.
 type pResult struct {
 	states, steps int
+	brought       int    // operations that brought to a commit what it would have read
 	depth         int    // steps from the start within which everything was seen
 	broken        string // a counterexample, one step a line; "": the rules hold
 	length        int    // its steps
@@ -32,19 +33,30 @@ type pSeen struct {
 
 type pSum [2]uint64
 
-func (s *pSeen) sum(w pWorld) pSum {
-	return pSum{maphash.Comparable(s.seeds[0], w), maphash.Comparable(s.seeds[1], w)}
+func (s *pSeen) sum(w *pWorld) pSum {
+	return pSum{maphash.Comparable(s.seeds[0], *w), maphash.Comparable(s.seeds[1], *w)}
 }
 
-// same returns the one of the two worlds, w and w with its callers changed over,
-// that stands for both, and whether it is the latter.
-func (s *pSeen) same(w pWorld) (pWorld, pSum, bool) {
-	other := w.mirrored()
-	a, b := s.sum(w), s.sum(other)
-	if a[0] < b[0] || a[0] == b[0] && a[1] <= b[1] {
-		return w, a, false
+// same makes w canonical and then the one of the two worlds, w and w with its callers
+// changed over, that stands for both. It returns its sum, and whether it is the latter.
+func (s *pSeen) same(w *pWorld) (sum pSum, mirrored bool) {
+	w.canonical()
+	a := maphash.Comparable(s.seeds[0], w.callers[0])
+	switch b := maphash.Comparable(s.seeds[0], w.callers[1]); {
+	case a > b:
+		w.mirror()
+		mirrored = true
+	case a == b: // they differ in the queue at most
+		was, sum := *w, s.sum(w)
+		w.mirror()
+		other := s.sum(w)
+		if other[0] < sum[0] || other[0] == sum[0] && other[1] < sum[1] {
+			return other, true
+		}
+		*w = was
+		return sum, false
 	}
-	return other, b, true
+	return s.sum(w), mirrored
 }
 
 // explore walks through every world that can be reached in depth steps after those
@@ -61,10 +73,10 @@ func (p *pProtocol) explore(begin []pStep, depth int) pResult {
 			panic(err)
 		}
 	}
-	first, sum, _ := seen.same(start.canonical())
+	sum, _ := seen.same(&start)
 	seen.set[sum] = struct{}{}
 	trail := []pTrail{{parent: -1}}
-	level := []pWorld{first}
+	level := []pWorld{start}
 	res := pResult{}
 	for ; res.depth < depth; res.depth++ {
 		from := len(trail) - len(level)
@@ -72,6 +84,7 @@ func (p *pProtocol) explore(begin []pStep, depth int) pResult {
 		level = nil
 		for _, part := range parts {
 			res.steps += part.steps
+			res.brought += part.brought
 			for i, w := range part.worlds {
 				if _, known := seen.set[part.sums[i]]; !known {
 					seen.set[part.sums[i]] = struct{}{}
@@ -92,12 +105,13 @@ func (p *pProtocol) explore(begin []pStep, depth int) pResult {
 
 // pPart is what one worker made of its share of a level, up to the first rule broken.
 type pPart struct {
-	worlds []pWorld // not seen at earlier levels
-	sums   []pSum
-	trail  []pTrail
-	steps  int
-	err    error
-	at     pTrail // where it was broken
+	worlds  []pWorld // not seen at earlier levels
+	sums    []pSum
+	trail   []pTrail
+	steps   int
+	brought int
+	err     error
+	at      pTrail // where it was broken
 }
 
 func (p *pProtocol) expand(level []pWorld, from int, seen *pSeen) []pPart {
@@ -112,16 +126,21 @@ func (p *pProtocol) expand(level []pWorld, from int, seen *pSeen) []pPart {
 			defer wg.Done()
 			part := &parts[i]
 			var can []pStep
+			var w pWorld // one for all: it escapes
 			for n := lo; n < hi; n++ {
 				can = p.steps(&level[n], can[:0])
 				for _, s := range can {
-					w, t := level[n], pTrail{parent: int32(from + n), by: s}
+					w = level[n]
+					t := pTrail{parent: int32(from + n), by: s}
 					part.steps++
+					if s.kind == stepTake {
+						part.brought += w.brings()
+					}
 					if err := p.do(&w, s); err != nil {
 						part.err, part.at = err, t
 						return
 					}
-					w, sum, _ := seen.same(w.canonical())
+					sum, _ := seen.same(&w)
 					if _, known := seen.set[sum]; !known {
 						part.worlds, part.sums, part.trail = append(part.worlds, w), append(part.sums, sum), append(part.trail, t)
 					}
@@ -148,15 +167,15 @@ func (p *pProtocol) story(begin []pStep, trail []pTrail, part pPart, seen *pSeen
 		_ = p.do(&w, s)
 		fmt.Fprintf(&b, "%3d. %s\n", i+1, s.in(&was, &w))
 	}
-	walked, _, mirrored := seen.same(w.canonical()) // w as it was explored
+	walked := w // as it was explored
+	_, mirrored := seen.same(&walked)
 	var err error
 	for i, s := range steps {
 		_ = p.do(&walked, s)
 		if mirrored && s.who < pCallers {
 			s.who = 1 - s.who
 		}
-		var again bool
-		walked, _, again = seen.same(walked.canonical())
+		_, again := seen.same(&walked)
 		mirrored = mirrored != again
 		was := w
 		err = p.do(&w, s)
@@ -177,7 +196,7 @@ func (p *pProtocol) story(begin []pStep, trail []pTrail, part pPart, seen *pSeen
 
 var pAskNames = [...]string{
 	askClaim: "claims", askWait: "waits for", askComplete: "completes", askExtend: "extends", askRelease: "releases",
-	askHold: "holds", askForget: "forgets", askSweep: "sweeps",
+	askHold: "holds", askForget: "forgets", askSweep: "sweeps", askDo: "does the work of",
 }
 
 // in tells the step in words.
@@ -194,6 +213,13 @@ func (s pStep) in(was, is *pWorld) string {
 			text += " and is answered from the cache"
 		}
 		return text
+	case stepCount:
+		return fmt.Sprintf("%s's look-up loads the count", who)
+	case stepCache:
+		if is.callers[s.who].idle() {
+			return fmt.Sprintf("%s is answered from the cache", who)
+		}
+		return fmt.Sprintf("%s's look-up looks into the cache", who)
 	case stepRead:
 		return fmt.Sprintf("%s's look-up missed the cache and reads the engine: %s", who, was.shown)
 	case stepLook:
@@ -209,7 +235,17 @@ func (s pStep) in(was, is *pWorld) string {
 		}
 		return text + "it is answered"
 	case stepTake:
-		return fmt.Sprintf("a commit takes %s; the record is to be: %s", opNames(is.group[:is.nGroup]), is.next)
+		text := "a commit takes "
+		switch was.phase {
+		case phaseRunning:
+			text = "the commit goes on with "
+		case phaseSpoiled:
+			text = "the commit begins again with "
+		}
+		return text + opNames(is.group[was.ran:is.nGroup], was, is.ran-was.ran) + "; the record is to be: " + is.next.String()
+	case stepSpoil:
+		ops := is.group[:is.nGroup]
+		return fmt.Sprintf("a commit takes %s; a function spoils it after the first %d and it is to begin again", opNames(ops, was, s.n), s.n)
 	case stepShow:
 		return "the engine shows the commit, which is not durable yet"
 	case stepSync:
@@ -217,6 +253,9 @@ func (s pStep) in(was, is *pWorld) string {
 	case stepWithdraw:
 		return "the gate withdraws the pre-image"
 	case stepTell:
+		if is.phase == phaseWithdrawn {
+			return fmt.Sprintf("cache and waiters are told of the group's operation %d", is.told)
+		}
 		return "cache and waiters are told, the callers are answered: " + opAnswers(was.group[:was.nGroup])
 	case stepFailLost:
 		return "the commit fails and is not on the disk"
@@ -236,10 +275,15 @@ func (s pStep) in(was, is *pWorld) string {
 	return "?"
 }
 
-func opNames(ops []pOp) string {
+// opNames names ops, and what the first n of them bring.
+func opNames(ops []pOp, was *pWorld, n uint8) string {
 	var list []string
-	for _, op := range ops {
-		list = append(list, fmt.Sprintf("%s (%s)", pNames[op.who], pAskNames[op.ask]))
+	for i, op := range ops {
+		text := fmt.Sprintf("%s (%s)", pNames[op.who], pAskNames[op.ask])
+		if i < int(n) && op.who != pSweeper && was.callers[op.who].known {
+			text = fmt.Sprintf("%s (%s, brings: %s)", pNames[op.who], pAskNames[op.ask], was.callers[op.who].seen)
+		}
+		list = append(list, text)
 	}
 	return strings.Join(list, ", then ")
 }

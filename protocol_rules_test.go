@@ -47,7 +47,7 @@ func (p *pProtocol) mayChange(w *pWorld, op *pOp, cur pRec) error {
 		return fmt.Errorf("rule 4: a change after a failed commit")
 	}
 	switch op.ask {
-	case askClaim, askForget, askSweep:
+	case askClaim, askForget, askSweep, askDo:
 		return nil
 	}
 	if op.grant != cur.grant || !cur.live(w.now) {
@@ -76,14 +76,20 @@ func (p *pProtocol) answerLookup(w *pWorld, who uint8, answer pAnswer, rec pRec)
 // answerOp ends a call that took part in a commit.
 func (p *pProtocol) answerOp(w *pWorld, op pOp) error {
 	c := &w.callers[op.who]
-	forgotten := c.forgotten
+	forgotten, low := c.forgotten, c.low
 	c.end()
 	if w.broken {
 		return fmt.Errorf("rule 4: the commit failed and %s is told %s", pNames[op.who], pAnswerNames[op.answer])
 	}
+	if op.answer == heardFailed { // which says nothing of the record
+		return nil
+	}
+	if op.rec.ver < low {
+		return fmt.Errorf("rule 3: %s is told %s, which was over before it asked", pNames[op.who], pAnswerNames[op.answer])
+	}
 	w.heard = max(w.heard, op.rec.ver)
 	switch {
-	case op.answer == heardCompleted, op.ask == askComplete && op.answer == heardNil:
+	case op.answer == heardCompleted, (op.ask == askComplete || op.ask == askDo) && op.answer == heardNil:
 		if !forgotten {
 			w.promiseFinal(op.rec)
 		}
@@ -123,5 +129,6 @@ var (
 	pAnswerNames = [...]string{
 		heardNil: "yes", heardCompleted: "completed", heardInFlight: "in flight", heardHeld: "held",
 		heardFenced: "stale token", heardNotFound: "not found", heardReleased: "released",
+		heardFailed: "the function failed",
 	}
 )

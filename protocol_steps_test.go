@@ -5,6 +5,14 @@ type pProtocol struct {
 	asks        []pAsk
 	lapseOnOpen bool
 	hold        bool // claims are HoldUnknown
+	spoils      bool // functions of other callers spoil commits
+	further     int  // steps that it is explored further than others
+	// fine takes apart what is one step without it: the beginning of a look-up, and
+	// what a commit does for each operation of its group. One step loses nothing:
+	// whoever looks in between finds the count moved when its operation is run, and
+	// is as if it had brought nothing; and what is brought is held to be what the
+	// commit would read (mistakes), so that to bring nothing makes no other world.
+	fine bool
 
 	// transition is the state machine.
 	transition func(cur *Entry, a *action, now Instant) (*Entry, error)
@@ -21,6 +29,17 @@ type pProtocol struct {
 	noPins          bool // the cache drops nothing when a commit begins
 	fenceNotSaved   bool // the commit does not save the fence
 	fenceSavedLater bool // the fence is saved by the next commit
+
+	noCountBefore  bool // the count does not go up when a commit decides to change the record
+	noCountAfter   bool // nor when the change can be read
+	countLate      bool // it is loaded after the read
+	leftUnchecked  bool // what a claim left is used whatever the count is
+	countTakenBack bool // a pass that is spoiled takes its counts back
+	keepsSpoiled   bool // the next pass goes on from what the spoiled one made
+
+	// mistakes lets a commit use what is not there any more, to see a rule broken;
+	// without it that is an error at once.
+	mistakes bool
 }
 
 // pStepKind is one step of one party. Between any two the process can be killed.
@@ -28,9 +47,12 @@ type pStepKind uint8
 
 const (
 	stepAsk pStepKind = iota
+	stepCount
+	stepCache
 	stepRead
 	stepLook
 	stepTake
+	stepSpoil
 	stepShow
 	stepSync
 	stepWithdraw
@@ -45,24 +67,32 @@ const (
 )
 
 type pStep struct {
-	kind pStepKind
-	who  uint8
-	ask  pAsk
+	kind  pStepKind
+	who   uint8
+	ask   pAsk
+	n     uint8 // stepSpoil: how many of the group run before
+	fails uint8 // the places in the group whose functions fail, as bits
 }
 
 // steps appends what can happen next in w.
 func (p *pProtocol) steps(w *pWorld, can []pStep) []pStep {
-	add := func(kind pStepKind, who int, ask pAsk) { can = append(can, pStep{kind, uint8(who), ask}) }
+	add := func(kind pStepKind, who int, ask pAsk) {
+		can = append(can, pStep{kind: kind, who: uint8(who), ask: ask})
+	}
 	for i := range w.callers {
 		c := &w.callers[i]
 		switch {
 		case c.idle() && w.broken && !p.goOnFailed: // ErrBroken, and nothing changes
 		case c.idle():
 			for _, ask := range p.asks {
-				if c.fence != 0 || ask == askClaim || ask == askWait || ask == askForget {
+				if c.fence != 0 || ask == askClaim || ask == askWait || ask == askForget || ask == askDo {
 					add(stepAsk, i, ask)
 				}
 			}
+		case c.stage == stageAsked:
+			add(stepCount, i, 0)
+		case c.stage == stageCounted:
+			add(stepCache, i, 0)
 		case c.stage == stageMissed:
 			add(stepRead, i, 0)
 		case c.stage == stageRead:
@@ -86,8 +116,10 @@ func (p *pProtocol) steps(w *pWorld, can []pStep) []pStep {
 	switch w.phase {
 	case phaseNone:
 		if w.nQueue > 0 && runs {
-			add(stepTake, 0, 0)
+			can = p.takes(w, can)
 		}
+	case phaseRunning, phaseSpoiled:
+		can = p.takes(w, can)
 	case phaseRun:
 		add(stepShow, 0, 0)
 		add(stepFailLost, 0, 0)
@@ -108,6 +140,34 @@ func (p *pProtocol) steps(w *pWorld, can []pStep) []pStep {
 	return can
 }
 
+// takes appends how a commit can begin or go on: each function in it fails or does
+// not, and one that fails, or another caller's, may spoil the transaction. That
+// happens once in a commit here; once more would run the same again.
+func (p *pProtocol) takes(w *pWorld, can []pStep) []pStep {
+	ops, first := w.group[:w.nGroup], w.phase == phaseNone
+	if first {
+		ops = w.queue[:w.nQueue]
+	}
+	var functions uint8
+	for i, op := range ops {
+		if op.ask == askDo && i >= int(w.ran) && !op.rejected {
+			functions |= 1 << i
+		}
+		if op.ask == askDo && first {
+			can = append(can, pStep{kind: stepSpoil, n: uint8(i + 1), fails: 1 << i})
+		}
+		if p.spoils && first {
+			can = append(can, pStep{kind: stepSpoil, n: uint8(i + 1)})
+		}
+	}
+	for fails := functions; ; fails = (fails - 1) & functions {
+		can = append(can, pStep{kind: stepTake, fails: fails})
+		if fails == 0 {
+			return can
+		}
+	}
+}
+
 // do takes the step s. The error is the rule that it breaks.
 func (p *pProtocol) do(w *pWorld, s pStep) error {
 	err := p.step(w, s)
@@ -122,12 +182,18 @@ func (p *pProtocol) step(w *pWorld, s pStep) error {
 	switch s.kind {
 	case stepAsk:
 		return p.ask(w, s.who, s.ask)
+	case stepCount:
+		p.loadCount(c)
+	case stepCache:
+		return p.lookCache(w, s.who)
 	case stepRead:
 		c.seen, c.stage = w.shown, stageRead
 	case stepLook:
 		return p.look(w, s.who)
 	case stepTake:
-		return p.take(w)
+		return p.take(w, s.fails)
+	case stepSpoil:
+		return p.spoil(w, s.n, s.fails)
 	case stepShow:
 		w.phase, w.shown = phaseShown, w.next
 		if p.withdrawEarly {
@@ -177,7 +243,7 @@ func (p *pProtocol) saveFence(w *pWorld) {
 
 func (w *pWorld) claimsGranted() (n uint8) {
 	for _, op := range w.group[:w.nGroup] {
-		if op.ask == askClaim && op.changed {
+		if (op.ask == askClaim || op.ask == askDo) && op.changed {
 			n++
 		}
 	}
@@ -196,12 +262,13 @@ func (p *pProtocol) ask(w *pWorld, who uint8, ask pAsk) error {
 	c.end()
 	c.ask, c.low, c.late, c.forgotten = ask, w.heard, w.broken, w.forgetting()
 	switch ask {
-	case askClaim, askWait:
-		if w.cache.state != 0 {
-			return p.decide(w, who, w.cache)
+	case askClaim, askWait, askDo:
+		c.stage = stageAsked
+		if p.fine {
+			return nil
 		}
-		c.stage = stageMissed
-		return nil
+		p.loadCount(c)
+		return p.lookCache(w, who)
 	case askForget: // its caller takes every promise back
 		for i := range w.callers {
 			w.callers[i].promised = pUnset
@@ -211,8 +278,25 @@ func (p *pProtocol) ask(w *pWorld, who uint8, ask pAsk) error {
 	case askComplete, askRelease: // so is the claim's own
 		c.promised = pUnset
 	}
+	if ask != askForget && c.leaves {
+		c.known, c.seen = true, c.left
+	}
 	c.stage = stageQueued
 	w.enqueue(pOp{who: who, ask: ask, fence: c.fence, grant: c.grant})
+	return nil
+}
+
+// loadCount begins a look-up that may have to go on to a commit.
+func (p *pProtocol) loadCount(c *pCaller) {
+	c.known = c.ask != askWait && !p.countLate
+	c.stage = stageCounted
+}
+
+func (p *pProtocol) lookCache(w *pWorld, who uint8) error {
+	if w.cache.state != 0 {
+		return p.decide(w, who, w.cache)
+	}
+	w.callers[who].stage = stageMissed
 	return nil
 }
 
@@ -260,15 +344,16 @@ func (p *pProtocol) decide(w *pWorld, who uint8, value pRec) error {
 	c := &w.callers[who]
 	now := pAt(w.now)
 	e := value.entry()
-	if c.ask == askClaim {
+	if c.ask != askWait {
 		if refusal := refuseClaim(e, p.action(askClaim, 0, pUnset), now); refusal != nil {
 			return p.answerLookup(w, who, pAnswers[refusal], value)
 		}
-		if p.decideEarly {
+		c.known = c.known || p.countLate
+		if c.known || p.decideEarly {
 			c.seen = value
 		}
 		c.stage = stageQueued
-		w.enqueue(pOp{who: who, ask: askClaim})
+		w.enqueue(pOp{who: who, ask: c.ask})
 		return nil
 	}
 	answer, ended := waited(e, value, now, p.action(askClaim, 0, pUnset).leasesFrom)
@@ -294,188 +379,4 @@ func waited(e *Entry, r pRec, now Instant, leasesFrom uint64) (pAnswer, bool) {
 		return heardInFlight, true
 	}
 	return 0, false
-}
-
-// take begins a commit: it runs the queue in order, and publishes pre-images.
-func (p *pProtocol) take(w *pWorld) error {
-	w.group, w.nGroup = w.queue, w.nQueue
-	w.queue, w.nQueue = [pCallers + 1]pOp{}, 0
-	cur := w.shown
-	w.wrote = false
-	for i := range w.nGroup {
-		op := &w.group[i]
-		if err := p.run(w, op, &cur); err != nil {
-			return err
-		}
-		w.wrote = w.wrote || op.changed
-	}
-	w.next, w.phase = cur, phaseRun
-	if !w.wrote {
-		w.phase = phaseWithdrawn // nothing to commit
-		return nil
-	}
-	w.gate, w.gated = w.shown, true
-	if !p.noPins {
-		w.pinned, w.cache = true, pRec{}
-		w.overtake()
-	}
-	return nil
-}
-
-// run is Op.Run.
-func (p *pProtocol) run(w *pWorld, op *pOp, cur *pRec) error {
-	now := pAt(w.now)
-	e := cur.entry()
-	if p.decideEarly && op.ask == askClaim {
-		e = w.callers[op.who].seen.entry()
-	}
-	a := p.action(op.ask, op.fence, op.due)
-	if op.ask == askClaim {
-		if refusal := refuseClaim(e, a, now); refusal != nil {
-			op.answer, op.rec = pAnswers[refusal], *cur
-			return nil
-		}
-		w.fence++
-		a.fence = uint64(w.fence)
-	}
-	next, answer := p.transition(e, a, now)
-	op.answer, op.changed = pAnswers[answer], next != e
-	if !op.changed {
-		op.rec = *cur
-		return nil
-	}
-	if err := p.mayChange(w, op, *cur); err != nil {
-		return err
-	}
-	after := cur.become(next)
-	op.ended = max(cur.fence, after.fence)
-	after.ver = max(pMax(w.vers), cur.ver) + 1
-	if op.ask == askClaim {
-		after.grant = max(pMax(w.grants), cur.grant) + 1
-		op.fence, op.grant = after.fence, after.grant
-	}
-	*cur, op.rec = after, after
-	return nil
-}
-
-func (w *pWorld) overtake() {
-	for i := range w.callers {
-		if c := &w.callers[i]; c.stage == stageMissed || c.stage == stageRead {
-			c.overtaken = true
-		}
-	}
-}
-
-// tell ends a commit that went well: cache, waiters, callers.
-func (p *pProtocol) tell(w *pWorld) error {
-	if w.wrote {
-		if w.pinned {
-			w.pinned = false
-			w.overtake()
-		}
-		if w.next.state.Final() && w.cache.state == 0 {
-			w.cache = w.next
-		}
-		for _, op := range w.group[:w.nGroup] {
-			if op.changed {
-				if err := p.wake(w, op); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	group := w.group[:w.nGroup]
-	ops := append([]pOp(nil), group...)
-	if w.phase != phaseShown { // answering early leaves the commit to go on
-		p.endCommit(w)
-	} else {
-		w.group, w.nGroup = [pCallers + 1]pOp{}, 0
-	}
-	for _, op := range ops {
-		if op.who == pSweeper {
-			continue
-		}
-		if err := p.answerOp(w, op); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *pProtocol) endCommit(w *pWorld) {
-	w.phase, w.group, w.nGroup, w.next, w.wrote = phaseNone, [pCallers + 1]pOp{}, 0, pRec{}, false
-}
-
-// wake tells the waiters what op made of the record. The last one counts.
-func (p *pProtocol) wake(w *pWorld, op pOp) error {
-	for i := range w.callers {
-		c := &w.callers[i]
-		if c.ask != askWait {
-			continue
-		}
-		if op.rec.state != InFlight {
-			c.told = op.rec
-			c.told.fence = op.ended
-		}
-		if c.stage != stageWaiting {
-			continue
-		}
-		if op.rec.state == InFlight || c.told.fence < c.waits && !p.tellWhatWas {
-			c.stage, c.overtaken, c.told, c.waits = stageMissed, false, pRec{}, 0 // it looks again
-			continue
-		}
-		answer, _ := waited(c.told.entry(), c.told, pAt(w.now), 0)
-		if err := p.answerLookup(w, uint8(i), answer, c.told); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// fail is a commit that fails: lost, or on disk all the same.
-func (p *pProtocol) fail(w *pWorld, kept bool) error {
-	if kept {
-		w.disk = w.next
-		p.saveFence(w)
-	}
-	w.broken = true
-	if p.withdrawFailed || p.goOnFailed {
-		w.gated, w.gate = false, pRec{}
-	}
-	if p.answerFailed {
-		w.phase = phaseWithdrawn
-		return p.tell(w)
-	}
-	p.endCommit(w)
-	w.pinned = false
-	w.overtake()
-	for i := range w.callers { // of this group, of the next, and waiters: ErrBroken
-		if c := &w.callers[i]; c.stage == stageQueued || c.stage == stageWaiting {
-			c.end()
-		}
-	}
-	w.queue, w.nQueue = [pCallers + 1]pOp{}, 0
-	return nil
-}
-
-// crash kills the process and starts it again. The tokens outlive it.
-func (p *pProtocol) crash(w *pWorld, kept bool) {
-	if kept {
-		w.disk = w.next
-		p.saveFence(w)
-	}
-	fresh := pStart()
-	fresh.now, fresh.disk, fresh.diskFence = w.now, w.disk, w.diskFence
-	fresh.disk.old = p.lapseOnOpen && fresh.disk.state == InFlight
-	fresh.shown, fresh.fence = fresh.disk, fresh.diskFence
-	fresh.heard, fresh.finalUntil, fresh.finalGrant = w.heard, w.finalUntil, w.finalGrant
-	for i := range w.callers {
-		c := &w.callers[i]
-		c.end()
-		if p.lapseOnOpen && !p.hold {
-			c.promised = pUnset // their process is gone, and with it their leases
-		}
-		fresh.callers[i] = *c
-	}
-	*w = fresh
 }

@@ -5,9 +5,10 @@ import "math/bits"
 // The protocol in small: one key, one process that is killed and started again,
 // two callers whose tokens outlive it, and a sweeper. The state machine is the
 // real one; around it stands a model of what carries it: look-ups through cache
-// and gate, the commit in its steps, and time. explore (protocol_explore_test.go)
-// walks through everything that can happen, in every order, and holds it against
-// the rules (protocol_rules_test.go).
+// and gate, what they and earlier commits bring to a commit, the commit in its
+// steps, and time. explore (protocol_explore_test.go) walks through everything that
+// can happen, in every order, and holds it against the rules
+// (protocol_rules_test.go).
 
 // pRec is an Entry cut down to what can matter here, with two ghosts: what no
 // code can see and only the rules look at.
@@ -93,11 +94,12 @@ const (
 	askHold
 	askForget
 	askSweep
+	askDo // claim and complete, with a function in the same commit
 )
 
 var pKinds = [...]actionKind{
 	askClaim: actClaim, askComplete: actComplete, askExtend: actExtend, askRelease: actRelease,
-	askHold: actHold, askForget: actForget, askSweep: actSweep,
+	askHold: actHold, askForget: actForget, askSweep: actSweep, askDo: actClaim,
 }
 
 // pAnswer is what it hears.
@@ -112,6 +114,7 @@ const (
 	heardFenced
 	heardNotFound
 	heardReleased // of Wait
+	heardFailed   // the function's own error
 )
 
 var pAnswers = map[error]pAnswer{
@@ -122,7 +125,9 @@ var pAnswers = map[error]pAnswer{
 type pStage uint8
 
 const (
-	stageMissed  pStage = iota + 1 // the cache did not have it
+	stageAsked   pStage = iota + 1 // begun
+	stageCounted                   // the count was loaded
+	stageMissed                    // the cache did not have it
 	stageRead                      // the engine was read, the gate not looked at yet
 	stageWaiting                   // Wait: in flight
 	stageQueued                    // in the queue or in the group of a commit
@@ -132,10 +137,15 @@ type pCaller struct {
 	fence, grant uint8 // the token it holds; 0: none
 	// promised (ghost): no other is to own the key before; pUnset if nothing is.
 	promised int8
+	// left is what the last commit that left the token's claim in flight kept for
+	// its holder, and leaves whether the count is where it was then.
+	left   pRec
+	leaves bool
 
 	ask       pAsk
 	stage     pStage
-	seen      pRec  // stageRead
+	seen      pRec  // stageRead: what the engine showed; stageQueued: what the call brings
+	known     bool  // the count was loaded, and is where it was
 	told      pRec  // Wait: what a commit handed over; ver 0: nothing
 	waits     uint8 // Wait: the fence of the claim that it saw in flight
 	overtaken bool  // the cache was pinned or unpinned since it missed
@@ -147,7 +157,7 @@ type pCaller struct {
 func (c *pCaller) idle() bool { return c.ask == askNothing }
 
 func (c *pCaller) end() {
-	*c = pCaller{fence: c.fence, grant: c.grant, promised: c.promised}
+	*c = pCaller{fence: c.fence, grant: c.grant, promised: c.promised, left: c.left, leaves: c.leaves}
 }
 
 // pOp is an operation in the queue or, run, in the group.
@@ -159,6 +169,8 @@ type pOp struct {
 	answer       pAnswer
 	rec          pRec // after it was run: what the answer rests on
 	changed      bool
+	pinned       bool  // it was to change the record, in this pass or one that was spoiled
+	rejected     bool  // its function failed
 	ended        uint8 // the fence of the claim that it ended, if it did
 }
 
@@ -172,6 +184,8 @@ type pPhase uint8
 
 const (
 	phaseNone      pPhase = iota
+	phaseRunning          // the first of the group have run
+	phaseSpoiled          // a function spoiled the transaction: all are to run again
 	phaseRun              // the transition was run on each, the gate is up, the cache pinned
 	phaseShown            // the engine shows it
 	phaseSynced           // durable
@@ -200,7 +214,9 @@ type pWorld struct {
 	phase  pPhase
 	group  [pCallers + 1]pOp
 	nGroup uint8
-	next   pRec // what the group makes of the record
+	ran    uint8 // how many of the group have run in this pass
+	told   uint8 // of how many cache and waiters were told
+	next   pRec  // what those that ran make of the record
 	wrote  bool
 	found  int8 // the sweeper's place, not queued yet
 
@@ -221,17 +237,35 @@ func pStart() pWorld {
 	return w
 }
 
+// brings is how many operations in the queue bring what is of use to the commit.
+func (w *pWorld) brings() (n int) {
+	for _, op := range w.queue[:w.nQueue] {
+		if op.who != pSweeper && w.callers[op.who].known {
+			n++
+		}
+	}
+	return n
+}
+
 // recs calls f with every record the world holds.
 func (w *pWorld) recs(f func(*pRec)) {
-	for _, r := range [...]*pRec{&w.disk, &w.shown, &w.gate, &w.cache, &w.next} {
-		f(r)
+	held := func(r *pRec) {
+		if r.ver != 0 {
+			f(r)
+		}
 	}
+	held(&w.disk)
+	held(&w.shown)
+	held(&w.gate)
+	held(&w.cache)
+	held(&w.next)
 	for i := range w.callers {
-		f(&w.callers[i].seen)
-		f(&w.callers[i].told)
+		held(&w.callers[i].seen)
+		held(&w.callers[i].left)
+		held(&w.callers[i].told)
 	}
-	for i := range w.group {
-		f(&w.group[i].rec)
+	for i := range w.nGroup {
+		held(&w.group[i].rec)
 	}
 }
 
@@ -249,8 +283,10 @@ func (w *pWorld) grants(f func(*uint8)) {
 	for i := range w.callers {
 		f(&w.callers[i].grant)
 	}
-	for i := range w.queue {
+	for i := range w.nQueue {
 		f(&w.queue[i].grant)
+	}
+	for i := range w.nGroup {
 		f(&w.group[i].grant)
 	}
 }
@@ -263,8 +299,10 @@ func (w *pWorld) fences(f func(*uint8)) {
 		f(&w.callers[i].fence)
 		f(&w.callers[i].waits)
 	}
-	for i := range w.queue {
+	for i := range w.nQueue {
 		f(&w.queue[i].fence)
+	}
+	for i := range w.nGroup {
 		f(&w.group[i].fence)
 		f(&w.group[i].ended)
 	}
@@ -286,9 +324,9 @@ func rank(each func(func(*uint8))) {
 	})
 }
 
-// canonical is w with numbers and times that cannot be told apart made equal:
-// now is 0, a lapsed lease ends now, and so on. What follows is the same.
-func (w pWorld) canonical() pWorld {
+// canonical makes numbers and times that cannot be told apart equal: now is 0, a
+// lapsed lease ends now, and so on. What follows is the same.
+func (w *pWorld) canonical() {
 	rank(w.vers)
 	rank(w.grants)
 	if w.fence == pMax(w.fences) { // else the next one may be one of those that exist
@@ -340,11 +378,10 @@ func (w pWorld) canonical() pWorld {
 		over(&w.callers[i].promised)
 	}
 	w.now = 0
-	return w
 }
 
-// mirrored is w with its callers changed over: they are alike.
-func (w pWorld) mirrored() pWorld {
+// mirror changes the callers over: they are alike.
+func (w *pWorld) mirror() {
 	w.callers[0], w.callers[1] = w.callers[1], w.callers[0]
 	for i := range w.queue {
 		if i < int(w.nQueue) && w.queue[i].who != pSweeper {
@@ -354,5 +391,4 @@ func (w pWorld) mirrored() pWorld {
 			w.group[i].who = 1 - w.group[i].who
 		}
 	}
-	return w
 }
