@@ -49,3 +49,33 @@ func TestOneCommitGrantsAKeyOnce(t *testing.T) {
 		require.Equal(t, idem.ErrInFlight, second)
 	})
 }
+
+// A1, D8: the same in a commit that is begun again: a function that was done in the
+// first pass, and fails in the next, leaves the key to the claim that came after it.
+func TestCommitBegunAgainGrantsAKeyOnce(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, e *env, spoils bool) {
+		runs := 0
+		fickle := sameCommit(func(*fakeTx) ([]byte, error) {
+			if runs++; runs > 1 {
+				return nil, errDisk
+			}
+			return nil, nil
+		})
+		var done, first, second, update error
+		e.together(
+			func() { _, _, done = e.s.DoEffect(ctx, idem.Request{Key: "k"}, fickle) },
+			func() { _, first = e.s.Claim(ctx, idem.Request{Key: "k"}) },
+			func() { _, second = e.s.Claim(ctx, idem.Request{Key: "k"}) },
+			func() { update = e.b.Update(ctx, sameCommit(func(*fakeTx) ([]byte, error) { return nil, errDisk })) },
+		)
+		require.Equal(t, errDisk, update)
+		if spoils {
+			require.Equal(t, []error{errDisk, nil, idem.ErrInFlight}, []error{done, first, second})
+			require.Equal(t, idem.InFlight, e.state("k"))
+		} else {
+			require.Equal(t, []error{nil, idem.ErrCompleted, idem.ErrCompleted}, []error{done, first, second})
+			require.Equal(t, idem.Completed, e.state("k"))
+		}
+	})
+}
