@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/commit"
 )
 
 // A claim brings what it read, and its completion what the claim left, so that
@@ -87,51 +91,253 @@ func TestWhatWasSeenIsOvertaken(t *testing.T) {
 	assert.Zero(t, b.mistaken.Load())
 }
 
-// Whatever is done to a few keys at once, what an operation brings along is what
-// the engine has, or is not used.
+// passes is a stub that commits as the engines on disk do: those who wait share a
+// commit, and a same-commit function may spoil it, so that it is begun again without
+// those that failed. plan says after how many operations each pass is spoiled that is.
+type passes struct {
+	rich
+	queue  *commit.Queue[*job]
+	plan   func(ops int) []int
+	shared atomic.Int64 // commits of several operations
+}
+
+type job struct {
+	ops []*idem.Op
+	err error
+}
+
+func newPasses(plan func(ops int) []int) *passes {
+	b := &passes{rich: rich{newStub()}, plan: plan}
+	b.queue = commit.New(1<<20, b.run)
+	return b
+}
+
+func (b *passes) Apply(ctx context.Context, ops []*idem.Op) error {
+	j := &job{ops: ops}
+	if err := b.queue.Do(ctx, j, len(ops)); err != nil {
+		return err
+	}
+	return j.err
+}
+
+func (b *passes) run(jobs []*job) func() {
+	var ops []*idem.Op
+	for _, j := range jobs {
+		ops = append(ops, j.ops...)
+	}
+	if len(ops) > 1 {
+		b.shared.Add(1)
+	}
+	for _, until := range b.plan(len(ops)) {
+		ops = b.spoil(ops, min(until, len(ops)))
+	}
+	_, err := b.commit(ops)
+	for _, j := range jobs {
+		j.err = err
+	}
+	return nil
+}
+
+// spoil runs the first of ops on a copy that it throws away, and returns those that
+// are to be run again.
+func (b *passes) spoil(ops []*idem.Op, until int) (again []*idem.Op) {
+	entries := maps.Clone(b.entries)
+	for _, op := range ops[:until] {
+		key, readErr := op.Key(), b.readErr(op.Key())
+		cur := entries[key]
+		if e, known := op.Current(); known && readErr == nil {
+			b.known.Add(1)
+			if e != cur {
+				b.mistaken.Add(1)
+			}
+		}
+		if readErr != nil {
+			cur = nil
+		}
+		next, wrote := op.Run(cur, readErr)
+		if f := op.Effect(); f != nil {
+			result, err := f.(effect)()
+			next, wrote = op.Finish(result, err)
+			if err != nil {
+				continue
+			}
+		}
+		again = append(again, op)
+		if wrote {
+			entries[key] = next
+		}
+	}
+	return append(again, ops[until:]...)
+}
+
+// A1, D8: an operation that was to change its entry in a pass that was spoiled, and
+// is not any more: what came after it in the pass reads again, and so does whoever
+// looked meanwhile.
+func TestSeenInSpoiledPasses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newPasses(func(ops int) []int { return []int{2, 2}[:2*(ops/3)] })
+		s := open(t, b, idem.Options{SweepInterval: -1})
+		ctx := t.Context()
+		stalled := make(chan struct{}) // each commit, when all has run
+		b.onCommit = func() error { <-stalled; return nil }
+		runs := 0
+		fickle := effect(func() ([]byte, error) {
+			if runs++; runs > 1 {
+				return nil, errDisk
+			}
+			return []byte("done"), nil
+		})
+		var claim, other idem.Claim
+		var errs [4]error
+		for _, call := range []func(){
+			func() { mustClaim(t, s, idem.Request{Key: "before"}) },
+			func() { _, _, errs[0] = s.DoEffect(ctx, k, fickle) },
+			func() { claim, errs[1] = s.Claim(ctx, k) },
+			func() { other, errs[2] = s.Claim(ctx, idem.Request{Key: "other"}) },
+		} {
+			go call()
+			synctest.Wait()
+		}
+		known := b.known.Load()
+		stalled <- struct{}{}
+		synctest.Wait()
+		go func() { _, errs[3] = s.Claim(ctx, k) }() // sees nothing yet
+		synctest.Wait()
+		close(stalled)
+		synctest.Wait()
+		require.Equal(t, []error{errDisk, nil, nil, idem.ErrInFlight}, errs[:])
+		require.Equal(t, 2, runs, "what failed is not run again")
+		require.EqualValues(t, 2, b.known.Load()-known, "the function's operation in the first pass, and the other key's in the last")
+		require.NoError(t, s.Complete(ctx, claim.Token, nil))
+		require.NoError(t, s.Complete(ctx, other.Token, nil))
+		require.Zero(t, b.mistaken.Load())
+	})
+}
+
+// Whatever is done to a few keys at once, and however it is committed, what an
+// operation brings along is what the engine has, or is not used: claims and token
+// operations, alone and in batches that name a key twice (A15), Forget, also of what
+// cannot be read, sweeps (B3), claims that are refused for room (A18), functions in
+// the commit that fail or change their mind (D8), and a commit that fails (C4).
 func TestSeenIsNeverMistaken(t *testing.T) {
 	t.Parallel()
-	b := newStub()
-	s := open(t, b, idem.Options{SweepInterval: -1, Lease: time.Nanosecond})
-	ctx := context.Background()
-	var wg sync.WaitGroup
-	for w := range 8 {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			rng := rand.New(rand.NewPCG(1, uint64(w)))
-			var tokens []idem.Token
-			for range 400 {
-				if len(tokens) == 0 || rng.IntN(3) == 0 {
-					c, err := s.Claim(ctx, idem.Request{Key: fmt.Sprint("k", rng.IntN(5))})
-					if err == nil {
-						tokens = append(tokens, c.Token)
-					}
-					continue
-				}
-				token := tokens[rng.IntN(len(tokens))]
-				var err error
-				switch rng.IntN(6) {
-				case 0:
-					err = s.Complete(ctx, token, nil)
-				case 1:
-					err = s.Release(ctx, token)
-				case 2:
-					err = s.Extend(ctx, token, 0)
-				case 3:
-					err = s.Checkpoint(ctx, token, []byte{byte(w)})
-				case 4:
-					err = s.Hold(ctx, token, nil)
-				default:
-					err = s.Forget(ctx, token.Key)
-				}
-				if errors.Is(err, idem.ErrInvalid) || errors.Is(err, idem.ErrBroken) {
-					t.Error(err)
-				}
-			}
-		}()
+	random := func(ops int) (until []int) {
+		for range rand.IntN(3) {
+			until = append(until, rand.IntN(ops+1))
+		}
+		return until
 	}
-	wg.Wait()
-	assert.Zero(t, b.mistaken.Load())
-	assert.Positive(t, b.known.Load())
+	for _, b := range []*passes{{rich: rich{newStub()}}, newPasses(random)} {
+		name, backend := "one by one", idem.Backend(b.rich)
+		if b.queue != nil {
+			name, backend = "in passes", b
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t, backend, idem.Options{SweepInterval: -1, Lease: time.Nanosecond})
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					c := &seenCaller{s: s, stub: b.stub}
+					for range 300 {
+						if err := c.step(); errors.Is(err, idem.ErrInvalid) || errors.Is(err, idem.ErrBroken) {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			assert.Zero(t, b.mistaken.Load())
+			assert.Positive(t, b.known.Load())
+			if b.queue != nil {
+				assert.Positive(t, b.shared.Load())
+			}
+			b.damage()
+			b.full.Store(false)
+			token := mustClaim(t, s, idem.Request{Key: "last"}).Token
+			b.breaking.Store(true)
+			require.ErrorIs(t, s.Complete(context.Background(), token, nil), idem.ErrBroken)
+			known := b.known.Load()
+			require.ErrorIs(t, s.Complete(context.Background(), token, nil), idem.ErrBroken)
+			_, err := s.Claim(context.Background(), idem.Request{Key: "last"})
+			require.ErrorIs(t, err, idem.ErrBroken)
+			require.Equal(t, known, b.known.Load(), "a broken store decided something")
+		})
+	}
+}
+
+// seenCaller does anything to a few keys.
+type seenCaller struct {
+	s      *idem.Store
+	stub   *stub
+	tokens []idem.Token
+}
+
+func (c *seenCaller) request() idem.Request {
+	r := idem.Request{Key: fmt.Sprint("k", rand.IntN(5))}
+	if rand.IntN(2) == 0 {
+		r.Retention = time.Nanosecond
+	}
+	return r
+}
+
+func (c *seenCaller) claimed(claim idem.Claim, err error) error {
+	if err == nil {
+		c.tokens = append(c.tokens, claim.Token)
+	}
+	return err
+}
+
+func (c *seenCaller) step() error {
+	ctx := context.Background()
+	fickle := effect(func() ([]byte, error) {
+		if rand.IntN(3) == 0 {
+			return nil, errDisk
+		}
+		return []byte("done"), nil
+	})
+	switch rand.IntN(24) {
+	case 0:
+		return c.s.Forget(ctx, c.request().Key)
+	case 1:
+		_, err := c.s.Sweep(ctx, 1+rand.IntN(5))
+		return err
+	case 2:
+		c.stub.damage(c.request().Key)
+		return nil
+	case 3:
+		c.stub.full.Store(rand.IntN(2) == 0)
+		return nil
+	case 4, 5, 6:
+		_, _, err := c.s.DoEffect(ctx, c.request(), fickle)
+		return err
+	case 7, 8:
+		var errs error
+		for _, r := range c.s.ClaimMany(ctx, []idem.Request{c.request(), c.request(), c.request(), c.request()}) {
+			errs = errors.Join(errs, c.claimed(r.Claim, r.Err))
+		}
+		return errs
+	case 9, 10, 11, 12, 13, 14:
+		return c.claimed(c.s.Claim(ctx, c.request()))
+	}
+	if len(c.tokens) == 0 {
+		return nil
+	}
+	token := c.tokens[len(c.tokens)-1-rand.IntN(min(len(c.tokens), 8))]
+	switch rand.IntN(7) {
+	case 0:
+		return c.s.Complete(ctx, token, nil)
+	case 1:
+		return c.s.Release(ctx, token)
+	case 2:
+		return c.s.Extend(ctx, token, 0)
+	case 3:
+		return c.s.Checkpoint(ctx, token, []byte("half"))
+	case 4:
+		return c.s.Hold(ctx, token, nil)
+	case 5:
+		return c.s.CompleteEffect(ctx, token, fickle)
+	}
+	return errors.Join(c.s.CompleteMany(ctx, []idem.Completion{{Token: token}, {Token: token, Result: []byte("other")}})...)
 }
