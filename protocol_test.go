@@ -13,9 +13,9 @@ import (
 )
 
 // protocolDepth is how many steps from the start everything is explored, in each
-// of the protocols, and protocolBeyond how many from each milestone.
-// IDEM_PROTOCOL_DEPTH asks for another depth, and adds as much beyond. Each step
-// more takes about a third more time and memory.
+// of the protocols that does not say otherwise, and protocolBeyond how many from
+// each milestone. IDEM_PROTOCOL_DEPTH asks for another depth, and adds as much
+// beyond. Each step more takes about 40 % more time and memory.
 const (
 	protocolDepth  = 20
 	protocolBeyond = 10
@@ -35,14 +35,28 @@ func depthsWanted(t *testing.T) (depth, beyond int) {
 var commit = []pStep{{kind: stepTake}, {kind: stepShow}, {kind: stepSync}, {kind: stepWithdraw}, {kind: stepTell}}
 
 func claimBy(who uint8) []pStep {
-	return append([]pStep{{stepAsk, who, askClaim}, {stepRead, who, 0}, {stepLook, who, 0}}, commit...)
+	return append([]pStep{{kind: stepAsk, who: who, ask: askClaim}, {kind: stepRead, who: who}, {kind: stepLook, who: who}}, commit...)
+}
+
+// inFineSteps is steps where look-ups and commits are taken apart.
+func inFineSteps(steps []pStep) (fine []pStep) {
+	for _, s := range steps {
+		fine = append(fine, s)
+		switch {
+		case s.kind == stepAsk && s.ask == askClaim:
+			fine = append(fine, pStep{kind: stepCount, who: s.who}, pStep{kind: stepCache, who: s.who})
+		case s.kind == stepTell: // one more for the operation, before its answer
+			fine = append(fine, s)
+		}
+	}
+	return fine
 }
 
 // milestones are places far from the start from which everything is explored too.
 var milestones = map[string][]pStep{
 	"granted":    claimBy(0),
 	"taken over": slices.Concat(claimBy(0), []pStep{{kind: stepTick}}, claimBy(1)),
-	"completed":  slices.Concat(claimBy(0), []pStep{{stepAsk, 0, askComplete}}, commit),
+	"completed":  slices.Concat(claimBy(0), []pStep{{kind: stepAsk, ask: askComplete}}, commit),
 	"expired":    slices.Concat(claimBy(0), []pStep{{kind: stepTick}, {kind: stepTick}}),
 }
 
@@ -51,15 +65,18 @@ var milestones = map[string][]pStep{
 var protocols = map[string]pProtocol{
 	"heartbeat":     {asks: []pAsk{askClaim, askComplete, askExtend}},
 	"release":       {asks: []pAsk{askClaim, askComplete, askRelease}},
-	"forget":        {asks: []pAsk{askClaim, askComplete, askForget}},
+	"forget":        {asks: []pAsk{askClaim, askComplete, askForget}, spoils: true},
 	"wait":          {asks: []pAsk{askClaim, askComplete, askWait}},
 	"hold":          {asks: []pAsk{askClaim, askComplete, askRelease, askHold}},
 	"hold unknown":  {asks: []pAsk{askClaim, askComplete, askExtend, askRelease}, hold: true},
 	"lapse on open": {asks: []pAsk{askClaim, askComplete, askExtend}, lapseOnOpen: true},
+	"functions":     {asks: []pAsk{askClaim, askComplete, askDo}, further: -2},
+	"fine steps":    {asks: []pAsk{askClaim, askComplete, askExtend}, fine: true, further: 2},
 }
 
-// Rules 1 to 4 (A1, A2, A6, A7, A9, B3, C1, C2, C4): claim, heartbeat, completion,
-// release, Forget, sweep, lapse, expiry, a commit that fails, and a kill between
+// Rules 1 to 4 (A1, A2, A6, A7, A9, B3, C1, C2, C4, D8): claim, heartbeat, completion,
+// release, Forget, sweep, lapse, expiry, functions in the commit, what was read before
+// a commit or left by one, a commit that is begun again or fails, and a kill between
 // any two steps, in every order.
 func TestProtocol(t *testing.T) {
 	t.Parallel()
@@ -68,18 +85,22 @@ func TestProtocol(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p.transition = transition
 			begin := time.Now()
-			r := p.explore(nil, depth)
+			r := p.explore(nil, depth+p.further)
 			require.Empty(t, r.broken, "after %d steps:\n%s", r.length, r.broken)
-			t.Logf("whole to a depth of %d steps: %d states, %d steps taken, %v",
-				r.depth, r.states, r.steps, time.Since(begin).Round(time.Millisecond))
+			t.Logf("whole to a depth of %d steps: %d states, %d steps taken, %d records brought, %v",
+				r.depth, r.states, r.steps, r.brought, time.Since(begin).Round(time.Millisecond))
 			if depth >= protocolDepth {
 				assert.Greater(t, r.states, 5_000, "the exploration collapsed")
+				assert.Greater(t, r.brought, 300, "nobody brings to a commit what it would read")
 			}
 			for place, steps := range milestones {
 				if p.hold && place == "taken over" { // never, if the outcome is unknown
 					continue
 				}
-				r := p.explore(steps, beyond)
+				if p.fine {
+					steps = inFineSteps(steps)
+				}
+				r := p.explore(steps, max(beyond+p.further, 1))
 				require.Empty(t, r.broken, "after %d steps:\n%s", r.length, r.broken)
 				t.Logf("whole to a depth of %d steps from %q, %d steps from the start: %d states, %d steps taken",
 					r.depth, place, len(steps), r.states, r.steps)
@@ -105,6 +126,7 @@ var protocolMutants = []struct {
 	from     string // milestone; "": the start
 	rule     int    // 0: one or another
 	breaks   func(p *pProtocol)
+	mistaken bool // a commit uses what an operation brings although it is not there any more
 }{
 	{"no fence check", "heartbeat", "", 2, func(p *pProtocol) {
 		p.transition = mutantTransition(func(cur *Entry, a *action) (*Entry, bool) {
@@ -113,22 +135,28 @@ var protocolMutants = []struct {
 			}
 			return nil, false
 		})
-	}},
+	}, false},
 	{"the sweep does not check again", "heartbeat", "granted", 0, func(p *pProtocol) {
 		p.transition = mutantTransition(func(_ *Entry, a *action) (*Entry, bool) { return nil, a.kind == actSweep })
-	}},
-	{"no gate: visible before durable", "heartbeat", "", 3, func(p *pProtocol) { p.noGate = true }},
-	{"the gate is withdrawn before the sync", "heartbeat", "", 3, func(p *pProtocol) { p.withdrawEarly = true }},
-	{"the gate is withdrawn after a failed commit", "heartbeat", "", 3, func(p *pProtocol) { p.withdrawFailed = true }},
-	{"answered before the sync", "heartbeat", "", 3, func(p *pProtocol) { p.answerEarly = true }},
-	{"answered after a failed commit", "heartbeat", "", 4, func(p *pProtocol) { p.answerFailed = true }},
-	{"goes on after a failed commit", "heartbeat", "", 4, func(p *pProtocol) { p.goOnFailed = true }},
-	{"claims decided by the look-up", "heartbeat", "", 1, func(p *pProtocol) { p.decideEarly = true }},
-	{"the fence is not saved", "heartbeat", "", 2, func(p *pProtocol) { p.fenceNotSaved = true }},
-	{"the fence is saved by the next commit", "heartbeat", "", 2, func(p *pProtocol) { p.fenceSavedLater = true }},
-	{"the cache takes fills that were overtaken", "forget", "completed", 3, func(p *pProtocol) { p.fillOvertaken = true }},
-	{"the cache keeps what a commit changes", "forget", "completed", 3, func(p *pProtocol) { p.noPins = true }},
-	{"waiters are told of earlier claims", "wait", "expired", 3, func(p *pProtocol) { p.tellWhatWas = true }},
+	}, false},
+	{"no gate: visible before durable", "heartbeat", "", 3, func(p *pProtocol) { p.noGate = true }, false},
+	{"the gate is withdrawn before the sync", "heartbeat", "", 3, func(p *pProtocol) { p.withdrawEarly = true }, false},
+	{"the gate is withdrawn after a failed commit", "heartbeat", "", 3, func(p *pProtocol) { p.withdrawFailed = true }, false},
+	{"answered before the sync", "heartbeat", "", 3, func(p *pProtocol) { p.answerEarly = true }, false},
+	{"answered after a failed commit", "heartbeat", "", 4, func(p *pProtocol) { p.answerFailed = true }, false},
+	{"goes on after a failed commit", "heartbeat", "", 4, func(p *pProtocol) { p.goOnFailed = true }, false},
+	{"claims decided by the look-up", "heartbeat", "", 1, func(p *pProtocol) { p.decideEarly = true }, false},
+	{"the fence is not saved", "heartbeat", "", 2, func(p *pProtocol) { p.fenceNotSaved = true }, false},
+	{"the fence is saved by the next commit", "heartbeat", "", 2, func(p *pProtocol) { p.fenceSavedLater = true }, false},
+	{"the cache takes fills that were overtaken", "forget", "completed", 3, func(p *pProtocol) { p.fillOvertaken = true }, false},
+	{"the cache keeps what a commit changes", "forget", "completed", 3, func(p *pProtocol) { p.noPins = true }, false},
+	{"waiters are told of earlier claims", "wait", "expired", 3, func(p *pProtocol) { p.tellWhatWas = true }, false},
+	{"no count when a commit decides", "heartbeat", "", 1, func(p *pProtocol) { p.noCountBefore = true }, true},
+	{"no count when it can be read", "heartbeat", "", 1, func(p *pProtocol) { p.noCountAfter = true }, true},
+	{"the count is loaded after the read", "heartbeat", "", 1, func(p *pProtocol) { p.countLate = true }, true},
+	{"what a claim left is used whatever the count", "heartbeat", "taken over", 2, func(p *pProtocol) { p.leftUnchecked = true }, true},
+	{"a pass that is spoiled takes its counts back", "forget", "", 1, func(p *pProtocol) { p.countTakenBack = true }, true},
+	{"a pass goes on from one that was spoiled", "forget", "", 3, func(p *pProtocol) { p.keepsSpoiled = true }, false},
 }
 
 func TestProtocolFindsMutants(t *testing.T) {
@@ -138,6 +166,12 @@ func TestProtocolFindsMutants(t *testing.T) {
 			p := protocols[m.in]
 			p.transition = transition
 			m.breaks(&p)
+			if m.mistaken {
+				r := p.explore(milestones[m.from], 16)
+				require.Contains(t, r.broken, "=> mistaken", "%s", r.broken)
+				t.Logf("mistaken in %d steps, after %d states", r.length, r.states)
+			}
+			p.mistakes = true
 			r := p.explore(milestones[m.from], 16)
 			require.NotEmpty(t, r.broken, "the rules hold without it: %d states", r.states)
 			require.NotContains(t, r.broken, "canonical")
