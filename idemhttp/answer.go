@@ -19,7 +19,7 @@ import (
 // completes it in a commit of its own (see Operation.Token), and for tools that show
 // records.
 type Answer struct {
-	// Status is the HTTP status, 200 to 999.
+	// Status is the HTTP status: 200 to 999, or from 100 on if NotRetained.
 	Status int
 	// Header holds the fields that replay. They take the place of fields of the same
 	// name that middleware further out has set for the request at hand.

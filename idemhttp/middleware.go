@@ -197,7 +197,7 @@ func (m *middleware) run(w http.ResponseWriter, r *http.Request, next http.Handl
 		}
 		// The handler panicked or called Goexit, and goes on doing so after this.
 		beat.stop()
-		m.settlePanic(r, op)
+		m.settlePanic(r, c, op)
 		c.discard()
 	}()
 	next.ServeHTTP(c, inner)
@@ -261,16 +261,18 @@ func (m *middleware) settle(ctx context.Context, o Outcome, t idem.Token, result
 
 // settlePanic records what a handler that panicked leaves. Of what it has written
 // nothing is kept: it may be half an answer.
-func (m *middleware) settlePanic(r *http.Request, op *Operation) {
+func (m *middleware) settlePanic(r *http.Request, c *capture, op *Operation) {
 	o := op.heard()
 	if o == 0 && m.o.RetryUnknown {
 		o = Released
 	}
 	result := []byte("the handler panicked")
 	if o == Stored {
-		result, _ = appendAnswer(nil, http.StatusInternalServerError, true, nil, nil) // cannot fail
+		setDefault(&c.status, http.StatusInternalServerError)
+		result, _ = appendAnswer(nil, c.status, true, nil, nil) // cannot fail
 	}
-	if err := m.settle(r.Context(), o, op.token, result); err != nil {
+	err := m.settle(r.Context(), o, op.token, result)
+	if _, ok := m.settledBefore(r.Context(), op.token, err); err != nil && !ok {
 		m.tell(r, because(err, about(op.token.Key, notRecorded())))
 	}
 }

@@ -146,7 +146,7 @@ func TestE10HandlerSays(t *testing.T) {
 			op.Unknown()
 		}
 		if ending == "panic" {
-			fmt.Fprint(w, "half")
+			w.WriteHeader(http.StatusAccepted)
 			panic(http.ErrAbortHandler)
 		}
 		status, _ := strconv.Atoi(ending)
@@ -171,7 +171,8 @@ func TestE10HandlerSays(t *testing.T) {
 			if want == idem.Completed {
 				runs := s.runs.Load()
 				if a := s.post(key); ending == "panic" {
-					wantProblem(t, a, 500, idemhttp.TypeNotRetained)
+					p := wantProblem(t, a, 500, idemhttp.TypeNotRetained)
+					require.Contains(t, p.Detail, "status was 202")
 				} else {
 					require.True(t, a.replayed())
 					require.Equal(t, ending, fmt.Sprint(a.status))
@@ -428,6 +429,9 @@ func TestOperationSameCommit(t *testing.T) {
 		switch op.Key() {
 		case "answer":
 			assert.NoError(t, complete(op, idemhttp.Answer{Status: 201, Body: []byte("paid")}.MarshalBinary))
+		case "panics":
+			assert.NoError(t, complete(op, idemhttp.Answer{Status: 202}.MarshalBinary))
+			panic("after it is done")
 		case "other":
 			assert.NoError(t, complete(op, func() ([]byte, error) { return []byte("not an answer"), nil }))
 			fmt.Fprint(w, "written")
@@ -446,6 +450,9 @@ func TestOperationSameCommit(t *testing.T) {
 		require.Equal(t, "paid", a.body)
 		require.NotContains(t, a.header, "X-Written")
 	}
+	require.Error(t, s.post("panics").err)
+	require.Equal(t, 202, s.post("panics").status)
+	require.Empty(t, s.heard())
 	require.Equal(t, "written", s.post("other").body)
 	wantProblem(t, s.post("other"), 500, idemhttp.TypeUnreadable)
 	require.Equal(t, 409, s.post("fails").status)
