@@ -44,6 +44,8 @@ type engine struct {
 	lock  *pebble.Lock
 	seals bool // Close does
 
+	damagedBound time.Duration // the constant, but in tests
+
 	// afterCommit is of tests: it runs where a commit can be seen and has not
 	// returned yet.
 	afterCommit atomic.Pointer[func() error]
@@ -239,7 +241,7 @@ func (e *engine) apply(batch *pebble.Batch, sync bool) error {
 		return e.fatal.err()
 	case <-e.fatal.damaged:
 	}
-	timer := time.NewTimer(damagedBound)
+	timer := time.NewTimer(e.damagedBound)
 	defer timer.Stop()
 	select {
 	case err := <-done:
@@ -247,7 +249,9 @@ func (e *engine) apply(batch *pebble.Batch, sync bool) error {
 	case <-e.fatal.heard:
 		return e.fatal.err()
 	case <-timer.C:
-		return fmt.Errorf("%w: Pebble takes no writes: it cannot compact a damaged table; restore %s from a backup", idem.ErrCorrupt, e.dir)
+		// The batch is still Pebble's: nobody is to go on with it.
+		e.fatal.set(fmt.Errorf("%w: Pebble takes no writes: it cannot compact a damaged table; restore %s from a backup", idem.ErrCorrupt, e.dir))
+		return e.fatal.err()
 	}
 }
 

@@ -212,7 +212,7 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 			return nil, fmt.Errorf("idem: opening %s: %w", dir, redact(err))
 		}
 	}
-	return &engine{db: db, dir: dir, opts: o, fatal: f, lock: lock}, nil
+	return &engine{db: db, dir: dir, opts: o, fatal: f, lock: lock, damagedBound: damagedBound}, nil
 }
 
 // openGuarded is pebble.Open in bounded time: it panics on some errors of the file
