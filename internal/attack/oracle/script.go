@@ -231,10 +231,10 @@ func (k *script) update() {
 
 // enters is the same-commit function of op.
 func (k *script) enters(op *Op, b []byte, fails error) Effect {
-	return func(kv KV) ([]byte, error) {
+	return reading(func(kv KV) ([]byte, error) {
 		enter(kv, op)
 		return bytes.Clone(b), fails
-	}
+	})
 }
 
 func (k *script) sweep() {

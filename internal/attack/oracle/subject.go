@@ -11,7 +11,8 @@ import (
 )
 
 // KV is the caller's own data inside a same-commit function. Get returns nil where
-// there is nothing, and what may be kept only until the function returns.
+// there is nothing, and what may be kept only until the function returns. Both panic
+// with the engine's error.
 type KV interface {
 	Get(key string) []byte
 	Put(key string, value []byte)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -330,12 +331,30 @@ func (k *worker) effect(op *Op) Effect {
 	if op.Kind == Update {
 		op.Bytes, op.TooLarge = "", false
 	}
-	return func(kv KV) ([]byte, error) {
+	return reading(func(kv KV) ([]byte, error) {
 		enter(kv, op)
 		if fails {
 			return nil, errOwn
 		}
 		return bytes.Clone(b), nil
+	})
+}
+
+// reading is fn with an error of its own where its KV panics because it cannot be read.
+func reading(fn Effect) Effect {
+	return func(kv KV) (b []byte, err error) {
+		defer func() {
+			switch v := recover().(type) {
+			case nil:
+			case runtime.Error: // a memory fault, too
+				panic(v)
+			case error:
+				b, err = nil, fmt.Errorf("%w: reading: %w", errOwn, v)
+			default:
+				panic(v)
+			}
+		}()
+		return fn(kv)
 	}
 }
 
