@@ -55,9 +55,15 @@ func (s *seen) current() bool { return s.count != nil && s.count.Load() == s.at 
 // bounded by overwriting; what is not found is read.
 type recent [recentClaims]atomic.Pointer[recentClaim]
 
-// recentClaims is how many callers may be at work at once before their completions
-// are read for; a claim takes up to 200 bytes and its key and checkpoint.
-const recentClaims = 1 << 12
+const (
+	// recentClaims is how many callers may be at work at once before their
+	// completions are read for.
+	recentClaims = 1 << 12
+	// recentCheckpoint is how long a checkpoint may be: a claim with a longer one,
+	// which may be as long as a result, is not kept. So all of them take some 10 MiB
+	// at most, keys included.
+	recentCheckpoint = 1 << 10
+)
 
 type recentClaim struct {
 	key  string
@@ -76,7 +82,7 @@ func (r *recent) of(t Token) seen {
 
 // committed follows a change that can be read: saw is the op's next entry.
 func (r *recent) committed(op *Op, saw seen) {
-	if e := op.next; e != nil && e.State == InFlight {
+	if e := op.next; e != nil && e.State == InFlight && len(e.Checkpoint) <= recentCheckpoint {
 		r.slot(e.Fence).Store(&recentClaim{op.key, saw})
 		return
 	}

@@ -35,6 +35,8 @@ func TestCommitsNeedNoRead(t *testing.T) {
 	var c idem.Claim
 	known(true, "a claim of a new key", func() { c = mustClaim(t, s, k) })
 	known(true, "a checkpoint", func() { require.NoError(t, s.Checkpoint(ctx, c.Token, []byte("half"))) })
+	known(true, "a long checkpoint", func() { require.NoError(t, s.Checkpoint(ctx, c.Token, make([]byte, 4<<10))) })
+	known(false, "a record that is too large to keep", func() { require.NoError(t, s.Checkpoint(ctx, c.Token, []byte("half"))) })
 	known(true, "an extension", func() { require.NoError(t, s.Extend(ctx, c.Token, time.Hour)) })
 	other := idem.Token{Key: "other", Fence: c.Token.Fence}
 	known(false, "a token of another key with this fence", func() {
