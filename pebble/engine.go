@@ -219,6 +219,7 @@ func (e *engine) apply(batch *pebble.Batch, sync bool) error {
 		defer func() {
 			if v := recover(); v != nil {
 				err = fmt.Errorf("panic in Pebble: %v\n%s", v, debug.Stack())
+				e.fatal.set(err) // and it may still hold the batch
 			}
 			done <- err
 		}()

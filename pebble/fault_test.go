@@ -118,6 +118,21 @@ func TestC4SyncFails(t *testing.T) {
 	}
 }
 
+// A panic of Pebble's in a commit breaks the store and nothing else, and what Pebble may
+// still hold is left to it.
+func TestC4PanicInACommit(t *testing.T) {
+	t.Parallel()
+	s := newFaulty().open(t)
+	b := s.Backend().(*Backend)
+	err := b.Update(context.Background(), func(*pebble.Batch) error { return b.DB().Close() }) // never to be done
+	require.ErrorIs(t, err, idem.ErrBroken)
+	require.ErrorContains(t, err, "panic in Pebble")
+	require.Error(t, b.engine.fatal.err())
+	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
+	require.ErrorIs(t, err, idem.ErrBroken)
+	within(t, "Close", func() { _ = s.Close() })
+}
+
 // A disk that is full for everything but the log: flushes fail in the background,
 // and Pebble makes writers wait for them for ever. They hear that the store is
 // broken instead.
