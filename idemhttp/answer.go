@@ -188,25 +188,31 @@ func (a *storedAnswer) fieldsAreWhole() bool {
 // apply makes the changes to h that the handler made when it was run. All values lie
 // in one slice, which it returns, with room for two more.
 func (a *storedAnswer) apply(h http.Header) []string {
-	all := make([]string, 0, a.values+2)
+	all := make([]string, a.values, a.values+2)
+	free := all
 	for s := a.fields; s != ""; {
 		mode := s[0]
-		name, rest, _ := cutText(s[1:])
-		from, n := len(all), length(rest)
-		rest = rest[4:]
-		for range n {
-			var value string
-			value, rest, _ = cutText(rest)
-			all = append(all, value)
+		var name string
+		name, s = take(s[1:])
+		n := length(s)
+		s = s[4:]
+		values := free[:n:n] // whoever appends to it gets a copy
+		free = free[n:]
+		for i := range values {
+			values[i], s = take(s)
 		}
-		values := all[from:len(all):len(all)] // whoever appends to it gets a copy
 		if mode == fieldAdd {
 			values = append(slices.Clip(h[name]), values...)
 		}
 		h[name] = values
-		s = rest
 	}
 	return all
+}
+
+// take cuts a text, with its length before it, off s, which is known to be whole.
+func take(s string) (text, rest string) {
+	n := length(s)
+	return s[4 : 4+n], s[4+n:]
 }
 
 // length reads the length or number that s begins with, which has four bytes at least.
