@@ -16,8 +16,8 @@ import (
 )
 
 // Code that people copy must compile: what README.md, the pages of docs and the
-// package documentation show stands, but for indentation, in an example file, which
-// the tests build and run.
+// package documentation show stands, but for indentation, in an example, which the
+// tests build and run.
 func TestShownCodeIsCompiled(t *testing.T) {
 	t.Parallel()
 	shown := map[string][]string{
@@ -117,7 +117,7 @@ func docBlocks(t *testing.T, path string) []string {
 	return blocks
 }
 
-// exampleFiles returns the example files of the tree.
+// exampleFiles returns the example files of the tree, and all that is under examples.
 func exampleFiles(t *testing.T) []string {
 	t.Helper()
 	var paths []string
@@ -125,7 +125,8 @@ func exampleFiles(t *testing.T) []string {
 		if err == nil && d.IsDir() && d.Name() != "." && strings.HasPrefix(d.Name(), ".") {
 			return fs.SkipDir
 		}
-		if name := d.Name(); strings.HasPrefix(name, "example_") && strings.HasSuffix(name, "_test.go") {
+		name, inExamples := d.Name(), strings.HasPrefix(filepath.ToSlash(path), "examples/")
+		if strings.HasPrefix(name, "example_") && strings.HasSuffix(name, "_test.go") || inExamples && strings.HasSuffix(name, ".go") {
 			paths = append(paths, path)
 		}
 		return err
