@@ -168,8 +168,8 @@ func TestBatchClaimLostBeforeItsTurn(t *testing.T) {
 		c, err := consume.New(s, "billing", func(ctx context.Context, m message) error {
 			require.NotEqual(t, "2", m.id, "it is another's")
 			if m.id == "1" {
-				require.NoError(t, s.Forget(ctx, "billing/2"))
-				second, err := s.Claim(ctx, idem.Request{Key: "billing/2"})
+				require.NoError(t, s.Forget(ctx, "consume/billing/2"))
+				second, err := s.Claim(ctx, idem.Request{Key: "consume/billing/2"})
 				require.NoError(t, err)
 				time.Sleep(lease)
 				require.NoError(t, s.Complete(ctx, second.Token, nil))
@@ -227,12 +227,12 @@ func TestBatchPanic(t *testing.T) {
 					c.HandleBatch(t.Context(), []message{{"1", ""}, {"2", "poison"}, {"3", ""}, {"", ""}, {"4", ""}})
 				})
 				for id, state := range map[string]idem.State{"1": idem.Completed, "2": want, "3": idem.Released, "4": idem.Released} {
-					assert.Equal(t, state, e.record("billing/"+id).State, id)
+					assert.Equal(t, state, e.record("consume/billing/"+id).State, id)
 				}
 				require.PanicsWithValue(t, "boom", func() {
 					c.HandleBatch(t.Context(), []message{{"5", ""}, {"", "poison"}})
 				}, "also out of one that is unprotected")
-				assert.Equal(t, idem.Completed, e.record("billing/5").State)
+				assert.Equal(t, idem.Completed, e.record("consume/billing/5").State)
 				assert.Zero(t, e.clock.Pending())
 			})
 		})

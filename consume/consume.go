@@ -83,8 +83,10 @@ func New[M any](s *idem.Store, name string, handle func(context.Context, M) erro
 	switch {
 	case s == nil:
 		return refuse("the store is nil; open one with idem.New")
-	case name == "" || len(idem.JoinKey(name)) > maxName:
-		return refuse("the consumer's name takes 1 to %d bytes in a key, not %d", maxName, len(idem.JoinKey(name)))
+	case name == "":
+		return refuse("the consumer has no name")
+	case len(idem.JoinKey(name)) > maxName:
+		return refuse("the consumer's name takes %d bytes in a key, at most %d are allowed", len(idem.JoinKey(name)), maxName)
 	case handle == nil:
 		return refuse("the handler is nil")
 	case o.ID == nil:
@@ -103,7 +105,9 @@ func New[M any](s *idem.Store, name string, handle func(context.Context, M) erro
 const maxName = idem.MaxKey / 4
 
 // Key returns the key of the message's record in the store, for whoever settles a
-// Held message, or has the store forget one so that it can run again. ErrNoID is
+// Held message, or has the store forget one so that it can run again. It is
+// idem.JoinKey("consume", name, ID), so that the records of one consumer share a
+// prefix and meet those of nobody else. ErrNoID is
 // returned when the message has no ID and is not given one, idem.ErrInvalid when the
 // key would be too long; other errors are those of Options.Fingerprint.
 func (c *Consumer[M]) Key(m M) (string, error) {
@@ -129,10 +133,10 @@ func (c *Consumer[M]) request(m M) (r idem.Request, reason Reason, err error) {
 	}
 	switch {
 	case id != "":
-		r.Key = idem.JoinKey(c.name, id)
+		r.Key = idem.JoinKey("consume", c.name, id)
 	case c.opts.MissingID == DeriveMissing && !empty:
 		// One part more than a key with an ID has: the two cannot meet.
-		r.Key = idem.JoinKey(c.name, "content", idem.ContentKey(r.Fingerprint[:]))
+		r.Key = idem.JoinKey("consume", c.name, "content", idem.ContentKey(r.Fingerprint[:]))
 	default:
 		return r, NoID, ErrNoID
 	}

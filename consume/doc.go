@@ -20,7 +20,7 @@
 //		return queue.Return(message, verdict.After)
 //	}
 //
-// The record's key is the consumer's name joined with the message's ID, so that two
+// The record's key joins the consumer's name with the message's ID, so that two
 // consumers of one event each run it once. While the handler runs, the lease of its
 // claim is extended; if the claim is lost all the same, the handler's context is
 // cancelled with idem.ErrFenced as its cause.

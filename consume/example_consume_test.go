@@ -152,10 +152,10 @@ func ExampleFromContext() {
 	}
 	// Output:
 	// attempt 1
-	// charge with key uBTSwtSZGdWXAurujyk4kzU7Sdr8J-zDQN-TkWHL8xM
+	// charge with key OwpS9d4ufQZmWO95ti4h04WOt5izbLCFSGMp2cz3k6s
 	// retry: failed: the mail server is down
 	// attempt 2
-	// mail with key vIAoiFvpWBggC-bSx2Ho2x5UOfRF0qg0FvGVS2SdgjY
+	// mail with key fQLr6hMKdNPlmqf9nqBSRRjh6sp4UbyTodHL--e3Q2U
 	// ack: processed
 }
 

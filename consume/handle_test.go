@@ -371,7 +371,7 @@ func TestIDTooLong(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		h := &handler{}
 		c := e.billing(h)
-		fits := message{strings.Repeat("i", idem.MaxKey-len("billing/")), "x"}
+		fits := message{strings.Repeat("i", idem.MaxKey-len("consume/billing/")), "x"}
 		gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), fits))
 		for _, long := range []string{fits.id + "i", fits.id[3:] + "//"} {
 			v := c.Handle(t.Context(), message{long, "x"})
@@ -610,7 +610,7 @@ func TestOperation(t *testing.T) {
 			op := consume.FromContext(ctx)
 			shown[op.DownstreamKey("charge")]++
 			shown[op.DownstreamKey("mail")]++
-			assert.Equal(t, idem.DownstreamKey(idem.JoinKey("billing", m.id), "mail"), op.DownstreamKey("mail"))
+			assert.Equal(t, idem.DownstreamKey(idem.JoinKey("consume", "billing", m.id), "mail"), op.DownstreamKey("mail"))
 			switch op.Attempt() {
 			case 1:
 				assert.Nil(t, op.Checkpoint())
@@ -654,7 +654,7 @@ func TestOperationLogsNoKey(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		c := e.consumer("billing", messages(), func(ctx context.Context, _ message) error {
 			logged := consume.FromContext(ctx).LogValue().String()
-			assert.Equal(t, fmt.Sprintf("[key_hash=%s attempt=1]", idem.KeyHash("billing/evt-1")), logged)
+			assert.Equal(t, fmt.Sprintf("[key_hash=%s attempt=1]", idem.KeyHash("consume/billing/evt-1")), logged)
 			return nil
 		})
 		gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), m1))

@@ -29,6 +29,30 @@ func TestVerdictString(t *testing.T) {
 	assert.Equal(t, "unprotected", consume.Unprotected.String())
 }
 
+// Keys are stored: a release that made others would run every message again. The hash
+// was computed by another program.
+func TestKeyIsFrozen(t *testing.T) {
+	t.Parallel()
+	s, err := idem.New(memory.New(memory.Options{}), idem.Options{})
+	require.NoError(t, err)
+	defer s.Close()
+	for _, c := range []struct {
+		name string
+		m    message
+		want string
+	}{
+		{"billing", message{"evt-1", "x"}, "consume/billing/evt-1"},
+		{"a/b", message{"1/2%", "x"}, "consume/a%2Fb/1%2F2%25"},
+		{"billing", message{"", "order 7"}, "consume/billing/content/8jzqTLzC3lKBvULZRxYhg2C0QJ0qxoy4VQHLYqnz_iI"},
+	} {
+		o := messages()
+		o.MissingID = consume.DeriveMissing
+		consumer, err := consume.New(s, c.name, mustNotRun, o)
+		require.NoError(t, err)
+		assert.Equal(t, c.want, key(t, consumer, c.m))
+	}
+}
+
 // G5 and the rest of what must be said: New refuses what is left open.
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
@@ -50,9 +74,9 @@ func TestNewRefuses(t *testing.T) {
 		says   string
 	}{
 		"no store":               {nil, "c", handle, messages(), "the store is nil"},
-		"no name":                {s, "", handle, messages(), "name"},
+		"no name":                {s, "", handle, messages(), "no name"},
 		"long name":              {s, long, handle, messages(), "name"},
-		"name long when escaped": {s, "////" + long[:245], handle, messages(), "not 257"},
+		"name long when escaped": {s, "////" + long[:245], handle, messages(), "takes 257 bytes"},
 		"no handler":             {s, "c", nil, messages(), "handler"},
 		"no ID":                  {s, "c", handle, with(func(o *consume.Options[message]) { o.ID = nil }), "Options.ID"},
 		"no policy":              {s, "c", handle, with(func(o *consume.Options[message]) { o.MissingID = 0 }), "choose RejectMissing"},
