@@ -32,6 +32,9 @@ func (c *calls) leave() {
 	}
 }
 
+// any reports whether calls are under way.
+func (c *calls) any() bool { return c.n.Load()&(closedBit-1) != 0 }
+
 // close refuses new calls and returns a channel that is closed when those under
 // way have left. It may be called more than once.
 func (c *calls) close() <-chan struct{} {

@@ -70,7 +70,7 @@ func (s *Store) expiring(ctx context.Context, x Expirer, from Due, limit int) ([
 	return places, s.outranked(err)
 }
 
-// busyShare: while others commit, a slice of the background sweep is so many times
+// busyShare: while others call the engine, a slice of the background sweep is so many times
 // smaller, so that who meets its commit waits about as long as for one of 16 callers.
 const busyShare = 4
 
@@ -131,18 +131,16 @@ func (s *Store) startSweeper() {
 	if !ok || s.opts.SweepInterval < 0 {
 		return
 	}
-	var ops uint64 // committed when the last slice ended
 	s.sweeper = ttl.New(ttl.Options{
 		Interval:  s.opts.SweepInterval,
 		Now:       func() time.Duration { now, _ := s.time.now(); return time.Duration(now) },
 		AfterFunc: s.opts.Clock.AfterFunc,
 		Sweep: func(ctx context.Context) (more bool, next time.Duration, err error) {
 			slice := s.opts.SweepSlice
-			if s.commitOps.Load() != ops { // others are at work
+			if s.calls.any() { // others are at work
 				slice = max(1, slice/busyShare)
 			}
 			removed, err := s.sweep(ctx, x, slice, s.tell)
-			ops = s.commitOps.Load()
 			if err != nil {
 				return false, 0, err
 			}

@@ -3,6 +3,7 @@ package idem_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -263,5 +264,40 @@ func TestIdleStoreHasNoTimer(t *testing.T) {
 		clock.Advance(time.Minute)
 		synctest.Wait()
 		assert.Zero(t, clock.Pending())
+	})
+}
+
+// B7: beside calls of others a slice is a quarter as large.
+func TestBackgroundSweepBesideOthers(t *testing.T) {
+	backgroundTest(t, func(t *testing.T, s *idem.Store, b *stub, told *recorder) {
+		for i := range 8 {
+			c := mustClaim(t, s, idem.Request{Key: fmt.Sprint("key", i)})
+			require.NoError(t, s.Complete(t.Context(), c.Token, nil))
+		}
+		synctest.Wait()
+		time.Sleep(time.Hour - 1)
+		synctest.Wait()
+		reading, release := make(chan struct{}), make(chan struct{})
+		b.onRead = func(key string) error {
+			if key == "other" {
+				close(reading)
+				<-release
+			}
+			return nil
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := s.Get(t.Context(), "other")
+			assert.Equal(t, idem.ErrNotFound, err)
+		})
+		<-reading
+		told.take()
+		applies := b.applies.Load()
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		assert.Zero(t, entries(b))
+		assert.Equal(t, applies+8, b.applies.Load(), "slices of one")
+		close(release)
+		wg.Wait()
 	})
 }
