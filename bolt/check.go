@@ -40,8 +40,10 @@ func checkFile(f io.ReaderAt, m *metaPage) error {
 	return c.tree(m.root, nil, nil, 0)
 }
 
-// tree checks page id and all below it, whose keys are at least low and below high
-// (nil: no bound).
+// tree checks page id and all below it, whose first key is low and whose keys are
+// below high (nil: no bound). That a page begins with the very key by which its branch
+// page knows it, matters: bbolt looks for its first key there when the page is written
+// anew, and where it finds none leaves the old entry standing, beside the new one.
 func (c *treeCheck) tree(id uint64, low, high []byte, depth int) error {
 	if id < 2 || id >= c.pages || depth > maxDepth {
 		return fmt.Errorf("page %d is referred to, of %d, at depth %d", id, c.pages, depth)
@@ -96,7 +98,7 @@ func (c *treeCheck) page(name string, page, low, high []byte, depth int) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		first := i == 0 && low != nil && bytes.Compare(key, low) < 0
+		first := i == 0 && low != nil && !bytes.Equal(key, low)
 		if first || i > 0 && bytes.Compare(key, keys[i-1]) <= 0 || high != nil && bytes.Compare(key, high) >= 0 {
 			return fmt.Errorf("%s: element %d is out of order", name, i)
 		}

@@ -96,5 +96,6 @@ func TestC5CheckRefuses(t *testing.T) {
 	require.Error(t, c.page("a page", leaf(bucketLeaf, "k", "short"), nil, nil, 0), "a bucket too short")
 	require.Error(t, c.page("a page", leaf(bucketLeaf, "k", string(make([]byte, bucketSize))), nil, nil, maxDepth+1), "buckets too deep")
 	require.Error(t, c.page("a page", leaf(0, "k", "v"), []byte("m"), nil, 0), "a key below its parent's")
+	require.Error(t, c.page("a page", leaf(0, "z", "v"), []byte("m"), nil, 0), "it begins with another key than its parent says")
 	require.Error(t, c.page("a page", leaf(0, "k", "v"), nil, []byte("k"), 0), "a key of the next page")
 }

@@ -124,6 +124,14 @@ func (b *Backend) scan(space Space, from, to []byte, limit int) (pairs []Pair, m
 	if err != nil {
 		return nil, false, b.breakWith("scanning", err)
 	}
+	// A tree that damage has tangled can lead back to where one was, without end.
+	last := from
+	for i, p := range pairs {
+		if c := bytes.Compare(p.Key, last); c < 0 || c == 0 && i > 0 {
+			return nil, false, b.breakWith("scanning", fmt.Errorf("%w: keys are out of order; restore %s from a backup", idem.ErrCorrupt, b.engine.Name()))
+		}
+		last = p.Key
+	}
 	return pairs, len(pairs) > 0, nil
 }
 
