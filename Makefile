@@ -13,6 +13,7 @@ ROUNDS   ?= 500
 IMAGES   ?= 5000
 FAULTS   ?= 4000
 CASE     ?=
+STORE    ?=
 SEED     ?=
 ENGINE   ?=
 
@@ -97,7 +98,7 @@ soak: ## drive stores for DURATION per engine, sample and chart what must not gr
 	$(GO) run ./internal/attack/soak -duration "$(DURATION)" -engine "$(ENGINE)" -rate "$(RATE)"
 
 faults: ## fail every call on files, fill up, stick and slow down disks, and flip bits, FAULTS of each per engine (FAULTS=4000 SEED=n ENGINE=bolt CASE=name)
-	$(ATTACK) IDEM_ATTACK_FAULTS="$(FAULTS)" IDEM_ATTACK_CASE="$(CASE)" $(GO) test -count=1 -timeout 0 -v -run '^TestFaults|^TestC4EveryWriteFails$$' ./internal/attack ./pebble
+	$(ATTACK) IDEM_ATTACK_FAULTS="$(FAULTS)" IDEM_ATTACK_CASE="$(CASE)" IDEM_ATTACK_STORE="$(STORE)" $(GO) test -count=1 -timeout 0 -v -run '^TestFaults|^TestC4EveryWriteFails$$' ./internal/attack ./pebble
 
 tidy: ## format, and make go.mod and go.sum what the imports need
 	$(GOFUMPT) -w .

@@ -31,6 +31,7 @@ const (
 	imagesEnv = "IDEM_ATTACK_IMAGES" // of disks
 	faultsEnv = "IDEM_ATTACK_FAULTS" // calls that fail, and bits flipped
 	caseEnv   = "IDEM_ATTACK_CASE"   // the only one, by its name
+	storeEnv  = "IDEM_ATTACK_STORE"  // where a store was kept whose bit is to be flipped again
 	seedEnv   = "IDEM_ATTACK_SEED"
 	engineEnv = "IDEM_ATTACK_ENGINE" // the only one
 )
