@@ -2,6 +2,7 @@ package idem
 
 import (
 	"hash/maphash"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -107,7 +108,7 @@ func (s *cacheShard) add(key string, e *Entry) {
 	if cost > s.max || s.lru.Contains(key) { // two readers filled alike
 		return
 	}
-	s.lru.Add(key, e)
+	s.lru.Add(strings.Clone(key), e) // the caller's may be a piece of something large
 	for s.bytes += cost; s.bytes > s.max; {
 		s.lru.RemoveOldest()
 	}

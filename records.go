@@ -35,37 +35,46 @@ func (s *Store) Records(ctx context.Context, f Filter) iter.Seq2[Record, error] 
 				}
 				continue
 			}
-			now, toWall := s.time.now()
-			if !sc.Entry.live(now) || f.State != 0 && sc.Entry.State != f.State {
+			if !sc.Entry.live(sc.now) || f.State != 0 && sc.Entry.State != f.State {
 				continue
 			}
-			if !yield(record(sc.Key, sc.Entry, toWall), nil) {
+			if !yield(record(sc.Key, sc.Entry, sc.toWall), nil) {
 				return
 			}
 		}
 	}
 }
 
+// scanned is an entry with the time from before its page was read. As in Get, the
+// time comes first: the loop may take long over a page, and what is extended
+// meanwhile is not to be called gone.
+type scanned struct {
+	Scanned
+	now    Instant
+	toWall int64
+}
+
 // scan yields every entry whose key begins with prefix, expired ones included.
-func (s *Store) scan(ctx context.Context, prefix string) iter.Seq2[Scanned, error] {
-	return func(yield func(Scanned, error) bool) {
+func (s *Store) scan(ctx context.Context, prefix string) iter.Seq2[scanned, error] {
+	return func(yield func(scanned, error) bool) {
 		sc, ok := s.backend.(Scanner)
 		if !ok {
-			yield(Scanned{}, invalid("%T cannot list its records", s.backend))
+			yield(scanned{}, invalid("%T cannot list its records", s.backend))
 			return
 		}
 		for cursor := ""; ; {
 			if err := s.admit(ctx); err != nil {
-				yield(Scanned{}, err)
+				yield(scanned{}, err)
 				return
 			}
+			now, toWall := s.time.now()
 			page, next, err := s.page(ctx, sc, prefix, cursor)
 			if err != nil {
-				yield(Scanned{}, err)
+				yield(scanned{}, err)
 				return
 			}
 			for _, e := range page {
-				if strings.HasPrefix(e.Key, prefix) && !yield(e, nil) {
+				if strings.HasPrefix(e.Key, prefix) && !yield(scanned{e, now, toWall}, nil) {
 					return
 				}
 			}
@@ -121,8 +130,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 		if err != nil {
 			return Stats{}, err
 		}
-		now, _ := s.time.now()
-		st.count(sc, now, s.leasesFrom)
+		st.count(sc.Scanned, sc.now, s.leasesFrom)
 	}
 	if s.cache != nil {
 		st.CacheEntries, st.CacheBytes = s.cache.size()

@@ -2,6 +2,7 @@ package idem_test
 
 import (
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/memory"
 )
 
 // everyState fills a store with one record of each state, two that have lapsed and
@@ -65,6 +67,32 @@ func TestRecords(t *testing.T) {
 		require.NoError(t, s.Complete(t.Context(), r.Token(), []byte("settled")))
 	}
 	assert.Empty(t, keys(t, s, idem.Filter{State: idem.InFlight}))
+}
+
+// A17: a record that is extended while the loop is busy with the one before it, for
+// longer than was left of it, is live throughout, and is seen.
+func TestRecordsOverAnExtend(t *testing.T) {
+	t.Parallel()
+	clock := idem.NewFakeClock(time.Unix(1e9, 0))
+	s := open(t, memory.New(memory.Options{}), idem.Options{Clock: clock, SweepInterval: -1})
+	tokens := map[string]idem.Token{}
+	for i := range 2000 { // several on a page
+		key := strconv.Itoa(i)
+		tokens[key] = mustClaim(t, s, idem.Request{Key: key, Lease: time.Minute, Retention: time.Minute}).Token
+	}
+	seen := 0
+	for _, err := range s.Records(t.Context(), idem.Filter{}) {
+		require.NoError(t, err)
+		if seen++; seen > 1 {
+			continue
+		}
+		clock.Advance(time.Minute)
+		for _, token := range tokens {
+			require.NoError(t, s.Extend(t.Context(), token, time.Hour))
+		}
+		clock.Advance(2 * time.Minute)
+	}
+	assert.Equal(t, len(tokens), seen)
 }
 
 // A record that cannot be read is named, and the loop goes on.

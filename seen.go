@@ -2,6 +2,7 @@ package idem
 
 import (
 	"hash/maphash"
+	"strings"
 	"sync/atomic"
 )
 
@@ -83,7 +84,13 @@ func (r *recent) of(t Token) seen {
 // committed follows a change that can be read: saw is the op's next entry.
 func (r *recent) committed(op *Op, saw seen) {
 	if e := op.next; e != nil && e.State == InFlight && len(e.Checkpoint) <= recentCheckpoint {
-		r.slot(e.Fence).Store(&recentClaim{op.key, saw})
+		slot, key := r.slot(e.Fence), ""
+		if c := slot.Load(); c != nil && c.key == op.key {
+			key = c.key
+		} else {
+			key = strings.Clone(op.key) // the caller's may be a piece of something large
+		}
+		slot.Store(&recentClaim{key, saw})
 		return
 	}
 	if op.prev == nil {

@@ -140,3 +140,36 @@ func TestTableReadersNeedNoLock(t *testing.T) {
 	done.Store(true)
 	wg.Wait()
 }
+
+// A key that stays is found at every moment, while others come and leave and the
+// slots are made anew under its readers.
+func TestTableReadersFindWhatStays(t *testing.T) {
+	t.Parallel()
+	var tab table
+	stays := &idem.Entry{}
+	tab.set(testHash("stays"), "stays", stays)
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for !done.Load() {
+				if tab.get(testHash("stays"), "stays") != stays {
+					t.Error("not found")
+					return
+				}
+			}
+		})
+	}
+	for range 30 {
+		for i := range 2000 {
+			key := fmt.Sprint("k", i)
+			tab.set(testHash(key), key, &idem.Entry{})
+		}
+		for i := range 2000 {
+			key := fmt.Sprint("k", i)
+			tab.set(testHash(key), key, nil)
+		}
+	}
+	done.Store(true)
+	wg.Wait()
+}
