@@ -42,11 +42,11 @@ type Backend interface {
 	//
 	//	next, changed := op.Run(current, readErr)
 	//
-	// (op.Current may save the reading of current) and, if changed, it stores next under op.Key() or removes the entry if next
-	// is nil. Run decides; it must be called when no other commit can change the
-	// key until this one is done, and before any of the change can be read. It
-	// may be called again for the same op if the engine has to begin the commit
-	// again. Where capacity is bounded, an op for which op.Grants() is true after
+	// (op.Current may save the reading of current) and, if changed, it stores next
+	// under op.Key() or removes the entry if next is nil. Run decides; it must be
+	// called when no other commit can change the key until this one is done, and
+	// before any of the change can be read. It may be called again for the same op
+	// if the engine has to begin the commit again. Where capacity is bounded, an op for which op.Grants() is true after
 	// Run may be refused with op.Refuse instead of being stored; no other may.
 	//
 	// Then it saves Host.Meta(), called after every Run of the commit, with the

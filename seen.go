@@ -83,6 +83,9 @@ func (r *recent) of(t Token) seen {
 
 // committed follows a change that can be read: saw is the op's next entry.
 func (r *recent) committed(op *Op, saw seen) {
+	if op.prev != nil && (op.next == nil || op.next.Fence != op.prev.Fence) {
+		r.drop(op.prev.Fence, op.key) // taken over, or gone
+	}
 	if e := op.next; e != nil && e.State == InFlight && len(e.Checkpoint) <= recentCheckpoint {
 		slot, key := r.slot(e.Fence), ""
 		if c := slot.Load(); c != nil && c.key == op.key {
@@ -93,11 +96,14 @@ func (r *recent) committed(op *Op, saw seen) {
 		slot.Store(&recentClaim{key, saw})
 		return
 	}
-	if op.prev == nil {
-		return
+	if op.next != nil {
+		r.drop(op.next.Fence, op.key)
 	}
-	slot := r.slot(op.prev.Fence)
-	if c := slot.Load(); c != nil && c.key == op.key {
+}
+
+func (r *recent) drop(fence uint64, key string) {
+	slot := r.slot(fence)
+	if c := slot.Load(); c != nil && c.key == key {
 		slot.CompareAndSwap(c, nil)
 	}
 }

@@ -54,6 +54,49 @@ func TestSweepInSlices(t *testing.T) {
 	assert.Zero(t, n)
 }
 
+// B4: slices go on where the one before ended in time, whatever the order of their
+// keys, and pass over what they cannot read.
+func TestSweepGoesOnInTime(t *testing.T) {
+	t.Parallel()
+	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	b := newStub()
+	s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1, SweepSlice: 3, Lease: time.Minute, Retention: time.Hour})
+	bad := map[string]error{}
+	for i := range 12 {
+		key := fmt.Sprintf("key%02d", 99-i) // the earlier the later
+		mustClaim(t, s, idem.Request{Key: key})
+		clock.Advance(time.Second)
+		if i%3 == 2 {
+			bad[key] = idem.ErrCorrupt
+		}
+	}
+	b.corrupt.Store(&bad)
+	clock.Advance(100 * time.Hour)
+	looks := b.looks.Load()
+	n, err := s.Sweep(t.Context(), 100)
+	require.NoError(t, err)
+	assert.Equal(t, 8, n)
+	assert.Equal(t, looks+5, b.looks.Load(), "four slices, and one to find no more")
+}
+
+// B3: what a sweep has read and found expired was forgotten and claimed anew since:
+// the new record stays.
+func TestSweepReadBeforeAClaim(t *testing.T) {
+	t.Parallel()
+	s, b, _ := expired(t, 1, idem.Options{})
+	raced := false
+	b.afterGet = func(string) {
+		b.afterGet, raced = nil, true
+		mustClaim(t, s, idem.Request{Key: "key0"})
+	}
+	n, err := s.Sweep(t.Context(), 10)
+	require.NoError(t, err)
+	require.True(t, raced)
+	assert.Zero(t, n)
+	assert.Equal(t, idem.InFlight, get(t, s, "key0").State)
+	assert.Zero(t, b.mistaken.Load())
+}
+
 // B3: what lives on is put back at its time, and looked at no more before.
 func TestSweepPutsBack(t *testing.T) {
 	t.Parallel()

@@ -131,3 +131,19 @@ func TestSweepsDoNotReadOverWhatIsGone(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, removed)
 }
+
+// A look that failed has learned nothing.
+func TestFailedLookLeavesTheFloor(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	_, err := e.s.Claim(ctx, idem.Request{Key: "k", Retention: time.Second})
+	require.NoError(t, err)
+	e.clock.Advance(time.Hour)
+	e.fake.on(scanning, func() error { return fmt.Errorf("block 7: %w", idem.ErrCorrupt) })
+	_, err = e.s.Sweep(ctx, 10)
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+	e.fake.at(nil)
+	removed, err := e.s.Sweep(ctx, 10)
+	require.NoError(t, err)
+	require.Equal(t, 1, removed)
+}
