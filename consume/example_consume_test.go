@@ -188,3 +188,37 @@ func ExampleConsumer_Key() {
 	// the bank says it was charged: <nil>
 	// ack: duplicate
 }
+
+// redrive has a dead letter run again, once its cause is mended.
+func redrive(ctx context.Context, store *idem.Store, consumer *consume.Consumer[Message], message Message) error {
+	key, err := consumer.Key(message)
+	if err != nil {
+		return err
+	}
+	return store.Forget(ctx, key)
+}
+
+// The account is open again: the dead letter may run.
+func ExampleConsumer_Key_redrive() {
+	store := exampleStore()
+	defer store.Close()
+	closed := true
+	consumer, err := newBilling(store, func(context.Context, Message) error {
+		if closed {
+			return idem.Permanent(errors.New("account closed"))
+		}
+		return nil
+	})
+	if err != nil {
+		panic(err)
+	}
+	ctx, message := context.Background(), Message{ID: "evt-1"}
+	fmt.Println(consumer.Handle(ctx, message))
+	closed = false
+	fmt.Println(redrive(ctx, store, consumer, message))
+	fmt.Println(consumer.Handle(ctx, message))
+	// Output:
+	// dead: permanent: account closed
+	// <nil>
+	// ack: processed
+}
