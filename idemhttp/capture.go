@@ -210,16 +210,24 @@ func (c *capture) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // supports reports whether w, or one that it wraps, is a T.
 func supports[T any](w http.ResponseWriter) bool {
-	for {
-		if _, ok := w.(T); ok {
-			return true
-		}
+	return wraps(w, func(w http.ResponseWriter) bool { _, ok := w.(T); return ok })
+}
+
+// writesTo reports whether w, or one that it wraps, is c.
+func writesTo(w http.ResponseWriter, c *capture) bool {
+	return wraps(w, func(w http.ResponseWriter) bool { got, ok := w.(*capture); return ok && got == c })
+}
+
+// wraps reports whether is holds for w, or for one that it wraps.
+func wraps(w http.ResponseWriter, is func(http.ResponseWriter) bool) bool {
+	for !is(w) {
 		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
 			return false
 		}
 		w = u.Unwrap()
 	}
+	return true
 }
 
 // goLive sends what there is so far. From then on the answer goes out as it is

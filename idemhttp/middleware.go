@@ -188,6 +188,7 @@ func (m *middleware) run(w http.ResponseWriter, r *http.Request, next http.Handl
 	inner := r.WithContext(ctx)
 	inner.Body = body.reader()
 	c := newCapture(w, m.o.MaxResponse)
+	op.answer = c
 	beat := m.startHeartbeat(op.token, cancel)
 
 	settled := false

@@ -17,6 +17,7 @@ type Operation struct {
 	key     string
 	token   idem.Token
 	attempt int
+	answer  *capture
 
 	mu         sync.Mutex
 	checkpoint []byte

@@ -82,9 +82,13 @@ func asProblem(err error, otherwise Problem) Problem {
 }
 
 // answer answers with a problem. It is no answer of the operation: where this
-// middleware runs inside of another one, that one must not store it.
+// middleware runs inside of another one, that one must not store it. Of a request that
+// a handler makes in-process, with a ResponseWriter of its own, only the handler knows
+// what the answer means for its operation.
 func (m *middleware) answer(w http.ResponseWriter, r *http.Request, p Problem) {
-	FromContext(r.Context()).Retryable()
+	if op := FromContext(r.Context()); op != nil && writesTo(w, op.answer) {
+		op.Retryable()
+	}
 	ours := p.Status >= 500 || p.Type == TypeScopeMissing && p.Err != nil
 	if ours && !errors.Is(p.Err, context.Canceled) { // a client that leaves is no fault
 		m.tell(r, p)

@@ -67,8 +67,9 @@ type Transport struct {
 	// never tries again.
 	MaxTries int
 	// Timeout bounds the time from the call to its return, over all tries and waits:
-	// to the header of the answer, or to its end if it is kept. A wait that would not end before it is not begun. Default
-	// 1 min; negative: no bound but the context's.
+	// to the header of the answer, to its end if it is kept, and to as much of it as
+	// Retry reads. A wait that would not end before it is not begun. Default 1 min;
+	// negative: no bound but the context's.
 	Timeout time.Duration
 	// TryTimeout bounds the time of each try in the same way; one cut short by it is
 	// made again. Default: no bound but Timeout.
@@ -88,7 +89,8 @@ type Transport struct {
 	MaxAnswer int64
 	// Retry decides, in place of the rules above, whether a try that ended with the
 	// response or the error is worth another. It may call DefaultRetry, and leaves the
-	// response's body as it is. Default DefaultRetry.
+	// response's body as it is. If the try's time ends while it looks at a response,
+	// it is asked again, about that. Default DefaultRetry.
 	Retry func(*http.Response, error) bool
 	// Observer is told of each try when it has ended, on the goroutine of the
 	// request. Default nil.
@@ -188,8 +190,7 @@ func (e *exchange) run() (*http.Response, error) {
 	}
 	defer e.body.close()
 	for {
-		resp, end, err := e.try(ctx)
-		worth := !isOwn(err) && err != error(errTimeout) && e.Retry(resp, err)
+		resp, end, worth, err := e.try(ctx)
 		ended := ctxError(ctx)
 		wait, more := time.Duration(0), false
 		if worth && ended == nil {
@@ -270,15 +271,15 @@ func idempotent(method string) bool {
 	return false
 }
 
-// try sends the request once. end, which is not nil, frees what the answer needs
-// until its body is closed.
-func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), err error) {
+// try sends the request once, and asks Retry whether another try is worth it. end,
+// which is not nil, frees what the answer needs until its body is closed.
+func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), worth bool, err error) {
 	tryCtx, cancel := context.WithCancelCause(ctx)
 	end = func() { cancel(context.Canceled) }
 	r, err := e.body.attach(tryCtx, e.request)
 	if err != nil {
 		end()
-		return nil, end, err
+		return nil, end, e.retryError(err), err
 	}
 	r.Header = e.header.Clone() // Base may keep it
 	e.tries++
@@ -290,6 +291,9 @@ func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), er
 	if err == nil && e.keyed && r.Method != http.MethodHead {
 		err = keepAnswer(resp, e.MaxAnswer)
 	}
+	if err == nil {
+		worth = e.Retry(resp, nil) // which may read the body, and that may stall
+	}
 	if !stop() && ctx.Err() == nil { // whatever came, its body can be cut off any moment
 		err = why
 	}
@@ -298,9 +302,14 @@ func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), er
 			_ = resp.Body.Close()
 		}
 		end()
-		return nil, end, err
+		return nil, end, e.retryError(err), err
 	}
-	return resp, end, nil
+	return resp, end, worth, nil
+}
+
+// retryError is Retry for a try that has no answer.
+func (e *exchange) retryError(err error) bool {
+	return !isOwn(err) && err != error(errTimeout) && e.Retry(nil, err)
 }
 
 // limit cancels the try that begins now when its time is over, which is why. stop

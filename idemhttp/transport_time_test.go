@@ -177,6 +177,52 @@ func TestTransportTimeouts(t *testing.T) {
 	})
 }
 
+// A 409 whose problem never comes does not hold the call for longer than its time,
+// nor for longer than its context.
+func TestTransportTimeoutsOfTheProblem(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		stalls := func(r *http.Request) (*http.Response, error) {
+			pr, pw := io.Pipe() // as a connection: nothing comes until the try is over
+			context.AfterFunc(r.Context(), func() { _ = pw.CloseWithError(r.Context().Err()) })
+			return &http.Response{StatusCode: 409, Header: http.Header{"Content-Type": {problemJSON}}, Body: pr, ContentLength: -1}, nil
+		}
+		for _, method := range []string{"POST", "GET"} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){stalls}}
+			r := post(t, nil)
+			r.Method = method
+			start := time.Now()
+			_, err := (&idemhttp.Transport{Base: s, Timeout: 10 * time.Second}).RoundTrip(r)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.ErrorContains(t, err, "Transport.Timeout")
+			assert.Equal(t, 10*time.Second, time.Since(start))
+			require.Len(t, s.sent, 1)
+			assert.Equal(t, 1, s.given[0].closed)
+
+			s = &script{answers: []func(*http.Request) (*http.Response, error){stalls, status(200, "at last")}}
+			start = time.Now()
+			resp, err := (&idemhttp.Transport{Base: s, TryTimeout: 3 * time.Second}).RoundTrip(r)
+			require.NoError(t, err)
+			assert.Equal(t, "at last", readAll(t, resp))
+			assert.Equal(t, 3*time.Second, time.Since(start).Truncate(time.Second))
+			require.Len(t, s.sent, 2)
+			assert.Equal(t, 1, s.given[0].closed)
+
+			s = &script{answers: []func(*http.Request) (*http.Response, error){stalls}}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			start = time.Now()
+			resp, err = (&idemhttp.Transport{Base: s, Timeout: -1}).RoundTrip(r.WithContext(ctx))
+			require.NoError(t, err)
+			assert.Equal(t, 409, resp.StatusCode)
+			assert.Equal(t, 5*time.Second, time.Since(start))
+			_, err = io.ReadAll(resp.Body)
+			require.ErrorIs(t, err, context.DeadlineExceeded, "it did not end here")
+			require.NoError(t, resp.Body.Close())
+			cancel()
+		}
+	})
+}
+
 // The context ends it at any moment, with its error and its cause.
 func TestTransportContext(t *testing.T) {
 	t.Parallel()
