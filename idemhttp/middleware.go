@@ -218,6 +218,18 @@ func (m *middleware) run(w http.ResponseWriter, r *http.Request, next http.Handl
 	m.finish(w, r, c, op, err)
 }
 
+// byAnswer is what the answer in c means where the handler has not said.
+func (m *middleware) byAnswer(status int, c *capture) Outcome {
+	if m.o.Outcome != nil {
+		return m.o.Outcome(status)
+	}
+	o := DefaultOutcome(status)
+	if o == Stored && status >= 400 && c.passing() {
+		o = Released
+	}
+	return o
+}
+
 // outcome is what the answer in c means, and what is to be stored for it.
 func (m *middleware) outcome(c *capture, op *Operation) (o Outcome, result []byte, err error) {
 	status := c.status
@@ -225,7 +237,7 @@ func (m *middleware) outcome(c *capture, op *Operation) (o Outcome, result []byt
 		status = http.StatusSwitchingProtocols
 	}
 	if o = op.heard(); o == 0 {
-		if o = m.o.Outcome(status); o != Stored && o != Released && m.o.RetryUnknown {
+		if o = m.byAnswer(status, c); o != Stored && o != Released && m.o.RetryUnknown {
 			o = Released
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -54,4 +56,86 @@ func TestE10RefusedFurtherIn(t *testing.T) {
 	require.EqualValues(t, 2, s.runs.Load())
 	s.wantRecord("k", idem.Released)
 	require.Equal(t, "12.50 <nil>", s.post("k", "Inner-Key", "a-key").body)
+}
+
+// Behind a proxy another idemhttp service answers, and what it answers until its first
+// request is done is no answer for the retention (E3, E10).
+func TestE10PassingProblemsOfAProxy(t *testing.T) {
+	t.Parallel()
+	g := newGate(t)
+	upstream := newSite(t, nil, idemhttp.Options{}, g.ServeHTTP)
+	proxy := httputil.NewSingleHostReverseProxy(must(url.Parse(upstream.url)))
+	s := newSite(t, nil, idemhttp.Options{}, proxy.ServeHTTP)
+	first := make(chan answer)
+	go func() { first <- upstream.post("k") }() // it did not come by this proxy
+	<-g.entered
+	require.NotEmpty(t, wantProblem(t, s.post("k"), 409, idemhttp.TypeInFlight).KeyHash)
+	s.wantRecord("k", idem.Released)
+	close(g.leave)
+	require.Equal(t, "done", (<-first).body)
+	upstream.settled("k")
+	require.Equal(t, "done", s.post("k").body)
+	require.EqualValues(t, 2, s.runs.Load())
+	require.Equal(t, "done", s.post("k").body)
+	require.EqualValues(t, 2, s.runs.Load(), "that one is final")
+}
+
+// Which answers say themselves that they are not final (E10).
+func TestE10PassingAnswers(t *testing.T) {
+	t.Parallel()
+	problem := func(kind string, status int) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			idemhttp.WriteProblem(w, r, idemhttp.Problem{Type: kind, Status: status})
+		}
+	}
+	busy := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusConflict)
+		switch idemhttp.FromContext(r.Context()).Key() {
+		case "final":
+			idemhttp.FromContext(r.Context()).Final()
+		case "flushed":
+			flush(w)
+		}
+	}
+	like := func(contentType, cacheControl, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", contentType)
+			w.Header().Set("Cache-Control", cacheControl)
+			w.WriteHeader(http.StatusConflict)
+			fmt.Fprint(w, body)
+		}
+	}
+	own := func(int) idemhttp.Outcome { return idemhttp.Stored }
+	inFlight := `{"type":"` + idemhttp.TypeInFlight + `"}`
+	for name, c := range map[string]struct {
+		key     string
+		handler http.HandlerFunc
+		outcome func(int) idemhttp.Outcome
+		want    idem.State
+	}{
+		"409 with Retry-After":        {"k", busy, nil, idem.Released},
+		"flushed":                     {"flushed", busy, nil, idem.Released},
+		"the handler's word":          {"final", busy, nil, idem.Completed},
+		"the service's policy":        {"k", busy, own, idem.Completed},
+		"in flight":                   {"k", problem(idemhttp.TypeInFlight, 409), nil, idem.Released},
+		"of nobody":                   {"k", problem(idemhttp.TypeScopeMissing, 404), nil, idem.Released},
+		"body broke off":              {"k", problem(idemhttp.TypeBodyUnreadable, 400), nil, idem.Released},
+		"mismatch":                    {"k", problem(idemhttp.TypeMismatch, 422), nil, idem.Completed},
+		"key invalid":                 {"k", problem(idemhttp.TypeKeyInvalid, 400), nil, idem.Completed},
+		"outcome unknown":             {"k", problem(idemhttp.TypeOutcomeUnknown, 500), nil, idem.Held},
+		"somebody else's problem":     {"k", problem("urn:sold-out", 409), nil, idem.Completed},
+		"success that names the type": {"k", problem(idemhttp.TypeInFlight, 200), nil, idem.Completed},
+		"written by hand":             {"k", like("application/problem+json", "no-store", inFlight), nil, idem.Released},
+		"another media type":          {"k", like("application/json", "no-store", inFlight), nil, idem.Completed},
+		"may be cached":               {"k", like("application/problem+json", "private", inFlight), nil, idem.Completed},
+		"no JSON":                     {"k", like("application/problem+json", "no-store", inFlight[1:]), nil, idem.Completed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, nil, idemhttp.Options{Outcome: c.outcome}, c.handler)
+			s.post(c.key)
+			s.wantRecord(c.key, c.want)
+		})
+	}
 }

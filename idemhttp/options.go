@@ -46,7 +46,10 @@ type Options struct {
 	KeepHeader func(name string) bool
 	// Outcome tells what an answer with this status means for the operation, where
 	// the handler has not said (Operation.Retryable, Final, Unknown). What it returns
-	// beside the three outcomes counts as Unknown. Default DefaultOutcome.
+	// beside the three outcomes counts as Unknown. Default DefaultOutcome, and an
+	// answer that says itself that it is not final is Released: a 409 with Retry-After,
+	// and a problem of another idemhttp service that asks for the same request again
+	// (TypeInFlight, TypeScopeMissing, TypeBodyUnreadable), which a proxy may pass on.
 	Outcome func(status int) Outcome
 	// RetryUnknown: an attempt of which nobody knows how it ended is run again by the
 	// next request: after a status that Outcome calls Unknown, a panic, a crash of the
@@ -126,9 +129,6 @@ func (o Options) withDefaults(store idem.Options) Options {
 	o.MaxResponse = min(o.MaxResponse, store.MaxResult)
 	if o.KeepHeader == nil {
 		o.KeepHeader = DefaultKeepHeader
-	}
-	if o.Outcome == nil {
-		o.Outcome = DefaultOutcome
 	}
 	if o.WriteProblem == nil {
 		o.WriteProblem = WriteProblem

@@ -7,6 +7,8 @@ import (
 	"time"
 )
 
+const problemMedia = "application/problem+json"
+
 const docs = "https://github.com/idemkv/idem/blob/main/docs/HTTP.md#"
 
 // The types of the problems that the middleware answers with (RFC 9457). They are
@@ -76,24 +78,26 @@ var titles = map[string]string{
 }
 
 // Problem is an answer that the middleware gives by itself, as RFC 9457 has it. It is
-// also an error: a scope or fingerprint function that returns one has it answered.
+// also an error: a scope or fingerprint function that returns one has it answered. As
+// JSON it is the body of the answer: a client reads it with encoding/json.
 type Problem struct {
 	// Type is a URI that names the kind of problem: one of the Type constants, or the
 	// function's own; empty is "about:blank".
-	Type string
+	Type string `json:"type"`
 	// Title is Type in words.
-	Title string
+	Title string `json:"title,omitempty"`
 	// Status is the HTTP status.
-	Status int
+	Status int `json:"status"`
 	// Detail says what to do about it. It never holds a key.
-	Detail string
+	Detail string `json:"detail,omitempty"`
 	// KeyHash stands for the key (idem.KeyHash of the StoreKey), in the answer's
 	// member "key_hash" and in whatever the store's Observer logs; empty if none is known.
-	KeyHash string
-	// RetryAfter is sent in whole seconds, rounded up, if it is not zero.
-	RetryAfter time.Duration
+	KeyHash string `json:"key_hash,omitempty"`
+	// RetryAfter is sent in whole seconds, rounded up, if it is not zero. It is in the
+	// header Retry-After, not in the JSON.
+	RetryAfter time.Duration `json:"-"`
 	// Err is the cause; nil if the request is at fault. It is for logs and is not sent.
-	Err error
+	Err error `json:"-"`
 }
 
 // Error returns the title and the cause.
@@ -114,15 +118,9 @@ func (p Problem) Unwrap() error { return p.Err }
 // WriteProblem is the default of Options.WriteProblem: p as application/problem+json,
 // with Cache-Control: no-store, and Retry-After if p has it.
 func WriteProblem(w http.ResponseWriter, _ *http.Request, p Problem) {
-	b, _ := json.Marshal(struct { // strings and a number: cannot fail
-		Type    string `json:"type"`
-		Title   string `json:"title,omitempty"`
-		Status  int    `json:"status"`
-		Detail  string `json:"detail,omitempty"`
-		KeyHash string `json:"key_hash,omitempty"`
-	}{p.Type, p.Title, p.Status, p.Detail, p.KeyHash})
+	b, _ := json.Marshal(p) // strings and a number: cannot fail
 	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Type", problemMedia)
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	if p.RetryAfter > 0 {

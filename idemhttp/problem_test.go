@@ -1,6 +1,8 @@
 package idemhttp
 
 import (
+	"encoding/json"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -76,4 +78,20 @@ func TestRetryAfterIsRoundedUp(t *testing.T) {
 		WriteProblem(w, nil, Problem{Status: 503, RetryAfter: after})
 		require.Equal(t, want, w.Header().Get("Retry-After"))
 	}
+}
+
+// A client reads a problem with encoding/json; what is not sent stays away (E3).
+func TestE3ProblemJSON(t *testing.T) {
+	t.Parallel()
+	sent := Problem{
+		Type: TypeInFlight, Title: "busy", Status: 409, Detail: "again", KeyHash: "hash",
+		RetryAfter: time.Second, Err: errors.New("secret"),
+	}
+	w := httptest.NewRecorder()
+	WriteProblem(w, nil, sent)
+	require.JSONEq(t, `{"type":"`+TypeInFlight+`","title":"busy","status":409,"detail":"again","key_hash":"hash"}`, w.Body.String())
+	var got Problem
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &got))
+	sent.RetryAfter, sent.Err = 0, nil
+	require.Equal(t, sent, got)
 }
