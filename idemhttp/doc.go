@@ -25,6 +25,11 @@
 // with [GlobalScope]. The middleware belongs inside of what authenticates, limits,
 // compresses and logs, and outside of whatever reads the body.
 //
+// Never put [http.TimeoutHandler] inside of it, nor anything else that answers while the
+// handler goes on: its 503 releases the key, and the next request runs the handler a
+// second time beside the first. Outside of the middleware it does no harm; inside, give
+// what the handler calls a context with a deadline.
+//
 // POST and PATCH requests that bring a key are its business; all others pass through
 // untouched. Of those with a key
 //

@@ -115,6 +115,25 @@ func TestE12TimeoutHandler(t *testing.T) {
 	}
 }
 
+// Inside of the middleware http.TimeoutHandler answers while its handler goes on. The
+// docs say never to; with a 503 that counts as unknown nothing runs beside it (E10).
+func TestE12TimeoutHandlerInside(t *testing.T) {
+	t.Parallel()
+	g := newGate(t)
+	inner := http.TimeoutHandler(g, time.Millisecond, "too slow")
+	s := newSite(t, nil, idemhttp.Options{Outcome: func(status int) idemhttp.Outcome {
+		if status == http.StatusServiceUnavailable {
+			return idemhttp.Unknown
+		}
+		return idemhttp.DefaultOutcome(status)
+	}}, inner.ServeHTTP)
+	require.Equal(t, 503, s.post("k").status)
+	<-g.entered
+	s.wantUnknown("k") // while the handler still runs
+	require.Empty(t, g.entered)
+	close(g.leave)
+}
+
 // A client that breaks off its body has asked for nothing.
 func TestE12GoneInTheBody(t *testing.T) {
 	t.Parallel()
