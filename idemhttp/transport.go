@@ -3,9 +3,11 @@ package idemhttp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/idemkv/idem"
@@ -21,7 +23,10 @@ import (
 // A key that the caller has set is kept. Set one, with FormatKey, wherever the
 // operation outlives the call: a request that is made anew, after a restart or from
 // a queue, is the same operation only if it carries the same key. When the tries run
-// out, [TransportError] tells the key that was used.
+// out, [TransportError] tells the key that was used. A key that is set but empty is
+// an error that wraps idem.ErrInvalid, and nothing is sent. A header field that is
+// there without a value (r.Header["Idempotency-Key"] = nil) is how net/http is told
+// that a request is idempotent by itself: it is tried again, and sent without a key.
 //
 // Tried again are connections that fail, and the answers 409 of an operation in
 // flight (of this package's middleware, or with a Retry-After), 425, 429, 502, 503
@@ -151,7 +156,8 @@ func (t *Transport) withDefaults() Transport {
 // RoundTrip implements http.RoundTripper. When the tries or the time run out it
 // returns the last answer there was, whatever its status, or a [TransportError]
 // around the last error. A [TransportError] around the context's error is returned
-// when that has ended, and one around NewKey's or FormatKey's when there is no key.
+// when that has ended, one around NewKey's or FormatKey's when there is no key, and
+// one around idem.ErrInvalid when the caller's key is empty.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	e := &exchange{Transport: t.withDefaults(), request: r}
 	_, e.start = e.Clock.Now()
@@ -228,7 +234,13 @@ func (e *exchange) prepare(ctx context.Context) (err error) {
 	if e.header == nil {
 		e.header = http.Header{}
 	}
-	if _, e.keyed = e.header[e.Header]; !e.keyed && e.getsKey(r.Method) {
+	var given []string
+	given, e.keyed = e.header[e.Header]
+	if slices.ContainsFunc(given, blank) {
+		// It would be retried as if the server could tell the tries apart.
+		return fmt.Errorf("%w: the request's %s is empty; set a key, or leave the header out to get one", idem.ErrInvalid, e.Header)
+	}
+	if !e.keyed && e.getsKey(r.Method) {
 		key, err := e.newKey()
 		if err != nil {
 			return err
@@ -242,6 +254,8 @@ func (e *exchange) prepare(ctx context.Context) (err error) {
 	}
 	return err
 }
+
+func blank(value string) bool { return strings.Trim(value, " \t") == "" }
 
 func (e *exchange) getsKey(method string) bool {
 	if len(e.Methods) == 0 {

@@ -187,6 +187,7 @@ func TestF1Methods(t *testing.T) {
 			{method: "REPORT", header: http.Header{"Idempotency-Key": {"mine"}}, key: `^mine$`, tries: 8},
 			{method: "POST", header: http.Header{"Idempotency-Key": {"mine"}}, key: `^mine$`, tries: 8},
 			{method: "POST", header: http.Header{"Idempotency-Key": {}}, key: `^$`, tries: 8},
+			{method: "POST", header: http.Header{"Idempotency-Key": nil}, key: `^$`, tries: 8},
 			{method: "DELETE", tr: idemhttp.Transport{Methods: []string{"DELETE"}}, key: `^".+"$`, tries: 8},
 			{method: "POST", tr: idemhttp.Transport{Methods: []string{"DELETE"}}, key: `^$`, tries: 1},
 			{method: "POST", tr: idemhttp.Transport{Bare: true}, key: `^[A-Za-z0-9_-]{22}$`, tries: 8},
@@ -254,6 +255,26 @@ func TestF1KeyCannotBeMade(t *testing.T) {
 			require.ErrorIs(t, err, c.want)
 			assert.Empty(t, s.sent)
 			assert.Equal(t, 1, body.closed)
+		}
+	}
+}
+
+// F1: a key that was to be set and is empty is no leave to try again without one.
+func TestF1EmptyKey(t *testing.T) {
+	t.Parallel()
+	for _, values := range [][]string{{""}, {" \t"}, {"", "a"}, {"a", ""}} {
+		for _, method := range []string{"POST", "GET", "REPORT"} {
+			for _, name := range []string{"Idempotency-Key", "X-Request-Id"} {
+				s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
+				r := post(t, nil)
+				body := &tracked{ReadCloser: io.NopCloser(strings.NewReader("x"))}
+				r.Method, r.Body, r.Header[name] = method, body, values
+				_, err := (&idemhttp.Transport{Base: s, Header: name}).RoundTrip(r)
+				require.ErrorIs(t, err, idem.ErrInvalid)
+				assert.ErrorContains(t, err, name)
+				assert.Empty(t, s.sent)
+				assert.Equal(t, 1, body.closed)
+			}
 		}
 	}
 }
