@@ -90,7 +90,7 @@ func (b *body) close() {
 }
 
 // keepAnswer reads the body of an answer that says how long it is, up to limit, and
-// puts it back.
+// puts it back. It reads on to its end, where HTTP/2 has the trailer.
 func keepAnswer(resp *http.Response, limit int64) error {
 	n := resp.ContentLength
 	if n <= 0 || n > limit || resp.StatusCode == http.StatusSwitchingProtocols {
@@ -99,6 +99,14 @@ func keepAnswer(resp *http.Response, limit int64) error {
 	kept := make([]byte, n)
 	if _, err := io.ReadFull(resp.Body, kept); err != nil {
 		return fmt.Errorf("reading the answer, status %d: %w", resp.StatusCode, err)
+	}
+	more := make([]byte, 1)
+	switch _, err := io.ReadFull(resp.Body, more); {
+	case err == nil: // Base let it say less than it has, which is no reason to lose any
+		resp.Body = readCloser{io.MultiReader(bytes.NewReader(append(kept, more...)), resp.Body), resp.Body}
+		return nil
+	case err != io.EOF:
+		return fmt.Errorf("reading the end of the answer, status %d: %w", resp.StatusCode, err)
 	}
 	if err := resp.Body.Close(); err != nil {
 		return fmt.Errorf("closing the answer, status %d: %w", resp.StatusCode, err)

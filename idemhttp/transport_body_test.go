@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -153,6 +154,25 @@ func TestF1CutAnswers(t *testing.T) {
 			assert.Error(t, r.Context().Err(), "freed")
 		}
 
+		// Cut after its last byte, where a trailer may have been.
+		s = &script{answers: []func(*http.Request) (*http.Response, error){cut(201, "charged", 0), status(201, "charged")}}
+		resp, err = (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
+		require.NoError(t, err)
+		assert.Equal(t, "charged", readAll(t, resp))
+		assert.Len(t, s.sent, 2)
+
+		// One that is longer than it says is handed on whole.
+		s = &script{answers: []func(*http.Request) (*http.Response, error){func(r *http.Request) (*http.Response, error) {
+			resp, err := status(201, "charged")(r)
+			resp.ContentLength = 4
+			return resp, err
+		}}}
+		resp, err = (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
+		require.NoError(t, err)
+		assert.Equal(t, "charged", readAll(t, resp))
+		assert.Len(t, s.sent, 1)
+		assert.Equal(t, 1, s.given[0].closed)
+
 		// To the last: an error, and the key to go on with.
 		s = &script{answers: []func(*http.Request) (*http.Response, error){cut(201, "char", 3)}}
 		_, err = (&idemhttp.Transport{Base: s, MaxTries: 3}).RoundTrip(post(t, nil))
@@ -222,6 +242,33 @@ func TestTransportTrailer(t *testing.T) {
 	require.NoError(t, err)
 	readAll(t, resp)
 	assert.Equal(t, "6", seen)
+}
+
+// The trailer of an answer that is kept comes with it, also over HTTP/2, which can send
+// one after a body of known length.
+func TestTransportAnswerTrailer(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		w.Header().Set("Content-Length", "7")
+		_, _ = io.WriteString(w, "charged")
+		_ = http.NewResponseController(w).Flush()
+		w.Header().Set("X-Sum", "6")
+		w.Header().Set(http.TrailerPrefix+"X-Late", "7")
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	for _, most := range []int64{0, -1} { // kept, and not
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, strings.NewReader("a"))
+		require.NoError(t, err)
+		resp, err := (&idemhttp.Transport{Base: server.Client().Transport, MaxAnswer: most}).RoundTrip(r)
+		require.NoError(t, err)
+		require.Equal(t, 2, resp.ProtoMajor)
+		require.EqualValues(t, 7, resp.ContentLength)
+		assert.Equal(t, "charged", readAll(t, resp))
+		assert.Equal(t, http.Header{"X-Sum": {"6"}, "X-Late": {"7"}}, resp.Trailer)
+	}
 }
 
 type atEnd func()
