@@ -235,12 +235,13 @@ func cutText(s string) (text, rest string, ok bool) {
 // replay sends the answer, marked as a replay unless marker is empty.
 func (a *storedAnswer) replay(w http.ResponseWriter, marker string) {
 	h := w.Header()
+	recoded := encoded(h)
 	values := a.apply(h)
 	if marker != "" {
 		values = append(values, "true")
 		h[marker] = values[len(values)-1 : len(values) : len(values)]
 	}
-	if bodyAllowed(a.status) {
+	if bodyAllowed(a.status) && !recoded {
 		values = append(values, strconv.Itoa(len(a.body)))
 		h["Content-Length"] = values[len(values)-1 : len(values) : len(values)]
 	}

@@ -325,7 +325,7 @@ func (c *capture) end() {
 	if len(c.body) > 0 {
 		c.setType()
 	}
-	if !c.trailers && c.declared < 0 && bodyAllowed(c.status) && c.header.Get("Transfer-Encoding") == "" {
+	if !c.trailers && c.declared < 0 && bodyAllowed(c.status) && c.header.Get("Transfer-Encoding") == "" && !encoded(c.before) {
 		c.header["Content-Length"] = []string{strconv.Itoa(len(c.body))}
 	}
 }

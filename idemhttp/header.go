@@ -18,6 +18,11 @@ var ofOneConnection = map[string]bool{
 	"Content-Length": true, "Date": true,
 }
 
+// encoded reports whether h, as middleware further out has set it, announces a coding:
+// that middleware encodes what is written, whose length is then not the one that is
+// sent (the rule of http.ServeContent).
+func encoded(h http.Header) bool { return h.Get("Content-Encoding") != "" }
+
 // changes returns what has to be done to the header before to get after, in the
 // fields that are stored. Both are as http.Header has them. A field that middleware
 // further out had set, and that is still as it was, is not the handler's: a replay

@@ -122,7 +122,11 @@ func WriteProblem(w http.ResponseWriter, _ *http.Request, p Problem) {
 	h := w.Header()
 	h.Set("Content-Type", problemMedia)
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Length", strconv.Itoa(len(b)))
+	if encoded(h) {
+		h.Del("Content-Length")
+	} else {
+		h.Set("Content-Length", strconv.Itoa(len(b)))
+	}
 	if p.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64((p.RetryAfter-1)/time.Second)+1, 10))
 	}
