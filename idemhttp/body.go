@@ -35,7 +35,7 @@ func (b *requestBody) read(r *http.Request, limit int64) error {
 		return bodyTooLarge(limit)
 	}
 	if r.Body == nil || r.Body == http.NoBody {
-		return nil
+		return b.whole(r)
 	}
 	// One byte more than announced, or allowed, so that the end is seen at once.
 	b.grow(int(min(max(r.ContentLength, 511), keepBuffer)) + 1)
@@ -46,11 +46,7 @@ func (b *requestBody) read(r *http.Request, limit int64) error {
 		if size := int64(len(b.bytes())); size > limit {
 			return bodyTooLarge(limit)
 		} else if err == io.EOF {
-			if size == 0 && r.ContentLength > 0 {
-				return problem(TypeMisconfigured, http.StatusInternalServerError,
-					"The body was read before idemhttp could: its middleware belongs outside of whatever reads the body.")
-			}
-			return nil
+			return b.whole(r)
 		}
 		if err != nil {
 			var tooLarge *http.MaxBytesError
@@ -65,6 +61,20 @@ func (b *requestBody) read(r *http.Request, limit int64) error {
 			b.grow(cap(b.buf))
 		}
 	}
+}
+
+// whole returns a problem unless what was read can be the whole body: without what
+// somebody further out has read of it, different requests look alike. net/http never
+// ends a body short of its length without an error. Of a body without a length, parsed
+// forms tell that it was read.
+func (b *requestBody) whole(r *http.Request) error {
+	size := int64(len(b.bytes()))
+	parsed := size == 0 && r.ContentLength < 0 && (r.PostForm != nil || r.MultipartForm != nil)
+	if size >= r.ContentLength && !parsed {
+		return nil
+	}
+	return problem(TypeMisconfigured, http.StatusInternalServerError,
+		"The body was read, or made shorter than its ContentLength, before idemhttp could read it: its middleware belongs outside of whatever reads the body.")
 }
 
 // grow makes room for n more bytes.

@@ -327,6 +327,8 @@ func TestE8BodyFails(t *testing.T) {
 	wantProblem(t, serve(iotest.ErrReader(errors.New("read")), 1<<20+1, never), 413, idemhttp.TypeBodyTooLarge)
 	// Somebody further out has read the body: without it two requests look alike.
 	wantProblem(t, serve(strings.NewReader(""), 5, never), 500, idemhttp.TypeMisconfigured)
+	wantProblem(t, serve(http.NoBody, 5, never), 500, idemhttp.TypeMisconfigured)
+	wantProblem(t, serve(strings.NewReader("lf"), 4, never), 500, idemhttp.TypeMisconfigured) // a part of it
 	_, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
 	require.ErrorIs(t, err, idem.ErrNotFound)
 
@@ -351,4 +353,31 @@ func TestE8Forms(t *testing.T) {
 	require.Equal(t, "1 false", s.do("POST", "/", "1", "a=1", "Content-Type", "application/x-www-form-urlencoded").body)
 	const form = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n2\r\n--x--\r\n"
 	require.Equal(t, "2 true", s.do("POST", "/", "2", form, "Content-Type", "multipart/form-data; boundary=x").body)
+}
+
+// A form that was parsed further out has left nothing of its body to tell requests
+// apart by, also where no length says so. A request without a body lacks nothing.
+func TestE8FormParsedOutside(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{}, echo, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			assert.NotEqual(t, "none", r.FormValue("a")) // parses it
+			next.ServeHTTP(w, r)
+		})
+	})
+	const multipart = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n2\r\n--x--\r\n"
+	for contentType, form := range map[string]string{
+		"application/x-www-form-urlencoded": "a=1", "multipart/form-data; boundary=x": multipart,
+	} {
+		for _, body := range []io.Reader{strings.NewReader(form), io.NopCloser(strings.NewReader(form))} { // the second is chunked
+			r := must(http.NewRequest(http.MethodPost, s.url, body))
+			r.Header.Set("Content-Type", contentType)
+			r.Header.Set("Idempotency-Key", "k")
+			wantProblem(t, s.send(r), 500, idemhttp.TypeMisconfigured)
+		}
+	}
+	require.Zero(t, s.runs.Load())
+	s.wantNothingStored()
+	require.Equal(t, " <nil>", s.do("POST", "/?a=1", "k", "").body)
+	require.Equal(t, "{} <nil>", s.do("POST", "/?a=1", "l", "{}", "Content-Type", "application/json").body)
 }
