@@ -200,6 +200,7 @@ func (c *capture) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if c.status != 0 {
 		c.lost, c.declared = true, -1 // what follows is not ours to hold back
 		c.goLive()
+		c.letGo()
 		_ = http.NewResponseController(c.w).Flush() // the handler may have done so, when it was not sent yet
 	}
 	conn, rw, err := http.NewResponseController(c.w).Hijack()
@@ -339,9 +340,17 @@ func (c *capture) send() {
 		if len(c.body) > 0 {
 			_, _ = c.w.Write(c.body) // a client that is gone asks again
 		}
-	case c.held && c.gone == nil:
-		_, _ = c.w.Write(c.tail[:])
+	default:
+		c.letGo()
 	}
+}
+
+// letGo sends the byte that is held back, if there is one.
+func (c *capture) letGo() {
+	if c.held && c.gone == nil {
+		_, c.gone = c.w.Write(c.tail[:])
+	}
+	c.held = false
 }
 
 // discard takes the answer back. It reports whether that could be done: not once

@@ -197,6 +197,17 @@ func TestE9HijackAndUpgrade(t *testing.T) {
 				_ = errors.Join(rw.Flush(), conn.Close())
 			}
 		},
+		"after a live answer of known length": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "2")
+			w.Header().Set("Connection", "close")
+			fmt.Fprint(w, "h")
+			flush(w)
+			fmt.Fprint(w, "i") // the last byte
+			conn, rw, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				_ = errors.Join(rw.Flush(), conn.Close())
+			}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
