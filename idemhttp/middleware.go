@@ -197,14 +197,13 @@ func (m *middleware) run(w http.ResponseWriter, r *http.Request, next http.Handl
 			return
 		}
 		// The handler panicked or called Goexit, and goes on doing so after this.
+		carry(r, inner)
 		beat.stop()
 		m.settlePanic(r, c, op)
 		c.discard()
 	}()
 	next.ServeHTTP(c, inner)
-	// As if inner were r: the server removes the files of forms, and middleware
-	// further out may ask for the pattern.
-	r.MultipartForm, r.Pattern = inner.MultipartForm, inner.Pattern
+	carry(r, inner)
 	c.end()
 	outcome, result, err := m.outcome(c, op)
 	beat.stop()
@@ -216,6 +215,12 @@ func (m *middleware) run(w http.ResponseWriter, r *http.Request, next http.Handl
 		m.answers.Put(&result) // the store has its own copy
 	}
 	m.finish(w, r, c, op, err)
+}
+
+// carry makes r what it were if the handler had been given it instead of inner: the
+// server removes the files of forms, and middleware further out may ask for the pattern.
+func carry(r, inner *http.Request) {
+	r.MultipartForm, r.Pattern = inner.MultipartForm, inner.Pattern
 }
 
 // byAnswer is what the answer in c means where the handler has not said.

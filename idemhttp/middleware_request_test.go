@@ -355,6 +355,30 @@ func TestE8Forms(t *testing.T) {
 	require.Equal(t, "2 true", s.do("POST", "/", "2", form, "Content-Type", "multipart/form-data; boundary=x").body)
 }
 
+// The files of a form are removed also when its handler panics and middleware further
+// out recovers from that.
+func TestE8FormsOfAPanic(t *testing.T) {
+	t.Parallel()
+	recovered := make(chan *http.Request, 1)
+	s := newSite(t, nil, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
+		assert.Equal(t, "2", r.FormValue("a"))
+		panic("with a form")
+	}, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer func() {
+				if recover() != nil {
+					w.WriteHeader(http.StatusInternalServerError)
+				}
+				recovered <- r
+			}()
+			next.ServeHTTP(w, r)
+		})
+	})
+	const form = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n2\r\n--x--\r\n"
+	require.Equal(t, 500, s.do("POST", "/", "k", form, "Content-Type", "multipart/form-data; boundary=x").status)
+	require.NotNil(t, (<-recovered).MultipartForm, "the server removes the files of this request's form")
+}
+
 // A form that was parsed further out has left nothing of its body to tell requests
 // apart by, also where no length says so. A request without a body lacks nothing.
 func TestE8FormParsedOutside(t *testing.T) {
