@@ -157,7 +157,9 @@ func (t *Transport) withDefaults() Transport {
 // returns the last answer there was, whatever its status, or a [TransportError]
 // around the last error. A [TransportError] around the context's error is returned
 // when that has ended, one around NewKey's or FormatKey's when there is no key, and
-// one around idem.ErrInvalid when the caller's key is empty.
+// one around idem.ErrInvalid when the caller's key is empty, or the request one that
+// cannot be sent: without URL or host, or with a header field that HTTP cannot have. A
+// URL of another scheme than http and https is tried once if Base is an http.Transport.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	e := &exchange{Transport: t.withDefaults(), request: r}
 	_, e.start = e.Clock.Now()
@@ -230,6 +232,9 @@ func (e *exchange) prepare(ctx context.Context) (err error) {
 	if err := ctxError(ctx); err != nil {
 		return err
 	}
+	if err := sendable(r); err != nil {
+		return err
+	}
 	e.header = r.Header.Clone()
 	if e.header == nil {
 		e.header = http.Header{}
@@ -249,7 +254,10 @@ func (e *exchange) prepare(ctx context.Context) (err error) {
 		e.keyed = true
 	}
 	e.key = e.header.Get(e.Header)
-	if (e.keyed || idempotent(r.Method)) && e.MaxTries > 1 {
+	// What else than HTTP an http.Transport has been taught (RegisterProtocol) cannot be
+	// seen. Mostly it is nothing, and its error the same every time.
+	_, std := e.Base.(*http.Transport)
+	if (e.keyed || idempotent(r.Method)) && e.MaxTries > 1 && (overHTTP(r) || !std) {
 		e.again, err = e.body.keep(ctx, r, e.MaxBody)
 	}
 	return err

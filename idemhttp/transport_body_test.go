@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemhttp"
 )
 
@@ -284,4 +285,72 @@ func TestF1HopelessErrors(t *testing.T) {
 		require.ErrorIs(t, got, err)
 		assert.Len(t, s.sent, 1)
 	}
+}
+
+// What cannot be sent at all is not tried, and its header's values are not told.
+func TestF1UnsendableRequests(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(r *http.Request){
+		"no URL":             func(r *http.Request) { r.URL = nil },
+		"no host":            func(r *http.Request) { r.URL.Host = "" },
+		"line feed in value": func(r *http.Request) { r.Header.Set("X-Own", "secret\n") },
+		"DEL in 2nd value":   func(r *http.Request) { r.Header["X-Own"] = []string{"a", "secret\x7f"} },
+		"line feed in key":   func(r *http.Request) { r.Header.Set("Idempotency-Key", "secret\n") },
+		"space in name":      func(r *http.Request) { r.Header["X Own"] = []string{"secret"} },
+		"umlaut in name":     func(r *http.Request) { r.Header["Schlüssel"] = []string{"secret"} },
+		"no name":            func(r *http.Request) { r.Header[""] = []string{"secret"} },
+		"trailer":            func(r *http.Request) { r.Trailer = http.Header{"X:": nil} },
+	} {
+		for _, method := range []string{"POST", "GET"} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset)}}
+			r := post(t, nil)
+			body := &tracked{ReadCloser: io.NopCloser(strings.NewReader("x"))}
+			r.Method, r.Body = method, body
+			spoil(r)
+			_, err := (&http.Transport{}).RoundTrip(r.Clone(r.Context()))
+			require.Error(t, err, "net/http does not send it either: %s", name)
+			closed := body.closed
+			_, err = (&idemhttp.Transport{Base: s}).RoundTrip(r)
+			require.ErrorIs(t, err, idem.ErrInvalid, name)
+			assert.NotContains(t, err.Error(), "secret", name)
+			assert.Empty(t, s.sent, name)
+			assert.Equal(t, closed+1, body.closed, name)
+		}
+	}
+
+	// Each byte that may be in a value, and each character in a name, goes through.
+	s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
+	r := post(t, nil)
+	r.Header["X-Own"] = []string{"", " \t~\x80\xffé"}
+	r.Header["!#$%&'*+-.^_`|~09azAZ"] = []string{"a"}
+	resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(r)
+	require.NoError(t, err)
+	readAll(t, resp)
+}
+
+// A scheme that http.Transport does not know is not tried again; another Base may know
+// it, and then its connections can fail as any.
+func TestF1Schemes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, url := range []string{"htp://pay.test", "/charges", "unix:sock"} {
+			for method, base := range map[string]http.RoundTripper{"POST": &http.Transport{}, "GET": nil} {
+				r, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+				require.NoError(t, err)
+				start := time.Now()
+				_, err = (&idemhttp.Transport{Base: base}).RoundTrip(r)
+				require.ErrorContains(t, err, "unsupported protocol scheme")
+				var failed *idemhttp.TransportError
+				require.ErrorAs(t, err, &failed)
+				assert.Equal(t, 1, failed.Tries)
+				assert.Zero(t, time.Since(start))
+
+				s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset), status(200, "")}}
+				resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(r)
+				require.NoError(t, err)
+				readAll(t, resp)
+				assert.Len(t, s.sent, 2)
+			}
+		}
+	})
 }
