@@ -43,6 +43,20 @@ func TestRandomKeysDiffer(t *testing.T) {
 	}
 }
 
+// Full jitter: each tenth of the range below the bound is met.
+func TestBackoffSpread(t *testing.T) {
+	t.Parallel()
+	for tries, bound := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 3: 4 * time.Second, 4: 5 * time.Second, 50: 5 * time.Second} {
+		var tenths [10]int
+		for range 1000 {
+			tenths[10*backoff(time.Second, 5*time.Second, tries)/bound]++
+		}
+		for i, n := range tenths {
+			assert.Greater(t, n, 30, "tenth %d below %v", i, bound) // of 100; less once in 10^13
+		}
+	}
+}
+
 func TestBackoffBounds(t *testing.T) {
 	t.Parallel()
 	assert.Zero(t, backoff(0, time.Second, 1))

@@ -163,6 +163,33 @@ func TestF1OneKeyForAllTries(t *testing.T) {
 	})
 }
 
+// F1: what Base does to the header of a try, then or later, is not in the next one, nor
+// in the caller's request.
+func TestF1BaseKeepsHeader(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var got []http.Header
+		s := &script{answers: []func(*http.Request) (*http.Response, error){func(r *http.Request) (*http.Response, error) {
+			got = append(got, r.Header.Clone())
+			r.Header.Del("Idempotency-Key")
+			r.Header["X-Own"][0] = "spoilt"
+			r.Header.Set("X-Base", "1")
+			return nil, errReset
+		}}}
+		r := post(t, nil)
+		r.Header.Set("X-Own", "1")
+		_, err := (&idemhttp.Transport{Base: s, MaxTries: 3}).RoundTrip(r)
+		var failed *idemhttp.TransportError
+		require.ErrorAs(t, err, &failed)
+		require.NotEmpty(t, failed.Key)
+		require.Len(t, got, 3)
+		for i, h := range got {
+			assert.Equal(t, http.Header{"X-Own": {"1"}, "Idempotency-Key": {failed.Key}}, h, "try %d", i+1)
+		}
+		assert.Equal(t, http.Header{"X-Own": {"1"}}, r.Header)
+	})
+}
+
 // F1: which methods get a key, and which are tried again.
 func TestF1Methods(t *testing.T) {
 	t.Parallel()

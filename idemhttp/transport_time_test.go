@@ -23,6 +23,7 @@ func TestTransportBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const first, most, tries, rounds = 10 * time.Millisecond, 60 * time.Millisecond, 6, 400
 		var sums [tries - 1]time.Duration
+		var early, late [tries - 1]int // waits in the first and in the last quarter
 		for range rounds {
 			s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset), status(503, "")}}
 			var told []idemhttp.Try
@@ -32,7 +33,13 @@ func TestTransportBackoff(t *testing.T) {
 			readAll(t, resp)
 			for i, wait := range s.waits() {
 				sums[i] += wait
-				require.Less(t, wait, min(first<<i, most))
+				bound := min(first<<i, most)
+				require.Less(t, wait, bound)
+				if wait < bound/4 {
+					early[i]++
+				} else if wait >= bound*3/4 {
+					late[i]++
+				}
 				require.Equal(t, idemhttp.Try{Key: s.keys("Idempotency-Key")[0], Number: i + 1, Status: told[i].Status, Err: told[i].Err, Again: true, Wait: wait}, told[i])
 			}
 			require.Equal(t, errReset, told[0].Err)
@@ -42,6 +49,10 @@ func TestTransportBackoff(t *testing.T) {
 		for i, sum := range sums { // full jitter: half the bound on average
 			bound := float64(min(first<<i, most))
 			assert.InDelta(t, bound/2, float64(sum)/rounds, bound/8, "wait %d", i+1)
+			// And anything below it: 100 of 400 are expected in a quarter, fewer than 40
+			// once in 10^12 runs.
+			assert.Greater(t, early[i], 40, "wait %d", i+1)
+			assert.Greater(t, late[i], 40, "wait %d", i+1)
 		}
 	})
 }
@@ -53,6 +64,7 @@ func TestTransportRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		date := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
 		const jitter = 100 * time.Millisecond
+		jitters := map[time.Duration]bool{}
 		for _, c := range []struct {
 			asked any // the field, or a function that makes it and Date
 			tr    idemhttp.Transport
@@ -85,8 +97,11 @@ func TestTransportRetryAfter(t *testing.T) {
 			require.Len(t, s.sent, 2, header)
 			assert.GreaterOrEqual(t, s.waits()[0], c.wait, header)
 			assert.Less(t, s.waits()[0], c.wait+jitter, header)
+			jitters[s.waits()[0]-c.wait] = true
 			time.Sleep(time.Second - time.Duration(time.Now().Nanosecond())) // dates have whole seconds
 		}
+
+		assert.Greater(t, len(jitters), 2, "not all at the same moment who were told the same")
 
 		s := &script{answers: []func(*http.Request) (*http.Response, error){status(503, "full", "Retry-After", "20")}}
 		start := time.Now()
