@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,38 @@ func TestE12CancelWithClient(t *testing.T) {
 	leave()
 	s.settled("k")
 	s.wantRecord("k", idem.Released)
+}
+
+// That the client has gone does not hide what a handler has recorded in its own commit:
+// it is the answer, and nothing failed.
+func TestE12GoneAfterOwnCommit(t *testing.T) {
+	t.Parallel()
+	for _, panics := range []bool{false, true} {
+		store := memoryStore(t, idem.Options{})
+		ctx, leave := context.WithCancel(t.Context())
+		var told []error
+		h := idemhttp.New(store, scopeOf, idemhttp.Options{
+			OnError: func(_ *http.Request, err error) { told = append(told, err) },
+		})(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			bytes, err := idemhttp.Answer{Status: 201, Body: []byte("paid")}.MarshalBinary()
+			assert.NoError(t, err)
+			assert.NoError(t, store.Complete(r.Context(), idemhttp.FromContext(r.Context()).Token(), bytes))
+			leave()
+			if panics {
+				panic(http.ErrAbortHandler)
+			}
+		}))
+		w := httptest.NewRecorder()
+		serve := func() { h.ServeHTTP(w, keyed("k").WithContext(ctx)) }
+		if panics {
+			require.PanicsWithValue(t, http.ErrAbortHandler, serve)
+		} else {
+			serve()
+			require.Equal(t, 201, w.Code)
+			require.Equal(t, "paid", w.Body.String())
+		}
+		require.Empty(t, told)
+	}
 }
 
 // http.TimeoutHandler gives up on the handler; the handler goes on, and the retry

@@ -80,6 +80,46 @@ func TestE1RequireKey(t *testing.T) {
 	require.Equal(t, 200, s.do("POST", "/", "", "").status, "POST is not among the methods")
 }
 
+// Which requests are the middleware's business, by method, key and RequireKey.
+func TestE1WhoseBusiness(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		method       string
+		key, require bool
+		status       int
+		stored       bool
+	}{
+		{"POST", true, false, 200, true}, {"POST", true, true, 200, true}, {"POST", false, false, 200, false}, {"POST", false, true, 400, false},
+		{"PATCH", true, false, 200, true}, {"PATCH", true, true, 200, true}, {"PATCH", false, false, 200, false}, {"PATCH", false, true, 400, false},
+		{"PUT", true, false, 200, false}, {"PUT", false, true, 200, false}, {"DELETE", true, true, 200, false}, {"DELETE", false, true, 200, false},
+		{"GET", true, true, 200, false}, {"GET", false, true, 200, false}, {"HEAD", true, true, 200, false}, {"HEAD", false, true, 200, false},
+		{"OPTIONS", true, true, 200, false}, {"OPTIONS", false, true, 200, false}, {"TRACE", true, true, 200, false}, {"post", true, true, 200, false},
+	} {
+		t.Run(fmt.Sprintf("%s key=%v require=%v", c.method, c.key, c.require), func(t *testing.T) {
+			t.Parallel()
+			store, runs := memoryStore(t, idem.Options{}), 0
+			h := idemhttp.New(store, scopeOf, idemhttp.Options{RequireKey: c.require})(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { runs++ }))
+			for range 2 {
+				r, w := httptest.NewRequest(c.method, "/payments", nil), httptest.NewRecorder()
+				if c.key {
+					r.Header.Set("Idempotency-Key", "k")
+				}
+				h.ServeHTTP(w, r)
+				require.Equal(t, c.status, w.Code)
+			}
+			want := 2
+			if c.status != 200 {
+				want = 0
+			} else if c.stored {
+				want = 1
+			}
+			require.Equal(t, want, runs)
+			_, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
+			require.Equal(t, c.stored, err == nil, err)
+		})
+	}
+}
+
 // A malformed key is refused before the scope is asked, the body read, or the store
 // touched. The table of keys is in key_test.go.
 func TestE2BeforeAnythingElse(t *testing.T) {

@@ -253,6 +253,24 @@ func TestE9HijackAndUpgrade(t *testing.T) {
 	})
 }
 
+// A handler that switches protocols and does nothing more is done, with 101.
+func TestE9SwitchedWithoutHijack(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "echo")
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		_, err := w.Write([]byte("not HTTP"))
+		assert.ErrorIs(t, err, http.ErrBodyNotAllowed)
+	})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	require.NoError(t, err)
+	fmt.Fprint(conn, "POST /payments HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\nIdempotency-Key: k\r\nContent-Length: 5\r\n\r\n12.50")
+	require.Equal(t, 101, readResponse(t, conn).StatusCode)
+	s.settled("k")
+	s.wantNotRetained("k", 101)
+}
+
 // settled waits until the key is not in flight.
 func (s *site) settled(key string) {
 	s.t.Helper()
