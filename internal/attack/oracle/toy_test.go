@@ -48,7 +48,7 @@ type faults struct {
 	runsTwice    bool                                 // same-commit functions
 	overlooks    int                                  // one in so many records, when claiming
 	spoilsCommit func(rng *rand.Rand, writes []write) // now and then
-	writesLater  bool                                 // than it answers
+	writesLater  bool                                 // than it answers, once somebody is told of writes
 	swallows     bool                                 // errors of the disk
 	tears        bool                                 // a commit that fails leaves half of itself
 	wraps        func(*durable.Backend) idem.Backend  // as the store sees it; nil: as it is
@@ -73,6 +73,13 @@ func (d *toyDisk) OnWrite(f func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.hook = f
+}
+
+// watched reports whether somebody is told of writes.
+func (d *toyDisk) watched() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hook != nil
 }
 
 func (d *toyDisk) wrote() {
@@ -195,7 +202,7 @@ func (e *toy) Update(fn func(durable.Tx) error) error {
 		w.to(&e.due)
 	}
 	e.mu.Unlock()
-	if f.writesLater {
+	if f.writesLater && e.disk.watched() {
 		go func() { e.disk.wrote(); e.disk.wrote() }()
 		return nil
 	}

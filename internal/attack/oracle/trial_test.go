@@ -156,8 +156,12 @@ func TestTrialNoticesMutants(t *testing.T) {
 			t.Parallel()
 			var err error
 			k := c.from
+			watch := Within(time.Minute)
+			if c.says == "Close hangs" {
+				watch = Within(3 * time.Second)
+			}
 			for ; k < 60 && err == nil; k++ {
-				_, _, err = toyTrial(c.faults, k, false, false, false, Within(time.Second))
+				_, _, err = toyTrial(c.faults, k, false, false, false, watch)
 			}
 			require.Error(t, err)
 			require.ErrorContains(t, err, c.says)
