@@ -1,7 +1,6 @@
 package idemhttp_test
 
 import (
-	"compress/gzip"
 	"fmt"
 	"io"
 	"net/http"
@@ -201,41 +200,6 @@ func TestE4AnswerOfOneConnection(t *testing.T) {
 	var got idemhttp.Answer
 	require.NoError(t, got.UnmarshalBinary(bytes))
 	require.Equal(t, http.Header{"X-Kept": {"1"}}, got.Header)
-}
-
-// gzipWriter compresses what is written, as middleware of the simple kind does.
-type gzipWriter struct {
-	http.ResponseWriter
-	to *gzip.Writer
-}
-
-func (w gzipWriter) Write(p []byte) (int, error) { return w.to.Write(p) }
-
-// Where middleware further out encodes the answer, its length is not ours to say: not
-// of the first answer, of a replay or of a problem.
-func TestE4CompressedOutside(t *testing.T) {
-	t.Parallel()
-	body := repeat("compressible ", 1000)
-	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain")
-		fmt.Fprint(w, body)
-	}, func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Encoding", "gzip")
-			to := gzip.NewWriter(w)
-			defer to.Close()
-			next.ServeHTTP(gzipWriter{w, to}, r)
-		})
-	})
-	first, replay := s.replayOf("k") // the client's Transport decompresses
-	for _, a := range []answer{first, replay} {
-		require.NoError(t, a.err)
-		require.Equal(t, body, a.body)
-		require.Equal(t, "text/plain", a.header.Get("Content-Type"))
-	}
-	stored := s.wantRecord("k", idem.Completed).Result
-	require.NotContains(t, string(stored), "gzip", "it is the current request's")
-	wantProblem(t, s.do("POST", "/payments", "k", "another"), 422, idemhttp.TypeMismatch)
 }
 
 func TestE4HeaderPolicy(t *testing.T) {

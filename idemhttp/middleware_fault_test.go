@@ -90,6 +90,41 @@ func TestE12CancelWithClient(t *testing.T) {
 	s.wantRecord("k", idem.Released)
 }
 
+// A stream without an end ends with its client, and says what that means (E12).
+func TestE12OpenEndedStream(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{CancelWithClient: true}, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "data: 1\n\n")
+		flush(w)
+		<-r.Context().Done()
+		if idemhttp.FromContext(r.Context()).Key() == "says" {
+			idemhttp.FromContext(r.Context()).Retryable()
+		}
+	})
+	for key, want := range map[string]idem.State{"says": idem.Released, "silent": idem.Completed} {
+		ctx, leave := context.WithCancel(t.Context())
+		r := must(http.NewRequestWithContext(ctx, "POST", s.url+"/payments", strings.NewReader("12.50")))
+		r.Header.Set("Idempotency-Key", key)
+		resp, err := s.http.Do(r)
+		require.NoError(t, err)
+		leave()
+		resp.Body.Close()
+		s.settled(key)
+		s.wantRecord(key, want)
+	}
+}
+
+// Each repetition of a held key is told (E10).
+func TestE10HeldIsToldEachTime(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	require.Equal(t, 500, s.post("k").status)
+	require.Empty(t, s.heard(), "the handler knows its own")
+	s.wantUnknown("k") // asks twice
+	require.Len(t, s.heard(), 2)
+	require.ErrorIs(t, s.heard()[1], idem.ErrHeld)
+}
+
 // That the client has gone does not hide what a handler has recorded in its own commit:
 // it is the answer, and nothing failed.
 func TestE12GoneAfterOwnCommit(t *testing.T) {

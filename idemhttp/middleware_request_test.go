@@ -89,11 +89,26 @@ func TestE1WhoseBusiness(t *testing.T) {
 		status       int
 		stored       bool
 	}{
-		{"POST", true, false, 200, true}, {"POST", true, true, 200, true}, {"POST", false, false, 200, false}, {"POST", false, true, 400, false},
-		{"PATCH", true, false, 200, true}, {"PATCH", true, true, 200, true}, {"PATCH", false, false, 200, false}, {"PATCH", false, true, 400, false},
-		{"PUT", true, false, 200, false}, {"PUT", false, true, 200, false}, {"DELETE", true, true, 200, false}, {"DELETE", false, true, 200, false},
-		{"GET", true, true, 200, false}, {"GET", false, true, 200, false}, {"HEAD", true, true, 200, false}, {"HEAD", false, true, 200, false},
-		{"OPTIONS", true, true, 200, false}, {"OPTIONS", false, true, 200, false}, {"TRACE", true, true, 200, false}, {"post", true, true, 200, false},
+		{"POST", true, false, 200, true},
+		{"POST", true, true, 200, true},
+		{"POST", false, false, 200, false},
+		{"POST", false, true, 400, false},
+		{"PATCH", true, false, 200, true},
+		{"PATCH", true, true, 200, true},
+		{"PATCH", false, false, 200, false},
+		{"PATCH", false, true, 400, false},
+		{"PUT", true, false, 200, false},
+		{"PUT", false, true, 200, false},
+		{"DELETE", true, true, 200, false},
+		{"DELETE", false, true, 200, false},
+		{"GET", true, true, 200, false},
+		{"GET", false, true, 200, false},
+		{"HEAD", true, true, 200, false},
+		{"HEAD", false, true, 200, false},
+		{"OPTIONS", true, true, 200, false},
+		{"OPTIONS", false, true, 200, false},
+		{"TRACE", true, true, 200, false},
+		{"post", true, true, 200, false},
 	} {
 		t.Run(fmt.Sprintf("%s key=%v require=%v", c.method, c.key, c.require), func(t *testing.T) {
 			t.Parallel()

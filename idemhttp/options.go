@@ -59,7 +59,8 @@ type Options struct {
 	// has settled it.
 	RetryUnknown bool
 	// Wait is how long a request waits for the first one with its key, to be answered
-	// as that one is. When it is over, and by default at once, it gets TypeInFlight.
+	// as that one is: with a few seconds, a double click is shown one answer and no
+	// conflict. When it is over, and by default at once, it gets TypeInFlight.
 	Wait time.Duration
 	// Lease is how long an attempt holds its claim without a sign of life. Default:
 	// the store's.
@@ -76,14 +77,16 @@ type Options struct {
 	// CancelWithClient: the handler's context is cancelled when the client goes away,
 	// as it is without the middleware. Default: it is not, nor does it have the
 	// deadlines of contexts further out. A handler that stops half-way for a client
-	// that is about to ask again leaves nothing to answer it with.
+	// that is about to ask again leaves nothing to answer it with. Handlers that stream
+	// until the client goes away need it.
 	CancelWithClient bool
 	// WriteProblem answers w with p, which the middleware answers by itself. Default
 	// WriteProblem.
 	WriteProblem func(w http.ResponseWriter, r *http.Request, p Problem)
 	// OnError is told of what fails on the side of the server: the store, a record, a
 	// recording. err is a Problem. It is called on the request's goroutine, before the
-	// answer. Default nil: nobody is told but the client, and the store's Observer of
+	// answer, each time that such a problem is answered: for a key that is held, at every
+	// repetition. Default nil: nobody is told but the client, and the store's Observer of
 	// what concerns the store.
 	OnError func(r *http.Request, err error)
 }
