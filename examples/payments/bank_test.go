@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
 )
 
 func bankFor(t *testing.T, checksKeys bool) (*bank, bankClient, chan killOrder) {
@@ -165,7 +167,7 @@ func TestBankRefusesNonsense(t *testing.T) {
 	t.Parallel()
 	b, c, _ := bankFor(t, true)
 	_, err := c.charge(t.Context(), "", payment{"p1", "alice", 1})
-	require.ErrorContains(t, err, "400")
+	require.ErrorIs(t, err, idem.ErrInvalid, "an empty key is not even sent")
 	_, err = c.charge(t.Context(), "k", payment{"p1", "alice", 0})
 	require.ErrorContains(t, err, "400")
 	_, err = newBankClient(c.url, 1, false).charge(t.Context(), "k", payment{"p1", "alice", 1})
