@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -110,10 +111,13 @@ func TestPowerWhileASealIsBroken(t *testing.T) {
 	_, err := s.Claim(ctx, idem.Request{Key: "first"})
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
+	var mu sync.Mutex // Pebble compacts beside what opens it
 	var images []*vfs.MemFS
 	sealed := 0
 	f.on(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			mu.Lock()
+			defer mu.Unlock()
 			for _, percent := range []int{0, 50, 100} {
 				image := f.crash(percent)
 				images = append(images, image)
