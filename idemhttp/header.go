@@ -20,8 +20,12 @@ var ofOneConnection = map[string]bool{
 
 // encoded reports whether h, as middleware further out has set it, announces a coding:
 // that middleware encodes what is written, whose length is then not the one that is
-// sent (the rule of http.ServeContent).
-func encoded(h http.Header) bool { return h.Get("Content-Encoding") != "" }
+// sent (the rule of http.ServeContent). It is what Get says, without Get's work on a
+// name that is canonical: each replay asks.
+func encoded(h http.Header) bool {
+	values := h["Content-Encoding"]
+	return len(values) > 0 && values[0] != ""
+}
 
 // changes returns what has to be done to the header before to get after, in the
 // fields that are stored. Both are as http.Header has them. A field that middleware

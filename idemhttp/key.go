@@ -27,7 +27,13 @@ func GlobalScope(*http.Request) (string, error) { return "*", nil }
 func StoreKey(scope, key string) string {
 	if plain(scope) && plain(key) {
 		if n := len(storePrefix) + len(scope) + 1 + len(key); n <= idem.MaxKey {
-			return storePrefix + scope + "/" + key
+			var b strings.Builder
+			b.Grow(n)
+			b.WriteString(storePrefix)
+			b.WriteString(scope)
+			b.WriteByte('/')
+			b.WriteString(key)
+			return b.String()
 		}
 	} else if joined := idem.JoinKey("http", scope, key); len(joined) <= idem.MaxKey {
 		return joined
@@ -39,9 +45,7 @@ func StoreKey(scope, key string) string {
 const storePrefix = "http/"
 
 // plain reports whether idem.JoinKey writes part as it is.
-func plain(part string) bool {
-	return part != "" && strings.IndexByte(part, '/') < 0 && strings.IndexByte(part, '%') < 0
-}
+func plain(part string) bool { return part != "" && kinds(part)&escaped == 0 }
 
 // parseKey reads the key from the lines of its header field. The key is an RFC 9651
 // string, whose parameters are checked and mean nothing, or, unless strict, the bare
@@ -82,17 +86,33 @@ func parseKey(lines []string, strict bool) (key, wrong string) {
 	return key, ""
 }
 
-// structural are the characters below 64 that structure a field, as a set of bits: with
-// them one text could be read in two ways.
-const structural uint64 = 1<<'"' | 1<<',' | 1<<';' | 1<<'(' | 1<<')'
-
 // bare reports whether s can be a key without quotes.
-func bare(s string) bool {
+func bare(s string) bool { return kinds(s)&notBare == 0 }
+
+// kinds is what the bytes of s are, any of them. There is no branch in its loop, which
+// each request with a key goes through twice.
+func kinds(s string) (all byte) {
 	for i := range len(s) {
-		c := s[i]
-		if c <= ' ' || c >= 0x7f || c == '\\' || c < 64 && structural>>(c&63)&1 != 0 {
-			return false
+		all |= kindOf[s[i]]
+	}
+	return all
+}
+
+// What a byte of a key can be beside plain text.
+const (
+	// notBare: not visible ASCII, or it structures a field, so that a text with it
+	// could be read in two ways.
+	notBare byte = 1 << iota
+	// escaped: idem.JoinKey writes it in another way.
+	escaped
+)
+
+var kindOf = func() (kind [256]byte) {
+	for c := range kind {
+		if c <= ' ' || c > '~' || strings.IndexByte(`",;()\`, byte(c)) >= 0 {
+			kind[c] = notBare
 		}
 	}
-	return true
-}
+	kind['/'], kind['%'] = escaped, escaped
+	return kind
+}()

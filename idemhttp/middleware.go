@@ -88,24 +88,22 @@ func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 		return
 	}
 	claim, err := m.store.Claim(r.Context(), req)
-	if err == idem.ErrInFlight && m.o.Wait > 0 && !m.nested(r, req.Key) {
+	if m.o.Wait > 0 && err == idem.ErrInFlight && !m.nested(r, req.Key) {
 		claim, err = m.await(r.Context(), req)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		m.run(w, r, next, key, claim, body)
-		return
-	}
-	if (err == idem.ErrInFlight || err == idem.ErrMismatch) && m.nested(r, req.Key) {
+	case err == idem.ErrCompleted || err == idem.ErrFailed:
+		m.recycle(body)
+		m.replay(w, r, &claim.Record)
+	case (err == idem.ErrInFlight || err == idem.ErrMismatch) && m.nested(r, req.Key):
 		r.Body = body.reader()
 		next.ServeHTTP(w, r)
-		return
+	default:
+		m.recycle(body)
+		m.answer(w, r, m.refusal(req.Key, err))
 	}
-	m.recycle(body)
-	if err == idem.ErrCompleted || err == idem.ErrFailed {
-		m.replay(w, r, &claim.Record)
-		return
-	}
-	m.answer(w, r, m.refusal(req.Key, err))
 }
 
 // read reads the body and fingerprints the request.
