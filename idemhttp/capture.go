@@ -153,7 +153,7 @@ func (c *capture) ReadFrom(src io.Reader) (n int64, err error) {
 			return n, nil
 		}
 		if readErr != nil {
-			c.lost = c.lost || n > 0 // cut off: not to be replayed as if it were whole
+			c.lost = c.lost || c.status != 0 // cut off: not to be replayed as if it were whole
 			return n, readErr
 		}
 	}

@@ -286,6 +286,7 @@ func TestE9CutOff(t *testing.T) {
 		// Without WriteTo, by which a source would write by itself.
 		return struct{ io.Reader }{io.MultiReader(strings.NewReader("half"), iotest.ErrReader(errors.New("the disk is gone")))}
 	}
+	nothing := func() io.Reader { return iotest.ErrReader(errors.New("the disk is gone")) }
 	for name, h := range map[string]http.HandlerFunc{
 		"short of its length": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "8")
@@ -298,6 +299,19 @@ func TestE9CutOff(t *testing.T) {
 		},
 		"source fails":            func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, source()) },
 		"source fails, then more": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, source()); fmt.Fprint(w, "and half") },
+		"source fails at once, after a start": func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, "half")
+			_, _ = io.Copy(w, nothing())
+		},
+		"source fails at once, after a flush": func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, "half")
+			flush(w)
+			_, _ = io.Copy(w, nothing())
+		},
+		"second source fails at once": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.Copy(w, struct{ io.Reader }{strings.NewReader("half")})
+			_, _ = io.Copy(w, nothing())
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -310,7 +324,8 @@ func TestE9CutOff(t *testing.T) {
 	}
 }
 
-// A source that fails before it gave anything is no answer yet.
+// A source that fails before there is anything of an answer leaves the handler free to
+// answer something else.
 func TestE9SourceFailsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
