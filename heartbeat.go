@@ -8,7 +8,8 @@ import (
 // Heartbeat keeps a claim that Claim or ClaimMany granted: each time a third of its
 // lease has passed it extends the lease, until stop is called. The work runs under
 // kept, which comes from ctx and is cancelled if the claim is lost all the same, with
-// the answer of Extend as its cause: ErrFenced after a takeover. Stop working then.
+// the answer of Extend as its cause: ErrFenced after a takeover. Stop working then. Work
+// that settles its claim by itself (bolt.Complete, Hold) has not lost it, and may go on.
 //
 // Call stop when the work has ended, before Complete or any other word on it. It
 // cancels kept, waits for an extension under way, and may be called again. A
@@ -35,7 +36,8 @@ func (s *Store) leaseOf(r Record) time.Duration {
 }
 
 // heartbeat extends the lease of t, at a third of its length, until stop is called;
-// stop waits until it has ended. If the claim is lost, lost is called with why.
+// stop waits until it has ended. If the claim is lost, lost is called with why. It ends
+// too when the claim is settled.
 func (s *Store) heartbeat(t Token, lease time.Duration, lost context.CancelCauseFunc) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -50,7 +52,11 @@ func (s *Store) heartbeat(t Token, lease time.Duration, lost context.CancelCause
 				stopTimer()
 				return
 			}
-			if err := s.Extend(ctx, t, lease); err != nil && ctx.Err() == nil {
+			switch err := s.Extend(ctx, t, lease); {
+			case err == nil || err == ErrHeld || ctx.Err() != nil: // held ones can still be lost
+			case err == ErrCompleted || err == ErrFailed:
+				return // settled with this very token: nobody else can have the claim
+			default:
 				lost(err)
 				return
 			}

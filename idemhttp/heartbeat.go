@@ -40,12 +40,15 @@ func (m *middleware) startHeartbeat(t idem.Token, lost context.CancelCauseFunc) 
 func (h *heartbeat) beat() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.store.Extend(h.ctx, h.token, 0); err != nil { // also once it is stopped
-		h.lost(err)
-		close(h.ended)
+	switch err := h.store.Extend(h.ctx, h.token, 0); err {
+	case nil, idem.ErrHeld: // by the handler: it can still be lost
+		h.disarm = h.clock.AfterFunc(h.every, h.beat)
 		return
+	case idem.ErrCompleted, idem.ErrFailed: // with this very token: nobody else can have the claim
+	default: // also once it is stopped
+		h.lost(err)
 	}
-	h.disarm = h.clock.AfterFunc(h.every, h.beat)
+	close(h.ended)
 }
 
 // stop ends the heartbeat and waits for a beat under way. It is called once.

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
@@ -100,6 +101,37 @@ func TestE15ClaimLost(t *testing.T) {
 	require.Equal(t, "done", (<-took).Body.String())
 	require.Equal(t, "done", serve("k").Body.String(), "the late one changed nothing")
 	require.Zero(t, clock.Pending())
+}
+
+// A handler that has completed its operation by itself has lost nothing: what it does
+// after that is not cancelled. One that holds it can still lose it.
+func TestE15SettledByItself(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memoryStore(t, idem.Options{SweepInterval: -1})
+		h := idemhttp.New(store, scopeOf, idemhttp.Options{})(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			ctx, op := r.Context(), idemhttp.FromContext(r.Context())
+			if op.Key() == "completes" {
+				answer, err := idemhttp.Answer{Status: 201}.MarshalBinary()
+				assert.NoError(t, err)
+				assert.NoError(t, store.Complete(ctx, op.Token(), answer))
+				time.Sleep(time.Hour)
+				assert.NoError(t, context.Cause(ctx))
+				return
+			}
+			assert.NoError(t, store.Hold(ctx, op.Token(), nil))
+			time.Sleep(time.Hour)
+			assert.NoError(t, context.Cause(ctx))
+			assert.NoError(t, store.Forget(ctx, op.Token().Key))
+			<-ctx.Done()
+			assert.Equal(t, idem.ErrFenced, context.Cause(ctx))
+		}))
+		for key, status := range map[string]int{"completes": 201, "holds": 503} {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, keyed(key))
+			require.Equal(t, status, w.Code)
+		}
+	})
 }
 
 // A handler that panics leaves no heartbeat, and one that is over before the first beat
