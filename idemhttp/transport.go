@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -366,7 +367,8 @@ func (e *exchange) next(resp *http.Response) (wait time.Duration, more bool) {
 		wall, _ := e.Clock.Now()
 		if asked, ok := retryAfter(resp.Header, wall); ok {
 			// Not before, and not all at the same moment who were told the same.
-			wait = min(asked, e.MaxRetryAfter) + backoff(e.MinBackoff, e.MaxBackoff, 1)
+			wait = min(asked, e.MaxRetryAfter)
+			wait += min(backoff(e.MinBackoff, e.MaxBackoff, 1), math.MaxInt64-wait)
 		}
 	}
 	return wait, e.Timeout < 0 || wait < e.left()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"sync"
 )
@@ -38,7 +39,7 @@ func (b *body) keep(ctx context.Context, r *http.Request, limit int64) (again bo
 	}
 	// A body that blocks, such as a pipe, ends with the context.
 	stop := context.AfterFunc(ctx, func() { _ = r.Body.Close() })
-	read, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	read, err := io.ReadAll(io.LimitReader(r.Body, min(limit, math.MaxInt64-1)+1))
 	stop()
 	if ended := ctxError(ctx); ended != nil {
 		return false, ended
@@ -96,10 +97,14 @@ func keepAnswer(resp *http.Response, limit int64) error {
 	if n <= 0 || n > limit || resp.StatusCode == http.StatusSwitchingProtocols {
 		return nil
 	}
-	kept := make([]byte, n)
-	if _, err := io.ReadFull(resp.Body, kept); err != nil {
+	// A length that is only announced is no reason to set much memory aside.
+	buf := bytes.NewBuffer(make([]byte, 0, min(n, keepBuffer)+bytes.MinRead))
+	if _, err := io.CopyN(buf, resp.Body, n); err == io.EOF {
+		return fmt.Errorf("reading the answer, status %d: %w", resp.StatusCode, io.ErrUnexpectedEOF)
+	} else if err != nil {
 		return fmt.Errorf("reading the answer, status %d: %w", resp.StatusCode, err)
 	}
+	kept := buf.Bytes()
 	more := make([]byte, 1)
 	switch _, err := io.ReadFull(resp.Body, more); {
 	case err == nil: // Base let it say less than it has, which is no reason to lose any
