@@ -3,6 +3,10 @@ package consume_test
 import (
 	"context"
 	"errors"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,4 +103,22 @@ func TestNewRefuses(t *testing.T) {
 	}
 	_, err = consume.New(s, long[:256], handle, messages())
 	require.NoError(t, err)
+}
+
+// Every option has a row in the table of docs/CONSUMERS.md, and there are no others.
+func TestOptionsAreDocumented(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/CONSUMERS.md")
+	require.NoError(t, err)
+	_, section, _ := strings.Cut(string(page), "\n## Options\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var rows, fields []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\|").FindAllStringSubmatch(section, -1) {
+		rows = append(rows, row[1])
+	}
+	of := reflect.TypeFor[consume.Options[message]]()
+	for i := range of.NumField() {
+		fields = append(fields, of.Field(i).Name)
+	}
+	assert.ElementsMatch(t, fields, rows)
 }
