@@ -63,11 +63,12 @@ func (s *Store) lookup(key string) (*Entry, error) {
 }
 
 func (s *Store) read(key string) (*Entry, error) {
-	if !s.calls.enter() {
+	in := s.calls.enter()
+	if in == nil {
 		return nil, s.endedErr()
 	}
 	e, err := s.backend.Read(key)
-	s.calls.leave()
+	in.leave()
 	return e, s.outranked(err)
 }
 
@@ -76,11 +77,12 @@ func (s *Store) apply(ctx context.Context, ops []*Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	if !s.calls.enter() {
+	in := s.calls.enter()
+	if in == nil {
 		return s.endedErr()
 	}
 	err := s.backend.Apply(ctx, ops)
-	s.calls.leave()
+	in.leave()
 	for _, op := range ops {
 		if op.pinned && !op.done {
 			s.unpin(op.key, nil)
@@ -93,10 +95,11 @@ func (s *Store) apply(ctx context.Context, ops []*Op) error {
 // applyClaims is apply for claims: not after Shutdown, and where the store is
 // full, once more after what has expired made room.
 func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
-	if !s.granting.enter() {
+	in := s.granting.enter()
+	if in == nil {
 		return ErrClosed
 	}
-	defer s.granting.leave()
+	defer in.leave()
 	if err := s.apply(ctx, ops); err != nil {
 		return err
 	}

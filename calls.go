@@ -1,53 +1,88 @@
 package idem
 
 import (
-	"sync"
 	"sync/atomic"
+
+	"github.com/idemkv/idem/internal/nearby"
 )
 
 // calls counts calls under way, so that closing can refuse new ones and wait for
-// the rest. It is one atomic add to enter and one to leave.
+// the rest. It is one atomic add to enter and one to leave, on one of several
+// counters: on a single one, look-ups on two processors that read a record each from
+// the engine spend a tenth of their time on handing it to each other.
 type calls struct {
-	n    atomic.Int64 // calls under way, plus closedBit once closed
-	idle chan struct{}
-	once sync.Once
+	counts [callCounts]callCount
+	busy   atomic.Int32 // counts that are not idle, and closed, yet
+	idle   chan struct{}
+}
+
+const callCounts = 8
+
+// callCount is one of the counters, on a cache line of its own.
+type callCount struct {
+	n     atomic.Int64 // calls under way, plus closedBit once closed
+	ended atomic.Bool  // it was idle and closed
+	all   *calls
+	_     [40]byte
 }
 
 const closedBit = 1 << 62
 
-func (c *calls) init() { c.idle = make(chan struct{}) }
-
-// enter counts a call in; false: closed, do not call and do not leave.
-func (c *calls) enter() bool {
-	if c.n.Add(1) < closedBit {
-		return true
+func (c *calls) init() {
+	c.idle = make(chan struct{})
+	c.busy.Store(callCounts)
+	for i := range c.counts {
+		c.counts[i].all = c
 	}
-	c.leave()
-	return false
 }
 
-func (c *calls) leave() {
-	if c.n.Add(-1) == closedBit {
-		c.once.Do(func() { close(c.idle) })
+// enter counts a call in; nil: closed, do not call. Otherwise the call ends with leave
+// of what it returns.
+func (c *calls) enter() *callCount {
+	n := &c.counts[nearby.Index()%callCounts]
+	if n.n.Add(1) < closedBit {
+		return n
+	}
+	n.leave()
+	return nil
+}
+
+func (n *callCount) leave() {
+	if n.n.Add(-1) == closedBit {
+		n.end()
+	}
+}
+
+// end is called when the count is closed and nobody is inside, perhaps not for the
+// first time: who is refused comes and goes too.
+func (n *callCount) end() {
+	if !n.ended.Swap(true) && n.all.busy.Add(-1) == 0 {
+		close(n.all.idle)
 	}
 }
 
 // any reports whether calls are under way.
-func (c *calls) any() bool { return c.n.Load()&(closedBit-1) != 0 }
+func (c *calls) any() bool {
+	for i := range c.counts {
+		if c.counts[i].n.Load()&(closedBit-1) != 0 {
+			return true
+		}
+	}
+	return false
+}
 
 // close refuses new calls and returns a channel that is closed when those under
 // way have left. It may be called more than once.
 func (c *calls) close() <-chan struct{} {
-	for {
-		n := c.n.Load()
-		if n >= closedBit {
-			break
-		}
-		if c.n.CompareAndSwap(n, n+closedBit) {
-			if n == 0 {
-				c.once.Do(func() { close(c.idle) })
+	for i := range c.counts {
+		n := &c.counts[i]
+		for was := n.n.Load(); was < closedBit; was = n.n.Load() {
+			if n.n.CompareAndSwap(was, was+closedBit) {
+				if was == 0 {
+					n.end()
+				}
+				break
 			}
-			break
 		}
 	}
 	return c.idle

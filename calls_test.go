@@ -24,22 +24,26 @@ func TestCalls(t *testing.T) {
 	var idle calls
 	idle.init()
 	assert.True(t, isClosed(idle.close()), "nobody is inside")
-	assert.False(t, idle.enter())
+	assert.Nil(t, idle.enter())
 
 	var c calls
 	c.init()
-	require.True(t, c.enter())
-	require.True(t, c.enter())
+	one, two := c.enter(), c.enter()
+	require.NotNil(t, one)
+	require.NotNil(t, two)
+	require.True(t, c.any())
 	done := c.close()
 	assert.False(t, isClosed(done))
-	assert.False(t, c.enter(), "closed")
-	c.leave()
-	assert.False(t, c.enter(), "closed, one is still inside")
+	assert.Nil(t, c.enter(), "closed")
+	one.leave()
+	assert.Nil(t, c.enter(), "closed, one is still inside")
 	assert.False(t, isClosed(done), "a call that was refused is not the last to leave")
-	c.leave()
+	require.True(t, c.any())
+	two.leave()
+	require.False(t, c.any())
 	assert.True(t, isClosed(done))
 	assert.True(t, isClosed(c.close()), "closing again")
-	assert.False(t, c.enter())
+	assert.Nil(t, c.enter())
 }
 
 // C7: whatever the order, nobody is inside once close's channel is closed.
@@ -53,14 +57,14 @@ func TestCallsRace(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				for c.enter() {
+				for in := c.enter(); in != nil; in = c.enter() {
 					inside.Add(1)
 					if closed.Load() {
 						t.Error("a call was let in after close had returned")
 					}
 					entered.Add(1)
 					inside.Add(-1)
-					c.leave()
+					in.leave()
 				}
 			})
 		}

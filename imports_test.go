@@ -91,7 +91,7 @@ func allowed(from string, r room, to string) bool {
 	}
 	switch {
 	case from == ".":
-		return ours == "ttl" || ours == "internal/jcs"
+		return slices.Contains([]string{"ttl", "internal/jcs", "internal/nearby"}, ours)
 	case from == "ttl":
 		return false
 	case under(ours, "cmd", "bench", "examples"):

@@ -87,10 +87,11 @@ func (s *Store) scan(ctx context.Context, prefix string) iter.Seq2[scanned, erro
 }
 
 func (s *Store) page(ctx context.Context, sc Scanner, prefix, cursor string) ([]Scanned, string, error) {
-	if !s.calls.enter() {
+	in := s.calls.enter()
+	if in == nil {
 		return nil, "", s.endedErr()
 	}
-	defer s.calls.leave()
+	defer in.leave()
 	page, next, err := sc.Scan(ctx, prefix, cursor)
 	return page, next, s.outranked(err)
 }
@@ -137,11 +138,12 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 		st.CacheHits, st.CacheMisses = s.cache.hits.Load(), s.cache.misses.Load()
 	}
 	if sizer, ok := s.backend.(Sizer); ok {
-		if !s.calls.enter() {
+		in := s.calls.enter()
+		if in == nil {
 			return Stats{}, s.endedErr()
 		}
 		size, err := sizer.Size()
-		s.calls.leave()
+		in.leave()
 		if err != nil {
 			return Stats{}, s.outranked(err)
 		}

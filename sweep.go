@@ -61,10 +61,11 @@ func (s *Store) sweep(ctx context.Context, x Expirer, limit int, emit func(Event
 }
 
 func (s *Store) expiring(ctx context.Context, x Expirer, from Due, limit int) ([]Due, error) {
-	if !s.calls.enter() {
+	in := s.calls.enter()
+	if in == nil {
 		return nil, s.endedErr()
 	}
-	defer s.calls.leave()
+	defer in.leave()
 	now, _ := s.time.now()
 	places, err := x.Expiring(ctx, from, now, min(limit, s.opts.SweepSlice))
 	return places, s.outranked(err)
@@ -157,10 +158,11 @@ func (s *Store) startSweeper() {
 // nextDue returns when something will be due that is not due yet, as the time of
 // the sweeper: what a sweep passed over must not call for another at once.
 func (s *Store) nextDue(ctx context.Context, x Expirer) (time.Duration, error) {
-	if !s.calls.enter() {
+	in := s.calls.enter()
+	if in == nil {
 		return 0, s.endedErr()
 	}
-	defer s.calls.leave()
+	defer in.leave()
 	now, _ := s.time.now()
 	places, err := x.Expiring(ctx, Due{At: now + 1}, Never, 1)
 	if err != nil || len(places) == 0 {
