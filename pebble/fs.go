@@ -63,7 +63,10 @@ func (g *guardedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 		g.tables.Store(true)
 	}
 	f, err := g.FS.Create(name, category)
-	return g.guard(f, name, g.fatal.end("making", name, err))
+	if err = g.fatal.end("making", name, err); err == nil && isLogName(name) {
+		return &logFile{guardedFile: guardedFile{File: f, name: name, fatal: g.fatal}}, nil
+	}
+	return g.guard(f, name, err)
 }
 
 // beforeMarker makes the directory durable before a marker in it is made. A marker's

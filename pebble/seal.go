@@ -18,7 +18,7 @@ import (
 // A store that was closed in order is sealed: a file beside the database says how long
 // its files are, and has a checksum of all but the tables. Opening breaks the seal.
 //
-// Pebble reads its manifest and the last block of its last log up to the first damage,
+// Pebble reads its manifest and the last block written of its last log up to the first damage,
 // and takes that for their end, as a power cut may have left them. After a power cut it
 // may be. But a store that was closed has no such end, and what lies behind the damage
 // is records that were acknowledged: they would be gone, and nobody be told. Tables

@@ -83,6 +83,7 @@ var boltTargets = []target{
 // pebbleTargets are made on many threads, so that ordinals are of none in particular;
 // every write that Pebble makes fails in its own package, on a disk in memory.
 var pebbleTargets = []target{
+	{call: "pwrite64", errnos: diskErrors, quiet: true}, // zeros ahead of a log
 	{call: "fdatasync", errnos: diskErrors, quiet: true},
 	{call: "fsync", errnos: diskErrors, quiet: true},
 	{call: "renameat", errnos: diskErrors, quiet: true},

@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io/fs"
 	"os"
@@ -140,11 +141,19 @@ func pebbleKinds(t *testing.T, path string) map[string][]flip {
 		last, at = at, at+7+int(binary.LittleEndian.Uint16(manifest[at+4:]))
 	}
 	require.Positive(t, last)
+	log, err := os.ReadFile(filepath.Join(path, latest["log"]))
+	require.NoError(t, err)
+	end := len(bytes.TrimRight(log, "\x00")) // zeros are written ahead of a log
+	require.Positive(t, end)
 	out := map[string][]flip{}
 	for name, size := range sizes {
 		for at := range size {
 			kind := sortOf(name)
-			if name == latest["log"] && at/block == (size-1)/block {
+			switch {
+			case name != latest["log"]:
+			case at >= end:
+				kind = behindLog
+			case at/block == (end-1)/block:
 				kind = lastBlock
 			}
 			if name == latest["MANIFEST"] && at >= last {
@@ -161,6 +170,7 @@ func pebbleKinds(t *testing.T, path string) map[string][]flip {
 
 const (
 	lastBlock  = "the last block of the last log"
+	behindLog  = "behind the last log"
 	lastRecord = "the last record of the manifest"
 )
 
