@@ -39,6 +39,8 @@ type engine struct {
 	dir  string // absolute, of the file
 	opts Options
 
+	readers durable.Readers[reader]
+
 	// afterCommit is of tests: it runs where a commit can be seen and has not
 	// returned yet.
 	afterCommit atomic.Pointer[func() error]
@@ -48,21 +50,45 @@ var _ durable.Engine = (*engine)(nil)
 
 func (e *engine) Name() string { return e.path }
 
-func (e *engine) Close() error { return e.db.Close() }
+// Close closes the readers first: bbolt waits for them.
+func (e *engine) Close() error {
+	e.readers.Hold()
+	return e.db.Close()
+}
 
-// Read takes the transaction by hand: View would cost two closures.
+// reader is a read transaction with the bucket of the records.
+type reader struct {
+	tx      *bbolt.Tx
+	records *bbolt.Bucket
+}
+
+func (e *engine) openReader() (r reader, err error) {
+	tx, err := e.db.Begin(false)
+	if err != nil {
+		return r, err
+	}
+	defer func() {
+		if r.tx == nil { // also after a panic, or Close would wait for it
+			_ = tx.Rollback()
+		}
+	}()
+	b := tx.Bucket(buckets[durable.Records])
+	if b == nil {
+		return r, errNoBucket
+	}
+	return reader{tx, b}, nil
+}
+
+func (r reader) close() { _ = r.tx.Rollback() }
+
 func (e *engine) Read(key string) (*idem.Entry, error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	tx, err := e.db.Begin(false)
+	r, err := e.readers.Get()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = tx.Rollback() }()
-	b := tx.Bucket(buckets[durable.Records])
-	if b == nil {
-		return nil, errNoBucket
-	}
-	value := b.Get(unsafe.Slice(unsafe.StringData(key), len(key))) // read only, and not kept
+	defer e.readers.Put(r)                                                   // also after a panic, or Close would wait for it
+	value := r.R.records.Get(unsafe.Slice(unsafe.StringData(key), len(key))) // read only, and not kept
 	if value == nil {
 		return nil, nil
 	}
@@ -91,6 +117,10 @@ func (e *engine) Scan(space durable.Space, from, to []byte, limit int) (pairs []
 }
 
 func (e *engine) Update(fn func(durable.Tx) error) error {
+	// bbolt waits for open read transactions when the file grows, and uses no page again
+	// that one might read: so there are none now but for as long as a look-up takes.
+	e.readers.Hold()
+	defer e.readers.Renew()
 	err := e.db.Update(func(btx *bbolt.Tx) error {
 		t := &tx{tx: btx}
 		for i, name := range buckets {

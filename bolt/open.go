@@ -45,6 +45,7 @@ func open(path string, o Options) (*engine, error) {
 		return nil, err
 	}
 	e := &engine{db: db, path: path, dir: dir, opts: o}
+	e.readers.Init(e.openReader, reader.close)
 	if err := e.verify(); err != nil {
 		_ = db.Close()
 		return nil, err

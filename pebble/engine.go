@@ -44,6 +44,10 @@ type engine struct {
 	lock  *pebble.Lock
 	seals bool // Close does
 
+	readers  durable.Readers[*reader]
+	expiring sync.Mutex
+	soon     sync.WaitGroup // expireSoon
+
 	damagedBound time.Duration // the constant, but in tests
 
 	// afterCommit is of tests: it runs where a commit can be seen and has not
@@ -66,7 +70,9 @@ func (e *engine) Close() error {
 				done <- fmt.Errorf("panic in Pebble: %v", v)
 			}
 		}()
+		e.expireReaders()
 		err := e.db.Close()
+		e.soon.Wait()
 		if err == nil && e.seals && e.fatal.err() == nil {
 			err = writeSeal(e.dir, e.opts.fs)
 		}
@@ -93,55 +99,22 @@ func appendKey(dst []byte, space durable.Space, key string) []byte {
 	return append(dst, key...)
 }
 
-// newReader returns an iterator for point reads. Pebble's Get does not use the
-// Bloom filters of the last level, where most records are; an iterator told to,
-// does: an absent key, which is what every first claim looks for, then costs no
-// block read.
-func (e *engine) newReader() (*pebble.Iterator, error) {
-	return e.db.NewIter(&pebble.IterOptions{UseL6Filters: true})
-}
-
-// find positions it at key and returns its value, valid until it moves; nil if
-// there is none.
-func find(it *pebble.Iterator, key []byte) ([]byte, error) {
-	if !it.SeekPrefixGE(key) || !bytes.Equal(it.Key(), key) {
-		return nil, it.Error()
-	}
-	return it.ValueAndErr()
-}
-
-// closeReader closes it. Damage that a read has met was told to whoever asked for
-// the read; the iterator tells it again.
-func closeReader(it *pebble.Iterator) error {
-	if err := it.Close(); !pebble.IsCorruptionError(err) {
-		return err
-	}
-	return nil
-}
-
-// readKeys holds buffers for the keys of reads.
-var readKeys = sync.Pool{New: func() any { return new([]byte) }}
-
-func (e *engine) Read(key string) (entry *idem.Entry, err error) {
-	it, err := e.newReader()
+func (e *engine) Read(key string) (*idem.Entry, error) {
+	r, err := e.readers.Get()
 	if err != nil {
 		return nil, damaged(err)
 	}
-	defer func() {
-		if closeErr := closeReader(it); closeErr != nil {
-			err = damaged(errors.Join(err, closeErr))
-		}
-	}()
-	// The iterator keeps hold of the key it seeks: on the stack it would be an
-	// allocation, the only one of a look-up that finds nothing.
-	buf := readKeys.Get().(*[]byte)
-	defer readKeys.Put(buf)
-	*buf = appendKey((*buf)[:0], durable.Records, key)
-	value, err := find(it, *buf)
-	if err != nil || value == nil {
+	value, err := r.R.find(durable.Records, key)
+	if err != nil {
+		e.readers.Drop(r)
 		return nil, damaged(err)
 	}
-	return codec.DecodeRecord(key, value)
+	var entry *idem.Entry
+	if value != nil {
+		entry, err = codec.DecodeRecord(key, value)
+	}
+	e.readers.Put(r)
+	return entry, err
 }
 
 // damaged marks errors of Pebble's own checksums: they are about the keys of one
@@ -225,10 +198,12 @@ func (e *engine) apply(batch *pebble.Batch, sync bool) error {
 		}()
 		if !sync {
 			err = errors.Join(e.db.Apply(batch, pebble.NoSync), batch.Close())
+			e.expireReaders()
 			return
 		}
 		// Apply would report a failed sync to the logger and not to us.
 		if err = e.db.ApplyNoSyncWait(batch, pebble.Sync); err == nil {
+			e.expireReaders() // while the sync is under way
 			err = batch.SyncWait()
 		}
 		if err == nil {
@@ -261,14 +236,14 @@ func (e *engine) apply(batch *pebble.Batch, sync bool) error {
 type tx struct {
 	e      *engine
 	batch  *pebble.Batch
-	reader *pebble.Iterator
+	reader *durable.Reader[*reader]
 	key    []byte
 }
 
 func (t *tx) close() error {
 	var err error
 	if t.reader != nil {
-		err = closeReader(t.reader)
+		t.e.readers.Put(t.reader)
 	}
 	if t.batch != nil && t.e.fatal.err() == nil { // a broken Pebble may still be at it
 		err = errors.Join(err, t.batch.Close())
@@ -278,12 +253,14 @@ func (t *tx) close() error {
 
 func (t *tx) Get(space durable.Space, key []byte) (value []byte, err error) {
 	if t.reader == nil {
-		if t.reader, err = t.e.newReader(); err != nil {
+		if t.reader, err = t.e.readers.Get(); err != nil {
 			return nil, err
 		}
 	}
-	t.key = appendKey(t.key[:0], space, string(key))
-	value, err = find(t.reader, t.key)
+	if value, err = t.reader.R.find(space, string(key)); err != nil {
+		t.e.readers.Drop(t.reader)
+		t.reader = nil
+	}
 	return value, damaged(err)
 }
 

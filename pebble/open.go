@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -187,10 +188,19 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 	f := newFatal()
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
+	var opened atomic.Pointer[engine]
+	events := f.listener()
+	changed := func() {
+		if e := opened.Load(); e != nil {
+			e.expireSoon()
+		}
+	}
+	events.FlushEnd = func(pebble.FlushInfo) { changed() }
+	events.CompactionEnd = func(pebble.CompactionInfo) { changed() }
 	po := &pebble.Options{
 		Cache:              cache,
 		ErrorIfNotExists:   made,
-		EventListener:      f.listener(),
+		EventListener:      events,
 		FS:                 &guardedFS{FS: o.fs, fatal: f},
 		FormatMajorVersion: format,
 		Lock:               lock,
@@ -212,7 +222,10 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 			return nil, fmt.Errorf("idem: opening %s: %w", dir, redact(err))
 		}
 	}
-	return &engine{db: db, dir: dir, opts: o, fatal: f, lock: lock, damagedBound: damagedBound}, nil
+	e := &engine{db: db, dir: dir, opts: o, fatal: f, lock: lock, damagedBound: damagedBound}
+	e.readers.Init(e.openReader, (*reader).close)
+	opened.Store(e)
+	return e, nil
 }
 
 // openGuarded is pebble.Open in bounded time: it panics on some errors of the file
