@@ -209,6 +209,7 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 		// Two cores' worth: claims must not wait long for a compaction.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
+	po.Experimental.CompactionScheduler = &scheduler{}
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
