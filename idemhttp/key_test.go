@@ -100,6 +100,10 @@ func TestE2ParseKey(t *testing.T) {
 			require.Equal(t, want, key, "%q", c.line)
 		}
 	}
+	for c := range 256 { // without quotes
+		_, wrong := parseKey([]string{"a" + string([]byte{byte(c)}) + "a"}, false)
+		require.Equal(t, c > ' ' && c < 0x7f && !strings.ContainsRune(`",;()\`, rune(c)), wrong == "", "%q", c)
+	}
 	_, wrong := parseKey([]string{"a", "a"}, false)
 	require.Contains(t, wrong, "more than once")
 }

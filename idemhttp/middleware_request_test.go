@@ -317,6 +317,10 @@ func TestE7StoreKey(t *testing.T) {
 	for _, c := range [][2]string{{"a", "b"}, {"", "b"}, {"a/b", "c"}, {"a", "b/c"}, {"a%", "b"}, {"%", "%"}, {repeat("/", 100), "k"}} {
 		require.Equal(t, idem.JoinKey("http", c[0], c[1]), idemhttp.StoreKey(c[0], c[1]))
 	}
+	for c := range 256 {
+		one := string([]byte{byte(c)})
+		require.Equal(t, idem.JoinKey("http", one, "k"+one), idemhttp.StoreKey(one, "k"+one))
+	}
 	// Whatever its length, a scope can be used, and the limit is no way around another.
 	seen := map[string]bool{}
 	for _, scope := range []string{repeat("s", 763), repeat("s", 764), repeat("s", 5000), repeat("/", 254), repeat("/", 5000), repeat("s", 5001)} {
