@@ -51,9 +51,10 @@ import (
 // connection is cut half-way is asked for again. Of any other answer the caller may be
 // the one who finds it cut: the key to ask again with is in Response.Request.
 //
-// Each hop of a redirect is a request of its own. The request is not changed. Its context ends the tries, and the waits between
-// them, at any moment. The body of an answer that is not returned is read, within
-// bounds, and closed, so that its connection can be used again.
+// Each hop of a redirect is a request of its own. The request is not changed. Its
+// context ends the tries, and the waits between them, at any moment. The body of an
+// answer that is not returned is read, within bounds, and closed, so that its connection
+// can be used again.
 type Transport struct {
 	// Base makes each try. Default http.DefaultTransport.
 	Base http.RoundTripper
@@ -73,8 +74,8 @@ type Transport struct {
 	// never tries again.
 	MaxTries int
 	// Timeout bounds the time from the call to its return, over all tries and waits:
-	// to the header of the answer, to its end if it is kept, and to as much of it as
-	// Retry reads. A wait that would not end before it is not begun. Default 1 min;
+	// from reading a body that is to be kept, to the header of the answer, to its end if
+	// it is kept, and to as much of it as Retry reads. A wait that would not end before it is not begun. Default 1 min;
 	// negative: no bound but the context's.
 	Timeout time.Duration
 	// TryTimeout bounds the time of each try in the same way; one cut short by it is
@@ -259,9 +260,26 @@ func (e *exchange) prepare(ctx context.Context) (err error) {
 	// seen. Mostly it is nothing, and its error the same every time.
 	_, std := e.Base.(*http.Transport)
 	if (e.keyed || idempotent(r.Method)) && e.MaxTries > 1 && (overHTTP(r) || !std) {
-		e.again, err = e.body.keep(ctx, r, e.MaxBody)
+		e.again, err = e.keepBody(ctx)
 	}
 	return err
+}
+
+// keepBody keeps the body for more than one try, within Timeout: a pipe whose writer is
+// stuck would hold the call for ever.
+func (e *exchange) keepBody(ctx context.Context) (again bool, err error) {
+	if e.Timeout <= 0 || e.body.first == nil || e.body.get != nil {
+		return e.body.keep(ctx, e.request, e.MaxBody)
+	}
+	bounded, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := e.Clock.AfterFunc(max(e.left(), 1), func() { cancel(errTimeout) })
+	defer stop()
+	again, err = e.body.keep(bounded, e.request, e.MaxBody)
+	if err != nil && context.Cause(bounded) == error(errTimeout) {
+		err = errTimeout
+	}
+	return again, err
 }
 
 func blank(value string) bool { return strings.Trim(value, " \t") == "" }

@@ -129,6 +129,33 @@ func TestTransportContextEndsReadingTheBody(t *testing.T) {
 	})
 }
 
+// It ends with Timeout, too, and what was read in time leaves the tries the rest of it.
+func TestTransportTimeoutEndsReadingTheBody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: []func(*http.Request) (*http.Response, error){hang(nil)}}
+		transport := &idemhttp.Transport{Base: s, Timeout: 5 * time.Second}
+		for _, slow := range []time.Duration{time.Hour, 4 * time.Second} {
+			pr, pw := io.Pipe()
+			go func() {
+				time.Sleep(slow)
+				_, _ = pw.Write([]byte("12.50"))
+				_ = pw.Close()
+			}()
+			start := time.Now()
+			_, err := transport.RoundTrip(post(t, pr))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.NotErrorIs(t, err, context.Canceled, "nobody cancelled it")
+			var failed *idemhttp.TransportError
+			require.ErrorAs(t, err, &failed)
+			assert.True(t, failed.Timeout())
+			assert.Equal(t, 5*time.Second, time.Since(start))
+		}
+		assert.Equal(t, []string{"12.50"}, s.bodies, "the first was never whole")
+		time.Sleep(time.Hour) // for its writer
+	})
+}
+
 // cut is an answer that says how long it is and ends before.
 func cut(code int, body string, missing int64) func(*http.Request) (*http.Response, error) {
 	return func(r *http.Request) (*http.Response, error) {
