@@ -308,6 +308,11 @@ func TestE9CutOff(t *testing.T) {
 			flush(w)
 			_, _ = io.Copy(w, nothing())
 		},
+		"buffered source fails": func(w http.ResponseWriter, _ *http.Request) {
+			buffered := bufio.NewReader(source())
+			_, _ = buffered.Peek(1) // what it has read it writes, the rest it copies
+			_, _ = io.Copy(w, buffered)
+		},
 		"second source fails at once": func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.Copy(w, struct{ io.Reader }{strings.NewReader("half")})
 			_, _ = io.Copy(w, nothing())
