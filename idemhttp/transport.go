@@ -212,7 +212,7 @@ func (e *exchange) run() (*http.Response, error) {
 			resp.Body = endWith(resp.Body, end)
 			return resp, nil
 		case ended != nil:
-			e.drop(resp, end)
+			e.drop(resp, end, 0)
 			return nil, ended
 		case !more:
 			if worth && e.body.why != nil {
@@ -220,7 +220,7 @@ func (e *exchange) run() (*http.Response, error) {
 			}
 			return nil, err
 		}
-		e.drop(resp, end)
+		e.drop(resp, end, wait)
 		if err := e.wait(ctx, wait); err != nil {
 			return nil, err
 		}
@@ -408,12 +408,17 @@ const (
 	drainTime  = time.Second
 )
 
-// drop frees the connection of an answer that is not wanted.
-func (e *exchange) drop(resp *http.Response, end func()) {
+// drop frees the connection of an answer that is not wanted, in the time that the wait
+// after it leaves.
+func (e *exchange) drop(resp *http.Response, end func(), wait time.Duration) {
 	if resp == nil {
 		return
 	}
-	stop := e.Clock.AfterFunc(drainTime, end)
+	within := drainTime
+	if e.Timeout > 0 {
+		within = min(within, e.left()-wait)
+	}
+	stop := e.Clock.AfterFunc(within, end)
 	_, _ = io.CopyN(io.Discard, resp.Body, drainBytes) // what went wrong is dropped with it
 	stop()
 	_ = resp.Body.Close()

@@ -417,6 +417,14 @@ func TestTransportDrops(t *testing.T) {
 		}
 		assert.Equal(t, "kept", readAll(t, resp))
 		assert.Equal(t, 1, s.given[3].closed)
+
+		// Timeout is not overrun by it.
+		s = &script{answers: []func(*http.Request) (*http.Response, error){drip}}
+		start = time.Now()
+		resp, err = (&idemhttp.Transport{Base: s, Timeout: 2500 * time.Millisecond, MaxTries: 100, MinBackoff: time.Nanosecond, MaxBackoff: time.Nanosecond}).RoundTrip(post(t, nil))
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		assert.Equal(t, 2500*time.Millisecond, time.Since(start).Truncate(time.Microsecond))
 	})
 }
 
