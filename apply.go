@@ -84,9 +84,9 @@ func (s *Store) apply(ctx context.Context, ops []*Op) error {
 	err := s.backend.Apply(ctx, ops)
 	in.leave()
 	for _, op := range ops {
-		if op.pinned && !op.done {
-			s.unpin(op.key, nil)
-			op.pinned = false
+		if op.counted && !op.done {
+			s.changed(op)
+			op.counted, op.pinned = false, false
 		}
 	}
 	return s.outranked(err)
@@ -130,7 +130,7 @@ func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 // committed follows a commit: op's change is durable and can be read. Engines call
 // it in commit order and it is quick, because it runs before the next commit.
 func (s *Store) committed(op *Op) {
-	s.unpin(op.key, op.next)
+	s.changed(op)
 	if s.changes != nil {
 		saw := s.changes.before(op.key)
 		saw.entry = op.next
@@ -154,23 +154,26 @@ func (s *Store) shown(e *Entry) *Entry {
 	return e
 }
 
-// pin says that key is about to change, which keeps the cache from holding it until
-// unpin; see cache and changes.
-func (s *Store) pin(key string) {
-	if s.changes != nil {
-		s.changes.changed(key)
+// changing says that op is about to change its key: what was read of it is of no use
+// any more, and the cache must not hold it until changed. See cache and changes.
+func (s *Store) changing(op *Op) {
+	if s.changes != nil && !op.counted {
+		s.changes.changed(op.key)
 	}
-	if s.cache != nil {
-		s.cache.pin(key)
+	op.counted = true
+	if s.cache != nil && !op.pinned && op.overCached() {
+		op.pinned = true
+		s.cache.pin(op.key)
 	}
 }
 
-func (s *Store) unpin(key string, e *Entry) {
+// changed says that the change, if there was one, can be read.
+func (s *Store) changed(op *Op) {
 	if s.changes != nil {
-		s.changes.changed(key)
+		s.changes.changed(op.key)
 	}
-	if s.cache != nil {
-		s.cache.unpin(key, e)
+	if op.pinned {
+		s.cache.unpin(op.key)
 	}
 }
 

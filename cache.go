@@ -10,12 +10,16 @@ import (
 )
 
 // cache holds copies of final records in front of an engine that reads from disk,
-// bounded by bytes. It must never answer with a record that a commit has changed,
-// although three parties race: a reader that misses and fills, the commit, and
-// readers that hit. So a key is pinned from the moment a commit decides to change
-// it until the change can be read: its entry is dropped and no fill is taken. And
-// a fill is dropped when anything in its shard was pinned or unpinned since its
-// look-up missed, because its read may have come before the commit.
+// bounded by bytes. Look-ups fill it: most operations are never asked for again once
+// they are done, so that a completion does not (which took a tenth of the processor
+// time that a durable cycle on Pebble takes here).
+//
+// It must never answer with a record that a commit has changed, although three parties
+// race: a reader that misses and fills, the commit, and readers that hit. So the key
+// of a final record is pinned from the moment a commit decides to change it until the
+// change can be read: its entry is dropped and no fill is taken. And a fill is dropped
+// when anything in its shard was pinned or unpinned since its look-up missed, because
+// its read may have come before the commit.
 type cache struct {
 	seed         maphash.Seed
 	shards       [cacheShards]cacheShard
@@ -88,18 +92,14 @@ func (c *cache) pin(key string) {
 	s.lru.Remove(key)
 }
 
-// unpin ends pin; e is the entry that can be read now.
-func (c *cache) unpin(key string, e *Entry) {
+// unpin ends pin: the change can be read now.
+func (c *cache) unpin(key string) {
 	s := c.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.version++
-	if s.pins[key]--; s.pins[key] > 0 {
-		return
-	}
-	delete(s.pins, key)
-	if e != nil && e.State.Final() {
-		s.add(key, e)
+	if s.pins[key]--; s.pins[key] == 0 {
+		delete(s.pins, key)
 	}
 }
 

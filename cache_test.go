@@ -39,8 +39,8 @@ func TestCacheDropsFillsOvertaken(t *testing.T) {
 	old := final(1)
 	for name, commit := range map[string]func(c *cache){
 		"by a commit that decided": func(c *cache) { c.pin("k") },
-		"by a commit that is done": func(c *cache) { c.pin("k"); c.unpin("k", nil) },
-		"by a commit that removed": func(c *cache) { c.pin("k"); c.unpin("k", nil); c.pin("k"); c.unpin("k", nil) },
+		"by a commit that is done": func(c *cache) { c.pin("k"); c.unpin("k") },
+		"by a commit that removed": func(c *cache) { c.pin("k"); c.unpin("k"); c.pin("k"); c.unpin("k") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -61,52 +61,50 @@ func TestCacheDropsFillsOvertaken(t *testing.T) {
 		e, _ := c.get("k")
 		assert.Nil(t, e)
 	})
-	t.Run("the new entry stays", func(t *testing.T) {
-		t.Parallel()
-		c := newCache(roomy)
-		_, version := c.get("k")
-		c.pin("k")
-		c.unpin("k", final(2))
-		c.fill("k", old, version)
-		e, _ := c.get("k")
-		require.NotNil(t, e)
-		assert.Equal(t, uint64(2), e.Fence)
-	})
 }
 
 func TestCachePins(t *testing.T) {
 	t.Parallel()
 	c := newCache(roomy)
-	c.pin("k")
-	c.unpin("k", final(1))
+	fill := func(fence uint64) {
+		_, version := c.get("k")
+		c.fill("k", final(fence), version)
+	}
+	fill(1)
 	e, _ := c.get("k")
-	require.NotNil(t, e, "a final record is cached when it can be read")
+	require.NotNil(t, e)
 
 	c.pin("k")
 	e, _ = c.get("k")
 	require.Nil(t, e, "a pin drops the entry")
 	c.pin("k")
-	c.unpin("k", final(2))
+	c.unpin("k")
+	fill(2)
 	e, _ = c.get("k")
 	require.Nil(t, e, "another pin is left")
-	c.unpin("k", final(3))
+	c.unpin("k")
+	fill(3)
 	e, _ = c.get("k")
 	require.NotNil(t, e)
-	assert.Equal(t, uint64(3), e.Fence, "the last unpin counts")
-
-	for _, s := range []State{InFlight, Released, Held} {
-		c.pin("k")
-		c.unpin("k", &Entry{State: s, ExpiresAt: Never})
-		e, _ = c.get("k")
-		assert.Nil(t, e, "%s is not final", s)
-	}
-	c.pin("k")
-	c.unpin("k", nil)
-	e, _ = c.get("k")
-	assert.Nil(t, e)
+	assert.Equal(t, uint64(3), e.Fence)
 	for i := range c.shards {
 		assert.Empty(t, c.shards[i].pins, "pins that ended leave nothing behind")
 	}
+}
+
+// Which changes the cache hears of: those of a final record, and Forget of whatever
+// there was.
+func TestOpsOverWhatIsCached(t *testing.T) {
+	t.Parallel()
+	for state, want := range map[State]bool{InFlight: false, Released: false, Held: false, Completed: true, Failed: true} {
+		for _, kind := range []actionKind{actClaim, actComplete, actSweep} {
+			op := &Op{act: action{kind: kind}, prev: &Entry{State: state}}
+			assert.Equal(t, want, op.overCached(), "%v over %v", kind, state)
+		}
+		assert.True(t, (&Op{act: action{kind: actForget}, prev: &Entry{State: state}}).overCached())
+	}
+	assert.False(t, (&Op{act: action{kind: actClaim}}).overCached(), "of a new key")
+	assert.True(t, (&Op{act: action{kind: actForget}}).overCached(), "of a record that cannot be read")
 }
 
 func TestCacheBound(t *testing.T) {
@@ -180,6 +178,7 @@ func TestCacheProperty(t *testing.T) {
 	type commit struct {
 		key   string
 		chain []*Entry // one per operation on the key in this commit
+		pins  int      // one per operation over a final record
 		shown bool
 	}
 	rapid.Check(t, func(t *rapid.T) {
@@ -230,10 +229,15 @@ func TestCacheProperty(t *testing.T) {
 				if busy(k) {
 					t.Skip() // commits of a key follow each other
 				}
-				m := commit{key: k}
+				m, prev := commit{key: k}, stored[k]
 				for range rapid.IntRange(1, 3).Draw(t, "ops") {
-					m.chain = append(m.chain, entry())
-					c.pin(k)
+					next := entry()
+					if (&Op{act: action{kind: actSweep}, prev: prev}).overCached() {
+						c.pin(k)
+						m.pins++
+					}
+					m.chain = append(m.chain, next)
+					prev = next
 				}
 				commits = append(commits, m)
 			},
@@ -250,11 +254,8 @@ func TestCacheProperty(t *testing.T) {
 					t.Skip()
 				}
 				i := rapid.IntRange(0, len(commits)-1).Draw(t, "which")
-				for _, e := range commits[i].chain {
-					if !commits[i].shown { // the commit failed
-						e = nil
-					}
-					c.unpin(commits[i].key, e)
+				for range commits[i].pins {
+					c.unpin(commits[i].key)
 				}
 				commits = append(commits[:i], commits[i+1:]...)
 			},
@@ -298,12 +299,10 @@ func TestCacheRace(t *testing.T) {
 				locks[i].Lock()
 				next := final(stored[i].Load().Fence + 1)
 				c.pin(name(i))
-				if n%5 == 0 { // it fails
-					c.unpin(name(i), nil)
-				} else {
+				if n%5 != 0 { // otherwise it fails
 					stored[i].Store(next)
-					c.unpin(name(i), next)
 				}
+				c.unpin(name(i))
 				locks[i].Unlock()
 			}
 		})

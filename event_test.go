@@ -114,7 +114,7 @@ func TestEvents(t *testing.T) {
 		{"completed", func() error { return s.Complete(ctx, c.Token, []byte("r")) }, nil, "commit_done operation_completed"},
 		{"completed again", func() error { return s.Complete(ctx, c.Token, []byte("r")) }, nil, ""},
 		{"completed otherwise", func() error { return s.Complete(ctx, c.Token, nil) }, idem.ErrCompleted, ""},
-		{"replayed", claim(request), idem.ErrCompleted, "cache_hit claim_replayed"},
+		{"replayed", claim(request), idem.ErrCompleted, "cache_miss claim_replayed"},
 		{"read, cached", get, nil, "cache_hit"},
 		{"forgotten", func() error { return s.Forget(ctx, "k") }, nil, "commit_done record_forgotten"},
 		{"forgotten again", func() error { return s.Forget(ctx, "k") }, nil, ""},
@@ -122,7 +122,7 @@ func TestEvents(t *testing.T) {
 		{"", pass(time.Minute), nil, ""},
 		{"taken over", claim(request), nil, "cache_miss commit_done claim_takeover"},
 		{"failed", func() error { return s.Fail(ctx, c.Token, []byte("why")) }, nil, "commit_done operation_failed"},
-		{"claim of failed", claim(request), idem.ErrFailed, "cache_hit claim_failed"},
+		{"claim of failed", claim(request), idem.ErrFailed, "cache_miss claim_failed"},
 		{"swept, nothing due", sweep, nil, ""},
 		{"", pass(2 * time.Hour), nil, ""},
 		{"swept", sweep, nil, "commit_done sweep_done"},
@@ -265,6 +265,7 @@ func TestEventsComeOnTheCallersGoroutine(t *testing.T) {
 	_, _ = s.Claim(ctx, k)
 	require.NoError(t, s.Extend(ctx, c.Token, 0))
 	require.NoError(t, s.Complete(ctx, c.Token, nil))
+	_, _ = s.Claim(ctx, k)
 	_, _ = s.Claim(ctx, k)
 	_ = s.Release(ctx, idem.Token{Key: "k", Fence: 1})
 	require.NoError(t, s.Forget(ctx, "k"))

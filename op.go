@@ -18,6 +18,7 @@ type Op struct {
 	toWall  int64
 	wants   bool // the effect is to be run
 	changed bool
+	counted bool // as a change of its key
 	pinned  bool // the cache must not be filled with this key
 	done    bool // Committed was called
 }
@@ -142,9 +143,14 @@ func (o *Op) Committed() {
 }
 
 func (o *Op) result() (*Entry, bool) {
-	if o.changed && !o.pinned {
-		o.pinned = true
-		o.store.pin(o.key)
+	if o.changed {
+		o.store.changing(o)
 	}
 	return o.next, o.changed
+}
+
+// overCached reports whether the op changes a record that the cache may hold: it holds
+// final ones, and one that cannot be read any more it may hold from before.
+func (o *Op) overCached() bool {
+	return o.act.kind == actForget || o.prev != nil && o.prev.State.Final()
 }

@@ -68,7 +68,7 @@ func (p *pProtocol) spoil(w *pWorld, n, fails uint8) error {
 	}
 	for i := range w.group[:w.nGroup] {
 		op := &w.group[i]
-		again := pOp{who: op.who, ask: op.ask, fence: op.fence, grant: op.grant, due: op.due, pinned: op.pinned}
+		again := pOp{who: op.who, ask: op.ask, fence: op.fence, grant: op.grant, due: op.due, counted: op.counted, pinned: op.pinned}
 		if op.ask == askClaim || op.ask == askDo {
 			again.fence, again.grant = 0, 0
 		}
@@ -129,9 +129,15 @@ func (p *pProtocol) run(w *pWorld, op *pOp, fails bool) error {
 		after.grant = max(pMax(w.grants), found.grant) + 1
 		op.fence, op.grant = after.fence, after.grant
 	}
-	if !op.pinned {
-		op.pinned = true
-		p.pin(w)
+	if !op.counted {
+		op.counted = true
+		if !p.noCountBefore {
+			p.count(w)
+		}
+	}
+	if over := (&Op{act: *a, prev: e}).overCached(); over && !op.pinned && !p.noPins {
+		op.pinned, w.pinned, w.cache = true, true, pRec{}
+		w.overtake()
 	}
 	if !w.gated {
 		w.gate, w.gated = found, true
@@ -154,17 +160,6 @@ func (p *pProtocol) current(w *pWorld, op *pOp) (pRec, error) {
 		return pRec{}, fmt.Errorf("mistaken: %s brings %v, and there is %v", pNames[op.who], c.seen, w.next)
 	}
 	return c.seen, nil
-}
-
-// pin follows the decision to change the record.
-func (p *pProtocol) pin(w *pWorld) {
-	if !p.noCountBefore {
-		p.count(w)
-	}
-	if !p.noPins {
-		w.pinned, w.cache = true, pRec{}
-		w.overtake()
-	}
 }
 
 // count makes the count go up. Nobody's count can come back to where it is, so that
@@ -207,10 +202,12 @@ func (p *pProtocol) tell(w *pWorld) error {
 		}
 	}
 	ops := append([]pOp(nil), w.group[:w.nGroup]...)
-	if w.unchanged() {
+	if counted, pinned := w.unchanged(); counted {
 		p.count(w)
-		w.pinned = false
-		w.overtake()
+		if pinned {
+			w.pinned = false
+			w.overtake()
+		}
 	}
 	if w.phase != phaseShown { // answering early leaves the commit to go on
 		p.endCommit(w)
@@ -229,31 +226,28 @@ func (p *pProtocol) tell(w *pWorld) error {
 }
 
 // unchanged reports whether the group has an operation that changed the record only
-// in a pass that was spoiled: its caller, not the commit, unpins it.
-func (w *pWorld) unchanged() bool {
+// in a pass that was spoiled, and whether one pinned it: its caller, not the commit,
+// ends that.
+func (w *pWorld) unchanged() (counted, pinned bool) {
 	for _, op := range w.group[:w.nGroup] {
-		if op.pinned && !op.changed {
-			return true
+		if !op.changed {
+			counted, pinned = counted || op.counted, pinned || op.pinned
 		}
 	}
-	return false
+	return counted, pinned
 }
 
 // committed is Store.committed of op; those of the group from told on follow.
 func (p *pProtocol) committed(w *pWorld, op pOp) error {
-	last := !w.unchanged()
-	for _, later := range w.group[w.told:w.nGroup] {
-		last = last && !later.changed
-	}
 	if !p.noCountAfter {
 		p.count(w)
 	}
-	if w.pinned {
-		w.pinned = !last
+	if op.pinned {
+		_, w.pinned = w.unchanged()
+		for _, later := range w.group[w.told:w.nGroup] {
+			w.pinned = w.pinned || later.changed && later.pinned
+		}
 		w.overtake()
-	}
-	if last && w.next.state.Final() && w.cache.state == 0 {
-		w.cache = w.next
 	}
 	for i := range w.callers {
 		c := &w.callers[i]

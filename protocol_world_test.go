@@ -169,7 +169,8 @@ type pOp struct {
 	answer       pAnswer
 	rec          pRec // after it was run: what the answer rests on
 	changed      bool
-	pinned       bool  // it was to change the record, in this pass or one that was spoiled
+	counted      bool  // it was to change the record, in this pass or one that was spoiled
+	pinned       bool  // and that was a final one
 	rejected     bool  // its function failed
 	ended        uint8 // the fence of the claim that it ended, if it did
 }

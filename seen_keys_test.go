@@ -25,10 +25,6 @@ func TestKeptKeysAreCopied(t *testing.T) {
 	c.fill(key, final(1), version)
 	require.Equal(t, []string{key}, c.shard(key).lru.Keys())
 	require.False(t, inBody(c.shard(key).lru.Keys()[0]), "filled")
-	c.pin(key)
-	c.unpin(key, final(2))
-	require.Equal(t, []string{key}, c.shard(key).lru.Keys())
-	require.False(t, inBody(c.shard(key).lru.Keys()[0]), "committed")
 
 	changes := newChanges()
 	for range 2 { // new, and again when it is extended

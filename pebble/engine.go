@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -93,7 +94,7 @@ func (e *engine) Close() error {
 	}
 }
 
-func appendKey(dst []byte, space durable.Space, key string) []byte {
+func appendKey[K string | []byte](dst []byte, space durable.Space, key K) []byte {
 	dst = append(dst, reserved...)
 	dst = append(dst, spaces[space])
 	return append(dst, key...)
@@ -104,7 +105,7 @@ func (e *engine) Read(key string) (*idem.Entry, error) {
 	if err != nil {
 		return nil, damaged(err)
 	}
-	value, err := r.R.find(durable.Records, key)
+	value, err := r.R.find(durable.Records, unsafe.Slice(unsafe.StringData(key), len(key))) // read only
 	if err != nil {
 		e.readers.Drop(r)
 		return nil, damaged(err)
@@ -237,7 +238,6 @@ type tx struct {
 	e      *engine
 	batch  *pebble.Batch
 	reader *durable.Reader[*reader]
-	key    []byte
 }
 
 func (t *tx) close() error {
@@ -257,7 +257,7 @@ func (t *tx) Get(space durable.Space, key []byte) (value []byte, err error) {
 			return nil, err
 		}
 	}
-	if value, err = t.reader.R.find(space, string(key)); err != nil {
+	if value, err = t.reader.R.find(space, key); err != nil {
 		t.e.readers.Drop(t.reader)
 		t.reader = nil
 	}
@@ -265,13 +265,16 @@ func (t *tx) Get(space durable.Space, key []byte) (value []byte, err error) {
 }
 
 func (t *tx) Set(space durable.Space, key, value []byte) error {
-	t.key = appendKey(t.key[:0], space, string(key))
-	return t.batch.Set(t.key, value, nil)
+	op := t.batch.SetDeferred(len(reserved)+1+len(key), len(value))
+	appendKey(op.Key[:0], space, key)
+	copy(op.Value, value)
+	return op.Finish()
 }
 
 func (t *tx) Delete(space durable.Space, key []byte) error {
-	t.key = appendKey(t.key[:0], space, string(key))
-	return t.batch.Delete(t.key, nil)
+	op := t.batch.DeleteDeferred(len(reserved) + 1 + len(key))
+	appendKey(op.Key[:0], space, key)
+	return op.Finish()
 }
 
 // Effect gives fn an indexed batch of its own. An indexed batch reads the database

@@ -31,6 +31,7 @@ type Backend struct {
 	engine Engine
 	queue  *commit.Queue[*job]
 	gate   gate
+	pass   pass // the leader's
 	floor  floor
 	broken atomic.Pointer[error]
 	broke  chan struct{} // closed when broken is set

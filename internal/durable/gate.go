@@ -16,7 +16,14 @@ import (
 type gate struct {
 	n  atomic.Int64 // entries held: none is the common case and costs no lock
 	mu sync.RWMutex
-	by map[string]image
+	by map[string]held
+}
+
+// held is a key that a commit changes: as it was, and as the commit leaves it so far,
+// which is for the committer alone.
+type held struct {
+	was image
+	now *idem.Entry
 }
 
 // image is what a read of a key gave before the commit.
@@ -25,18 +32,27 @@ type image struct {
 	err   error
 }
 
-// publish holds key as it was; the first image of a commit is the one that counts.
-func (g *gate) publish(key string, was image) {
+// publish holds key as it was, and notes what it becomes; the first image of a commit
+// is the one that counts.
+func (g *gate) publish(key string, was image, now *idem.Entry) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, held := g.by[key]; held {
-		return
+	if h, again := g.by[key]; again {
+		was = h.was
+	} else {
+		g.n.Add(1)
 	}
 	if g.by == nil {
-		g.by = make(map[string]image)
+		g.by = make(map[string]held)
 	}
-	g.by[key] = was
-	g.n.Add(1)
+	g.by[key] = held{was: was, now: now}
+}
+
+// changed returns what the commit under way has made of key. It is called by the
+// committer, who alone writes what it reads.
+func (g *gate) changed(key string) (now *idem.Entry, ok bool) {
+	h, ok := g.by[key]
+	return h.now, ok
 }
 
 // withdraw lets everything be seen.
@@ -60,8 +76,8 @@ func (g *gate) look(key string) (image, bool) {
 	}
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	was, held := g.by[key]
-	return was, held
+	h, ok := g.by[key]
+	return h.was, ok
 }
 
 // each calls fn with everything held, under the gate's lock.
@@ -71,7 +87,7 @@ func (g *gate) each(fn func(key string, was image)) {
 	}
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	for key, was := range g.by {
-		fn(key, was)
+	for key, h := range g.by {
+		fn(key, h.was)
 	}
 }

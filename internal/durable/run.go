@@ -25,7 +25,9 @@ type job struct {
 // run commits a group. It never panics and answers every job.
 func (b *Backend) run(jobs []*job) (after func()) {
 	start := time.Now()
-	g := &pass{b: b, jobs: jobs}
+	g := &b.pass // one group at a time
+	g.b, g.jobs = b, jobs
+	defer g.forget()
 	err := b.err()
 	if err == nil {
 		err = g.commit()
@@ -48,8 +50,8 @@ func (b *Backend) run(jobs []*job) (after func()) {
 	if !g.wrote || host == nil {
 		return nil
 	}
-	took := time.Since(start)
-	return func() { host.Group(len(g.changed), took) }
+	took, ops := time.Since(start), len(g.changed)
+	return func() { host.Group(ops, took) }
 }
 
 // pass is the making of one commit, begun again when a same-commit function spoils
@@ -60,13 +62,25 @@ type pass struct {
 	rejected map[*idem.Op]bool
 
 	tx      Tx
-	entries map[string]image // of this transaction, over those of the database
 	changed []*idem.Op
 	wrote   bool
 	room    error
 	asked   bool // room is known
-	buf     []byte
+
+	key, place, value []byte // used again for each write
 }
+
+// forget lets go of what belongs to others, and keeps the buffers for the next group.
+func (g *pass) forget() {
+	clear(g.changed)
+	g.jobs, g.rejected, g.tx, g.changed = nil, nil, nil, g.changed[:0]
+	if cap(g.value) > keptValue {
+		g.value = nil
+	}
+}
+
+// keptValue is the largest buffer for a record that is kept.
+const keptValue = 64 << 10
 
 // Errors that fn gives Update to end the transaction without a commit.
 var (
@@ -79,7 +93,7 @@ func (g *pass) commit() (err error) {
 	// A file cut short under a memory map faults on reading: caught by guard.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	for {
-		g.tx, g.entries, g.changed, g.wrote, g.asked = nil, make(map[string]image), nil, false, false
+		g.tx, g.changed, g.wrote, g.asked = nil, g.changed[:0], false, false
 		fault := error(nil)
 		err := g.b.engine.Update(func(tx Tx) error {
 			g.tx = tx
@@ -141,8 +155,8 @@ func (g *pass) saveMeta() error {
 	if host == nil {
 		return nil
 	}
-	g.buf = codec.AppendMeta(g.buf[:0], host.Meta())
-	return g.tx.Set(Meta, []byte(codec.MetaKey), g.buf)
+	g.value = codec.AppendMeta(g.value[:0], host.Meta())
+	return g.tx.Set(Meta, []byte(codec.MetaKey), g.value)
 }
 
 // effect runs a same-commit function. An engine may apply what was changed before
@@ -192,8 +206,7 @@ func (g *pass) runOp(op *idem.Op) error {
 	}
 	g.wrote = true
 	g.changed = append(g.changed, op)
-	g.b.gate.publish(op.Key(), was)
-	g.entries[op.Key()] = image{entry: next}
+	g.b.gate.publish(op.Key(), was, next)
 	return g.store(op, was.entry, next)
 }
 
@@ -203,10 +216,11 @@ func (g *pass) entry(op *idem.Op) (image, error) {
 		return image{entry: e}, nil
 	}
 	key := op.Key()
-	if was, ok := g.entries[key]; ok {
-		return was, nil
+	if now, ok := g.b.gate.changed(key); ok {
+		return image{entry: now}, nil
 	}
-	value, err := g.tx.Get(Records, []byte(key))
+	g.key = append(g.key[:0], key...)
+	value, err := g.tx.Get(Records, g.key)
 	if err != nil && !aboutRecord(err) {
 		return image{}, fmt.Errorf("reading key %s: %w", idem.KeyHash(key), err)
 	}
@@ -219,7 +233,6 @@ func (g *pass) entry(op *idem.Op) (image, error) {
 
 // store writes next in place of cur and keeps the expiry index in step.
 func (g *pass) store(op *idem.Op, cur, next *idem.Entry) error {
-	key := []byte(op.Key())
 	var old, due idem.Instant
 	if cur != nil {
 		old = cur.Due
@@ -229,26 +242,25 @@ func (g *pass) store(op *idem.Op, cur, next *idem.Entry) error {
 	}
 	for _, at := range [...]idem.Instant{old, op.Due()} {
 		if at != 0 && at != due {
-			if err := g.tx.Delete(Expiry, g.place(at, op.Key())); err != nil {
+			g.place = codec.AppendPlace(g.place[:0], idem.Due{At: at, Key: op.Key()})
+			if err := g.tx.Delete(Expiry, g.place); err != nil {
 				return err
 			}
 		}
 	}
 	if due != 0 && due != old {
 		g.b.floor.set(idem.Due{At: due, Key: op.Key()})
-		if err := g.tx.Set(Expiry, g.place(due, op.Key()), nil); err != nil {
+		g.place = codec.AppendPlace(g.place[:0], idem.Due{At: due, Key: op.Key()})
+		if err := g.tx.Set(Expiry, g.place, nil); err != nil {
 			return err
 		}
 	}
+	g.key = append(g.key[:0], op.Key()...)
 	if next == nil {
-		return g.tx.Delete(Records, key)
+		return g.tx.Delete(Records, g.key)
 	}
-	g.buf = codec.AppendRecord(g.buf[:0], op.Key(), next)
-	return g.tx.Set(Records, key, g.buf)
-}
-
-func (g *pass) place(at idem.Instant, key string) []byte {
-	return codec.AppendPlace(nil, idem.Due{At: at, Key: key})
+	g.value = codec.AppendRecord(g.value[:0], op.Key(), next)
+	return g.tx.Set(Records, g.key, g.value)
 }
 
 // full asks the engine once a commit whether there is room for new records.
