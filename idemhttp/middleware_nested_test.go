@@ -58,6 +58,33 @@ func TestE10RefusedFurtherIn(t *testing.T) {
 	require.Equal(t, "12.50 <nil>", s.post("k", "Inner-Key", "a-key").body)
 }
 
+// A handler that has done its work, and said so or answered, is not run again because a
+// middleware further in refuses what it passes on (E10).
+func TestE10RefusedAfterTheWork(t *testing.T) {
+	t.Parallel()
+	inner := idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{Header: "Inner-Key", RequireKey: true})(http.HandlerFunc(echo))
+	for name, c := range map[string]struct {
+		do    func(w http.ResponseWriter, r *http.Request)
+		state idem.State
+	}{
+		"final":    {func(_ http.ResponseWriter, r *http.Request) { idemhttp.FromContext(r.Context()).Final() }, idem.Completed},
+		"unknown":  {func(_ http.ResponseWriter, r *http.Request) { idemhttp.FromContext(r.Context()).Unknown() }, idem.Held},
+		"answered": {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "charged") }, idem.Completed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+				c.do(w, r)
+				inner.ServeHTTP(w, r)
+			})
+			s.post("k")
+			s.wantRecord("k", c.state)
+			s.post("k")
+			require.EqualValues(t, 1, s.runs.Load())
+		})
+	}
+}
+
 // Behind a proxy another idemhttp service answers, and what it answers until its first
 // request is done is no answer for the retention (E3, E10).
 func TestE10PassingProblemsOfAProxy(t *testing.T) {

@@ -132,6 +132,16 @@ func (op *Operation) say(o Outcome) {
 	op.said = o
 }
 
+// refused says Retryable for a middleware further in, whose refusal is the answer. What
+// the handler has said itself, or answered before, counts for more.
+func (op *Operation) refused() {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	if op.said == 0 && op.answer.status == 0 {
+		op.said = Released
+	}
+}
+
 // heard returns what the handler said, zero if nothing.
 func (op *Operation) heard() Outcome {
 	op.mu.Lock()

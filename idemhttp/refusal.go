@@ -87,7 +87,7 @@ func asProblem(err error, otherwise Problem) Problem {
 // what the answer means for its operation.
 func (m *middleware) answer(w http.ResponseWriter, r *http.Request, p Problem) {
 	if op := FromContext(r.Context()); op != nil && writesTo(w, op.answer) {
-		op.Retryable()
+		op.refused()
 	}
 	ours := p.Status >= 500 || p.Type == TypeScopeMissing && p.Err != nil
 	if ours && !errors.Is(p.Err, context.Canceled) { // a client that leaves is no fault
