@@ -451,6 +451,10 @@ func TestE5Errors(t *testing.T) {
 				_, err := w.Write([]byte(p))
 				errs <- err
 			}
+		case "/none":
+			w.Header().Set("Content-Length", "0")
+			_, err := w.Write([]byte("1"))
+			errs <- err
 		case "/invalid":
 			defer func() { errs <- fmt.Errorf("%v", recover()) }()
 			w.WriteHeader(42)
@@ -464,6 +468,8 @@ func TestE5Errors(t *testing.T) {
 	require.Equal(t, http.ErrContentLength, <-errs)
 	require.Error(t, s.do("POST", "/over", "d", "").err)
 	require.Equal(t, http.ErrContentLength, <-errs)
+	require.Equal(t, http.ErrContentLength, <-errs)
+	require.NoError(t, s.do("POST", "/none", "e", "").err)
 	require.Equal(t, http.ErrContentLength, <-errs)
 	require.Equal(t, 200, s.do("POST", "/invalid", "c", "").status)
 	require.EqualError(t, <-errs, "invalid WriteHeader code 42")

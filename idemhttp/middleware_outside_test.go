@@ -2,12 +2,15 @@ package idemhttp_test
 
 import (
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
@@ -74,4 +77,34 @@ func TestE4CompressedOutside(t *testing.T) {
 	stored := s.wantRecord("k", idem.Completed).Result
 	require.NotContains(t, string(stored), "gzip", "it is the current request's")
 	wantProblem(t, s.do("POST", "/payments", "k", "another"), 422, idemhttp.TypeMismatch)
+}
+
+// goneWriter is a ResponseWriter whose client has gone.
+type goneWriter struct{ http.ResponseWriter }
+
+func (goneWriter) Write([]byte) (int, error) { return 0, errGone }
+func (goneWriter) FlushError() error         { return errGone }
+
+var errGone = errors.New("the client is gone")
+
+// That the client has gone is told to a handler whose answer nobody will get, so that it
+// can stop; one whose answer is kept for the retry goes on as if it were there (E12, E14).
+func TestE12GoneIsToldWhereNothingIsKept(t *testing.T) {
+	t.Parallel()
+	for size, want := range map[int]error{10: nil, 100: errGone} {
+		h := idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{MaxResponse: 50})(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			assert.NoError(t, http.NewResponseController(w).Flush(), "so far it may be kept")
+			_, err := io.WriteString(w, repeat("x", size))
+			assert.Equal(t, want, err)
+			assert.Equal(t, want, http.NewResponseController(w).Flush())
+		}))
+		h.ServeHTTP(goneWriter{httptest.NewRecorder()}, keyed("k"))
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, keyed("k"))
+		if want == nil {
+			require.Equal(t, repeat("x", size), w.Body.String())
+		} else {
+			require.Equal(t, 500, w.Code)
+		}
+	}
 }
