@@ -132,6 +132,16 @@ func (s *Store) tell(e Event) {
 // observed reports whether events are wanted: callers build none otherwise.
 func (s *Store) observed() bool { return s.opts.Observer != nil }
 
+// tellRefused tells the observer of a claim that was not granted.
+func (s *Store) tellRefused(key string, refusal error, fence uint64, attempt int) {
+	if !s.observed() {
+		return
+	}
+	if kind := claimEvent(refusal); kind != 0 {
+		s.emit(Event{Kind: kind, KeyHash: KeyHash(key), Fence: fence, Attempt: attempt})
+	}
+}
+
 // claimEvent maps the answer of a claim to its event.
 func claimEvent(err error) EventKind {
 	switch err {

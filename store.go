@@ -105,8 +105,17 @@ func (s *Store) Backend() Backend { return s.backend }
 // them.
 func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 	var act action
-	saw, err := s.startClaim(ctx, &r, &act, &c)
+	saw, toWall, err := s.readClaim(ctx, &r, &act)
 	if err != nil {
+		if e := saw.entry; e != nil {
+			c.Record.Key = r.Key
+			if discloses(err) { // as refused does, but here: see describe
+				c.Record.describe(r.Key, e)
+				c.Record.ClaimedAt, c.Record.LeaseUntil = wallTime(e.ClaimedAt, toWall), wallTime(e.LeaseUntil, toWall)
+				c.Record.FinishedAt, c.Record.ExpiresAt = wallTime(e.FinishedAt, toWall), wallTime(e.ExpiresAt, toWall)
+			}
+			s.tellRefused(r.Key, err, c.Record.Fence, c.Record.Attempt)
+		}
 		return c, err
 	}
 	op := s.newOp(r.Key, act)
@@ -124,23 +133,33 @@ func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 // granted, and that act is to be decided in a commit, for which saw is what was
 // read.
 func (s *Store) startClaim(ctx context.Context, r *Request, act *action, c *Claim) (saw seen, err error) {
+	saw, toWall, err := s.readClaim(ctx, r, act)
+	if err != nil && saw.entry != nil {
+		s.refused(r.Key, saw.entry, err, toWall, c)
+	}
+	return saw, err
+}
+
+// readClaim is startClaim without the answer: with an error, saw has an entry if that
+// is what the claim was refused over.
+func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (saw seen, toWall int64, err error) {
 	if err := s.admitClaim(ctx, r); err != nil {
-		return saw, err
+		return saw, 0, err
 	}
 	s.claimAction(r, act)
 	now, toWall := s.time.now() // first, as in Get
 	if s.changes != nil {
 		saw = s.changes.before(r.Key)
 	}
-	saw.entry, err = s.lookup(r.Key)
-	if err != nil || saw.entry == nil {
-		return saw, err
+	e, err := s.lookup(r.Key)
+	if err != nil || e == nil {
+		return saw, 0, err
 	}
-	if refusal := refuseClaim(saw.entry, act, now); refusal != nil {
-		s.refused(r.Key, saw.entry, refusal, toWall, c)
-		return saw, refusal
+	saw.entry = e
+	if refusal := refuseClaim(e, act, now); refusal != nil {
+		return saw, toWall, refusal
 	}
-	return saw, nil
+	return saw, toWall, nil
 }
 
 // ClaimMany claims each request on its own merits and in order, all in one
@@ -293,7 +312,9 @@ func (s *Store) Get(ctx context.Context, key string) (r Record, err error) {
 	if !e.live(now) {
 		return r, ErrNotFound
 	}
-	r.show(key, e, toWall)
+	r.describe(key, e) // as show does, but here
+	r.ClaimedAt, r.LeaseUntil = wallTime(e.ClaimedAt, toWall), wallTime(e.LeaseUntil, toWall)
+	r.FinishedAt, r.ExpiresAt = wallTime(e.FinishedAt, toWall), wallTime(e.ExpiresAt, toWall)
 	return r, nil
 }
 
@@ -423,11 +444,7 @@ func (s *Store) refused(key string, cur *Entry, refusal error, toWall int64, c *
 	if cur != nil && discloses(refusal) {
 		c.Record.show(key, cur, toWall)
 	}
-	if s.observed() {
-		if kind := claimEvent(refusal); kind != 0 {
-			s.emit(Event{Kind: kind, KeyHash: KeyHash(key), Fence: c.Record.Fence, Attempt: c.Record.Attempt})
-		}
-	}
+	s.tellRefused(key, refusal, c.Record.Fence, c.Record.Attempt)
 }
 
 // discloses reports whether a refusal comes with the record in the way: it is of
@@ -473,19 +490,4 @@ func (o *Op) answer() error {
 var settledKinds = [...]EventKind{
 	actComplete: OperationCompleted, actFail: OperationFailed, actRelease: OperationReleased,
 	actHold: OperationHeld, actExtend: LeaseExtended, actCheckpoint: CheckpointSaved,
-}
-
-// record shows e to people: times on the wall clock.
-func record(key string, e *Entry, toWall int64) (r Record) {
-	r.show(key, e, toWall)
-	return r
-}
-
-// show is record in place: a Record is 224 bytes, and copying it once more is a
-// tenth of a look-up that hits.
-func (r *Record) show(key string, e *Entry, toWall int64) {
-	r.Key, r.State, r.Fingerprint, r.Fence, r.Attempt = key, e.State, e.Fingerprint, e.Fence, int(e.Attempt)
-	r.Checkpoint, r.Result, r.ResultDropped, r.HoldUnknown = e.Checkpoint, e.Result, e.ResultDropped, e.HoldUnknown
-	r.ClaimedAt, r.LeaseUntil = wallTime(e.ClaimedAt, toWall), wallTime(e.LeaseUntil, toWall)
-	r.FinishedAt, r.ExpiresAt = wallTime(e.FinishedAt, toWall), wallTime(e.ExpiresAt, toWall)
 }
