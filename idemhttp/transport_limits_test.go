@@ -69,3 +69,15 @@ func TestTransportWithoutLimits(t *testing.T) {
 		assert.Equal(t, "whole", readAll(t, resp))
 	})
 }
+
+// A body that is sent once is not read into memory before.
+func TestTransportOneTryKeepsNoBody(t *testing.T) {
+	t.Parallel()
+	s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset)}}
+	r := post(t, nil)
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader("12.50")), -1
+	_, err := (&idemhttp.Transport{Base: s, MaxTries: 1}).RoundTrip(r)
+	require.ErrorIs(t, err, errReset)
+	assert.Equal(t, []string{"12.50"}, s.bodies)
+	assert.EqualValues(t, -1, s.sent[0].ContentLength, "nobody has counted it")
+}
