@@ -1,5 +1,5 @@
 // Package ttl paces a background sweep: it runs when something is due, at most
-// once an interval, in slices that take half of the time, and not at all while
+// once an interval, in slices that take two thirds of the time, and not at all while
 // nothing is due. It knows nothing of stores: what a sweep does is a function.
 package ttl
 
@@ -18,7 +18,8 @@ const Idle = time.Duration(math.MaxInt64)
 // fixed point, the same for all of them: the caller's own timeline.
 type Options struct {
 	// Sweep removes one slice of what is due. more says that the slice was full
-	// and the next one may follow, after a rest as long as the slice took; otherwise next is when something will be
+	// and the next one may follow, after a rest half as long as the slice took;
+	// otherwise next is when something will be
 	// due, Idle if nothing will. ctx ends when the Sweeper is closed.
 	Sweep func(ctx context.Context) (more bool, next time.Duration, err error)
 	// Ended reports that after err there is nothing more to sweep, ever. Default:
@@ -120,9 +121,11 @@ func (s *Sweeper) run(ctx context.Context) {
 		default:
 			backoff = s.o.Interval
 			if more {
-				// As long as the slice took, others have the machine to themselves.
+				// Others have the machine to themselves for a while. About half of what a slice
+				// takes is waiting for a commit that it shares with them, so that the rest is as
+				// long as the work.
 				s.Due(now)
-				s.sleep(ctx, now+(now-began))
+				s.sleep(ctx, now+(now-began)/2)
 				continue
 			}
 			pause = s.o.Interval
