@@ -117,7 +117,8 @@
 //	}
 //
 // An attempt that itself does not know, because the bank's answer never came, says
-// so at once with [Store.Hold].
+// so at once with [Store.Hold]. [Store.Records] with Filter.Unsettled lists what waits
+// to be settled.
 //
 // # Replay
 //

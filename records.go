@@ -13,6 +13,19 @@ type Filter struct {
 	State State
 	// Prefix is what the key begins with.
 	Prefix string
+	// Unsettled: only records that a claim would answer with ErrHeld: those of state
+	// Held, and those of Request.HoldUnknown whose lease does not hold any more, also by
+	// Options.LapseOnOpen. They wait for somebody who knows to settle them.
+	Unsettled bool
+}
+
+// chooses reports whether the live entry of a key with the filter's prefix is wanted.
+func (f *Filter) chooses(e *Entry, now Instant, leasesFrom uint64) bool {
+	if f.State != 0 && e.State != f.State {
+		return false
+	}
+	asked := action{kind: actClaim, leasesFrom: leasesFrom}
+	return !f.Unsettled || refuseClaim(e, &asked, now) == ErrHeld
 }
 
 // Records yields the live records that f chooses, in no promised order. A record
@@ -35,7 +48,7 @@ func (s *Store) Records(ctx context.Context, f Filter) iter.Seq2[Record, error] 
 				}
 				continue
 			}
-			if !sc.Entry.live(sc.now) || f.State != 0 && sc.Entry.State != f.State {
+			if !sc.Entry.live(sc.now) || !f.chooses(sc.Entry, sc.now, s.leasesFrom) {
 				continue
 			}
 			if !yield(record(sc.Key, sc.Entry, sc.toWall), nil) {

@@ -52,6 +52,9 @@ func TestRecords(t *testing.T) {
 	assert.Equal(t, []string{"a/flying", "a/lapsed", "b/lapsed"}, keys(t, s, idem.Filter{State: idem.InFlight}))
 	assert.Equal(t, []string{"b/completed"}, keys(t, s, idem.Filter{State: idem.Completed, Prefix: "b"}))
 	assert.Empty(t, keys(t, s, idem.Filter{Prefix: "c"}))
+	assert.Equal(t, []string{"a/held", "b/lapsed"}, keys(t, s, idem.Filter{Unsettled: true}))
+	assert.Equal(t, []string{"b/lapsed"}, keys(t, s, idem.Filter{Unsettled: true, Prefix: "b/"}))
+	assert.Equal(t, []string{"b/lapsed"}, keys(t, s, idem.Filter{Unsettled: true, State: idem.InFlight}))
 
 	n := 0
 	for range s.Records(t.Context(), idem.Filter{}) {
@@ -67,6 +70,32 @@ func TestRecords(t *testing.T) {
 		require.NoError(t, s.Complete(t.Context(), r.Token(), []byte("settled")))
 	}
 	assert.Empty(t, keys(t, s, idem.Filter{State: idem.InFlight}))
+}
+
+// A13: after an opening with LapseOnOpen, what the process before had in flight and
+// must not be run again is listed, with its token, and what this one has is not.
+func TestUnsettledAfterLapseOnOpen(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	clock := idem.NewFakeClock(time.Unix(1e9, 0))
+	o := idem.Options{Clock: clock, SweepInterval: -1, LapseOnOpen: true}
+	s := open(t, rich{b}, o)
+	mustClaim(t, s, idem.Request{Key: "before", HoldUnknown: true})
+	mustClaim(t, s, idem.Request{Key: "may run again"})
+	require.Empty(t, keys(t, s, idem.Filter{Unsettled: true}), "their leases hold")
+	require.NoError(t, s.Close())
+	s = open(t, rich{b.reopen()}, o)
+	mustClaim(t, s, idem.Request{Key: "since", HoldUnknown: true})
+	for range 2 {
+		for r, err := range s.Records(t.Context(), idem.Filter{Unsettled: true}) {
+			require.NoError(t, err)
+			require.Equal(t, "before", r.Key, "once")
+			_, err := s.Claim(t.Context(), idem.Request{Key: r.Key})
+			require.Equal(t, idem.ErrHeld, err)
+			require.NoError(t, s.Complete(t.Context(), r.Token(), []byte("settled")))
+		}
+	}
+	require.Equal(t, "settled", string(get(t, s, "before").Result))
 }
 
 // A17: a record that is extended while the loop is busy with the one before it, for
