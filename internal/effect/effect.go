@@ -31,6 +31,10 @@ func (f *Fault) Error() string { return fmt.Sprintf("memory fault: %v", f.Value)
 // Run calls fn in a goroutine of its own and waits for it. If fn panics or calls
 // Goexit, Run returns an error that Rethrow turns back into just that; a memory
 // fault becomes a *Fault.
+//
+// While a processor is idle the goroutine costs about 11 µs, to wake a thread that
+// finds nothing to do. A coroutine of iter.Pull costs 1 µs, but the runtime ends the
+// process when a function in one leaves its thread locked.
 func Run(fn func() ([]byte, error)) (result []byte, err error) {
 	done := make(chan struct{})
 	go func() {
