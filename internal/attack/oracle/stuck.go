@@ -103,6 +103,10 @@ func (c *stuckCase) prepare() error {
 		}
 		errs = append(errs, err)
 	}
+	for _, key := range []string{"done", "failed"} { // look-ups fill the cache
+		_, err := store.Get(c.ctx, key)
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 
