@@ -50,6 +50,8 @@ const (
 	RawPebbleGet    = "raw-pebble/get"     // GetHit, GetMiss
 	RawPebbleSeek   = "raw-pebble/seek"    // GetHit, GetMiss: a filtered iterator, SeekPrefixGE
 	RawBoltTwo      = "raw-bbolt/two"      // CycleDurable: two Updates, with idem's record and index bytes
+	RawBoltOne      = "raw-bbolt/one"      // DoSameCommit: one Update, with the completion's record, its place, meta and the caller's own write
+	RawBoltHalves   = "raw-bbolt/two"      // DoSameCommit: two Updates, a claim's and a completion's, without the caller's own write
 	RawPebbleTwo    = "raw-pebble/two"     // CycleDurable: two synced batches, with idem's record and index bytes
 	RawBoltGroup    = "raw-bbolt/grouped"  // CycleDurable: the same bytes, grouped without delay
 	RawPebbleGroup  = "raw-pebble/grouped" // CycleDurable: the same bytes, grouped without delay

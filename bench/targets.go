@@ -245,7 +245,8 @@ func effectLines(r *Results) (lines []Line) {
 			r.faster(backend+": same-commit Do, 1 caller, cycles/s of Claim + Complete", m(backend), m(backend+"-claim-complete"), atLeast(1.8, "x"), ""),
 			r.faster(backend+": same-commit Do, 1 caller, cycles/s of Claim + own write + Complete", m(backend), m(backend+"-claim-write-complete"), nil, ""))
 	}
-	return lines
+	bare := func(name string) Match { return where(DoSameCommit, "backend", Label(name), "callers", "1") }
+	return append(lines, r.faster("bare bbolt: one commit with an own write, 1 caller, cycles/s of two commits without", bare(RawBoltOne), bare(RawBoltHalves), nil, "what bolt can reach"))
 }
 
 func scaleLines(r *Results) (lines []Line) {

@@ -53,6 +53,8 @@ func exemplary() *Results {
 	for backend, n := range map[string]float64{"bolt": 4, "pebble": 2, "redis": 2, "liar": 0} {
 		add(Syncs, backend, []Value{{"syncs/op", n}}, "callers", "1")
 	}
+	add(DoSameCommit, Label(RawBoltOne), quick(600), "callers", "1", "procs", "2")
+	add(DoSameCommit, Label(RawBoltHalves), quick(1000), "callers", "1", "procs", "2")
 	for _, backend := range []string{"bolt", "pebble"} {
 		add(DoSameCommit, backend, quick(500), "callers", "1", "procs", "2")
 		add(DoSameCommit, backend+"-claim-complete", quick(1000), "callers", "1", "procs", "2")

@@ -174,6 +174,47 @@ func boltCycles() []bench.Contender {
 	}
 }
 
+// ledger is the bucket of the caller's own writes, as idem's contenders have it.
+var ledger = []byte("ledger")
+
+// boltEffects are what a same-commit effect can gain: all of it in one commit against
+// claim and completion in two, with bare bbolt.
+func boltEffects() []bench.Contender {
+	one := func(dir string, w bench.Workload) (bench.Instance, error) {
+		b, err := newBareBolt(dir)
+		if err != nil {
+			return bench.Instance{}, err
+		}
+		steps, result := make([]step, w.Callers), w.Result()
+		return bench.Instance{
+			Op: func(worker int, n uint64) error {
+				t, key := &steps[worker], bench.Fresh(worker, n)
+				t.claim(b.stamps, key)
+				place := t.place // a completed record keeps its claim's place
+				t.complete(result)
+				t.place = place
+				return b.db.Update(func(tx *bbolt.Tx) error {
+					own, err := tx.CreateBucketIfNotExists(ledger)
+					if err == nil {
+						err = own.Put([]byte(key), result)
+					}
+					return errors.Join(err, b.put(tx, t), b.putMeta(tx))
+				})
+			},
+			Close: b.db.Close,
+		}, nil
+	}
+	withMeta := func(b *bareBolt) func(*step) error {
+		return func(t *step) error {
+			return b.db.Update(func(tx *bbolt.Tx) error { return errors.Join(b.put(tx, t), b.putMeta(tx)) })
+		}
+	}
+	return []bench.Contender{
+		{Name: bench.RawBoltOne, Does: "an Update with the record, index and meta bytes of idem and a write of the caller's own, without a look", Open: one},
+		boltCycle(bench.RawBoltHalves, "two Updates with the record, index and meta bytes of idem, claim and completion, without a look; no write of the caller's own", withMeta),
+	}
+}
+
 // boltView looks keys up in a file that idem wrote.
 func boltView() bench.Contender {
 	return bench.Contender{

@@ -47,7 +47,7 @@ func TestContendersAreNamedAndDescribed(t *testing.T) {
 	t.Parallel()
 	for group, least := range map[string]int{
 		bench.GetHit: 12, bench.GetMiss: 12, bench.CycleDurable: 15, bench.SweepUnloaded: 2,
-		bench.CycleMemory: 0, bench.ClaimReplay: 0, bench.DoSameCommit: 0,
+		bench.CycleMemory: 0, bench.ClaimReplay: 0, bench.DoSameCommit: 2,
 	} {
 		seen := map[string]bool{}
 		for _, c := range Contenders(bench.Workload{Group: group}) {
@@ -59,7 +59,7 @@ func TestContendersAreNamedAndDescribed(t *testing.T) {
 		require.GreaterOrEqual(t, len(seen), least, group)
 	}
 	names := map[string]bool{}
-	for _, group := range []string{bench.GetHit, bench.CycleDurable, bench.SweepUnloaded} {
+	for _, group := range []string{bench.GetHit, bench.CycleDurable, bench.DoSameCommit, bench.SweepUnloaded} {
 		for _, c := range Contenders(bench.Workload{Group: group}) {
 			names[c.Name] = true
 		}
@@ -68,7 +68,7 @@ func TestContendersAreNamedAndDescribed(t *testing.T) {
 	for _, name := range []string{
 		bench.RawBoltView, bench.RawPebbleGet, bench.RawPebbleSeek, bench.RawBoltTwo, bench.RawPebbleTwo,
 		bench.RawBoltGroup, bench.RawPebbleGroup, bench.RawBoltUpdate, bench.RawBoltBatch, bench.RawPebblePerOp,
-		bench.LimitLog, bench.RawBoltDelete, bench.RawPebbleDelete, bench.FloorMaps + "/xsync", bench.RawMaps + "/sync.Map",
+		bench.RawBoltOne, bench.RawBoltHalves, bench.LimitLog, bench.RawBoltDelete, bench.RawPebbleDelete, bench.FloorMaps + "/xsync", bench.RawMaps + "/sync.Map",
 	} {
 		require.Contains(t, names, name)
 	}

@@ -16,6 +16,8 @@
 //     commit of the log. Nothing is read, checked, cached or told to anybody.
 //   - raw-bbolt/two, raw-pebble/two: the record and index bytes alone, a commit for
 //     each step.
+//   - raw-bbolt/one, raw-bbolt/two of same-commit effects: what one commit for
+//     everything can gain over two.
 //   - raw-bbolt/view, raw-pebble/get, raw-pebble/seek, raw-*/deletes: on stores that
 //     idem has filled, so that the bytes lie as they lie for idem.
 //
@@ -59,6 +61,8 @@ func Contenders(w bench.Workload) []bench.Contender {
 		all = append(all, pebbleCycles()...)
 		all = append(all, badgerCycle(), badgerGrouped(), sqliteCycle(), sqliteGrouped())
 		return append(all, redisCycles()...)
+	case bench.DoSameCommit:
+		return boltEffects()
 	case bench.SweepUnloaded:
 		return []bench.Contender{boltDeletes(), pebbleDeletes()}
 	}
