@@ -18,7 +18,8 @@ type calls struct {
 
 const callCounts = 8
 
-// callCount is one of the counters, on a cache line of its own.
+// callCount is one of the counters, and about a cache line long, so that none shares all
+// of one with its neighbour.
 type callCount struct {
 	n     atomic.Int64 // calls under way, plus closedBit once closed
 	ended atomic.Bool  // it was idle and closed

@@ -47,6 +47,7 @@ type engine struct {
 
 	readers  durable.Readers[*reader]
 	expiring sync.Mutex
+	ending   bool           // readers are kept no more
 	soon     sync.WaitGroup // expireSoon
 
 	damagedBound time.Duration // the constant, but in tests
@@ -71,7 +72,7 @@ func (e *engine) Close() error {
 				done <- fmt.Errorf("panic in Pebble: %v", v)
 			}
 		}()
-		e.expireReaders()
+		e.endReaders()
 		err := e.db.Close()
 		e.soon.Wait()
 		if err == nil && e.seals && e.fatal.err() == nil {
@@ -105,17 +106,23 @@ func (e *engine) Read(key string) (*idem.Entry, error) {
 	if err != nil {
 		return nil, damaged(err)
 	}
+	whole := false // not after an error, nor a panic
+	defer func() {
+		if whole {
+			e.readers.Put(r)
+		} else {
+			e.readers.Drop(r)
+		}
+	}()
 	value, err := r.R.find(durable.Records, unsafe.Slice(unsafe.StringData(key), len(key))) // read only
 	if err != nil {
-		e.readers.Drop(r)
 		return nil, damaged(err)
 	}
-	var entry *idem.Entry
-	if value != nil {
-		entry, err = codec.DecodeRecord(key, value)
+	whole = true
+	if value == nil {
+		return nil, nil
 	}
-	e.readers.Put(r)
-	return entry, err
+	return codec.DecodeRecord(key, value)
 }
 
 // damaged marks errors of Pebble's own checksums: they are about the keys of one
@@ -169,7 +176,8 @@ func (e *engine) Update(fn func(durable.Tx) error) (err error) {
 			err = errors.Join(err, closeErr)
 		}
 	}()
-	if err := fn(t); err != nil {
+	err = fn(t)
+	if t.whole = true; err != nil {
 		return err
 	}
 	if err := e.apply(t.batch, true); err != nil {
@@ -238,12 +246,17 @@ type tx struct {
 	e      *engine
 	batch  *pebble.Batch
 	reader *durable.Reader[*reader]
+	whole  bool // no panic has been met
 }
 
 func (t *tx) close() error {
 	var err error
-	if t.reader != nil {
+	switch {
+	case t.reader == nil:
+	case t.whole:
 		t.e.readers.Put(t.reader)
+	default:
+		t.e.readers.Drop(t.reader)
 	}
 	if t.batch != nil && t.e.fatal.err() == nil { // a broken Pebble may still be at it
 		err = errors.Join(err, t.batch.Close())
@@ -254,7 +267,7 @@ func (t *tx) close() error {
 func (t *tx) Get(space durable.Space, key []byte) (value []byte, err error) {
 	if t.reader == nil {
 		if t.reader, err = t.e.readers.Get(); err != nil {
-			return nil, err
+			return nil, damaged(err)
 		}
 	}
 	if value, err = t.reader.R.find(space, key); err != nil {

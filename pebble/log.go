@@ -49,7 +49,9 @@ func (f *logFile) Write(p []byte) (int, error) {
 }
 
 // zero writes zeros where the next writes will go. Where there is no room for them it
-// leaves that be: there may be enough for the log.
+// leaves that be: there may be enough for the log. (What it could write of them stays,
+// so that a disk may be full by 256 KiB sooner for everybody else: Options.MinFree is far
+// more.)
 func (f *logFile) zero() error {
 	from := max(f.zeroed, f.at)
 	_, err := f.File.WriteAt(zeros[:], from)

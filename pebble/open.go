@@ -190,13 +190,11 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 	defer cache.Unref()
 	var opened atomic.Pointer[engine]
 	events := f.listener()
-	changed := func() {
+	events.FlushEnd = func(pebble.FlushInfo) {
 		if e := opened.Load(); e != nil {
 			e.expireSoon()
 		}
 	}
-	events.FlushEnd = func(pebble.FlushInfo) { changed() }
-	events.CompactionEnd = func(pebble.CompactionInfo) { changed() }
 	po := &pebble.Options{
 		Cache:              cache,
 		ErrorIfNotExists:   made,
@@ -209,7 +207,11 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 		// Two cores' worth: claims must not wait long for a compaction.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
-	po.Experimental.CompactionScheduler = &scheduler{}
+	po.Experimental.CompactionScheduler = &scheduler{done: func() {
+		if e := opened.Load(); e != nil {
+			e.expireReaders()
+		}
+	}}
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}

@@ -38,15 +38,26 @@ func (r *reader) find(space durable.Space, key []byte) ([]byte, error) {
 	return r.it.ValueAndErr()
 }
 
-// expireReaders is called when a commit can be seen, before anybody is told of it.
+// expireReaders is called when a commit can be seen, before anybody is told of it, and
+// after each compaction: an idle iterator keeps the tables that it has replaced, in a
+// store to which nobody writes for as long as that.
 func (e *engine) expireReaders() {
 	e.expiring.Lock()
 	defer e.expiring.Unlock()
 	e.readers.Hold()
-	e.readers.Renew()
+	if !e.ending {
+		e.readers.Renew()
+	}
 }
 
-// expireSoon is told of each flush and compaction, under Pebble's locks: an idle
-// iterator keeps what they have replaced from being freed, in a store to which nobody
-// writes for as long as that.
+// endReaders closes what is idle, for good.
+func (e *engine) endReaders() {
+	e.expiring.Lock()
+	e.ending = true
+	e.expiring.Unlock()
+	e.expireReaders()
+}
+
+// expireSoon is told of each flush, under Pebble's locks: an idle iterator keeps the
+// memtable that was flushed.
 func (e *engine) expireSoon() { e.soon.Go(e.expireReaders) }

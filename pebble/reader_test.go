@@ -10,9 +10,9 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// An idle reader keeps what a flush has replaced from being freed, and so it is closed
-// without anybody writing.
-func TestReadersAreClosedByAFlush(t *testing.T) {
+// An idle reader keeps what a flush or compaction has replaced from being freed, and so
+// it is closed without anybody writing.
+func TestReadersAreClosedByFlushesAndCompactions(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	b := mustOpen(t, filepath.Join(t.TempDir(), "store"), Options{})
@@ -32,4 +32,23 @@ func TestReadersAreClosedByAFlush(t *testing.T) {
 	r, err := s.Get(ctx, "k")
 	require.NoError(t, err)
 	require.Equal(t, "done", string(r.Result))
+	require.Equal(t, 1, b.engine.readers.Idle())
+
+	require.NoError(t, b.DB().Compact(ctx, []byte{0}, []byte{0xff}, false))
+	require.Zero(t, b.engine.readers.Idle(), "nor what a compaction has replaced")
+}
+
+// Once the engine is closing no reader is kept, whoever brings one back: Pebble would
+// find it open.
+func TestReadersEnd(t *testing.T) {
+	t.Parallel()
+	b := mustOpen(t, filepath.Join(t.TempDir(), "store"), Options{})
+	e := b.engine
+	r, err := e.readers.Get()
+	require.NoError(t, err)
+	e.endReaders()
+	e.expireReaders() // for a flush that ends meanwhile
+	e.readers.Put(r)
+	require.Zero(t, e.readers.Idle())
+	require.NoError(t, b.Close())
 }

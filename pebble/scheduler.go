@@ -13,6 +13,7 @@ import (
 // compaction is wanted, when one ends, and when Pebble says that it may be different.
 type scheduler struct {
 	db   pebble.DBForCompaction
+	done func()         // called when a compaction has ended; nil: nobody is told
 	work sync.WaitGroup // grant
 
 	mu       sync.Mutex // after Pebble's own locks
@@ -40,6 +41,8 @@ func (s *scheduler) TrySchedule() (bool, pebble.CompactionGrantHandle) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.room() {
+		// grant may be the one that takes up the room, and have seen nothing waiting.
+		s.again = s.again || s.granting
 		return false, nil
 	}
 	s.running++
@@ -100,8 +103,12 @@ func (grantHandle) MeasureCPU(pebble.CompactionGoroutineKind) {}
 // CumulativeStats implements pebble.CompactionGrantHandle.
 func (grantHandle) CumulativeStats(pebble.CompactionGrantHandleStats) {}
 
-// Done implements pebble.CompactionGrantHandle.
+// Done implements pebble.CompactionGrantHandle. Readers see by now what the compaction
+// made, and none of Pebble's locks is held.
 func (h grantHandle) Done() {
+	if h.s.done != nil {
+		h.s.done()
+	}
 	h.s.mu.Lock()
 	defer h.s.mu.Unlock()
 	h.s.running--
