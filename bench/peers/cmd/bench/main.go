@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"time"
@@ -32,6 +33,7 @@ type flags struct {
 	full, smoke        bool
 	out, dir, again    string
 	groups, contenders string
+	profile            string
 	rounds             int
 	one                bench.One
 }
@@ -49,6 +51,7 @@ func parse(args []string, stderr io.Writer) (f flags, err error) {
 	set.IntVar(&f.rounds, "rounds", 0, "rounds of each comparison, in place of the plan's")
 	set.StringVar(&f.one.Contender, "one", "", "run only this contender's operations between two marks for strace")
 	set.StringVar(&f.one.Group, "group", bench.CycleDurable, "the group of -one")
+	set.StringVar(&f.profile, "cpuprofile", "", "`file` for the processor profile of -one, for go tool pprof")
 	set.IntVar(&f.one.Callers, "callers", 1, "callers of -one")
 	set.IntVar(&f.one.Ops, "ops", 100, "operations of -one")
 	set.IntVar(&f.one.ResultBytes, "result", 256, "bytes of a result of -one")
@@ -57,6 +60,9 @@ func parse(args []string, stderr io.Writer) (f flags, err error) {
 	}
 	if set.NArg() > 0 {
 		return f, fmt.Errorf("there is nothing to do with %q; -h lists the flags", set.Args())
+	}
+	if f.profile != "" && f.one.Contender == "" {
+		return f, errors.New("-cpuprofile is of -one")
 	}
 	if f.one.Callers < 1 || f.one.Ops < f.one.Callers || f.one.ResultBytes < 0 {
 		return f, errors.New("-callers must be positive, -ops at least as many, and -result not negative")
@@ -76,16 +82,26 @@ func run(args []string, stdout, stderr io.Writer) error {
 	defer func() { _ = os.RemoveAll(dir) }()
 	switch {
 	case f.one.Contender != "":
-		return one(f.one, dir)
+		return one(f, dir)
 	case f.again != "":
 		return report(f, stdout)
 	}
 	return measure(f, args, dir, stdout, stderr)
 }
 
-func one(o bench.One, dir string) error {
-	suite := bench.Suite{Rivals: peers.Contenders}
+func one(f flags, dir string) (err error) {
+	suite, o := bench.Suite{Rivals: peers.Contenders}, f.one
 	o.Dir = dir
+	if f.profile != "" {
+		file, err := os.Create(f.profile)
+		if err != nil {
+			return err
+		}
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return errors.Join(err, file.Close())
+		}
+		defer func() { pprof.StopCPUProfile(); err = errors.Join(err, file.Close()) }()
+	}
 	return o.Run(suite.Contenders(bench.Workload{Group: o.Group, ResultBytes: o.ResultBytes, Procs: 2, Callers: o.Callers}, nil))
 }
 

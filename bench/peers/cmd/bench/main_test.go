@@ -92,10 +92,24 @@ func TestFlags(t *testing.T) {
 		{"-one", "nobody"},
 		{"-one", "limit/log", "-callers", "0"},
 		{"-one", "limit/log", "-callers", "9", "-ops", "3"},
+		{"-cpuprofile", "cpu.prof"},
+		{"-one", "limit/log", "-cpuprofile", "/no/such/directory/cpu.prof"},
 	} {
 		var out bytes.Buffer
 		if err := run(args, &out, &out); err == nil {
 			t.Errorf("%v is taken", args)
 		}
+	}
+}
+
+func TestProfile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "cpu.prof")
+	var out bytes.Buffer
+	if err := run([]string{"-one", "limit/log", "-ops", "8", "-dir", t.TempDir(), "-cpuprofile", file}, &out, &out); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Size() == 0 {
+		t.Errorf("the profile: %v, %v", info, err)
 	}
 }
