@@ -30,6 +30,7 @@ type guardedFS struct {
 	vfs.FS
 	fatal  *fatal
 	tables atomic.Bool // one was made
+	ahead  int         // of a logFile
 }
 
 // begin returns if the file system may still be changed, and otherwise does not.
@@ -64,7 +65,7 @@ func (g *guardedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 	}
 	f, err := g.FS.Create(name, category)
 	if err = g.fatal.end("making", name, err); err == nil && isLogName(name) {
-		return &logFile{guardedFile: guardedFile{File: f, name: name, fatal: g.fatal}}, nil
+		return &logFile{guardedFile: guardedFile{File: f, name: name, fatal: g.fatal}, ahead: g.ahead}, nil
 	}
 	return g.guard(f, name, err)
 }

@@ -16,7 +16,7 @@ func openLog(t *testing.T, fails func(op errorfs.Op) error) (vfs.File, *fatal, f
 	t.Helper()
 	disk, f := newFaulty(), newFatal()
 	disk.on(fails)
-	g := &guardedFS{FS: errorfs.Wrap(disk.mem, disk), fatal: f}
+	g := &guardedFS{FS: errorfs.Wrap(disk.mem, disk), fatal: f, ahead: zeroAhead}
 	log, err := g.Create("000002.log", vfs.WriteCategoryUnspecified)
 	require.NoError(t, err)
 	return log, f, func() []byte {

@@ -195,11 +195,15 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 			e.expireSoon()
 		}
 	}
+	ahead := zeroAhead
+	if o.fs != vfs.Default {
+		ahead = zeroAheadInMemory
+	}
 	po := &pebble.Options{
 		Cache:              cache,
 		ErrorIfNotExists:   made,
 		EventListener:      events,
-		FS:                 &guardedFS{FS: o.fs, fatal: f},
+		FS:                 &guardedFS{FS: o.fs, fatal: f, ahead: ahead},
 		FormatMajorVersion: format,
 		Lock:               lock,
 		Logger:             f,
