@@ -15,8 +15,9 @@ import (
 // here, a piece ahead of the log's end, so that most syncs find blocks that were
 // written before. Pebble reads zeros as the end of a log.
 //
-// Measured on ext4, medians of one run: a durable claim and completion of one caller
-// take 0.31 ms with it, and 0.54 ms without it.
+// Measured on ext4: a durable claim and completion of one caller took 0.54 ms without it
+// where two bare synced commits took 0.43 ms, and in another run 0.31 ms with it, where
+// those took 0.39 ms (medians).
 type logFile struct {
 	guardedFile
 	ahead  int   // how many zeros are written at a time, zeroAhead at most
