@@ -50,6 +50,8 @@ type engine struct {
 	ending   bool           // readers are kept no more
 	soon     sync.WaitGroup // expireSoon
 
+	compactions scheduler
+
 	damagedBound time.Duration // the constant, but in tests
 
 	// afterCommit is of tests: it runs where a commit can be seen and has not

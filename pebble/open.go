@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -188,13 +187,11 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 	f := newFatal()
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
-	var opened atomic.Pointer[engine]
+	e := &engine{dir: dir, opts: o, fatal: f, lock: lock, damagedBound: damagedBound}
+	e.readers.Init(e.openReader, (*reader).close)
+	e.compactions.done = e.expireReaders
 	events := f.listener()
-	events.FlushEnd = func(pebble.FlushInfo) {
-		if e := opened.Load(); e != nil {
-			e.expireSoon()
-		}
-	}
+	events.FlushEnd = func(pebble.FlushInfo) { e.expireSoon() }
 	ahead := zeroAhead
 	if o.fs != vfs.Default {
 		ahead = zeroAheadInMemory
@@ -211,15 +208,11 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 		// Two cores' worth: claims must not wait long for a compaction.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
-	po.Experimental.CompactionScheduler = &scheduler{done: func() {
-		if e := opened.Load(); e != nil {
-			e.expireReaders()
-		}
-	}}
+	po.Experimental.CompactionScheduler = &e.compactions
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	db, err := openGuarded(path, po, f)
+	e.db, err = openGuarded(path, po, f)
 	if err != nil {
 		_ = lock.Close()
 		switch {
@@ -229,9 +222,6 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 			return nil, fmt.Errorf("idem: opening %s: %w", dir, redact(err))
 		}
 	}
-	e := &engine{db: db, dir: dir, opts: o, fatal: f, lock: lock, damagedBound: damagedBound}
-	e.readers.Init(e.openReader, (*reader).close)
-	opened.Store(e)
 	return e, nil
 }
 
