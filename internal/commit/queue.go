@@ -1,4 +1,4 @@
-// Package commit is group commit without delay: the first caller to arrive leads
+// Package commit is group commit without a timer: the first caller to arrive leads
 // and commits at once; those who arrive while it does form the next group, led by
 // one of them. A lone caller waits for nobody, and callers share what a commit
 // costs as soon as there are several.
@@ -8,14 +8,16 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"time"
 )
 
 // Queue groups jobs of type J.
 type Queue[J comparable] struct {
-	run     func(jobs []J) (after func())
-	max     int
-	leader  chan struct{} // holds a token while somebody leads
-	crowded bool          // the leader's: the last group had several jobs
+	run    func(jobs []J) (after func())
+	max    int
+	leader chan struct{} // holds a token while somebody leads
+	last   last          // the leader's
+	yield  func()        // runtime.Gosched, but in tests
 
 	mu      sync.Mutex
 	forming *group[J]
@@ -34,7 +36,7 @@ type group[J comparable] struct {
 // goroutine, when the next group may be running. A group takes jobs until their
 // weights exceed max, and at least one.
 func New[J comparable](max int, run func(jobs []J) (after func())) *Queue[J] {
-	return &Queue[J]{run: run, max: max, leader: make(chan struct{}, 1), forming: newGroup[J]()}
+	return &Queue[J]{run: run, max: max, leader: make(chan struct{}, 1), yield: runtime.Gosched, forming: newGroup[J]()}
 }
 
 func newGroup[J comparable]() *group[J] {
@@ -120,22 +122,13 @@ func (q *Queue[J]) lead(g *group[J]) {
 			return nil
 		default:
 		}
-		if q.crowded {
-			// Those whom the last group has just answered run first, and come with what
-			// they do next. Otherwise callers fall into two halves that take turns: 16
-			// callers in a loop shared commits by 8. With it they are 13, and a cycle of
-			// claim and completion costs a quarter less processor time on either engine
-			// (a tenth less with 256 callers). A lone caller
-			// comes here once at most, after a crowd.
-			runtime.Gosched()
-			runtime.Gosched()
-		}
+		q.gather(g)
 		q.mu.Lock()
 		q.forming = newGroup[J]()
 		q.mu.Unlock()
 		close(g.taken)
-		q.crowded = len(g.jobs) > 1
 		defer close(g.done)
+		defer q.ran(g, time.Now())
 		return q.run(g.jobs)
 	}()
 	if after != nil {

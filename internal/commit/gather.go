@@ -1,0 +1,63 @@
+package commit
+
+import "time"
+
+// last is what is known of the group that ran before.
+type last struct {
+	jobs   int           // it had
+	took   time.Duration // to run
+	expect int           // as many as it answered, and as many as waited then
+}
+
+// How long a leader gathers: until all are back who were just answered, or nobody has
+// come for a moment.
+//
+// Measured against two yields and no more, with callers in a loop on 2 processors: 16
+// callers on Pebble shared a commit by 14.5 instead of 11.3, and a claim and completion
+// took 0.90 of the time (21 interleaved runs of each, medians); on bolt they were 15.7
+// instead of 14. 256 callers took 0.92 of the time on bolt (9 runs) and as long as
+// before on Pebble, where they keep both processors busy.
+const (
+	// gatherQuiet is the moment. gatherYields is its length where time stands still,
+	// which is so in tests.
+	gatherQuiet  = 40 * time.Microsecond
+	gatherYields = 512
+	// gatherShare is the part of the last commit's time that gathering takes at most.
+	gatherShare = 4
+)
+
+// gather lets those run whom the last group has just answered: they come with what they
+// do next. Otherwise callers fall into two halves that take turns, and share half as
+// much. After a commit of one it waits for nobody: a lone caller waits once at most,
+// after a crowd.
+func (q *Queue[J]) gather(g *group[J]) {
+	if q.last.jobs <= 1 {
+		return
+	}
+	start := time.Now()
+	came, size := start, 0
+	for fruitless := 0; fruitless < gatherYields; fruitless++ {
+		q.yield()
+		q.mu.Lock()
+		jobs := len(g.jobs)
+		q.mu.Unlock()
+		if jobs >= q.last.expect {
+			return
+		}
+		now := time.Now()
+		if jobs != size {
+			size, came, fruitless = jobs, now, 0
+		}
+		if now.Sub(came) > gatherQuiet || now.Sub(start) > q.last.took/gatherShare {
+			return
+		}
+	}
+}
+
+// ran notes what became of g, which has run since start and is not answered yet.
+func (q *Queue[J]) ran(g *group[J], start time.Time) {
+	q.mu.Lock()
+	waiting := len(q.forming.jobs)
+	q.mu.Unlock()
+	q.last = last{jobs: len(g.jobs), took: time.Since(start), expect: waiting + len(g.jobs)}
+}

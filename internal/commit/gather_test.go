@@ -1,0 +1,89 @@
+package commit
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A leader gathers until all are back, or nobody has come for a moment, or for long
+// enough, and after a commit of one not at all.
+func TestGather(t *testing.T) {
+	t.Parallel()
+	const tick = 10 * time.Microsecond
+	for name, c := range map[string]struct {
+		last  last
+		comes int           // one with each yield, so many
+		takes time.Duration // a yield
+		want  int           // yields
+	}{
+		"nobody was answered":   {last: last{took: time.Hour, expect: 9}, comes: 9},
+		"one was answered":      {last: last{jobs: 1, took: time.Hour, expect: 9}, comes: 9},
+		"all are back":          {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 9, takes: tick, want: 7},
+		"all were there":        {last: last{jobs: 2, took: time.Hour, expect: 1}, takes: tick, want: 1},
+		"nobody comes":          {last: last{jobs: 7, took: time.Hour, expect: 8}, takes: tick, want: 1 + 5},
+		"three come":            {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 3, takes: tick, want: 3 + 5},
+		"time stands still":     {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 3, want: 3 + gatherYields - 1},
+		"a yield takes long":    {last: last{jobs: 7, took: time.Hour, expect: 8}, takes: time.Second, want: 2},
+		"many come":             {last: last{jobs: 70, took: gatherShare * 6 * tick, expect: 80}, comes: 90, takes: tick, want: 7},
+		"the last was too fast": {last: last{jobs: 70, took: 0, expect: 80}, comes: 90, takes: tick, want: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				q := New(100, func([]int) func() { return nil })
+				join := func(job int) *group[int] {
+					g, err := q.join(context.Background(), job, 1)
+					require.NoError(t, err)
+					return g
+				}
+				g := join(0)
+				yields := 0
+				q.yield = func() {
+					if yields++; yields <= c.comes {
+						join(yields)
+					}
+					time.Sleep(c.takes)
+				}
+				q.last = c.last
+				q.gather(g)
+				require.Equal(t, c.want, yields)
+			})
+		})
+	}
+}
+
+// Who is expected: those who are about to be answered, and those who came meanwhile.
+func TestExpected(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var q *Queue[int]
+		running, step := make(chan struct{}, 1), make(chan struct{})
+		q = New(100, func([]int) func() {
+			running <- struct{}{}
+			<-step
+			time.Sleep(time.Millisecond)
+			return nil
+		})
+		do := func(job int) {
+			go func() { require.NoError(t, q.Do(context.Background(), job, 1)) }()
+			synctest.Wait()
+		}
+		do(1)
+		<-running
+		do(2)
+		do(3)
+		step <- struct{}{}
+		<-running // the two who came while the first ran
+		require.Equal(t, last{jobs: 1, took: time.Millisecond, expect: 3}, q.last)
+		do(4)
+		step <- struct{}{}
+		<-running
+		require.Equal(t, last{jobs: 2, took: time.Millisecond, expect: 3}, q.last)
+		step <- struct{}{}
+		time.Sleep(time.Second) // until all have their answers
+	})
+}
