@@ -12,11 +12,12 @@ type last struct {
 // How long a leader gathers: until all are back who were just answered, or nobody has
 // come for a moment.
 //
-// Measured against two yields and no more, with callers in a loop on 2 processors: 16
-// callers on Pebble shared a commit by 14.5 instead of 11.3, and a claim and completion
-// took 0.90 of the time (21 interleaved runs of each, medians); on bolt they were 15.7
-// instead of 14. 256 callers took 0.92 of the time on bolt (9 runs) and as long as
-// before on Pebble, where they keep both processors busy.
+// Measured against two yields and no more, on 2 processors. Callers in a loop on Pebble:
+// 16 shared a commit by 14.1 instead of 11.3, and a claim and completion took 0.92 of the
+// time (9 interleaved runs of each, medians), 64 by 45 instead of 42; 16 on bolt by 15.3
+// instead of 14; 256 as before. Arrivals on a schedule, 8,000 to 24,000 a second: no
+// difference beyond the noise, but 1.1 to 1.2 times the median latency without
+// gatherWorth, because who was answered was waited for in vain.
 const (
 	// gatherQuiet is the moment. gatherYields is its length where time stands still,
 	// which is so in tests.
@@ -24,14 +25,25 @@ const (
 	gatherYields = 512
 	// gatherShare is the part of the last commit's time that gathering takes at most.
 	gatherShare = 4
+	// gatherWorth is the part of those answered, one in so many, who may be missing when
+	// gathering ends. If more are, gatherAgain groups go without.
+	gatherWorth = 3
+	gatherAgain = 5
 )
 
 // gather lets those run whom the last group has just answered: they come with what they
 // do next. Otherwise callers fall into two halves that take turns, and share half as
 // much. After a commit of one it waits for nobody: a lone caller waits once at most,
-// after a crowd.
+// after a crowd. And where callers are others each time, so that who was answered does
+// not come back, it only yields, and tries again later.
 func (q *Queue[J]) gather(g *group[J]) {
 	if q.last.jobs <= 1 {
+		return
+	}
+	if q.hasty > 0 {
+		q.hasty--
+		q.yield()
+		q.yield()
 		return
 	}
 	start := time.Now()
@@ -49,8 +61,11 @@ func (q *Queue[J]) gather(g *group[J]) {
 			size, came, fruitless = jobs, now, 0
 		}
 		if now.Sub(came) > gatherQuiet || now.Sub(start) > q.last.took/gatherShare {
-			return
+			break
 		}
+	}
+	if gatherWorth*(q.last.expect-size) > q.last.jobs {
+		q.hasty = gatherAgain
 	}
 }
 

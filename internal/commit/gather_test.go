@@ -15,21 +15,24 @@ func TestGather(t *testing.T) {
 	t.Parallel()
 	const tick = 10 * time.Microsecond
 	for name, c := range map[string]struct {
-		last  last
-		comes int           // one with each yield, so many
-		takes time.Duration // a yield
-		want  int           // yields
+		last   last
+		comes  int           // one with each yield, so many
+		takes  time.Duration // a yield
+		want   int           // yields
+		inVain bool          // and the next groups are not gathered for
 	}{
 		"nobody was answered":   {last: last{took: time.Hour, expect: 9}, comes: 9},
 		"one was answered":      {last: last{jobs: 1, took: time.Hour, expect: 9}, comes: 9},
 		"all are back":          {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 9, takes: tick, want: 7},
 		"all were there":        {last: last{jobs: 2, took: time.Hour, expect: 1}, takes: tick, want: 1},
-		"nobody comes":          {last: last{jobs: 7, took: time.Hour, expect: 8}, takes: tick, want: 1 + 5},
-		"three come":            {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 3, takes: tick, want: 3 + 5},
-		"time stands still":     {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 3, want: 3 + gatherYields - 1},
-		"a yield takes long":    {last: last{jobs: 7, took: time.Hour, expect: 8}, takes: time.Second, want: 2},
-		"many come":             {last: last{jobs: 70, took: gatherShare * 6 * tick, expect: 80}, comes: 90, takes: tick, want: 7},
-		"the last was too fast": {last: last{jobs: 70, took: 0, expect: 80}, comes: 90, takes: tick, want: 1},
+		"nobody comes":          {last: last{jobs: 7, took: time.Hour, expect: 8}, takes: tick, want: 1 + 5, inVain: true},
+		"three come":            {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 3, takes: tick, want: 3 + 5, inVain: true},
+		"two are missing":       {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 5, takes: tick, want: 5 + 5},
+		"three are missing":     {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 4, takes: tick, want: 4 + 5, inVain: true},
+		"time stands still":     {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 3, want: 3 + gatherYields - 1, inVain: true},
+		"a yield takes long":    {last: last{jobs: 7, took: time.Hour, expect: 8}, takes: time.Second, want: 2, inVain: true},
+		"many come":             {last: last{jobs: 70, took: gatherShare * 6 * tick, expect: 80}, comes: 90, takes: tick, want: 7, inVain: true},
+		"the last was too fast": {last: last{jobs: 70, took: 0, expect: 80}, comes: 90, takes: tick, want: 1, inVain: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -51,9 +54,33 @@ func TestGather(t *testing.T) {
 				q.last = c.last
 				q.gather(g)
 				require.Equal(t, c.want, yields)
+				require.Equal(t, c.inVain, q.hasty > 0)
 			})
 		})
 	}
+}
+
+// Where gathering was in vain it is tried again after some groups.
+func TestGatherAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := New(100, func([]int) func() { return nil })
+		g, err := q.join(context.Background(), 0, 1)
+		require.NoError(t, err)
+		yields := 0
+		q.yield = func() { yields++ }
+		q.last = last{jobs: 7, took: time.Hour, expect: 8}
+		q.gather(g)
+		require.Greater(t, yields, 100)
+		for range gatherAgain {
+			yields = 0
+			q.gather(g)
+			require.Equal(t, 2, yields)
+		}
+		yields = 0
+		q.gather(g)
+		require.Greater(t, yields, 100)
+	})
 }
 
 // Who is expected: those who are about to be answered, and those who came meanwhile.

@@ -17,6 +17,7 @@ type Queue[J comparable] struct {
 	max    int
 	leader chan struct{} // holds a token while somebody leads
 	last   last          // the leader's
+	hasty  int           // the leader's: groups that are not gathered for
 	yield  func()        // runtime.Gosched, but in tests
 
 	mu      sync.Mutex
