@@ -184,9 +184,10 @@ func TestPower(t *testing.T) {
 func TestPowerNoticesLyingDisks(t *testing.T) {
 	t.Parallel()
 	c := powerCuts(1, 2000, true)
+	err := c.Run()
+	t.Logf("noticed in image %d: %.200v", c.Judged, err)
 	var v *oracle.Violation
-	require.ErrorAs(t, c.Run(), &v, "%d images were judged", c.Judged)
-	t.Logf("noticed in image %d: %s", c.Judged, v.What)
+	require.True(t, errors.As(err, &v) || errors.Is(err, oracle.ErrContradiction), "%v", err)
 }
 
 // A marker names the manifest in use. Whatever a power cut leaves, the manifest must

@@ -64,7 +64,7 @@ func TestPowerNoticesLostSyncs(t *testing.T) {
 			require.Error(t, err, "%d images were judged", c.judged)
 			t.Logf("noticed in image %d: %.200v", c.judged, err)
 			var v *oracle.Violation
-			require.True(t, errors.As(err, &v) || errors.Is(err, idem.ErrCorrupt) || errors.Is(err, idem.ErrInvalid), "%v", err)
+			require.True(t, errors.As(err, &v) || errors.Is(err, oracle.ErrContradiction) || errors.Is(err, idem.ErrCorrupt) || errors.Is(err, idem.ErrInvalid), "%v", err)
 		})
 	}
 }

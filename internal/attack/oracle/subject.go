@@ -3,6 +3,7 @@ package oracle
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -49,6 +50,10 @@ func enter(kv KV, op *Op) {
 	kv.Put(entryPrefix+strconv.FormatInt(op.ID, 10), number(op.Amount))
 }
 
+// ErrContradiction is wrapped by what Look and Probe return when the store contradicts
+// itself or what is known, whatever a journal says.
+var ErrContradiction = errors.New("the store contradicts itself")
+
 // Look audits the store. Nothing else may use it meanwhile.
 func Look(ctx context.Context, s Subject, now int64) (*Audit, error) {
 	a := &Audit{Began: now, Records: map[string]Record{}, Ledger: map[int64]int64{}, Balances: map[int64]int64{}}
@@ -58,7 +63,7 @@ func Look(ctx context.Context, s Subject, now int64) (*Audit, error) {
 		}
 		listed := RecordOf(r)
 		if _, twice := a.Records[r.Key]; twice || listed == nil {
-			return nil, fmt.Errorf("the list of records has key %q twice, or empty: %#v", r.Key, r)
+			return nil, fmt.Errorf("%w: the list of records has key %q twice, or empty: %#v", ErrContradiction, r.Key, r)
 		}
 		a.Records[r.Key] = *listed
 	}
@@ -70,7 +75,7 @@ func Look(ctx context.Context, s Subject, now int64) (*Audit, error) {
 		}
 		id, err := strconv.ParseInt(strings.TrimPrefix(key, kind), 10, 64)
 		if err != nil || len(value) != 8 {
-			wrong = fmt.Errorf("the ledger has %q = %x", key, value)
+			wrong = fmt.Errorf("%w: the ledger has %q = %x", ErrContradiction, key, value)
 			return
 		}
 		into[id] = int64(binary.BigEndian.Uint64(value))
@@ -98,24 +103,24 @@ func Probe(ctx context.Context, s *idem.Store, a *Audit, known uint64) error {
 	for key, want := range a.Records {
 		r, err := s.Get(ctx, key)
 		if got := RecordOf(r); err != nil || got == nil || *got != want {
-			return fmt.Errorf("key %q is listed as %+v, and read as %+v, %v", key, want, got, err)
+			return fmt.Errorf("%w: key %q is listed as %+v, and read as %+v, %v", ErrContradiction, key, want, got, err)
 		}
 		c, err := s.Claim(ctx, idem.Request{Key: key})
 		code, _ := codeOf(err)
 		wanted := map[idem.State]Code{idem.Completed: Completed, idem.Failed: Failed, idem.Held: Held}[want.State]
 		if wanted == "" { // free, or of a lease that is over or not
 			if err == nil && c.Token.Fence <= known {
-				return fmt.Errorf("key %q was claimed with fence %d when %d was known already", key, c.Token.Fence, known)
+				return fmt.Errorf("%w: key %q was claimed with fence %d when %d was known already", ErrContradiction, key, c.Token.Fence, known)
 			}
 			continue
 		}
 		if got := RecordOf(c.Record); code != wanted || got == nil || *got != want {
-			return fmt.Errorf("key %q is listed as %+v, and a claim gets %v with %+v", key, want, err, got)
+			return fmt.Errorf("%w: key %q is listed as %+v, and a claim gets %v with %+v", ErrContradiction, key, want, err, got)
 		}
 	}
 	c, err := s.Claim(ctx, idem.Request{Key: "a key that nobody used"})
 	if err != nil || c.Token.Fence <= known {
-		return fmt.Errorf("a new claim got fence %d, %v, when %d was known already", c.Token.Fence, err, known)
+		return fmt.Errorf("%w: a new claim got fence %d, %v, when %d was known already", ErrContradiction, c.Token.Fence, err, known)
 	}
 	return nil
 }
