@@ -20,9 +20,12 @@ func TestGather(t *testing.T) {
 		takes  time.Duration // a yield
 		want   int           // yields
 		inVain bool          // and the next groups are not gathered for
+		ago    time.Duration // since the last group
 	}{
 		"nobody was answered":   {last: last{took: time.Hour, expect: 9}, comes: 9},
 		"one was answered":      {last: last{jobs: 1, took: time.Hour, expect: 9}, comes: 9},
+		"long ago":              {last: last{jobs: 7, took: time.Second, expect: 8}, ago: 2 * time.Second, comes: 9},
+		"a third is missing":    {last: last{jobs: 6, took: time.Hour, expect: 8}, comes: 5, takes: tick, want: 5 + 5},
 		"all are back":          {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 9, takes: tick, want: 7},
 		"all were there":        {last: last{jobs: 2, took: time.Hour, expect: 1}, takes: tick, want: 1},
 		"nobody comes":          {last: last{jobs: 7, took: time.Hour, expect: 8}, takes: tick, want: 1 + 5, inVain: true},
@@ -31,8 +34,8 @@ func TestGather(t *testing.T) {
 		"three are missing":     {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 4, takes: tick, want: 4 + 5, inVain: true},
 		"time stands still":     {last: last{jobs: 7, took: time.Hour, expect: 8}, comes: 3, want: 3 + gatherYields - 1, inVain: true},
 		"a yield takes long":    {last: last{jobs: 7, took: time.Hour, expect: 8}, takes: time.Second, want: 2, inVain: true},
-		"many come":             {last: last{jobs: 70, took: gatherShare * 6 * tick, expect: 80}, comes: 90, takes: tick, want: 7, inVain: true},
-		"the last was too fast": {last: last{jobs: 70, took: 0, expect: 80}, comes: 90, takes: tick, want: 1, inVain: true},
+		"many come":             {last: last{jobs: 70, took: gatherShare * 6 * tick, expect: 80}, comes: 90, takes: tick, want: 7},
+		"the last was too fast": {last: last{jobs: 70, took: 0, expect: 80}, comes: 90, takes: tick, want: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -52,6 +55,7 @@ func TestGather(t *testing.T) {
 					time.Sleep(c.takes)
 				}
 				q.last = c.last
+				q.last.ended = time.Now().Add(-c.ago)
 				q.gather(g)
 				require.Equal(t, c.want, yields)
 				require.Equal(t, c.inVain, q.hasty > 0)
@@ -69,7 +73,7 @@ func TestGatherAgain(t *testing.T) {
 		require.NoError(t, err)
 		yields := 0
 		q.yield = func() { yields++ }
-		q.last = last{jobs: 7, took: time.Hour, expect: 8}
+		q.last = last{jobs: 7, took: time.Hour, expect: 8, ended: time.Now()}
 		q.gather(g)
 		require.Greater(t, yields, 100)
 		for range gatherAgain {
@@ -80,6 +84,66 @@ func TestGatherAgain(t *testing.T) {
 		yields = 0
 		q.gather(g)
 		require.Greater(t, yields, 100)
+	})
+}
+
+// Those who come while the leader gathers are in its group.
+func TestGatheredShare(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var groups [][]int
+		q := New(100, func(jobs []int) func() {
+			groups = append(groups, jobs)
+			return nil
+		})
+		q.last = last{jobs: 2, took: time.Hour, expect: 2, ended: time.Now()}
+		came := false
+		q.yield = func() {
+			if !came {
+				came = true
+				go func() { _ = q.Do(context.Background(), 2, 1) }()
+			}
+			time.Sleep(time.Microsecond)
+		}
+		require.NoError(t, q.Do(context.Background(), 1, 1))
+		synctest.Wait()
+		require.Equal(t, [][]int{{1, 2}}, groups)
+	})
+}
+
+// Nobody is waited for whom the group has no room for, and who leaves has not come.
+func TestGatherFullAndLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := New(8, func([]int) func() { return nil })
+		var g *group[int]
+		for job := range 8 {
+			var err error
+			g, err = q.join(context.Background(), job, 1)
+			require.NoError(t, err)
+		}
+		yields := 0
+		q.yield = func() {
+			yields++
+			q.leave(g, yields, 1)
+			time.Sleep(10 * time.Microsecond)
+		}
+		q.last = last{jobs: 8, took: time.Hour, expect: 16, ended: time.Now()}
+		q.gather(g)
+		require.Equal(t, 1+5, yields, "others left")
+
+		_, err := q.join(context.Background(), 9, 1)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go func() { _, _ = q.join(ctx, 10, 8) }()
+		synctest.Wait()
+		yields, q.hasty = 0, 0
+		q.yield = func() { yields++ }
+		q.gather(g)
+		require.Equal(t, 1, yields, "one was turned away")
+		cancel()
+		synctest.Wait()
 	})
 }
 
@@ -105,11 +169,11 @@ func TestExpected(t *testing.T) {
 		do(3)
 		step <- struct{}{}
 		<-running // the two who came while the first ran
-		require.Equal(t, last{jobs: 1, took: time.Millisecond, expect: 3}, q.last)
+		require.Equal(t, last{jobs: 1, took: time.Millisecond, expect: 3, ended: time.Now()}, q.last)
 		do(4)
 		step <- struct{}{}
 		<-running
-		require.Equal(t, last{jobs: 2, took: time.Millisecond, expect: 3}, q.last)
+		require.Equal(t, last{jobs: 2, took: time.Millisecond, expect: 3, ended: time.Now()}, q.last)
 		step <- struct{}{}
 		time.Sleep(time.Second) // until all have their answers
 	})

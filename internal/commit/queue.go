@@ -28,6 +28,7 @@ type Queue[J comparable] struct {
 type group[J comparable] struct {
 	jobs   []J
 	weight int
+	full   bool          // somebody was turned away
 	taken  chan struct{} // closed when it grows no more: its leader took it, or all left
 	done   chan struct{} // closed when its jobs have their answers
 }
@@ -45,8 +46,8 @@ func newGroup[J comparable]() *group[J] {
 }
 
 // Do puts job into a group and returns nil when the group has been run. It
-// returns ctx's error if ctx ended before the job's group was taken: the job is
-// then in no group. Afterwards ctx is not looked at.
+// returns ctx's error if ctx ended before the job's group was taken or its caller
+// led: the job is then in no group. Afterwards ctx is not looked at.
 func (q *Queue[J]) Do(ctx context.Context, job J, weight int) error {
 	g, err := q.join(ctx, job, weight)
 	if err != nil {
@@ -82,6 +83,7 @@ func (q *Queue[J]) join(ctx context.Context, job J, weight int) (*group[J], erro
 			q.mu.Unlock()
 			return g, nil
 		}
+		g.full = true
 		q.mu.Unlock()
 		select {
 		case <-g.taken:
