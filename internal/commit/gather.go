@@ -15,9 +15,9 @@ type last struct {
 // limits are looked at after each yield.
 //
 // Measured against two yields and no more, on 2 processors. Callers in a loop on Pebble:
-// 16 shared a commit by 14.1 instead of 11.3, and a claim and completion took 0.92 of the
-// time (9 interleaved runs of each, medians), 64 by 45 instead of 42; 16 on bolt by 15.3
-// instead of 14; 256 as before. Arrivals on a schedule, 8,000 to 24,000 a second: no
+// 16 shared a commit by 14.1 to 14.9 instead of 11.3, and a claim and completion took
+// 0.92 and 0.97 of the time (9 and 11 interleaved runs of each, medians), 64 by 45 to 47
+// instead of 42; 16 on bolt by 15.3 to 15.9 instead of 14; 256 as before. Arrivals on a schedule, 8,000 to 24,000 a second: no
 // difference beyond the noise, but 1.1 to 1.2 times the median latency without
 // gatherWorth, because who was answered was waited for in vain.
 const (
