@@ -39,7 +39,7 @@ func (r *reader) find(space durable.Space, key []byte) ([]byte, error) {
 }
 
 // expireReaders is called when a commit can be seen, before anybody is told of it, and
-// after each compaction: an idle iterator keeps the tables that it has replaced, in a
+// after each flush and compaction: an idle iterator keeps what they have replaced, in a
 // store to which nobody writes for as long as that.
 func (e *engine) expireReaders() {
 	e.expiring.Lock()

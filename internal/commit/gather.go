@@ -17,9 +17,9 @@ type last struct {
 // Measured against two yields and no more, on 2 processors. Callers in a loop on Pebble:
 // 16 shared a commit by 14.1 to 14.9 instead of 11.3, and a claim and completion took
 // 0.92 and 0.97 of the time (9 and 11 interleaved runs of each, medians), 64 by 45 to 47
-// instead of 42; 16 on bolt by 15.3 to 15.9 instead of 14; 256 as before. Arrivals on a schedule, 8,000 to 24,000 a second: no
-// difference beyond the noise, but 1.1 to 1.2 times the median latency without
-// gatherWorth, because who was answered was waited for in vain.
+// instead of 42; 16 on bolt by 15.3 to 15.9 instead of 14; 256 as before. Arrivals on a
+// schedule, 8,000 to 24,000 a second: no difference beyond the noise, but 1.1 to 1.2 times
+// the median latency without gatherWorth, because who was answered was waited for in vain.
 const (
 	// gatherQuiet is the moment. gatherYields is its length where time stands still,
 	// which is so in tests.
@@ -36,7 +36,7 @@ const (
 // gather lets those run whom the last group has just answered: they come with what they
 // do next. Otherwise callers fall into two halves that take turns, and share half as
 // much. After a commit of one it waits for nobody, nor when the last commit is longer
-// ago than it took: a lone caller is never waited with. And where callers are others
+// ago than it took. And where callers are others
 // each time, so that who was answered does not come back, it only yields, and tries
 // again later.
 func (q *Queue[J]) gather(g *group[J]) {

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -101,7 +102,7 @@ func TestGatheredShare(t *testing.T) {
 		q.yield = func() {
 			if !came {
 				came = true
-				go func() { _ = q.Do(context.Background(), 2, 1) }()
+				go func() { assert.NoError(t, q.Do(context.Background(), 2, 1)) }()
 			}
 			time.Sleep(time.Microsecond)
 		}
@@ -160,7 +161,7 @@ func TestExpected(t *testing.T) {
 			return nil
 		})
 		do := func(job int) {
-			go func() { require.NoError(t, q.Do(context.Background(), job, 1)) }()
+			go func() { assert.NoError(t, q.Do(context.Background(), job, 1)) }()
 			synctest.Wait()
 		}
 		do(1)

@@ -1,7 +1,8 @@
 // Package commit is group commit without a timer: the first caller to arrive leads
 // and commits at once; those who arrive while it does form the next group, led by
 // one of them. A lone caller waits for nobody, and callers share what a commit
-// costs as soon as there are several.
+// costs as soon as there are several: just after a commit of several, the next
+// leader lets those whom it answered come back first (gather).
 package commit
 
 import (
