@@ -3,6 +3,7 @@ package idem
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -29,37 +30,45 @@ func (s *Store) newOp(key string, act action) *Op {
 // one returns the op as a list, without allocation.
 func (o *Op) one() []*Op { return o.pooled.list[:] }
 
-// free gives the op back; entries it handed out live on.
+// free gives the op back; entries it handed out live on. One that the engine may still
+// hold is left to the garbage collector.
 func (o *Op) free() {
 	p := o.pooled
+	if p == nil {
+		return
+	}
 	p.Op = Op{}
 	opPool.Put(p)
 }
 
-// lookup returns the durable entry of key, from the cache if it is there.
-func (s *Store) lookup(key string) (*Entry, error) {
+// lookup returns the durable entry of key, from the cache if it is there, and what is
+// to be known for using it in a commit.
+func (s *Store) lookup(ctx context.Context, key string) (e *Entry, saw seen, err error) {
 	if s.direct {
-		return s.backend.Read(key)
+		e, err = s.backend.Read(key)
+		return e, saw, err
 	}
-	if s.cache == nil {
-		return s.read(key)
+	saw = s.tracker.before(key)
+	if s.tracker.cache == nil {
+		e, err = s.read(key)
+		saw.entry = e
+		return e, saw, err
 	}
-	e, version := s.cache.get(key)
+	e = s.tracker.cached(key, &saw)
 	if s.observed() {
 		kind := CacheMiss
 		if e != nil {
 			kind = CacheHit
 		}
-		s.emit(Event{Kind: kind, KeyHash: KeyHash(key)})
+		s.emit(ctx, Event{Kind: kind, KeyHash: s.KeyHash(key)})
 	}
-	if e != nil {
-		return e, nil
+	if e == nil {
+		if e, err = s.read(key); err == nil {
+			s.tracker.fill(key, &saw, e)
+		}
 	}
-	e, err := s.read(key)
-	if err == nil && e != nil && e.State.Final() {
-		s.cache.fill(key, e, version)
-	}
-	return e, err
+	saw.entry = e
+	return e, saw, err
 }
 
 func (s *Store) read(key string) (*Entry, error) {
@@ -72,7 +81,8 @@ func (s *Store) read(key string) (*Entry, error) {
 	return e, s.outranked(err)
 }
 
-// apply runs ops in one commit. A nil error means that each op has its answer.
+// apply runs ops in one commit. A nil error means that each op has its answer. After
+// ErrBroken the engine may still hold the ops, and nobody may look at them.
 func (s *Store) apply(ctx context.Context, ops []*Op) error {
 	if len(ops) == 0 {
 		return nil
@@ -83,98 +93,67 @@ func (s *Store) apply(ctx context.Context, ops []*Op) error {
 	}
 	err := s.backend.Apply(ctx, ops)
 	in.leave()
+	if errors.Is(err, ErrBroken) {
+		for _, op := range ops {
+			op.pooled = nil
+		}
+		if ended := s.outranked(err); ended != ErrClosed {
+			return ended
+		}
+		return fmt.Errorf("%w, and a commit under way failed: %w", ErrClosed, err)
+	}
 	for _, op := range ops {
-		if op.counted && !op.done {
-			s.changed(op)
-			op.counted, op.pinned = false, false
+		if op.began && !op.done {
+			op.began = false
+			s.tracker.abandon(op)
 		}
 	}
 	return s.outranked(err)
 }
 
-// applyClaims is apply for claims: not after Shutdown, and where the store is
-// full, once more after what has expired made room.
+// applyClaims is apply for claims: not after Shutdown. Where the store is full it
+// sweeps one slice, and applies those that were refused again for as long as anything
+// makes room, this sweep or another.
 func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 	in := s.granting.enter()
 	if in == nil {
 		return ErrClosed
 	}
 	defer in.leave()
+	removals := s.tracker.removals.Load()
 	if err := s.apply(ctx, ops); err != nil {
 		return err
 	}
-	var refused []*Op
+	for swept := false; ; swept = true {
+		refused := fullOps(ops)
+		if refused == nil {
+			return nil
+		}
+		if x, ok := s.backend.(Expirer); ok && !swept {
+			_, _, _ = s.sweep(ctx, x, s.opts.SweepSlice, s.tell) // where it fails, they keep their answer
+		}
+		now := s.tracker.removals.Load()
+		if now == removals {
+			return nil
+		}
+		removals = now
+		if err := s.apply(ctx, refused); err != nil {
+			for _, op := range refused { // theirs alone: the others were answered
+				op.late = err
+			}
+			return nil
+		}
+	}
+}
+
+// fullOps returns the ops that were refused for lack of room.
+func fullOps(ops []*Op) (refused []*Op) {
 	for _, op := range ops {
 		if op.err != nil && errors.Is(op.err, ErrFull) {
 			refused = append(refused, op)
 		}
 	}
-	if refused == nil {
-		return nil
-	}
-	x, ok := s.backend.(Expirer)
-	if !ok {
-		return nil // the ops keep their answer, ErrFull
-	}
-	if removed, err := s.sweep(ctx, x, s.opts.SweepSlice, s.tell); err != nil || removed == 0 {
-		return nil
-	}
-	if err := s.apply(ctx, refused); err != nil {
-		for _, op := range refused { // theirs alone: the others were answered
-			op.Refuse(err)
-		}
-	}
-	return nil
-}
-
-// committed follows a commit: op's change is durable and can be read. Engines call
-// it in commit order and it is quick, because it runs before the next commit.
-func (s *Store) committed(op *Op) {
-	s.changed(op)
-	if s.changes != nil {
-		saw := s.changes.before(op.key)
-		saw.entry = op.next
-		s.changes.recent.committed(op, saw)
-	}
-	s.waiters.wake(op.key, op.prev, s.shown(op.next))
-	s.open.changed(op, s.time.opening)
-	if s.sweeper != nil && op.next != nil && op.next.Due != 0 {
-		s.sweeper.Due(time.Duration(op.next.Due))
-	}
-}
-
-// shown is what those who wait find in e, which can be read from now on: nothing if
-// its retention was shorter than its commit.
-func (s *Store) shown(e *Entry) *Entry {
-	if s.waiters.n.Load() > 0 {
-		if now, _ := s.time.now(); !e.live(now) {
-			return nil
-		}
-	}
-	return e
-}
-
-// changing says that op is about to change its key: what was read of it is of no use
-// any more, and the cache must not hold it until changed. See cache and changes.
-func (s *Store) changing(op *Op) {
-	if s.changes != nil && !op.counted {
-		s.changes.changed(op.key)
-	}
-	op.counted = true
-	if s.cache != nil && !op.pinned && op.overCached() {
-		op.pinned = true
-		s.cache.pin(op.key)
-	}
-}
-
-// changed says that the change, if there was one, can be read.
-func (s *Store) changed(op *Op) {
-	if s.changes != nil {
-		s.changes.changed(op.key)
-	}
-	if op.pinned {
-		s.cache.unpin(op.key)
-	}
+	return refused
 }
 
 func (s *Store) groupDone(ops int, took time.Duration) {

@@ -49,6 +49,11 @@ type Backend interface {
 	// if the engine has to begin the commit again. Where capacity is bounded, an op for which op.Grants() is true after
 	// Run may be refused with op.Refuse instead of being stored; no other may.
 	//
+	// An op with an Effect is run in two steps: the engine runs the caller's function
+	// and goes on with op.Finish, which takes the place of Run. If the function failed,
+	// the engine undoes what it wrote and stores what Finish asks for, if anything,
+	// before any other change of the key.
+	//
 	// Then it saves Host.Meta(), called after every Run of the commit, with the
 	// changes; if nothing changed, nothing need be saved. When all is durable and
 	// Read returns the new state, and before another commit can change one of the
@@ -58,13 +63,16 @@ type Backend interface {
 	// ctx is honoured until the ops join a commit: Apply may return ctx's error
 	// only if none of them was or will be stored. From then on it returns the
 	// commit's own answer. Any error means that no op was answered: a failed
-	// commit returns the error given to Host.Broken.
+	// commit returns the error given to Host.Broken. A commit that takes longer than
+	// Host.Stall has failed, whatever becomes of it: Apply returns ErrBroken and
+	// leaves the commit behind, with the ops, which nobody else uses then.
 	Apply(ctx context.Context, ops []*Op) error
 
 	// Close saves Host.Meta(), if the backend is bound and whole, and frees what
-	// the engine holds. It is called once, when no other call is under way; a
-	// backend that was never bound is closed by its opener. Close returns in
-	// bounded time, also when broken.
+	// the engine holds. It is called once, when no other call is under way, unless
+	// the backend is broken; one that was never bound is closed by its opener. Close
+	// returns in bounded time, also when broken. What locks the files is kept while a
+	// write may still be under way.
 	Close() error
 }
 
@@ -73,12 +81,23 @@ type Host struct {
 	// Meta returns what to save in the commit that is being made.
 	Meta func() Meta
 	// Broken tells the store that the engine cannot be trusted any more. err wraps
-	// ErrBroken and the cause; the first call counts. It may be called from any
+	// ErrBroken and the cause; the first call counts. If the cause was a panic, an
+	// error in it may have the method Stack() string. Broken may be called from any
 	// goroutine, under any lock, and returns at once.
 	Broken func(err error)
 	// Group reports a commit that became durable: how many operations shared it
 	// and how long it took. It is called under no lock.
 	Group func(ops int, took time.Duration)
+	// Clock is the store's.
+	Clock Clock
+	// Stall is how long a commit may take; zero or less: no bound. It is counted in
+	// pieces that the process was there for, since a stopped one is not stuck.
+	Stall time.Duration
+	// KeyHash returns what stands for a key in messages.
+	KeyHash func(key string) string
+	// Within marks a context that is given to a function which runs in a commit: calls
+	// of the store with it, which would wait for the commit, are refused.
+	Within func(ctx context.Context) context.Context
 }
 
 // Binding is what an engine tells its store.
@@ -127,6 +146,14 @@ type Due struct {
 	// At and Key: look at Key not before At.
 	At  Instant
 	Key string
+}
+
+// Checker is a Backend that can tell whether it would take a new record now; see
+// Store.Health.
+type Checker interface {
+	// Check returns nil if a new record would be taken, and otherwise what a claim of
+	// it would meet: ErrFull, ErrBroken, ErrClosed. It writes nothing.
+	Check(ctx context.Context) error
 }
 
 // Sizer is a Backend that knows how many bytes it takes.

@@ -1,7 +1,6 @@
 package idem
 
 import (
-	"hash/maphash"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,13 +14,10 @@ import (
 // time that a durable cycle on Pebble takes here).
 //
 // It must never answer with a record that a commit has changed, although three parties
-// race: a reader that misses and fills, the commit, and readers that hit. So the key
-// of a final record is pinned from the moment a commit decides to change it until the
-// change can be read: its entry is dropped and no fill is taken. And a fill is dropped
-// when anything in its shard was pinned or unpinned since its look-up missed, because
-// its read may have come before the commit.
+// race: a reader that misses and fills, the commit, and readers that hit. So a record is
+// removed before its change can be seen, and a fill is taken only if no change of the
+// key has begun since before it was read: the tracker counts them.
 type cache struct {
-	seed         maphash.Seed
 	shards       [cacheShards]cacheShard
 	hits, misses atomic.Uint64
 }
@@ -34,73 +30,53 @@ const (
 )
 
 type cacheShard struct {
-	mu      sync.Mutex
-	lru     *simplelru.LRU[string, *Entry]
-	bytes   int64
-	max     int64
-	version uint64
-	pins    map[string]int
+	mu    sync.Mutex
+	lru   *simplelru.LRU[string, *Entry]
+	bytes int64
+	max   int64
 }
 
 func newCache(bytes int64) *cache {
-	c := &cache{seed: maphash.MakeSeed()}
+	c := new(cache)
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.max = bytes/cacheShards + 1
 		s.lru, _ = simplelru.NewLRU[string, *Entry](int(min(s.max/cacheOverhead, 1<<30))+1, s.evicted) // size is positive: no error
-		s.pins = make(map[string]int)
 	}
 	return c
 }
 
-func (c *cache) shard(key string) *cacheShard {
-	return &c.shards[maphash.String(c.seed, key)%cacheShards]
-}
+func (c *cache) shard(hash uint64) *cacheShard { return &c.shards[hash%cacheShards] }
 
-// get returns the cached entry, or nil and the version to fill with.
-func (c *cache) get(key string) (*Entry, uint64) {
-	s := c.shard(key)
+// get returns the cached entry of key, nil if there is none.
+func (c *cache) get(hash uint64, key string) *Entry {
+	s := c.shard(hash)
 	s.mu.Lock()
 	e, ok := s.lru.Get(key)
-	version := s.version
 	s.mu.Unlock()
 	if !ok {
 		c.misses.Add(1)
-		return nil, version
+		return nil
 	}
 	c.hits.Add(1)
-	return e, version
+	return e
 }
 
-// fill adds what a look-up that missed at version has read, unless it was overtaken.
-func (c *cache) fill(key string, e *Entry, version uint64) {
-	s := c.shard(key)
+// fill adds what was read since saw, unless a change has begun.
+func (c *cache) fill(saw *seen, key string, e *Entry) {
+	s := c.shard(saw.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.version == version && s.pins[key] == 0 {
+	if saw.current() { // under the lock: a change that begins now removes it afterwards
 		s.add(key, e)
 	}
 }
 
-// pin drops key and keeps it out until unpin.
-func (c *cache) pin(key string) {
-	s := c.shard(key)
+func (c *cache) remove(hash uint64, key string) {
+	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.version++
-	s.pins[key]++
 	s.lru.Remove(key)
-}
-
-// unpin ends pin: the change can be read now.
-func (c *cache) unpin(key string) {
-	s := c.shard(key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.version++
-	if s.pins[key]--; s.pins[key] == 0 {
-		delete(s.pins, key)
-	}
 }
 
 func (s *cacheShard) add(key string, e *Entry) {

@@ -1,6 +1,8 @@
 package idem
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"math"
 	"sync/atomic"
 	"time"
@@ -34,13 +36,15 @@ func (c systemClock) AfterFunc(d time.Duration, f func()) func() bool {
 	return time.AfterFunc(d, f).Stop
 }
 
-// Meta is what an engine saves in each commit, beside the records, and gives back
+// Meta is what an engine saves in each commit, besides the records, and gives back
 // when it is opened again.
 //
-// Time and Wall are the store time and the wall clock (Unix nanoseconds), read at
-// one instant. The next opening continues at Time + max(0, wall clock − Wall):
-// a clock that was set back never makes time go back, and time spent closed
-// counts.
+// Time and Wall are the store time and the wall clock, read at one instant. The next
+// opening continues at Time plus the time spent closed, which is what the wall clock
+// has advanced since Wall. Counting too much of it would forget records that are live,
+// counting too little lets them live longer, which is harmless. So it counts 7 days at
+// most, and nothing if either reading of the wall clock is before clockFloor. Wall never
+// goes back, so a reading in the far future counts nothing until the clock is there.
 type Meta struct {
 	// Time is the store time at the commit.
 	Time Instant
@@ -50,31 +54,55 @@ type Meta struct {
 	Fence uint64
 	// Opening counts the openings of the store, from 1.
 	Opening uint64
+	// LostUntil is the wall clock, Unix nanoseconds, up to which records may have been
+	// lost with what the store was before: a backup was restored, or it was a memory
+	// engine. Zero if nothing was.
+	LostUntil int64
+	// Secret is what Store.KeyHash is keyed by; drawn when the store is made.
+	Secret [16]byte
 }
+
+const (
+	// clockFloor is a time that has passed, Unix nanoseconds: 2025-01-01. A wall clock
+	// that reads less has not been set yet, as on a board without a battery.
+	clockFloor = 1735689600 * int64(time.Second)
+	// maxDowntime is how much time spent closed an opening counts at most.
+	maxDowntime = 7 * 24 * time.Hour
+)
 
 // timeline is the store's time, fences and opening: what Meta saves.
 type timeline struct {
-	clock   Clock
-	base    Instant       // store time at anchor
-	anchor  time.Duration // elapsed time
-	opening uint64
-	fence   atomic.Uint64 // highest granted
+	clock     Clock
+	base      Instant       // store time at anchor
+	anchor    time.Duration // elapsed time
+	opening   uint64
+	fence     atomic.Uint64 // highest drawn
+	savedWall int64         // at base; the wall clock saved does not go back behind it
+	lostUntil int64
+	secret    [16]byte
 }
 
+// newTimeline goes on where saved ends. Each opening's fences begin above the wall
+// clock and above all that the store has granted, and at random: a token of another
+// life of the store, which a restored backup has forgotten, fits none of this one.
 func newTimeline(c Clock, saved Meta) *timeline {
 	wall, elapsed := c.Now()
-	t := &timeline{clock: c, anchor: elapsed, opening: saved.Opening + 1}
 	now := wallNanos(wall)
+	t := &timeline{
+		clock: c, anchor: elapsed, opening: saved.Opening + 1,
+		base: saved.Time, savedWall: saved.Wall, lostUntil: saved.LostUntil, secret: saved.Secret,
+	}
 	if saved.Fence == 0 {
-		t.base = Instant(max(now, 1))
-		t.fence.Store(uint64(max(now/int64(time.Microsecond), 1)))
-		return t
+		t.base, t.savedWall = Instant(max(now, 1)), now
+	} else if now > saved.Wall && saved.Wall >= clockFloor {
+		t.base = saved.Time.add(min(time.Duration(now-saved.Wall), maxDowntime))
 	}
-	t.base = saved.Time
-	if now > saved.Wall {
-		t.base = saved.Time.add(time.Duration(saturatingSub(now, saved.Wall)))
+	if t.secret == ([16]byte{}) {
+		_, _ = rand.Read(t.secret[:]) // never fails
 	}
-	t.fence.Store(saved.Fence)
+	var step [4]byte
+	_, _ = rand.Read(step[:])
+	t.fence.Store(max(saved.Fence, uint64(now)) + uint64(binary.LittleEndian.Uint32(step[:])))
 	return t
 }
 
@@ -87,9 +115,26 @@ func (t *timeline) now() (now Instant, toWall int64) {
 	return now, saturatingSub(wallNanos(wall), int64(now))
 }
 
+// wall returns the wall clock that goes with what now returned or, while that has not
+// been set, the one that was saved.
+func (t *timeline) wall(now Instant, toWall int64) int64 {
+	if wall := int64(now) + toWall; wall >= clockFloor {
+		return wall
+	}
+	return t.wallSince(now)
+}
+
+// wallSince is the wall clock that was saved, gone on by the time elapsed since.
+func (t *timeline) wallSince(now Instant) int64 {
+	return int64(Instant(t.savedWall).add(time.Duration(now - t.base)))
+}
+
 func (t *timeline) meta() Meta {
 	now, toWall := t.now()
-	return Meta{Time: now, Wall: int64(now) + toWall, Fence: t.fence.Load(), Opening: t.opening}
+	return Meta{
+		Time: now, Wall: max(int64(now)+toWall, t.wallSince(now)), Fence: t.fence.Load(),
+		Opening: t.opening, LostUntil: t.lostUntil, Secret: t.secret,
+	}
 }
 
 // wallNanos is t.UnixNano(), clamped where that is not defined.

@@ -22,11 +22,11 @@ func everything(s *idem.Store) map[string]error {
 	errs := map[string]error{
 		"Complete":   s.Complete(ctx, token, nil),
 		"Fail":       s.Fail(ctx, token, nil),
-		"Release":    s.Release(ctx, token),
+		"Release":    s.Release(ctx, token, nil),
 		"Hold":       s.Hold(ctx, token, nil),
 		"Extend":     s.Extend(ctx, token, 0),
 		"Checkpoint": s.Checkpoint(ctx, token, nil),
-		"Forget":     s.Forget(ctx, "k"),
+		"Forget":     s.Forget(ctx, idem.Token{Key: "k"}),
 		"ClaimMany":  s.ClaimMany(ctx, []idem.Request{{Key: "k"}})[0].Err,
 		"Complete2":  s.CompleteMany(ctx, []idem.Completion{{Token: token}})[0],
 		"Negative":   s.Extend(ctx, token, -1),
@@ -76,7 +76,7 @@ func TestCloseFromSeveralGoroutines(t *testing.T) {
 	go func() { errs <- s.Close() }()
 	go func() { errs <- s.Shutdown(context.Background()) }()
 	<-entered
-	require.Equal(t, idem.ErrClosed, s.Forget(t.Context(), "k"))
+	require.Equal(t, idem.ErrClosed, s.Forget(t.Context(), idem.Token{Key: "k"}))
 	assert.Empty(t, errs, "closing is not over")
 	close(leave)
 	for range 3 {
@@ -114,7 +114,7 @@ func TestCloseWaitsForCallsUnderWay(t *testing.T) {
 		require.Empty(t, closed)
 		_, err = s.Get(ctx, "held")
 		require.Equal(t, idem.ErrClosed, err, "later calls are not let in")
-		require.Equal(t, idem.ErrClosed, s.Release(ctx, held.Token))
+		require.Equal(t, idem.ErrClosed, s.Release(ctx, held.Token, nil))
 
 		reading.open()
 		require.NoError(t, <-answers)

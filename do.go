@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 )
 
 // Do runs fn at most once at a time per key and replays its value to every later
@@ -22,7 +21,10 @@ import (
 // recorded as final, and duplicates get ErrFailed with its text. A panic or
 // Goexit in fn goes on in the caller after the claim is released, or held if
 // r.HoldUnknown. ctx's cancellation reaches fn and does not keep its outcome from
-// being recorded.
+// being recorded. If ctx ends before fn begins, the claim is undone (Unclaim).
+//
+// Do within fn, with the context that fn was given, needs a key of its own: of the same
+// key it would wait for itself. ErrInvalid is returned instead.
 //
 // A value that cannot be encoded, or is over Options.MaxResult, is returned with
 // an error that says so (ErrTooLarge for the latter): the operation is recorded as
@@ -33,10 +35,13 @@ func Do[T any](ctx context.Context, s *Store, r Request, fn func(context.Context
 		claim, err := s.Claim(ctx, r)
 		switch {
 		case err == nil:
-			value, err = run(ctx, s, claim, r.Lease, fn)
+			if err := ctx.Err(); err != nil { // it ended in the claim's commit
+				return value, false, errors.Join(err, s.Unclaim(ctx, claim.Token))
+			}
+			value, err = run(ctx, s, claim, fn)
 			return value, false, err
 		case err == ErrInFlight:
-			if claim.Record, err = s.waitFor(ctx, r); err != nil {
+			if claim.Record, err = s.waitFor(ctx, &r); err != nil {
 				return value, false, err
 			}
 			if claim.Record.State != Completed {
@@ -47,18 +52,15 @@ func Do[T any](ctx context.Context, s *Store, r Request, fn func(context.Context
 		case err != ErrCompleted:
 			return value, false, err
 		}
-		value, err = decode[T](claim.Record)
+		value, err = decode[T](s, claim.Record)
 		return value, true, err
 	}
 }
 
 // run runs fn under the claim and records how it ended.
-func run[T any](ctx context.Context, s *Store, claim Claim, lease time.Duration, fn func(context.Context, Claim) (T, error)) (value T, err error) {
-	setDefault(&lease, s.opts.Lease)
-	fnCtx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stopHeartbeat := s.heartbeat(claim.Token, lease, cancel)
-	ctx = context.WithoutCancel(ctx)
+func run[T any](ctx context.Context, s *Store, claim Claim, fn func(context.Context, Claim) (T, error)) (value T, err error) {
+	fnCtx, stopHeartbeat := s.Heartbeat(ctx, claim)
+	defer stopHeartbeat()
 
 	returned := false
 	defer func() {
@@ -70,7 +72,7 @@ func run[T any](ctx context.Context, s *Store, claim Claim, lease time.Duration,
 		if claim.Record.HoldUnknown {
 			_ = s.Hold(ctx, claim.Token, []byte("the attempt panicked"))
 		} else {
-			_ = s.Release(ctx, claim.Token)
+			_ = s.Release(ctx, claim.Token, []byte("the attempt panicked"))
 		}
 	}()
 	value, err = fn(fnCtx, claim)
@@ -80,9 +82,9 @@ func run[T any](ctx context.Context, s *Store, claim Claim, lease time.Duration,
 	if err != nil {
 		settle := s.Release
 		if IsPermanent(err) {
-			settle = func(ctx context.Context, t Token) error { return s.Fail(ctx, t, s.reason(err)) }
+			settle = s.Fail
 		}
-		if settleErr := settle(ctx, claim.Token); settleErr != nil {
+		if settleErr := settle(ctx, claim.Token, s.reason(err)); settleErr != nil {
 			err = errors.Join(err, settleErr)
 		}
 		return value, err
@@ -99,7 +101,7 @@ func completeValue[T any](ctx context.Context, s *Store, t Token, value T) error
 	if err != nil && !errors.Is(err, ErrTooLarge) {
 		return errors.Join(encodeErr, err)
 	}
-	return fmt.Errorf("idem: key %s is completed, but its value cannot be encoded and will not replay: %w", KeyHash(t.Key), encodeErr)
+	return fmt.Errorf("idem: key %s is completed, but its value cannot be encoded and will not replay: %w", s.KeyHash(t.Key), encodeErr)
 }
 
 // encode goes by T, as decode must: a []byte in an interface is JSON. A panic of
@@ -116,8 +118,8 @@ func encode[T any](value T) (b []byte, err error) {
 	return json.Marshal(value)
 }
 
-func decode[T any](r Record) (value T, err error) {
-	if err := droppedErr(r); err != nil {
+func decode[T any](s *Store, r Record) (value T, err error) {
+	if err := s.droppedErr(r); err != nil {
 		return value, err
 	}
 	if p, ok := any(&value).(*[]byte); ok {
@@ -125,7 +127,7 @@ func decode[T any](r Record) (value T, err error) {
 		return value, nil
 	}
 	if err := json.Unmarshal(r.Result, &value); err != nil {
-		return value, fmt.Errorf("idem: key %s is completed, but its result is not JSON of a %T: %w", KeyHash(r.Key), value, err)
+		return value, fmt.Errorf("idem: key %s is completed, but its result is not JSON of a %T: %w", s.KeyHash(r.Key), value, err)
 	}
 	return value, nil
 }

@@ -45,7 +45,7 @@ func TestDoHeldAndLost(t *testing.T) {
 			require.NoError(t, s.Hold(ctx, c.Token, nil))
 			time.Sleep(time.Hour)
 			require.NoError(t, ctx.Err())
-			require.NoError(t, s.Forget(ctx, "k"))
+			require.NoError(t, s.Forget(ctx, idem.Token{Key: "k"}))
 			<-ctx.Done()
 			return 0, context.Cause(ctx)
 		})

@@ -123,7 +123,7 @@ func TestDoValueThatCannotBeEncodedNorRecorded(t *testing.T) {
 	t.Parallel()
 	s := open(t, memory.New(memory.Options{}), idem.Options{})
 	_, _, err := idem.Do(t.Context(), s, k, func(ctx context.Context, c idem.Claim) (refusing, error) {
-		return refusing{}, s.Forget(ctx, "k")
+		return refusing{}, s.Forget(ctx, idem.Token{Key: "k"})
 	})
 	require.ErrorIs(t, err, errRefusing)
 	require.ErrorIs(t, err, idem.ErrFenced)
@@ -173,7 +173,7 @@ func TestDoRefused(t *testing.T) {
 	require.Equal(t, idem.ErrMismatch, err)
 
 	c := mustClaim(t, s, idem.Request{Key: "used"})
-	require.NoError(t, s.Release(ctx, c.Token))
+	require.NoError(t, s.Release(ctx, c.Token, nil))
 	_, _, err = idem.Do(ctx, s, idem.Request{Key: "used"}, notRun[int])
 	require.Equal(t, idem.ErrExhausted, err)
 }
@@ -187,10 +187,10 @@ func TestDoWakesToSomethingElse(t *testing.T) {
 		runs bool
 	}{
 		"forgotten: it runs": {func(s *idem.Store, token idem.Token) error {
-			return s.Forget(context.Background(), token.Key)
+			return s.Forget(context.Background(), idem.Token{Key: token.Key})
 		}, nil, true},
 		"forgotten and claimed by another request": {func(s *idem.Store, token idem.Token) error {
-			if err := s.Forget(context.Background(), token.Key); err != nil {
+			if err := s.Forget(context.Background(), idem.Token{Key: token.Key}); err != nil {
 				return err
 			}
 			_, err := s.Claim(context.Background(), idem.Request{Key: token.Key, Fingerprint: b})

@@ -13,15 +13,16 @@ import (
 //
 // It waits for a duplicate in flight and replays what it finds: replayed is then
 // true. The effect's own error is returned as it is and leaves the record as it
-// was; marked Permanent it is recorded as the operation's failure. Other errors
-// are Claim's; ErrTooLarge is returned when the result is over Options.MaxResult:
+// was; marked Permanent it is recorded as the operation's failure, and where the
+// request limits its attempts the record is released with the attempt counted. Other
+// errors are Claim's; ErrTooLarge is returned when the result is over Options.MaxResult:
 // the effect and the completion are then recorded, the result is not.
 func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []byte, replayed bool, err error) {
 	for {
 		result, claim, err := s.tryEffect(ctx, &r, effect)
 		switch {
 		case errors.Is(err, ErrInFlight) && claim.Record.State == InFlight:
-			if claim.Record, err = s.waitFor(ctx, r); err != nil {
+			if claim.Record, err = s.waitFor(ctx, &r); err != nil {
 				return nil, false, err
 			}
 			if claim.Record.State != Completed {
@@ -32,7 +33,7 @@ func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []b
 		case !isCompleted(err, claim):
 			return result, false, err
 		}
-		if err := droppedErr(claim.Record); err != nil {
+		if err := s.droppedErr(claim.Record); err != nil {
 			return nil, true, err
 		}
 		return claim.Record.Result, true, nil
@@ -54,48 +55,39 @@ func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, 
 	if err := s.applyClaims(ctx, op.one()); err != nil {
 		return nil, Claim{}, err
 	}
+	if op.late != nil {
+		return nil, Claim{}, op.late
+	}
 	if op.granted == nil { // refused before the effect could run
-		s.refused(op.key, op.prev, op.err, op.toWall, &c)
+		s.refused(ctx, op.key, op.prev, op.err, op.toWall, &c)
 		return nil, c, op.err
 	}
 	if op.wants {
 		return nil, Claim{}, s.runsNoEffects()
 	}
-	if !op.changed { // the effect's own error
-		return nil, Claim{}, s.effectFailed(ctx, r, op.err)
+	if op.changed && s.observed() {
+		e := Event{Kind: op.grantKind(), KeyHash: s.KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)}
+		s.emit(ctx, e)
+		e.Kind = effectKinds[op.next.State]
+		s.emit(ctx, e)
 	}
-	if s.observed() {
-		s.emit(Event{Kind: op.grantKind(), KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
-		s.emit(Event{Kind: OperationCompleted, KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
+	if op.failed {
+		return nil, Claim{}, op.err
 	}
 	return op.next.Result, Claim{}, op.answer()
 }
 
-// effectFailed records a permanent failure; any other error changes nothing.
-func (s *Store) effectFailed(ctx context.Context, r *Request, cause error) error {
-	if !IsPermanent(cause) {
-		return cause
-	}
-	ctx = context.WithoutCancel(ctx)
-	claim, err := s.Claim(ctx, *r)
-	if err == nil {
-		err = s.Fail(ctx, claim.Token, s.reason(cause))
-	}
-	if err != nil {
-		return errors.Join(cause, fmt.Errorf("idem: key %s: its final failure was not recorded: %w", KeyHash(r.Key), err))
-	}
-	return cause
-}
+var effectKinds = [...]EventKind{Completed: OperationCompleted, Failed: OperationFailed, Released: OperationReleased}
 
 // CompleteEffect is Complete with an effect in the same commit, for engines to
 // build on: effect runs only if the record is InFlight or Held with t's fence, and
 // returns the result to record. See DoEffect, bolt.Complete and pebble.Complete.
 // A Permanent error of the effect fails the operation.
 func (s *Store) CompleteEffect(ctx context.Context, t Token, effect any) error {
-	if err := s.admitToken(ctx, t); err != nil {
+	if err := s.admitToken(ctx, t, false); err != nil {
 		return err
 	}
-	op := s.newOp(t.Key, action{kind: actComplete, fence: t.Fence, opening: s.time.opening})
+	op := s.newTokenOp(t, action{kind: actComplete, fence: t.Fence, opening: s.time.opening})
 	defer op.free()
 	op.effect = effect
 	if err := s.apply(ctx, op.one()); err != nil {
@@ -104,14 +96,7 @@ func (s *Store) CompleteEffect(ctx context.Context, t Token, effect any) error {
 	if op.wants {
 		return s.runsNoEffects()
 	}
-	if !op.changed && IsPermanent(op.err) {
-		cause := op.err
-		if err := s.Fail(context.WithoutCancel(ctx), t, s.reason(cause)); err != nil {
-			return errors.Join(cause, err)
-		}
-		return cause
-	}
-	return s.settled(op)
+	return s.settled(ctx, op)
 }
 
 // runsNoEffects answers for an engine that left an effect alone.
@@ -122,7 +107,7 @@ func (s *Store) runsNoEffects() error {
 // waitFor waits until the duplicate of r that is in flight is not any more. A
 // record that vanished meanwhile, or that is of another request by now, comes
 // back as not completed: the caller claims again and hears what there is.
-func (s *Store) waitFor(ctx context.Context, r Request) (Record, error) {
+func (s *Store) waitFor(ctx context.Context, r *Request) (Record, error) {
 	rec, err := s.Wait(ctx, r.Key)
 	if errors.Is(err, ErrNotFound) || err == nil && !rec.Fingerprint.agrees(r.Fingerprint) {
 		return Record{}, nil
@@ -140,12 +125,12 @@ func isCompleted(err error, c Claim) bool {
 func failedErr(r Record) error { return fmt.Errorf("%w: %s", ErrFailed, r.Result) }
 
 // droppedErr says that a completed operation has no result to replay.
-func droppedErr(r Record) error {
+func (s *Store) droppedErr(r Record) error {
 	if !r.ResultDropped {
 		return nil
 	}
 	return fmt.Errorf("%w: key %s is completed, its result was not kept and cannot be replayed; the work must not be run again",
-		ErrTooLarge, KeyHash(r.Key))
+		ErrTooLarge, s.KeyHash(r.Key))
 }
 
 // reason is the text recorded for a permanent error, cut to what fits.

@@ -65,7 +65,7 @@ func TestDoEffectThatFails(t *testing.T) {
 	}
 
 	c := mustClaim(t, s, k)
-	require.NoError(t, s.Release(t.Context(), c.Token))
+	require.NoError(t, s.Release(t.Context(), c.Token, nil))
 	before := *b.entries["k"]
 	_, _, err := s.DoEffect(t.Context(), k, effect(func() ([]byte, error) { return nil, errDisk }))
 	require.ErrorIs(t, err, errDisk)
@@ -151,7 +151,7 @@ func TestDoEffectRefused(t *testing.T) {
 	require.NoError(t, s.Hold(ctx, c.Token, nil))
 	_, _, err = s.DoEffect(ctx, k, neverRun)
 	require.Equal(t, idem.ErrHeld, err)
-	require.NoError(t, s.Release(ctx, c.Token))
+	require.NoError(t, s.Release(ctx, c.Token, nil))
 	_, _, err = s.DoEffect(ctx, k, neverRun)
 	require.Equal(t, idem.ErrExhausted, err)
 
@@ -205,7 +205,7 @@ func TestDoEffectWaits(t *testing.T) {
 		_, _, err := s.DoEffect(ctx, k, neverRun)
 		require.Equal(t, context.DeadlineExceeded, err, "its own ctx")
 		require.Empty(t, answers)
-		require.NoError(t, s.Release(t.Context(), c.Token))
+		require.NoError(t, s.Release(t.Context(), c.Token, nil))
 		fresh := 0
 		for range 3 {
 			a := <-answers
@@ -250,7 +250,7 @@ func TestCompleteEffect(t *testing.T) {
 	assert.Equal(t, idem.Completed, get(t, s, "held").State, "A13: settled by its token")
 
 	c = mustClaim(t, s, idem.Request{Key: "released"})
-	require.NoError(t, s.Release(ctx, c.Token))
+	require.NoError(t, s.Release(ctx, c.Token, nil))
 	require.Equal(t, idem.ErrFenced, s.CompleteEffect(ctx, c.Token, neverRun))
 
 	ended, cancel := context.WithCancel(ctx)

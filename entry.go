@@ -30,6 +30,9 @@ type Entry struct {
 	// HoldUnknown and ResultDropped are as in Record.
 	HoldUnknown   bool
 	ResultDropped bool
+	// Bound: Released by Unclaim, so that the fingerprint stays in force until the
+	// next grant.
+	Bound bool
 	// Attempt is as in Record.
 	Attempt uint32
 	// Fence is the latest claim's.

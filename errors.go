@@ -31,9 +31,15 @@ var (
 	// fingerprint. The refusal discloses nothing of that request.
 	ErrMismatch = errors.New("idem: key is in use by a different request")
 
-	// ErrExhausted is returned when Options.MaxAttempts claims have been granted
-	// for the operation and none finished it.
+	// ErrExhausted is returned when as many claims have been granted for the
+	// operation as Request.MaxAttempts or Options.MaxAttempts allows, and none
+	// finished it.
 	ErrExhausted = errors.New("idem: operation has used up its attempts")
+
+	// ErrTooLate is returned when there is no record and Request.IssuedAt says that
+	// there may have been one: the request is older than its retention, or than what
+	// the store has lost. The operation may have been done.
+	ErrTooLate = errors.New("idem: request is too old, its record may be gone")
 )
 
 // Answers of token operations and of reading.
@@ -50,12 +56,13 @@ var (
 // that says what failed, where, and what to do.
 var (
 	// ErrInvalid is returned when a key, an option, a duration, a batch size or
-	// the pairing of a store with an engine is out of range. Nothing was changed.
+	// the pairing of a store with an engine is out of range, and when a call would
+	// wait for the very work that makes it. Nothing was changed.
 	ErrInvalid = errors.New("idem: invalid argument")
 
 	// ErrTooLarge is returned when bytes are longer than Options.MaxResult. From
-	// Complete it means that the operation is recorded as completed and its result
-	// was not kept; from Fail, Hold and Checkpoint that nothing was changed.
+	// Complete and Fail it means that the operation is recorded as final and its
+	// result or reason was not kept; from Checkpoint that nothing was changed.
 	ErrTooLarge = errors.New("idem: value is too large")
 
 	// ErrFull is returned when a new claim does not fit: the engine's bound on
@@ -67,18 +74,19 @@ var (
 	// read. The key is not granted; other keys are not affected.
 	ErrCorrupt = errors.New("idem: record is corrupt")
 
-	// ErrVersion is returned when a file or a record was written by a newer
-	// version of the format than this library reads. Nothing was changed.
-	ErrVersion = errors.New("idem: format is newer than this library")
+	// ErrVersion is returned when a file or a record is of another version of the
+	// format than this library reads. Nothing was changed.
+	ErrVersion = errors.New("idem: format of another version")
 
 	// ErrLocked is returned by an engine's Open when another store, in this
 	// process or another, has the file or directory open.
 	ErrLocked = errors.New("idem: store is open elsewhere")
 
-	// ErrBroken is returned by everything once a commit has failed, the engine
-	// has panicked or its files could not be read: what the disk holds is then
-	// unknown, and only closing the store and opening it again finds out. It
-	// wraps the cause.
+	// ErrBroken is returned by everything once a commit has failed or not returned
+	// within Options.Stall, the engine has panicked, its files could not be read, or
+	// were moved, removed or replaced: what the disk holds is then unknown, and only
+	// closing the store and opening it again finds out. What was asked may or may not
+	// have been done. It wraps the cause.
 	ErrBroken = errors.New("idem: store is broken, close and reopen it")
 
 	// ErrClosed is returned after Close, and to new claims after Shutdown.

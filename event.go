@@ -1,6 +1,7 @@
 package idem
 
 import (
+	"context"
 	"errors"
 	"time"
 )
@@ -12,12 +13,16 @@ import (
 // closed meanwhile.) An Observer may call the store back, and close it or shut it down. Fields that
 // do not apply are zero.
 //
+// The context of an Observer has the values of the caller's, for traces and tenants, and
+// never its cancellation. For CommitDone, StoreBroken and the background sweep it is
+// context.Background().
+//
 // duplicate_request_count is the number of events whose Kind.Duplicate() is true;
 // idempotency_cache_hits is the number of CacheHit events.
 type Event struct {
 	// Kind says what happened.
 	Kind EventKind
-	// KeyHash stands for the key; see KeyHash. Keys and payloads are not shown.
+	// KeyHash stands for the key; see Store.KeyHash. Keys and payloads are not shown.
 	KeyHash string
 	// Fence and Attempt are the claim's: the granted one, or the one in the way.
 	Fence   uint64
@@ -33,6 +38,8 @@ type Event struct {
 	Duration time.Duration
 	// Err is the cause of StoreBroken and of a failed sweep.
 	Err error
+	// Stack is where the engine panicked, if a panic broke the store.
+	Stack string
 }
 
 // EventKind says what an Event tells.
@@ -58,12 +65,16 @@ const (
 	ClaimExhausted
 	// ClaimFull: a claim did not fit (ErrFull).
 	ClaimFull
+	// ClaimTooLate: a claim came when its record may have been forgotten (ErrTooLate).
+	ClaimTooLate
 	// OperationCompleted, OperationFailed, OperationReleased and OperationHeld: an
 	// attempt was settled by its token.
 	OperationCompleted
 	OperationFailed
 	OperationReleased
 	OperationHeld
+	// OperationUnclaimed: a claim was undone, its work had not begun.
+	OperationUnclaimed
 	// LeaseExtended and CheckpointSaved: an attempt under way said so.
 	LeaseExtended
 	CheckpointSaved
@@ -88,8 +99,8 @@ const (
 
 var eventNames = [...]string{
 	"none", "claim_granted", "claim_takeover", "claim_replayed", "claim_in_flight", "claim_mismatch",
-	"claim_failed", "claim_held", "claim_exhausted", "claim_full", "operation_completed", "operation_failed",
-	"operation_released", "operation_held", "lease_extended", "checkpoint_saved", "token_refused",
+	"claim_failed", "claim_held", "claim_exhausted", "claim_full", "claim_too_late", "operation_completed", "operation_failed",
+	"operation_released", "operation_held", "operation_unclaimed", "lease_extended", "checkpoint_saved", "token_refused",
 	"record_forgotten", "cache_hit", "cache_miss", "sweep_done", "sweep_failed", "commit_done", "store_broken",
 }
 
@@ -109,9 +120,9 @@ func (k EventKind) Duplicate() bool {
 }
 
 // emit calls the observer. It must be called under no lock.
-func (s *Store) emit(e Event) {
+func (s *Store) emit(ctx context.Context, e Event) {
 	defer func() { _ = recover() }()
-	s.opts.Observer(e)
+	s.opts.Observer(context.WithoutCancel(ctx), e)
 }
 
 // tell is emit from where Close would wait for the observer to return, which may
@@ -120,12 +131,11 @@ func (s *Store) tell(e Event) {
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		s.emit(e)
+		s.emit(context.Background(), e)
 	}()
 	select {
 	case <-told:
-	case <-s.closing:
-	case <-s.shutting:
+	case <-s.leaving.c:
 	}
 }
 
@@ -133,12 +143,12 @@ func (s *Store) tell(e Event) {
 func (s *Store) observed() bool { return s.opts.Observer != nil }
 
 // tellRefused tells the observer of a claim that was not granted.
-func (s *Store) tellRefused(key string, refusal error, fence uint64, attempt int) {
+func (s *Store) tellRefused(ctx context.Context, key string, refusal error, fence uint64, attempt int) {
 	if !s.observed() {
 		return
 	}
 	if kind := claimEvent(refusal); kind != 0 {
-		s.emit(Event{Kind: kind, KeyHash: KeyHash(key), Fence: fence, Attempt: attempt})
+		s.emit(ctx, Event{Kind: kind, KeyHash: s.KeyHash(key), Fence: fence, Attempt: attempt})
 	}
 }
 
@@ -157,6 +167,8 @@ func claimEvent(err error) EventKind {
 		return ClaimMismatch
 	case ErrExhausted:
 		return ClaimExhausted
+	case ErrTooLate:
+		return ClaimTooLate
 	}
 	if errors.Is(err, ErrFull) {
 		return ClaimFull

@@ -26,7 +26,7 @@ type recorder struct {
 	goroutines []string
 }
 
-func (r *recorder) observe(e idem.Event) {
+func (r *recorder) observe(_ context.Context, e idem.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events = append(r.events, e)
@@ -101,9 +101,9 @@ func TestEvents(t *testing.T) {
 		{"extended", func() error { return s.Extend(ctx, c.Token, 0) }, nil, "commit_done lease_extended"},
 		{"saved", func() error { return s.Checkpoint(ctx, c.Token, []byte("p")) }, nil, "commit_done checkpoint_saved"},
 		{"too large to save", func() error { return s.Checkpoint(ctx, c.Token, make([]byte, 11)) }, idem.ErrTooLarge, ""},
-		{"stale token", func() error { return s.Release(ctx, idem.Token{Key: "k", Fence: 1}) }, idem.ErrFenced, "token_refused"},
-		{"released", func() error { return s.Release(ctx, c.Token) }, nil, "commit_done operation_released"},
-		{"released again", func() error { return s.Release(ctx, c.Token) }, nil, ""},
+		{"stale token", func() error { return s.Release(ctx, idem.Token{Key: "k", Fence: 1}, nil) }, idem.ErrFenced, "token_refused"},
+		{"released", func() error { return s.Release(ctx, c.Token, nil) }, nil, "commit_done operation_released"},
+		{"released again", func() error { return s.Release(ctx, c.Token, nil) }, nil, ""},
 		{"granted again", claim(request), nil, "cache_miss commit_done claim_granted"},
 		{"", pass(time.Minute), nil, ""},
 		{"exhausted", claim(request), idem.ErrExhausted, "cache_miss claim_exhausted"},
@@ -116,8 +116,8 @@ func TestEvents(t *testing.T) {
 		{"completed otherwise", func() error { return s.Complete(ctx, c.Token, nil) }, idem.ErrCompleted, ""},
 		{"replayed", claim(request), idem.ErrCompleted, "cache_miss claim_replayed"},
 		{"read, cached", get, nil, "cache_hit"},
-		{"forgotten", func() error { return s.Forget(ctx, "k") }, nil, "commit_done record_forgotten"},
-		{"forgotten again", func() error { return s.Forget(ctx, "k") }, nil, ""},
+		{"forgotten", func() error { return s.Forget(ctx, idem.Token{Key: "k"}) }, nil, "commit_done record_forgotten"},
+		{"forgotten again", func() error { return s.Forget(ctx, idem.Token{Key: "k"}) }, nil, ""},
 		{"granted anew", claim(request), nil, "cache_miss commit_done claim_granted"},
 		{"", pass(time.Minute), nil, ""},
 		{"taken over", claim(request), nil, "cache_miss commit_done claim_takeover"},
@@ -267,8 +267,8 @@ func TestEventsComeOnTheCallersGoroutine(t *testing.T) {
 	require.NoError(t, s.Complete(ctx, c.Token, nil))
 	_, _ = s.Claim(ctx, k)
 	_, _ = s.Claim(ctx, k)
-	_ = s.Release(ctx, idem.Token{Key: "k", Fence: 1})
-	require.NoError(t, s.Forget(ctx, "k"))
+	_ = s.Release(ctx, idem.Token{Key: "k", Fence: 1}, nil)
+	require.NoError(t, s.Forget(ctx, idem.Token{Key: "k"}))
 	mustClaim(t, s, k)
 	clock.Advance(100 * time.Hour)
 	_, err := s.Sweep(ctx, 1)
@@ -298,7 +298,7 @@ func TestEventsDiscloseNothing(t *testing.T) {
 		var told []idem.Event
 		b := newStub()
 		clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
-		s, err := idem.New(rich{b}, idem.Options{Clock: clock, SweepInterval: -1, MaxResult: 100, Observer: func(e idem.Event) { told = append(told, e) }})
+		s, err := idem.New(rich{b}, idem.Options{Clock: clock, SweepInterval: -1, MaxResult: 100, Observer: func(_ context.Context, e idem.Event) { told = append(told, e) }})
 		require.NoError(rt, err)
 		defer func() { _ = s.Close() }()
 		ctx := context.Background()
@@ -309,14 +309,14 @@ func TestEventsDiscloseNothing(t *testing.T) {
 		_ = s.Hold(ctx, c.Token, []byte(payload))
 		_ = s.Fail(ctx, c.Token, []byte(payload))
 		_, _ = s.Claim(ctx, r)
-		_ = s.Forget(ctx, key)
+		_ = s.Forget(ctx, idem.Token{Key: key})
 		c, _ = s.Claim(ctx, r)
 		_ = s.Complete(ctx, idem.Token{Key: key, Fence: 1}, []byte(payload))
 		clock.Advance(1000 * time.Hour)
 		b.damage(key)
 		_, _ = s.Sweep(ctx, 10)
 		b.breaking.Store(true)
-		_ = s.Forget(ctx, key)
+		_ = s.Forget(ctx, idem.Token{Key: key})
 		require.Greater(rt, len(told), 10)
 		for _, e := range told {
 			text := fmt.Sprintf("%v %+v %#v %v", e, e, e, e.Err)

@@ -66,7 +66,7 @@ func ExampleStore_Heartbeat() {
 	report, err := write(kept) // kept ends if the claim is lost
 	stop()
 	if err != nil {
-		panic(store.Release(ctx, claim.Token))
+		panic(store.Release(ctx, claim.Token, nil))
 	}
 	fmt.Println(store.Complete(ctx, claim.Token, report))
 	// Output: <nil>

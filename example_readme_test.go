@@ -27,7 +27,7 @@ func payOnce(ctx context.Context, store *idem.Store, bank *bankClient, id string
 	case err == nil: // ours to run
 		receipt, err := bank.charge(ctx, idem.DownstreamKey(id, "charge"), body)
 		if err != nil {
-			return nil, errors.Join(err, store.Release(ctx, claim.Token)) // may be tried again
+			return nil, errors.Join(err, store.Release(ctx, claim.Token, nil)) // may be tried again
 		}
 		return receipt, store.Complete(ctx, claim.Token, receipt)
 	case errors.Is(err, idem.ErrCompleted): // a retry: the same receipt again
@@ -161,7 +161,7 @@ func Example_held() {
 				if receipt, found := bank.find(id); found {
 					return store.Complete(ctx, claim.Record.Token(), receipt)
 				}
-				return store.Release(ctx, claim.Record.Token()) // it never happened
+				return store.Release(ctx, claim.Record.Token(), nil) // it never happened
 			}
 			return errors.Join(err, store.Hold(ctx, claim.Token, []byte("no answer")))
 		}

@@ -226,7 +226,7 @@ func ExampleEvent() {
 	counts := map[string]int{}
 	store := memoryStore(idem.Options{
 		SweepInterval: -1, // everything happens on this goroutine, so the map needs no lock
-		Observer: func(e idem.Event) {
+		Observer: func(_ context.Context, e idem.Event) {
 			counts[e.Kind.String()]++
 			if e.Kind.Duplicate() {
 				counts["duplicate_request_count"]++

@@ -48,7 +48,7 @@ func TestHeartbeatLost(t *testing.T) {
 		lose func(s *idem.Store) error
 		why  error
 	}{
-		"forgotten": {func(s *idem.Store) error { return s.Forget(context.Background(), "k") }, idem.ErrFenced},
+		"forgotten": {func(s *idem.Store) error { return s.Forget(context.Background(), idem.Token{Key: "k"}) }, idem.ErrFenced},
 		"closed":    {(*idem.Store).Close, idem.ErrClosed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -95,7 +95,7 @@ func TestHeartbeatAtTheEdges(t *testing.T) {
 			beats := make(chan struct{}, 1)
 			s := open(t, memory.New(memory.Options{}), idem.Options{
 				Clock: clock, Lease: 30 * time.Second, SweepInterval: -1,
-				Observer: func(e idem.Event) {
+				Observer: func(_ context.Context, e idem.Event) {
 					if e.Kind == idem.LeaseExtended {
 						beats <- struct{}{}
 					}

@@ -1,6 +1,7 @@
 package idem
 
 import (
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -102,11 +103,15 @@ func CanonicalJSON(b []byte) ([]byte, error) {
 	return out, nil
 }
 
-// KeyHash returns the short hash that stands for key in logs, events and errors:
-// the first six bytes of its SHA-256, in hexadecimal.
-func KeyHash(key string) string {
-	sum := sha256.Sum256([]byte(key))
-	return hex.EncodeToString(sum[:6])
+// KeyHash returns the short hash that stands for key in the store's logs, events and
+// errors, and in Filter.KeyHash: the first six bytes of its HMAC-SHA-256, in
+// hexadecimal, under a secret of the store. Without the secret nobody can tell a key
+// from its hash by trying, as order numbers could be. The hash is the same as long as
+// the store exists; another store has another.
+func (s *Store) KeyHash(key string) string {
+	h := hmac.New(sha256.New, s.time.secret[:])
+	h.Write([]byte(key))
+	return hex.EncodeToString(h.Sum(nil)[:6])
 }
 
 func writeLength(h hash.Hash, n int) {
@@ -120,7 +125,7 @@ func checkKey(key string) error {
 	case key == "":
 		return invalid("the key is empty; give the operation a name of 1 to %d bytes", MaxKey)
 	case len(key) > MaxKey:
-		return invalid("key %s has %d bytes, at most %d are allowed; hash it first", KeyHash(key), len(key), MaxKey)
+		return invalid("the key has %d bytes, at most %d are allowed; hash it first", len(key), MaxKey)
 	}
 	return nil
 }

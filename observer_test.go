@@ -22,12 +22,12 @@ func life(s *idem.Store, b *stub, clock *idem.FakeClock) {
 	_, _ = s.Claim(ctx, k)
 	_ = s.Extend(ctx, c.Token, 0)
 	_ = s.Checkpoint(ctx, c.Token, nil)
-	_ = s.Release(ctx, c.Token)
+	_ = s.Release(ctx, c.Token, nil)
 	_ = s.Complete(ctx, idem.Token{Key: "k", Fence: 1}, nil)
 	c, _ = s.Claim(ctx, k)
 	_ = s.Complete(ctx, c.Token, nil)
 	_, _ = s.Claim(ctx, k)
-	_ = s.Forget(ctx, "k")
+	_ = s.Forget(ctx, idem.Token{Key: "k"})
 	for _, r := range s.ClaimMany(ctx, []idem.Request{{Key: "a", Fingerprint: printA}, {Key: "b"}, {Key: "c"}}) {
 		_ = s.Fail(ctx, r.Token, nil)
 	}
@@ -48,11 +48,11 @@ func life(s *idem.Store, b *stub, clock *idem.FakeClock) {
 	b.blind.Store(true)
 	_, _ = s.Sweep(ctx, 10)
 	b.breaking.Store(true)
-	_ = s.Release(ctx, c.Token)
+	_ = s.Release(ctx, c.Token, nil)
 	_, _ = s.Get(ctx, "k")
 }
 
-func observed(t *testing.T, observer func(idem.Event)) (*idem.Store, *stub, *idem.FakeClock) {
+func observed(t *testing.T, observer func(context.Context, idem.Event)) (*idem.Store, *stub, *idem.FakeClock) {
 	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
 	b := newStub()
 	s := open(t, rich{b}, idem.Options{
@@ -65,7 +65,7 @@ func observed(t *testing.T, observer func(idem.Event)) (*idem.Store, *stub, *ide
 func TestObserverThatPanics(t *testing.T) {
 	t.Parallel()
 	var told atomic.Int64
-	s, b, clock := observed(t, func(idem.Event) {
+	s, b, clock := observed(t, func(context.Context, idem.Event) {
 		told.Add(1)
 		panic("observer")
 	})
@@ -79,7 +79,7 @@ func TestObserverThatPanics(t *testing.T) {
 func TestObserverThatCallsBack(t *testing.T) {
 	t.Parallel()
 	all := map[idem.EventKind]bool{}
-	s, b, clock := observed(t, func(e idem.Event) { all[e.Kind] = true })
+	s, b, clock := observed(t, func(_ context.Context, e idem.Event) { all[e.Kind] = true })
 	life(s, b, clock)
 	for kind := idem.ClaimGranted; kind <= idem.StoreBroken; kind++ {
 		require.True(t, all[kind], "%s was not sent", kind)
@@ -87,7 +87,7 @@ func TestObserverThatCallsBack(t *testing.T) {
 			t.Parallel()
 			var s *idem.Store
 			var calling atomic.Bool
-			s, b, clock := observed(t, func(e idem.Event) {
+			s, b, clock := observed(t, func(_ context.Context, e idem.Event) {
 				if e.Kind == kind && calling.CompareAndSwap(false, true) {
 					_, _ = s.Get(context.Background(), "k")
 					_, _ = s.Claim(context.Background(), k)
@@ -117,7 +117,7 @@ func TestObserverThatClosesFromTheBackground(t *testing.T) {
 				closed := make(chan error, 1)
 				s, err := idem.New(rich{b}, idem.Options{
 					Lease: time.Minute, Retention: time.Minute, SweepInterval: time.Second,
-					Observer: func(e idem.Event) {
+					Observer: func(_ context.Context, e idem.Event) {
 						if e.Kind == kind && armed.CompareAndSwap(true, false) {
 							closed <- s.Close()
 						}
@@ -147,7 +147,7 @@ func TestObserverThatShutsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s *idem.Store
 		down := make(chan error, 1)
-		s, err := idem.New(newStub(), idem.Options{Lease: time.Minute, Observer: func(e idem.Event) {
+		s, err := idem.New(newStub(), idem.Options{Lease: time.Minute, Observer: func(_ context.Context, e idem.Event) {
 			if e.Kind == idem.CommitDone {
 				down <- s.Shutdown(context.Background())
 			}

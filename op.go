@@ -8,7 +8,8 @@ type Op struct {
 	effect any // function of the engine's own type, run between claim and completion
 	store  *Store
 	pooled *pooledOp
-	saw    seen // what was read before the commit
+	saw    seen  // what was read before the commit
+	late   error // the answer where the engine may still hold the op
 
 	err     error
 	prev    *Entry // before Run
@@ -17,9 +18,9 @@ type Op struct {
 	at      Instant
 	toWall  int64
 	wants   bool // the effect is to be run
+	failed  bool // the effect failed; err is its own error
 	changed bool
-	counted bool // as a change of its key
-	pinned  bool // the cache must not be filled with this key
+	began   bool // the tracker was told that the key is about to change
 	done    bool // Committed was called
 }
 
@@ -41,23 +42,21 @@ func (o *Op) Current() (e *Entry, known bool) {
 
 // Run decides what becomes of the entry current (nil: none); see Backend.Apply.
 // readErr is the error of reading it: the op then changes nothing, unless it is
-// to forget the key.
+// to forget whatever the key has.
 func (o *Op) Run(current *Entry, readErr error) (next *Entry, changed bool) {
 	o.prev, o.next, o.granted, o.err = current, current, nil, nil
-	o.wants, o.changed = false, false
+	o.wants, o.failed, o.changed = false, false, false
 	if readErr != nil {
 		o.err = readErr
-		if o.act.kind == actForget {
+		if o.act.kind == actForget && o.act.fence == 0 {
 			o.err, o.next, o.changed = nil, nil, true
 		}
 		return o.result()
 	}
 	o.at, o.toWall = o.store.time.now()
 	if o.act.kind == actClaim {
-		if o.err = refuseClaim(current, &o.act, o.at); o.err != nil {
-			return o.result()
-		}
-		o.act.fence = o.store.time.fence.Add(1)
+		o.act.wall = o.store.time.wall(o.at, o.toWall)
+		o.act.fence = o.store.time.fence.Add(1) // one that is not granted is left out
 	}
 	if o.effect != nil {
 		o.admitEffect(current)
@@ -99,21 +98,29 @@ func (o *Op) Effect() any {
 }
 
 // Finish decides, in place of Run, what becomes of the entry now that the effect
-// has returned result or err. If err is not nil nothing changes, the engine
-// undoes what the effect wrote, and the op need not be run again.
+// has returned result or err. If err is not nil the engine undoes what the effect
+// wrote, and the op need not be run again; changed is then true if the failure itself
+// is to be recorded, before anything else of the key.
 func (o *Op) Finish(result []byte, err error) (next *Entry, changed bool) {
 	o.wants = false
-	if err != nil {
-		o.err = err
-		return o.prev, false
-	}
 	open := o.granted
 	if open == nil {
 		open = o.prev
 	}
 	a := action{kind: actComplete, fence: open.Fence}
-	o.store.setBytes(&a, result)
+	if o.failed = err != nil; o.failed {
+		if a.kind = effectFailure(&o.act, IsPermanent(err)); a.kind == 0 {
+			o.err = err
+			return o.prev, false
+		}
+		a.bytes = o.store.reason(err)
+	} else {
+		o.store.setBytes(&a, result)
+	}
 	o.next, o.err = transition(open, &a, o.at)
+	if o.failed {
+		o.err = err
+	}
 	o.changed = true
 	return o.result()
 }
@@ -121,6 +128,9 @@ func (o *Op) Finish(result []byte, err error) (next *Entry, changed bool) {
 // admitEffect decides whether the effect may run.
 func (o *Op) admitEffect(current *Entry) {
 	if o.act.kind == actClaim {
+		if o.err = refuseClaim(current, &o.act, o.at); o.err != nil {
+			return
+		}
 		o.granted = grant(current, &o.act, o.at)
 	} else if o.err = refuseEffect(current, &o.act, o.at); o.err != nil {
 		return
@@ -139,18 +149,13 @@ func (o *Op) Committed() {
 		return
 	}
 	o.done = true
-	o.store.committed(o)
+	o.store.tracker.end(o)
 }
 
 func (o *Op) result() (*Entry, bool) {
-	if o.changed {
-		o.store.changing(o)
+	if o.changed && !o.began {
+		o.began = true
+		o.store.tracker.begin(o)
 	}
 	return o.next, o.changed
-}
-
-// overCached reports whether the op changes a record that the cache may hold: it holds
-// final ones, and one that cannot be read any more it may hold from before.
-func (o *Op) overCached() bool {
-	return o.act.kind == actForget || o.prev != nil && o.prev.State.Final()
 }

@@ -1,6 +1,7 @@
 package idem
 
 import (
+	"context"
 	"math"
 	"time"
 )
@@ -8,12 +9,12 @@ import (
 // Options configures a Store. The zero value is good; zero fields mean the
 // default named at each. Changed options touch nothing that is stored.
 type Options struct {
-	// Lease of a Request that names none. Default 30 s.
+	// Lease of a Request that names none. Default 30 s, at least 1 ms.
 	Lease time.Duration
 	// Retention of a Request that names none. Default 24 h; Forever is allowed.
 	Retention time.Duration
-	// MaxAttempts is how many claims an operation is granted before it answers
-	// ErrExhausted. Default 0: unlimited.
+	// MaxAttempts of a Request that names none: how many claims an operation is
+	// granted before it answers ErrExhausted. Default 0: unlimited.
 	MaxAttempts int
 	// MaxResult bounds results, reasons, notes and checkpoints, in bytes. Default
 	// 1 MiB, at most 256 MiB.
@@ -35,20 +36,28 @@ type Options struct {
 	// count as lapsed. Right where the process that opens the store is the only
 	// one that runs its work: whoever held those claims is gone.
 	LapseOnOpen bool
+	// Stall is how long one commit may take. If it takes longer, the disk is stuck: the
+	// store breaks, and whoever waits for it gets ErrBroken. Time in which the process
+	// does not run, stopped or asleep, does not count. Default 30 s; negative: no bound.
+	Stall time.Duration
 	// Clock tells the time. Default SystemClock().
 	Clock Clock
 	// Observer is told what the store did; see Event. Default nil: nothing is
 	// built and nothing is called.
-	Observer func(Event)
+	Observer func(context.Context, Event)
 }
 
 const (
+	// minLease is the shortest lease. No work is done in less, and Lease: 30 is a
+	// mistake for 30 * time.Second.
+	minLease             = time.Millisecond
 	defaultLease         = 30 * time.Second
 	defaultRetention     = 24 * time.Hour
 	defaultMaxResult     = 1 << 20
 	maxMaxResult         = 256 << 20
 	defaultMaxBatch      = 1000
 	defaultCacheBytes    = 32 << 20
+	defaultStall         = 30 * time.Second
 	defaultSweepInterval = time.Second
 	defaultSweepSlice    = 256
 )
@@ -56,8 +65,8 @@ const (
 // withDefaults checks o and fills in what is zero.
 func (o Options) withDefaults() (Options, error) {
 	switch {
-	case o.Lease < 0:
-		return o, invalid("Options.Lease is %v; it cannot be negative", o.Lease)
+	case o.Lease != 0 && o.Lease < minLease:
+		return o, invalid("Options.Lease is %v; it must be at least %v", o.Lease, minLease)
 	case o.Retention < 0:
 		return o, invalid("Options.Retention is %v; it cannot be negative", o.Retention)
 	case o.MaxAttempts < 0 || int64(o.MaxAttempts) > math.MaxUint32:
@@ -74,6 +83,7 @@ func (o Options) withDefaults() (Options, error) {
 	setDefault(&o.MaxResult, defaultMaxResult)
 	setDefault(&o.MaxBatch, defaultMaxBatch)
 	setDefault(&o.CacheBytes, defaultCacheBytes)
+	setDefault(&o.Stall, defaultStall)
 	setDefault(&o.SweepInterval, defaultSweepInterval)
 	setDefault(&o.SweepSlice, defaultSweepSlice)
 	if o.Clock == nil {

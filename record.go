@@ -47,18 +47,21 @@ type Record struct {
 	State State
 	// Fingerprint is of the request; zero if none was given.
 	Fingerprint Fingerprint
-	// Fence is of the latest claim.
-	Fence uint64
-	// Attempt counts the claims granted for this operation, from 1.
+	// Fence is of the latest claim. In JSON it is a string: it is beyond what a float64
+	// holds.
+	Fence uint64 `json:",string"`
+	// Attempt counts the claims granted for this operation, from 1; claims that were
+	// undone (Unclaim) do not count.
 	Attempt int
 	// Checkpoint is what the latest attempt saved part-way, nil if nothing or if
 	// the record is final. It is shared: read it, do not change it.
 	Checkpoint []byte
-	// Result is the result of Completed, the reason of Failed, the note of Held.
-	// It is shared: read it, do not change it.
+	// Result is the result of Completed, the reason of Failed and Released, the note of
+	// Held. A claim after a release keeps the reason until the record is final. It is
+	// shared: read it, do not change it.
 	Result []byte
-	// ResultDropped: completed, but the result was over Options.MaxResult or could
-	// not be encoded, and was not kept.
+	// ResultDropped: final, but the result or reason was over Options.MaxResult or
+	// could not be encoded, and was not kept.
 	ResultDropped bool
 	// HoldUnknown is as in the Request of the latest claim.
 	HoldUnknown bool
@@ -78,15 +81,15 @@ func (r Record) Token() Token { return Token{Key: r.Key, Fence: r.Fence} }
 
 // String names the record without disclosing its key or payloads.
 func (r Record) String() string {
-	return fmt.Sprintf("record(key %s, %s, fence %d, attempt %d)", KeyHash(r.Key), r.State, r.Fence, r.Attempt)
+	return fmt.Sprintf("record(%s, fence %d, attempt %d)", r.State, r.Fence, r.Attempt)
 }
 
 // GoString is String: %#v does not disclose the key or payloads either.
 func (r Record) GoString() string { return r.String() }
 
-// LogValue logs the key's hash, the state and sizes, never the key or payloads.
+// LogValue logs the state and sizes, never the key or payloads.
 func (r Record) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("key_hash", KeyHash(r.Key)), slog.String("state", r.State.String()),
+	return slog.GroupValue(slog.String("state", r.State.String()),
 		slog.Uint64("fence", r.Fence), slog.Int("attempt", r.Attempt),
 		slog.Int("result_bytes", len(r.Result)), slog.Int("checkpoint_bytes", len(r.Checkpoint)))
 }

@@ -13,18 +13,21 @@ type Filter struct {
 	State State
 	// Prefix is what the key begins with.
 	Prefix string
+	// KeyHash is what Store.KeyHash gives for the key, as found in a log or an event.
+	// Two keys may share one.
+	KeyHash string
 	// Unsettled: only records that a claim would answer with ErrHeld: those of state
 	// Held, and those of Request.HoldUnknown whose lease does not hold any more, also by
 	// Options.LapseOnOpen. They wait for somebody who knows to settle them.
 	Unsettled bool
 }
 
-// chooses reports whether the live entry of a key with the filter's prefix is wanted.
-func (f *Filter) chooses(e *Entry, now Instant, leasesFrom uint64) bool {
-	if f.State != 0 && e.State != f.State {
+// chooses reports whether f wants the live entry of key, which has its prefix.
+func (s *Store) chooses(f *Filter, key string, e *Entry, now Instant) bool {
+	if f.State != 0 && e.State != f.State || f.KeyHash != "" && s.KeyHash(key) != f.KeyHash {
 		return false
 	}
-	asked := action{kind: actClaim, leasesFrom: leasesFrom}
+	asked := action{kind: actClaim, leasesFrom: s.leasesFrom}
 	return !f.Unsettled || refuseClaim(e, &asked, now) == ErrHeld
 }
 
@@ -48,7 +51,7 @@ func (s *Store) Records(ctx context.Context, f Filter) iter.Seq2[Record, error] 
 				}
 				continue
 			}
-			if !sc.Entry.live(sc.now) || !f.chooses(sc.Entry, sc.now, s.leasesFrom) {
+			if !sc.Entry.live(sc.now) || !s.chooses(&f, sc.Key, sc.Entry, sc.now) {
 				continue
 			}
 			if !yield(record(sc.Key, sc.Entry, sc.toWall), nil) {
@@ -146,9 +149,9 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 		}
 		st.count(sc.Scanned, sc.now, s.leasesFrom)
 	}
-	if s.cache != nil {
-		st.CacheEntries, st.CacheBytes = s.cache.size()
-		st.CacheHits, st.CacheMisses = s.cache.hits.Load(), s.cache.misses.Load()
+	if c := s.tracker.cache; c != nil {
+		st.CacheEntries, st.CacheBytes = c.size()
+		st.CacheHits, st.CacheMisses = c.hits.Load(), c.misses.Load()
 	}
 	if sizer, ok := s.backend.(Sizer); ok {
 		in := s.calls.enter()

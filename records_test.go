@@ -25,7 +25,7 @@ func everyState(t *testing.T) (*idem.Store, *stub, *idem.FakeClock) {
 	mustClaim(t, s, idem.Request{Key: "a/lapsed"})
 	mustClaim(t, s, idem.Request{Key: "b/lapsed", HoldUnknown: true})
 	clock.Advance(time.Minute)
-	require.NoError(t, s.Release(ctx, mustClaim(t, s, idem.Request{Key: "a/released"}).Token))
+	require.NoError(t, s.Release(ctx, mustClaim(t, s, idem.Request{Key: "a/released"}).Token, nil))
 	require.NoError(t, s.Hold(ctx, mustClaim(t, s, idem.Request{Key: "a/held"}).Token, nil))
 	require.NoError(t, s.Complete(ctx, mustClaim(t, s, idem.Request{Key: "b/completed"}).Token, []byte("r")))
 	require.NoError(t, s.Fail(ctx, mustClaim(t, s, idem.Request{Key: "b/failed"}).Token, nil))

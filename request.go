@@ -18,7 +18,7 @@ type Request struct {
 	// Zero: not compared.
 	Fingerprint Fingerprint
 	// Lease is how long the attempt may stay in flight before another may take it
-	// over. Zero: Options.Lease.
+	// over. Zero: Options.Lease; at least 1 ms.
 	Lease time.Duration
 	// Retention is how long the final record replays, counted from completion.
 	// Zero: Options.Retention; Forever is allowed.
@@ -26,6 +26,15 @@ type Request struct {
 	// HoldUnknown: an attempt that ends without saying how (lapsed lease, panic in
 	// Do) is held until its token settles it, and not retried.
 	HoldUnknown bool
+	// MaxAttempts is how many claims the operation is granted before it answers
+	// ErrExhausted. An attempt that was undone (Unclaim) does not count. Zero:
+	// Options.MaxAttempts.
+	MaxAttempts int
+	// IssuedAt is when the client made the key, if that is known, less what its clock
+	// may be wrong by. A claim that finds no record gets ErrTooLate if the request is
+	// older than its Retention, or than what the store has lost: there may have been a
+	// record. Use one Retention for all operations of a kind. Zero: unknown.
+	IssuedAt time.Time
 }
 
 // Claim is the answer to a Request.
@@ -75,15 +84,17 @@ func (c Completion) LogValue() slog.Value {
 	return slog.GroupValue(slog.Any("token", c.Token), slog.Int("result_bytes", len(c.Result)))
 }
 
-// String names the request without disclosing its key.
-func (r Request) String() string { return fmt.Sprintf("request(key %s)", KeyHash(r.Key)) }
+// String describes the request without disclosing its key.
+func (r Request) String() string {
+	return fmt.Sprintf("request(key of %d bytes, lease %v, retention %v)", len(r.Key), r.Lease, r.Retention)
+}
 
 // GoString is String: %#v does not disclose the key either.
 func (r Request) GoString() string { return r.String() }
 
-// LogValue logs the key's hash and the durations, never the key or the fingerprint.
+// LogValue logs the key's size and the durations, never the key or the fingerprint.
 func (r Request) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("key_hash", KeyHash(r.Key)),
+	return slog.GroupValue(slog.Int("key_bytes", len(r.Key)),
 		slog.Duration("lease", r.Lease), slog.Duration("retention", r.Retention),
 		slog.Bool("hold_unknown", r.HoldUnknown))
 }
@@ -92,8 +103,13 @@ func (r *Request) check() error {
 	if err := checkKey(r.Key); err != nil {
 		return err
 	}
-	if r.Lease < 0 || r.Retention < 0 {
-		return invalid("key %s has lease %v and retention %v; neither may be negative", KeyHash(r.Key), r.Lease, r.Retention)
+	switch {
+	case r.Lease != 0 && r.Lease < minLease:
+		return invalid("Request.Lease is %v; it must be at least %v", r.Lease, minLease)
+	case r.Retention < 0:
+		return invalid("Request.Retention is %v; it cannot be negative", r.Retention)
+	case r.MaxAttempts < 0 || int64(r.MaxAttempts) > math.MaxUint32:
+		return invalid("Request.MaxAttempts is %d; 0 is Options.MaxAttempts, at most %d", r.MaxAttempts, uint32(math.MaxUint32))
 	}
 	return nil
 }

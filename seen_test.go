@@ -46,7 +46,7 @@ func TestCommitsNeedNoRead(t *testing.T) {
 	known(false, "the same again: what is settled is let go", func() {
 		require.NoError(t, s.Complete(ctx, c.Token, []byte("r")))
 	})
-	known(false, "nothing is known to Forget", func() { require.NoError(t, s.Forget(ctx, "k")) })
+	known(false, "nothing is known to Forget", func() { require.NoError(t, s.Forget(ctx, idem.Token{Key: "k"})) })
 	rs := s.ClaimMany(ctx, []idem.Request{{Key: "a"}, {Key: "b"}, {Key: "a"}})
 	require.NoError(t, rs[0].Err)
 	require.NoError(t, rs[1].Err)
@@ -301,7 +301,7 @@ func (c *seenCaller) step() error {
 	})
 	switch rand.IntN(24) {
 	case 0:
-		return c.s.Forget(ctx, c.request().Key)
+		return c.s.Forget(ctx, idem.Token{Key: c.request().Key})
 	case 1:
 		_, err := c.s.Sweep(ctx, 1+rand.IntN(5))
 		return err
@@ -331,7 +331,7 @@ func (c *seenCaller) step() error {
 	case 0:
 		return c.s.Complete(ctx, token, nil)
 	case 1:
-		return c.s.Release(ctx, token)
+		return c.s.Release(ctx, token, nil)
 	case 2:
 		return c.s.Extend(ctx, token, 0)
 	case 3:

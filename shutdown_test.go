@@ -21,7 +21,7 @@ func shutdownTest(t *testing.T, f func(t *testing.T, s *idem.Store)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, memory.New(memory.Options{}), idem.Options{Lease: time.Minute, SweepInterval: -1})
 		f(t, s)
-		require.Equal(t, idem.ErrClosed, s.Forget(t.Context(), "k"), "the store is closed in the end")
+		require.Equal(t, idem.ErrClosed, s.Forget(t.Context(), idem.Token{Key: "k"}), "the store is closed in the end")
 	})
 }
 
@@ -54,9 +54,11 @@ func TestShutdownWaitsForOpenClaims(t *testing.T) {
 	for name, settle := range map[string]func(*idem.Store, context.Context, idem.Token) error{
 		"Complete": func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Complete(ctx, t, nil) },
 		"Fail":     func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Fail(ctx, t, nil) },
-		"Release":  func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Release(ctx, t) },
+		"Release":  func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Release(ctx, t, nil) },
 		"Hold":     func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Hold(ctx, t, nil) },
-		"Forget":   func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Forget(ctx, t.Key) },
+		"Forget": func(s *idem.Store, ctx context.Context, t idem.Token) error {
+			return s.Forget(ctx, idem.Token{Key: t.Key})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			shutdownTest(t, func(t *testing.T, s *idem.Store) {

@@ -5,45 +5,29 @@ import (
 	"context"
 	"fmt"
 	"reflect"
-	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/idemkv/idem/ttl"
 )
 
 // Store is an idempotency store on one engine. Its methods may be called from
 // many goroutines at once. Every method returns ErrClosed after Close, ErrBroken
 // after a failed commit, and ctx's error if ctx ends before the operation has
-// joined a commit; from then on it returns that commit's answer.
+// joined a commit; from then on it returns that commit's answer. What settles a claim
+// (Complete, CompleteMany, Fail, Release, Unclaim and Hold) does not heed the end of
+// ctx: the work is done, whatever became of its caller. Options.Stall bounds it.
+//
+// A same-commit function, which a commit waits for, must not call the store. Where it
+// does with the context that it was given, the call gets ErrInvalid at once.
 type Store struct {
+	lifecycle
 	backend Backend
 	opts    Options
 	time    *timeline
+	tracker *tracker
 	direct  bool // reads of the backend need no cache and no shelter from Close
-	cache   *cache
-	changes *changes // nil where reads are direct
-	waiters waiters
-	sweeper *ttl.Sweeper
 
-	leasesFrom uint64 // leases of earlier openings have lapsed
-
-	ended      atomic.Pointer[error] // why the store answers nothing more; nil while it does
-	down       chan struct{}         // closed when ended is set
-	broke      chan struct{}         // closed by the first setBroken
-	brokeOnce  sync.Once
-	downOnce   sync.Once
-	closing    chan struct{} // closed when Close begins
-	brokenTold atomic.Bool
-	calls      calls // into the backend
-	closeOnce  sync.Once
-	closeErr   error
-
-	granting calls         // claims that may yet be granted
-	draining atomic.Bool   // no more of them
-	shutting chan struct{} // closed when Shutdown begins
-	shutOnce sync.Once
-	open     openClaims
+	leasesFrom uint64      // leases of earlier openings have lapsed
+	effects    atomic.Bool // there have been same-commit functions
 
 	commits, commitOps atomic.Uint64
 }
@@ -59,32 +43,29 @@ func New(b Backend, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{backend: b, opts: o, down: make(chan struct{}), closing: make(chan struct{}), broke: make(chan struct{}), shutting: make(chan struct{})}
-	s.calls.init()
-	s.granting.init()
-	s.open.init()
-	// The engine asks for Meta only when it commits, and nothing commits before New
+	s := &Store{backend: b, opts: o}
+	s.lifecycle.init()
+	// The engine asks for the time only when it commits, and nothing commits before New
 	// returns but the caller's own writes, which wait here for the timeline.
 	ready := make(chan struct{})
 	defer close(ready)
 	binding, err := b.Bind(Host{
-		Meta:   func() Meta { <-ready; return s.time.meta() },
-		Broken: s.setBroken,
-		Group:  s.groupDone,
+		Meta:    func() Meta { <-ready; return s.time.meta() },
+		Broken:  s.end,
+		Group:   s.groupDone,
+		Clock:   o.Clock,
+		Stall:   o.Stall,
+		KeyHash: func(key string) string { <-ready; return s.KeyHash(key) },
+		Within:  s.markCommit,
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.time = newTimeline(o.Clock, binding.Saved)
 	s.direct = binding.Direct
+	s.tracker = newTracker(s.time, s.direct, o.CacheBytes)
 	if o.LapseOnOpen {
 		s.leasesFrom = s.time.opening
-	}
-	if !s.direct {
-		s.changes = newChanges()
-		if o.CacheBytes > 0 {
-			s.cache = newCache(o.CacheBytes)
-		}
 	}
 	s.startSweeper()
 	return s, nil
@@ -99,10 +80,14 @@ func (s *Store) Backend() Backend { return s.backend }
 // or Hold of the claim's token.
 //
 // ErrCompleted, ErrFailed, ErrInFlight, ErrHeld and ErrExhausted are returned with
-// the record in the way, ErrMismatch with the key alone. ErrFull is returned when
+// the record in the way, ErrMismatch with the key alone. ErrTooLate is returned when
+// there is no record and r.IssuedAt says that there may have been one, ErrFull when
 // a new record does not fit, ErrInvalid when r is out of range, ErrCorrupt when
 // the key's record cannot be read. The record's slices are shared: do not change
 // them.
+//
+// If ctx ends while the claim is being committed, it is granted all the same: look at
+// ctx before the work begins, and undo the claim with Unclaim if it will not.
 func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 	var act action
 	saw, toWall, err := s.readClaim(ctx, &r, &act)
@@ -114,7 +99,7 @@ func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 				c.Record.ClaimedAt, c.Record.LeaseUntil = wallTime(e.ClaimedAt, toWall), wallTime(e.LeaseUntil, toWall)
 				c.Record.FinishedAt, c.Record.ExpiresAt = wallTime(e.FinishedAt, toWall), wallTime(e.ExpiresAt, toWall)
 			}
-			s.tellRefused(r.Key, err, c.Record.Fence, c.Record.Attempt)
+			s.tellRefused(ctx, r.Key, err, c.Record.Fence, c.Record.Attempt)
 		}
 		return c, err
 	}
@@ -124,7 +109,7 @@ func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 	if err := s.applyClaims(ctx, op.one()); err != nil {
 		return c, err
 	}
-	err = s.claimed(op, &c)
+	err = s.claimed(ctx, op, &c)
 	return c, err
 }
 
@@ -135,7 +120,7 @@ func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 func (s *Store) startClaim(ctx context.Context, r *Request, act *action, c *Claim) (saw seen, err error) {
 	saw, toWall, err := s.readClaim(ctx, r, act)
 	if err != nil && saw.entry != nil {
-		s.refused(r.Key, saw.entry, err, toWall, c)
+		s.refused(ctx, r.Key, saw.entry, err, toWall, c)
 	}
 	return saw, err
 }
@@ -148,18 +133,14 @@ func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (saw see
 	}
 	s.claimAction(r, act)
 	now, toWall := s.time.now() // first, as in Get
-	if s.changes != nil {
-		saw = s.changes.before(r.Key)
-	}
-	e, err := s.lookup(r.Key)
-	if err != nil || e == nil {
+	e, saw, err := s.lookup(ctx, r.Key)
+	if err != nil {
 		return saw, 0, err
 	}
-	saw.entry = e
-	if refusal := refuseClaim(e, act, now); refusal != nil {
-		return saw, toWall, refusal
+	if act.issuedAt != 0 {
+		act.wall = s.time.wall(now, toWall)
 	}
-	return saw, toWall, nil
+	return saw, toWall, refuseClaim(e, act, now)
 }
 
 // ClaimMany claims each request on its own merits and in order, all in one
@@ -198,7 +179,7 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 		if err != nil {
 			out[i].Err = err
 		} else {
-			out[i].Err = s.claimed(ops[n], &out[i].Claim)
+			out[i].Err = s.claimed(ctx, ops[n], &out[i].Claim)
 		}
 		ops[n].free()
 	}
@@ -227,17 +208,17 @@ func (s *Store) CompleteMany(ctx context.Context, cs []Completion) []error {
 	for i, c := range cs {
 		if i >= s.opts.MaxBatch {
 			out[i] = invalid("completion %d is over Options.MaxBatch, %d; send it in another call", i+1, s.opts.MaxBatch)
-		} else if out[i] = s.admitToken(ctx, c.Token); out[i] == nil {
+		} else if out[i] = s.admitToken(ctx, c.Token, true); out[i] == nil {
 			act := action{kind: actComplete, fence: c.Token.Fence, opening: s.time.opening}
 			s.setBytes(&act, c.Result)
 			ops = append(ops, s.newTokenOp(c.Token, act))
 			index = append(index, i)
 		}
 	}
-	err := s.apply(ctx, ops)
+	err := s.apply(context.Background(), ops)
 	for n, i := range index {
 		if out[i] = err; err == nil {
-			out[i] = s.settled(ops[n])
+			out[i] = s.settled(ctx, ops[n])
 		}
 		ops[n].free()
 	}
@@ -247,38 +228,46 @@ func (s *Store) CompleteMany(ctx context.Context, cs []Completion) []error {
 // Fail records that the operation failed for good; reason replays with ErrFailed.
 // The store copies reason. ErrFenced is returned when t is stale, ErrCompleted or
 // ErrFailed when the claim was settled otherwise, ErrTooLarge when reason is over
-// Options.MaxResult: nothing is then changed.
+// Options.MaxResult: the failure is then recorded and its reason dropped.
 func (s *Store) Fail(ctx context.Context, t Token, reason []byte) error {
-	return s.bytesOp(ctx, t, actFail, reason)
+	act := action{kind: actFail}
+	s.setBytes(&act, reason)
+	return s.tokenOp(ctx, t, act)
 }
 
 // Release gives the claim up so that the operation can be claimed again at once:
-// the attempt failed in a way that may be retried. The checkpoint is kept.
-// ErrFenced is returned when t is stale, ErrCompleted or ErrFailed when the claim
-// was settled otherwise.
-func (s *Store) Release(ctx context.Context, t Token) error {
-	return s.tokenOp(ctx, t, action{kind: actRelease})
+// the attempt failed in a way that may be retried. The checkpoint is kept. reason is
+// for whoever looks at the record, and the next claim keeps it until it is final; the
+// store copies it, up to Options.MaxResult. ErrFenced is returned when t is stale,
+// ErrCompleted or ErrFailed when the claim was settled otherwise.
+func (s *Store) Release(ctx context.Context, t Token, reason []byte) error {
+	return s.tokenOp(ctx, t, action{kind: actRelease, bytes: bytes.Clone(s.cut(reason))})
+}
+
+// Unclaim undoes a claim whose work was not begun: the attempt does not count. Nothing
+// is left of a first attempt that saved no checkpoint. Otherwise the operation can be
+// claimed again at once, by the same request. It is nil if the claim was undone or
+// released before, or its record is gone. ErrFenced is returned when t is stale, ErrHeld,
+// ErrCompleted or ErrFailed when the claim was settled otherwise.
+func (s *Store) Unclaim(ctx context.Context, t Token) error {
+	return s.tokenOp(ctx, t, action{kind: actUnclaim})
 }
 
 // Hold says that the outcome is unknown: claims get ErrHeld, and the record does
 // not expire, until t settles it with Complete, Fail or Release. The store copies
-// note. ErrFenced is returned when t is stale, ErrCompleted or ErrFailed when the
-// claim was settled otherwise, ErrTooLarge when note is over Options.MaxResult:
-// nothing is then changed.
+// note, up to Options.MaxResult. ErrFenced is returned when t is stale, ErrCompleted or
+// ErrFailed when the claim was settled otherwise.
 func (s *Store) Hold(ctx context.Context, t Token, note []byte) error {
-	return s.bytesOp(ctx, t, actHold, note)
+	return s.tokenOp(ctx, t, action{kind: actHold, bytes: bytes.Clone(s.cut(note))})
 }
 
 // Extend makes the lease run for lease from now, never shorter than it did; 0 is
 // the claim's own lease. A lapsed claim that was not taken over is extended too.
 // ErrFenced is returned when t is stale, ErrHeld, ErrCompleted or ErrFailed when
-// the claim was settled, ErrInvalid when lease is negative.
+// the claim was settled, ErrInvalid when lease is under 1 ms.
 func (s *Store) Extend(ctx context.Context, t Token, lease time.Duration) error {
-	if err := s.admitToken(ctx, t); err != nil {
-		return err
-	}
-	if lease < 0 {
-		return invalid("key %s: a lease of %v cannot be negative", KeyHash(t.Key), lease)
+	if lease != 0 && lease < minLease {
+		return invalid("a lease of %v; it must be at least %v, or 0 for the claim's own", lease, minLease)
 	}
 	return s.tokenOp(ctx, t, action{kind: actExtend, lease: lease})
 }
@@ -286,9 +275,13 @@ func (s *Store) Extend(ctx context.Context, t Token, lease time.Duration) error 
 // Checkpoint saves point, in place of the one before, for this attempt and the
 // next ones. The store copies it; nil means none. ErrFenced is returned when t is
 // stale, ErrHeld, ErrCompleted or ErrFailed when the claim was settled,
-// ErrTooLarge when point is over Options.MaxResult.
+// ErrTooLarge when point is over Options.MaxResult: nothing is then changed.
 func (s *Store) Checkpoint(ctx context.Context, t Token, point []byte) error {
-	return s.bytesOp(ctx, t, actCheckpoint, point)
+	if len(point) > s.opts.MaxResult {
+		return fmt.Errorf("%w: a checkpoint of %d bytes, Options.MaxResult is %d; nothing was changed",
+			ErrTooLarge, len(point), s.opts.MaxResult)
+	}
+	return s.tokenOp(ctx, t, action{kind: actCheckpoint, bytes: bytes.Clone(point)})
 }
 
 // Get returns the live record of key and never writes. ErrNotFound is returned
@@ -305,7 +298,7 @@ func (s *Store) Get(ctx context.Context, key string) (r Record, err error) {
 	// since. The other way round a stalled reader could miss an Extend between the
 	// two and call a live record gone.
 	now, toWall := s.time.now()
-	e, err := s.lookup(key)
+	e, _, err := s.lookup(ctx, key)
 	if err != nil {
 		return r, err
 	}
@@ -318,25 +311,23 @@ func (s *Store) Get(ctx context.Context, key string) (r Record, err error) {
 	return r, nil
 }
 
-// Forget removes whatever record key has, also one that cannot be read; nil if
-// there is none. It is for operators: a forgotten operation can run again. Its
-// tokens are stale from then on.
-func (s *Store) Forget(ctx context.Context, key string) error {
+// Forget removes the record of t. With a zero fence it removes whatever record the key
+// has, also one that cannot be read. It is nil if there is none. It is for operators: a
+// forgotten operation can run again. Its tokens are stale from then on. ErrFenced is
+// returned when the record is of another claim than t.
+func (s *Store) Forget(ctx context.Context, t Token) error {
 	if err := s.admit(ctx); err != nil {
 		return err
 	}
-	if err := checkKey(key); err != nil {
+	if err := checkKey(t.Key); err != nil {
 		return err
 	}
-	op := s.newOp(key, action{kind: actForget})
+	op := s.newOp(t.Key, action{kind: actForget, fence: t.Fence})
 	defer op.free()
 	if err := s.apply(ctx, op.one()); err != nil {
 		return err
 	}
-	if op.changed && s.observed() {
-		s.emit(Event{Kind: RecordForgotten, KeyHash: KeyHash(key)})
-	}
-	return op.err
+	return s.settled(ctx, op)
 }
 
 // admit answers for the store and ctx before anything else is looked at.
@@ -344,7 +335,10 @@ func (s *Store) admit(ctx context.Context) error {
 	if s.ended.Load() != nil {
 		return s.endedErr()
 	}
-	return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.inCommit(ctx)
 }
 
 func (s *Store) admitClaim(ctx context.Context, r *Request) error {
@@ -357,8 +351,14 @@ func (s *Store) admitClaim(ctx context.Context, r *Request) error {
 	return r.check()
 }
 
-func (s *Store) admitToken(ctx context.Context, t Token) error {
-	if err := s.admit(ctx); err != nil {
+// admitToken is admit for what shows t. What settles its claim does not heed the end of
+// ctx.
+func (s *Store) admitToken(ctx context.Context, t Token, settles bool) error {
+	err := s.admit(ctx)
+	if settles && err != nil && err == ctx.Err() {
+		err = s.inCommit(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	return checkToken(t)
@@ -369,7 +369,11 @@ func (s *Store) admitToken(ctx context.Context, t Token) error {
 func (s *Store) claimAction(r *Request, act *action) {
 	act.kind = actClaim
 	act.fingerprint, act.lease, act.retention, act.holdUnknown = r.Fingerprint, r.Lease, r.Retention, r.HoldUnknown
-	act.maxAttempts = uint32(s.opts.MaxAttempts)
+	act.maxAttempts = uint32(r.MaxAttempts)
+	setDefault(&act.maxAttempts, uint32(s.opts.MaxAttempts))
+	if !r.IssuedAt.IsZero() {
+		act.issuedAt, act.lostUntil = max(wallNanos(r.IssuedAt), 1), s.time.lostUntil
+	}
 	act.opening, act.leasesFrom = s.time.opening, s.leasesFrom
 	setDefault(&act.lease, s.opts.Lease)
 	setDefault(&act.retention, s.opts.Retention)
@@ -382,48 +386,45 @@ func (s *Store) setBytes(a *action, b []byte) {
 	}
 }
 
-// bytesOp is a token operation whose bytes are refused, not dropped, when too large.
-func (s *Store) bytesOp(ctx context.Context, t Token, kind actionKind, b []byte) error {
-	if err := s.admitToken(ctx, t); err != nil {
-		return err
-	}
-	if len(b) > s.opts.MaxResult {
-		return fmt.Errorf("%w: key %s: %d bytes, Options.MaxResult is %d; nothing was changed",
-			ErrTooLarge, KeyHash(t.Key), len(b), s.opts.MaxResult)
-	}
-	return s.tokenOp(ctx, t, action{kind: kind, bytes: bytes.Clone(b)})
-}
+// cut bounds a text that is for people.
+func (s *Store) cut(text []byte) []byte { return text[:min(len(text), s.opts.MaxResult)] }
 
 func (s *Store) tokenOp(ctx context.Context, t Token, act action) error {
-	if err := s.admitToken(ctx, t); err != nil {
+	settles := act.kind != actExtend && act.kind != actCheckpoint
+	if err := s.admitToken(ctx, t, settles); err != nil {
 		return err
 	}
 	act.fence, act.opening = t.Fence, s.time.opening
 	op := s.newTokenOp(t, act)
 	defer op.free()
-	if err := s.apply(ctx, op.one()); err != nil {
+	commit := ctx
+	if settles {
+		commit = context.Background()
+	}
+	if err := s.apply(commit, op.one()); err != nil {
 		return err
 	}
-	return s.settled(op)
+	return s.settled(ctx, op)
 }
 
 // newTokenOp is newOp for an action that shows t.
 func (s *Store) newTokenOp(t Token, act action) *Op {
 	op := s.newOp(t.Key, act)
-	if s.changes != nil {
-		op.saw = s.changes.recent.of(t)
-	}
+	op.saw = s.tracker.claimed(t)
 	return op
 }
 
 // claimed turns an applied claim into its answer, with c filled in.
-func (s *Store) claimed(op *Op, c *Claim) error {
+func (s *Store) claimed(ctx context.Context, op *Op, c *Claim) error {
+	if op.late != nil {
+		return op.late
+	}
 	if op.err != nil {
-		s.refused(op.key, op.prev, op.err, op.toWall, c)
+		s.refused(ctx, op.key, op.prev, op.err, op.toWall, c)
 		return op.err
 	}
 	if s.observed() {
-		s.emit(Event{Kind: op.grantKind(), KeyHash: KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
+		s.emit(ctx, Event{Kind: op.grantKind(), KeyHash: s.KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
 	}
 	c.Token = Token{Key: op.key, Fence: op.next.Fence}
 	c.Record.show(op.key, op.next, op.toWall)
@@ -439,12 +440,12 @@ func (o *Op) grantKind() EventKind {
 }
 
 // refused makes c the answer to a claim that was not granted.
-func (s *Store) refused(key string, cur *Entry, refusal error, toWall int64, c *Claim) {
+func (s *Store) refused(ctx context.Context, key string, cur *Entry, refusal error, toWall int64, c *Claim) {
 	c.Record.Key = key
 	if cur != nil && discloses(refusal) {
 		c.Record.show(key, cur, toWall)
 	}
-	s.tellRefused(key, refusal, c.Record.Fence, c.Record.Attempt)
+	s.tellRefused(ctx, key, refusal, c.Record.Fence, c.Record.Attempt)
 }
 
 // discloses reports whether a refusal comes with the record in the way: it is of
@@ -458,36 +459,43 @@ func discloses(refusal error) bool {
 }
 
 // settled turns an applied token operation into its answer.
-func (s *Store) settled(op *Op) error {
+func (s *Store) settled(ctx context.Context, op *Op) error {
 	if !s.observed() {
 		return op.answer()
 	}
-	e := Event{KeyHash: KeyHash(op.key), Fence: op.act.fence}
+	e := Event{Fence: op.act.fence}
 	if op.err == ErrFenced {
 		e.Kind = TokenRefused
 	} else if op.changed {
 		e.Kind = settledKinds[op.act.kind]
-		e.Attempt = int(op.next.Attempt)
-		if op.act.kind != actExtend && op.act.kind != actCheckpoint {
+		if op.failed {
+			e.Kind = effectKinds[op.next.State]
+		}
+		if op.next != nil {
+			e.Attempt = int(op.next.Attempt)
+		}
+		if op.next != nil && op.act.kind != actExtend && op.act.kind != actCheckpoint {
 			e.Duration = time.Duration(op.at - op.next.ClaimedAt)
 		}
 	}
 	if e.Kind != 0 {
-		s.emit(e)
+		e.KeyHash = s.KeyHash(op.key)
+		s.emit(ctx, e)
 	}
 	return op.answer()
 }
 
-// answer is op.err for people: a completion whose result was dropped says so.
+// answer is op.err for people: a completion or failure whose bytes were dropped says so.
 func (o *Op) answer() error {
 	if o.err != ErrTooLarge {
 		return o.err
 	}
-	return fmt.Errorf("%w: key %s is recorded as completed and its result, over Options.MaxResult (%d bytes), was not kept: its duplicates will hear so",
-		ErrTooLarge, KeyHash(o.key), o.store.opts.MaxResult)
+	return fmt.Errorf("%w: key %s is recorded as final and its result or reason, over Options.MaxResult (%d bytes), was not kept: its duplicates will hear so",
+		ErrTooLarge, o.store.KeyHash(o.key), o.store.opts.MaxResult)
 }
 
 var settledKinds = [...]EventKind{
 	actComplete: OperationCompleted, actFail: OperationFailed, actRelease: OperationReleased,
-	actHold: OperationHeld, actExtend: LeaseExtended, actCheckpoint: CheckpointSaved,
+	actUnclaim: OperationUnclaimed, actHold: OperationHeld, actExtend: LeaseExtended,
+	actCheckpoint: CheckpointSaved, actForget: RecordForgotten,
 }

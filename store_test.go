@@ -33,7 +33,7 @@ func TestStoreInvalidArguments(t *testing.T) {
 		_, claim := s.Claim(ctx, idem.Request{Key: key})
 		_, get := s.Get(ctx, key)
 		for i, err := range []error{
-			claim, get, s.Forget(ctx, key), s.Complete(ctx, token, nil), s.Fail(ctx, token, nil), s.Release(ctx, token),
+			claim, get, s.Forget(ctx, idem.Token{Key: key}), s.Complete(ctx, token, nil), s.Fail(ctx, token, nil), s.Release(ctx, token, nil),
 			s.Hold(ctx, token, nil), s.Extend(ctx, token, 0), s.Checkpoint(ctx, token, nil),
 		} {
 			require.ErrorIs(t, err, idem.ErrInvalid, "%d", i)
@@ -46,7 +46,7 @@ func TestStoreInvalidArguments(t *testing.T) {
 		assert.Contains(t, err.Error(), idem.KeyHash("k"))
 	}
 	require.ErrorIs(t, s.Extend(ctx, idem.Token{Key: "k", Fence: 1}, -1), idem.ErrInvalid)
-	require.ErrorIs(t, s.Release(ctx, idem.Token{Key: "k"}), idem.ErrInvalid, "a zero fence")
+	require.ErrorIs(t, s.Release(ctx, idem.Token{Key: "k"}, nil), idem.ErrInvalid, "a zero fence")
 	for _, limit := range []int{0, -1} {
 		_, err := s.Sweep(ctx, limit)
 		require.ErrorIs(t, err, idem.ErrInvalid)
@@ -55,7 +55,7 @@ func TestStoreInvalidArguments(t *testing.T) {
 
 	c, err := s.Claim(ctx, idem.Request{Key: long[:idem.MaxKey]})
 	require.NoError(t, err, "the longest key")
-	require.NoError(t, s.Release(ctx, c.Token))
+	require.NoError(t, s.Release(ctx, c.Token, nil))
 }
 
 // A14: a context that has ended changes nothing, anywhere.
@@ -73,8 +73,8 @@ func TestStoreContextEnded(t *testing.T) {
 	_, stats := s.Stats(ctx)
 	_, _, effect := s.DoEffect(ctx, k, neverRun)
 	for i, err := range []error{
-		claim, get, wait, sweep, stats, effect, s.Forget(ctx, "k"), s.Complete(ctx, token, nil), s.Fail(ctx, token, nil),
-		s.Release(ctx, token), s.Hold(ctx, token, nil), s.Extend(ctx, token, 0), s.Checkpoint(ctx, token, nil),
+		claim, get, wait, sweep, stats, effect, s.Forget(ctx, idem.Token{Key: "k"}), s.Complete(ctx, token, nil), s.Fail(ctx, token, nil),
+		s.Release(ctx, token, nil), s.Hold(ctx, token, nil), s.Extend(ctx, token, 0), s.Checkpoint(ctx, token, nil),
 		s.ClaimMany(ctx, []idem.Request{k})[0].Err, s.CompleteMany(ctx, []idem.Completion{{Token: token}})[0],
 	} {
 		require.Equal(t, context.Canceled, err, "%d", i)
@@ -204,7 +204,7 @@ func TestStoreCache(t *testing.T) {
 	assert.Equal(t, uint64(2), st.CommittedOps)
 	assert.Equal(t, int64(4096), st.EngineBytes)
 
-	require.NoError(t, s.Forget(ctx, "k"))
+	require.NoError(t, s.Forget(ctx, idem.Token{Key: "k"}))
 	_, err = s.Get(ctx, "k")
 	require.Equal(t, idem.ErrNotFound, err, "what is forgotten is not in the cache either")
 
@@ -254,7 +254,7 @@ func TestStoreCacheDuringACommit(t *testing.T) {
 		assert.Equal(t, idem.Completed, get(t, s, "k").State)
 		return nil
 	}
-	require.NoError(t, s.Forget(ctx, "k"))
+	require.NoError(t, s.Forget(ctx, idem.Token{Key: "k"}))
 	_, err := s.Get(ctx, "k")
 	require.Equal(t, idem.ErrNotFound, err)
 }
@@ -336,7 +336,7 @@ func TestFullRefusesWhatNeedsRoom(t *testing.T) {
 	mustClaim(t, s, idem.Request{Key: "lapsed"})
 	mustClaim(t, s, idem.Request{Key: "lapsed too"})
 	clock.Advance(time.Minute)
-	require.NoError(t, s.Release(ctx, mustClaim(t, s, idem.Request{Key: "released"}).Token))
+	require.NoError(t, s.Release(ctx, mustClaim(t, s, idem.Request{Key: "released"}).Token, nil))
 	b.full.Store(true)
 	for _, key := range []string{"new", "expired", "released"} {
 		_, err := s.Claim(ctx, idem.Request{Key: key})
@@ -400,7 +400,7 @@ func TestFullDisclosesNothing(t *testing.T) {
 	b := newStub()
 	s := open(t, b, idem.Options{})
 	c := mustClaim(t, s, idem.Request{Key: "k", Fingerprint: printA})
-	require.NoError(t, s.Release(t.Context(), c.Token))
+	require.NoError(t, s.Release(t.Context(), c.Token, nil))
 	b.full.Store(true)
 	got, err := s.Claim(t.Context(), idem.Request{Key: "k", Fingerprint: printB})
 	require.ErrorIs(t, err, idem.ErrFull)
@@ -427,7 +427,7 @@ func TestCorruptRecord(t *testing.T) {
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 	get(t, s, "good")
 
-	require.NoError(t, s.Forget(ctx, "bad"), "an operator can be rid of it")
+	require.NoError(t, s.Forget(ctx, idem.Token{Key: "bad"}), "an operator can be rid of it")
 	b.damage()
 	_, err = s.Get(ctx, "bad")
 	require.Equal(t, idem.ErrNotFound, err)

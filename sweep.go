@@ -10,11 +10,13 @@ import (
 	"github.com/idemkv/idem/ttl"
 )
 
-// Sweep removes up to limit expired records, the longest due first, and returns
-// how many it removed. The store does this by itself in the background; nothing
-// but disk space depends on it. A record that cannot be read is passed over. Each
-// commit of a sweep looks at Options.SweepSlice records at most. ErrInvalid is
-// returned when limit is not positive or the engine keeps no expiry index.
+// Sweep looks at up to limit records that are due, the longest due first, removes
+// those that have expired, and returns how many it removed. The others, which were
+// extended since, get a new place in the expiry index. The store does this by itself
+// in the background; nothing but disk space depends on it. A record that cannot be
+// read is passed over. Each commit of a sweep looks at Options.SweepSlice records at
+// most. ErrInvalid is returned when limit is not positive or the engine keeps no expiry
+// index.
 func (s *Store) Sweep(ctx context.Context, limit int) (removed int, err error) {
 	if err := s.admit(ctx); err != nil {
 		return 0, err
@@ -26,23 +28,24 @@ func (s *Store) Sweep(ctx context.Context, limit int) (removed int, err error) {
 	if !ok {
 		return 0, invalid("%T keeps no expiry index, it cannot be swept", s.backend)
 	}
-	return s.sweep(ctx, x, limit, s.emit)
+	removed, _, err = s.sweep(ctx, x, limit, func(e Event) { s.emit(ctx, e) })
+	return removed, err
 }
 
-func (s *Store) sweep(ctx context.Context, x Expirer, limit int, emit func(Event)) (removed int, err error) {
+func (s *Store) sweep(ctx context.Context, x Expirer, limit int, emit func(Event)) (removed, looked int, err error) {
 	// Sweeps at once look at the same places, which costs a little and harms nothing.
 	// A lock would make a claim on a full store wait for a long sweep, whatever its
 	// ctx, and an Observer that sweeps wait for itself.
 	total := sweepSlice{}
-	for from := (Due{}); removed < limit; {
+	for from := (Due{}); looked < limit; {
 		var places []Due
-		if places, err = s.expiring(ctx, x, from, limit-removed); err != nil || len(places) == 0 {
+		if places, err = s.expiring(ctx, x, from, limit-looked); err != nil || len(places) == 0 {
 			break
 		}
 		from = places[len(places)-1]
+		looked += len(places)
 		var slice sweepSlice
 		slice, err = s.sweepPlaces(ctx, places)
-		removed += slice.removed
 		total.add(slice)
 		if err != nil {
 			break
@@ -57,7 +60,7 @@ func (s *Store) sweep(ctx context.Context, x Expirer, limit int, emit func(Event
 			emit(e)
 		}
 	}
-	return removed, err
+	return total.removed, looked, err
 }
 
 func (s *Store) expiring(ctx context.Context, x Expirer, from Due, limit int) ([]Due, error) {
@@ -99,10 +102,11 @@ func (s *Store) sweepPlaces(ctx context.Context, places []Due) (slice sweepSlice
 		ops[i] = s.newOp(p.Key, action{kind: actSweep, due: p.At})
 		ops[i].saw = s.peek(p.Key)
 	}
-	err = s.apply(ctx, ops)
+	if err = s.apply(ctx, ops); err != nil {
+		return slice, err
+	}
 	for _, op := range ops {
 		switch {
-		case err != nil:
 		case op.err != nil:
 			slice.corrupt++
 		case op.prev != nil && op.next == nil:
@@ -111,16 +115,16 @@ func (s *Store) sweepPlaces(ctx context.Context, places []Due) (slice sweepSlice
 		}
 		op.free()
 	}
-	return slice, err
+	return slice, nil
 }
 
 // peek reads what a commit would have to read, so that those who share the commit do
 // not wait for it.
 func (s *Store) peek(key string) seen {
-	if s.changes == nil {
+	if s.direct {
 		return seen{}
 	}
-	saw := s.changes.before(key)
+	saw := s.tracker.before(key)
 	e, err := s.read(key)
 	if err != nil {
 		return seen{} // the commit will hear of it too
@@ -135,7 +139,7 @@ func (s *Store) startSweeper() {
 	if !ok || s.opts.SweepInterval < 0 {
 		return
 	}
-	s.sweeper = ttl.New(ttl.Options{
+	s.tracker.sweeper = ttl.New(ttl.Options{
 		Interval:  s.opts.SweepInterval,
 		Now:       func() time.Duration { now, _ := s.time.now(); return time.Duration(now) },
 		AfterFunc: s.opts.Clock.AfterFunc,
@@ -144,11 +148,11 @@ func (s *Store) startSweeper() {
 			if s.calls.any() { // others are at work
 				slice = max(1, slice/busyShare)
 			}
-			removed, err := s.sweep(ctx, x, slice, s.tell)
+			_, looked, err := s.sweep(ctx, x, slice, s.tell)
 			if err != nil {
 				return false, 0, err
 			}
-			if removed == slice {
+			if looked == slice {
 				return true, 0, nil
 			}
 			next, err = s.nextDue(ctx, x)

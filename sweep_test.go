@@ -301,7 +301,7 @@ func TestIdleStoreHasNoTimer(t *testing.T) {
 		mustClaim(t, s, idem.Request{Key: "other"})
 		synctest.Wait()
 		assert.Equal(t, 1, clock.Pending())
-		require.NoError(t, s.Forget(t.Context(), "other"))
+		require.NoError(t, s.Forget(t.Context(), idem.Token{Key: "other"}))
 		clock.Advance(100 * time.Hour)
 		synctest.Wait()
 		clock.Advance(time.Minute)

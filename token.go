@@ -61,15 +61,15 @@ func (t *Token) UnmarshalText(text []byte) error {
 
 // String names the token without disclosing its key.
 func (t Token) String() string {
-	return fmt.Sprintf("token(key %s, fence %d)", KeyHash(t.Key), t.Fence)
+	return fmt.Sprintf("token(fence %d)", t.Fence)
 }
 
 // GoString is String: %#v does not disclose the key either.
 func (t Token) GoString() string { return t.String() }
 
-// LogValue logs the key's hash and the fence, never the key.
+// LogValue logs the fence, never the key.
 func (t Token) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("key_hash", KeyHash(t.Key)), slog.Uint64("fence", t.Fence))
+	return slog.GroupValue(slog.Uint64("fence", t.Fence))
 }
 
 func checkToken(t Token) error {
@@ -77,7 +77,7 @@ func checkToken(t Token) error {
 		return err
 	}
 	if t.Fence == 0 {
-		return invalid("token of key %s has no fence; use the one Claim returned", KeyHash(t.Key))
+		return invalid("the token has no fence; use the one Claim returned")
 	}
 	return nil
 }

@@ -15,10 +15,13 @@ type action struct {
 	retention   time.Duration // of the request
 	holdUnknown bool          // of the request
 	maxAttempts uint32        // 0: unlimited
+	issuedAt    int64         // of the request: wall clock, Unix nanoseconds; 0: unknown
+	wall        int64         // the wall clock now; for claims
+	lostUntil   int64         // records of operations issued up to then may have been lost
 	opening     uint64        // of the store that asks
 	leasesFrom  uint64        // leases of earlier openings have lapsed
 	bytes       []byte        // result, reason, note or checkpoint; owned by the action
-	dropped     bool          // complete: the result is not kept
+	dropped     bool          // complete, fail: the result or reason is not kept
 	due         Instant       // sweep: the index entry that was found
 }
 
@@ -29,6 +32,7 @@ const (
 	actComplete
 	actFail
 	actRelease
+	actUnclaim
 	actHold
 	actExtend
 	actCheckpoint
@@ -48,9 +52,13 @@ func transition(cur *Entry, a *action, now Instant) (next *Entry, answer error) 
 		}
 		return grant(cur, a, now), nil
 	case actForget:
-		return nil, nil
+		return forget(cur, a, now)
 	case actSweep:
 		return sweep(cur, a, now), nil
+	case actUnclaim:
+		if !cur.live(now) {
+			return cur, nil // it is gone already
+		}
 	}
 
 	if !cur.live(now) || cur.Fence != a.fence {
@@ -67,7 +75,14 @@ func transition(cur *Entry, a *action, now Instant) (next *Entry, answer error) 
 		}
 	case actRelease:
 		if open {
-			return release(cur, now), nil
+			return release(cur, a, now), nil
+		}
+		if cur.State == Released {
+			return cur, nil
+		}
+	case actUnclaim:
+		if cur.State == InFlight {
+			return unclaim(cur, now), nil
 		}
 		if cur.State == Released {
 			return cur, nil
@@ -124,7 +139,10 @@ func refuseEffect(cur *Entry, a *action, now Instant) error {
 // replay does not either. The order of the checks is part of the rules: mismatch
 // comes before anything that would disclose the record.
 func refuseClaim(cur *Entry, a *action, now Instant) error {
-	if !cur.live(now) || newOperation(cur, a) {
+	if !cur.live(now) {
+		return tooLate(a)
+	}
+	if newOperation(cur, a) {
 		return nil
 	}
 	if !cur.Fingerprint.agrees(a.fingerprint) {
@@ -151,9 +169,24 @@ func refuseClaim(cur *Entry, a *action, now Instant) error {
 	return nil
 }
 
-// newOperation: a released operation that saved nothing binds its key to nothing.
+// newOperation reports whether the request of a is another one than cur's, and may
+// have the key: a released operation that saved nothing does not bind it. One whose
+// last claim was undone does, because an attempt before that may have left effects.
 func newOperation(cur *Entry, a *action) bool {
-	return cur.State == Released && cur.Checkpoint == nil && !cur.Fingerprint.agrees(a.fingerprint)
+	return cur.State == Released && cur.Checkpoint == nil && !cur.Bound && !cur.Fingerprint.agrees(a.fingerprint)
+}
+
+// tooLate answers a claim that finds no record: ErrTooLate if there may have been one,
+// because the request is older than its retention, or than what the store has lost.
+func tooLate(a *action) error {
+	if a.issuedAt == 0 {
+		return nil
+	}
+	issued := min(a.issuedAt, a.wall)
+	if issued <= a.lostUntil || Instant(issued).add(a.retention) <= Instant(a.wall) {
+		return ErrTooLate
+	}
+	return nil
 }
 
 // grant makes the record of a granted claim.
@@ -175,7 +208,7 @@ func grant(cur *Entry, a *action, now Instant) *Entry {
 	}
 	if cur.live(now) && !newOperation(cur, a) {
 		e.Attempt = cur.Attempt + 1
-		e.Checkpoint = cur.Checkpoint
+		e.Checkpoint, e.Result = cur.Checkpoint, cur.Result // the reason of the last release
 		if a.fingerprint.IsZero() {
 			e.Fingerprint = cur.Fingerprint
 		}
@@ -213,8 +246,8 @@ func repeats(cur *Entry, a *action) bool {
 	return same && (a.kind == actComplete && cur.State == Completed || a.kind == actFail && cur.State == Failed)
 }
 
-// tooLarge is the answer of a completion: the work is done and recorded, yet the
-// caller must hear that its result will not replay.
+// tooLarge is the answer of a completion or failure: it is recorded, yet the caller
+// must hear that its result or reason will not replay.
 func tooLarge(a *action) error {
 	if a.dropped {
 		return ErrTooLarge
@@ -222,12 +255,51 @@ func tooLarge(a *action) error {
 	return nil
 }
 
-func release(cur *Entry, now Instant) *Entry {
+func release(cur *Entry, a *action, now Instant) *Entry {
 	e := *cur
-	e.State, e.Result = Released, nil
+	e.State, e.Result = Released, a.bytes
 	at := now.add(e.Retention)
 	e.setExpiry(at, at)
 	return &e
+}
+
+// unclaim undoes a claim whose work was not begun: nothing is left of a first attempt
+// that saved nothing. Otherwise an attempt before it may have left effects, so the
+// fingerprint stays in force.
+func unclaim(cur *Entry, now Instant) *Entry {
+	if cur.Attempt <= 1 && cur.Checkpoint == nil {
+		return nil
+	}
+	e := *cur
+	e.State, e.Bound = Released, true
+	e.Attempt--
+	at := now.add(e.Retention)
+	e.setExpiry(at, at)
+	return &e
+}
+
+// forget removes the record of a's fence, or any record if a names none.
+func forget(cur *Entry, a *action, now Instant) (*Entry, error) {
+	if a.fence == 0 || cur != nil && cur.Fence == a.fence {
+		return nil, nil
+	}
+	if cur.live(now) {
+		return cur, ErrFenced
+	}
+	return cur, nil
+}
+
+// effectFailure is what a same-commit function's error asks for, besides undoing what
+// the function wrote: a permanent one fails the operation. Any other leaves the record
+// as it was (0), but for the attempt where the request has a limit of them.
+func effectFailure(a *action, permanent bool) actionKind {
+	switch {
+	case permanent:
+		return actFail
+	case a.kind == actClaim && a.maxAttempts > 0:
+		return actRelease
+	}
+	return 0
 }
 
 func hold(cur *Entry, a *action) *Entry {

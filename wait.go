@@ -11,7 +11,8 @@ import (
 // lease that holds: completed, failed, held, released or lapsed. A takeover or an
 // extension seen on the way is waited on. ErrNotFound is returned when there is
 // no record, or it expires or is forgotten; ErrClosed and ErrBroken wake it too.
-// The record's slices are shared: do not change them.
+// ErrInvalid is returned when ctx is of the work that runs under a claim of key, which
+// would wait for itself. The record's slices are shared: do not change them.
 func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 	if err := s.admit(ctx); err != nil {
 		return Record{}, err
@@ -19,12 +20,15 @@ func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 	if err := checkKey(key); err != nil {
 		return Record{}, err
 	}
+	if err := s.inWork(ctx, key); err != nil {
+		return Record{}, err
+	}
 	// Registered before the first look, so that no change falls between the two.
-	w := s.waiters.add(key)
-	defer s.waiters.remove(key, w)
+	w := s.tracker.waiters.add(key)
+	defer s.tracker.waiters.remove(key, w)
 	for {
 		now, toWall := s.time.now()
-		e, err := s.lookup(key)
+		e, _, err := s.lookup(ctx, key)
 		if err != nil {
 			return Record{}, err
 		}
@@ -40,12 +44,12 @@ func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 		case <-ctx.Done():
 			stop()
 			return Record{}, ctx.Err()
-		case <-s.down:
+		case <-s.down.c:
 			stop()
 			return Record{}, s.endedErr()
 		}
 		stop()
-		if e, ended := s.waiters.outcome(w, e.Fence); ended {
+		if e, ended := s.tracker.waiters.outcome(w, e.Fence); ended {
 			_, toWall := s.time.now()
 			if e == nil {
 				return Record{}, ErrNotFound

@@ -55,9 +55,11 @@ func TestWaitMissesNothingBeforeItWaits(t *testing.T) {
 		"completed": func(s *idem.Store, token idem.Token) error {
 			return s.Complete(context.Background(), token, []byte("r"))
 		},
-		"forgotten": func(s *idem.Store, token idem.Token) error { return s.Forget(context.Background(), token.Key) },
+		"forgotten": func(s *idem.Store, token idem.Token) error {
+			return s.Forget(context.Background(), idem.Token{Key: token.Key})
+		},
 		"released and claimed again": func(s *idem.Store, token idem.Token) error {
-			if err := s.Release(context.Background(), token); err != nil {
+			if err := s.Release(context.Background(), token, nil); err != nil {
 				return err
 			}
 			_, err := s.Claim(context.Background(), idem.Request{Key: token.Key})
@@ -97,7 +99,7 @@ func TestWaitSeesAReleaseThatIsClaimedAgain(t *testing.T) {
 	waitTest(t, func(t *testing.T, s *idem.Store, c idem.Claim) {
 		const n = 1000
 		woken := waitAll(t, s, "k", n)
-		require.NoError(t, s.Release(t.Context(), c.Token))
+		require.NoError(t, s.Release(t.Context(), c.Token, nil))
 		again := mustClaim(t, s, idem.Request{Key: "k"})
 		for range n {
 			w := <-woken
@@ -133,7 +135,7 @@ func TestWaitInAStormOfReleases(t *testing.T) {
 		}
 		for range storms {
 			time.Sleep(time.Second)
-			require.NoError(t, s.Release(ctx, c.Token))
+			require.NoError(t, s.Release(ctx, c.Token, nil))
 			c = mustClaim(t, s, idem.Request{Key: "k"})
 		}
 		require.NoError(t, s.Complete(ctx, c.Token, []byte("done")))
@@ -208,7 +210,7 @@ func TestWaitReturnsAtOnce(t *testing.T) {
 			idem.Completed: func(t idem.Token) error { return s.Complete(ctx, t, nil) },
 			idem.Failed:    func(t idem.Token) error { return s.Fail(ctx, t, nil) },
 			idem.Held:      func(t idem.Token) error { return s.Hold(ctx, t, nil) },
-			idem.Released:  func(t idem.Token) error { return s.Release(ctx, t) },
+			idem.Released:  func(t idem.Token) error { return s.Release(ctx, t, nil) },
 		} {
 			c := mustClaim(t, s, idem.Request{Key: state.String()})
 			require.NoError(t, settle(c.Token))

@@ -152,7 +152,7 @@ func (b *batch[M]) settle() {
 		case w.state == waiting || w.state == running:
 			b.verdicts[w.message] = Verdict{Reason: Unavailable, Err: ended, Attempt: w.claim.Record.Attempt}
 			if w.protected() {
-				releases.Go(func() { _ = b.store.Release(ctx, w.claim.Token) })
+				releases.Go(func() { _ = b.store.Release(ctx, w.claim.Token, nil) })
 			}
 		}
 	}

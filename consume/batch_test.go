@@ -168,7 +168,7 @@ func TestBatchClaimLostBeforeItsTurn(t *testing.T) {
 		c, err := consume.New(s, "billing", func(ctx context.Context, m message) error {
 			require.NotEqual(t, "2", m.id, "it is another's")
 			if m.id == "1" {
-				require.NoError(t, s.Forget(ctx, "consume/billing/2"))
+				require.NoError(t, s.Forget(ctx, idem.Token{Key: "consume/billing/2"}))
 				second, err := s.Claim(ctx, idem.Request{Key: "consume/billing/2"})
 				require.NoError(t, err)
 				time.Sleep(lease)

@@ -195,7 +195,7 @@ func redrive(ctx context.Context, store *idem.Store, consumer *consume.Consumer[
 	if err != nil {
 		return err
 	}
-	return store.Forget(ctx, key)
+	return store.Forget(ctx, idem.Token{Key: key})
 }
 
 // The account is open again: the dead letter may run.

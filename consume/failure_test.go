@@ -67,7 +67,7 @@ func TestHeartbeat(t *testing.T) {
 			}
 			assert.NoError(t, ctx.Err())
 			if m != m1 {
-				require.NoError(t, e.Forget(t.Context(), op.Token().Key))
+				require.NoError(t, e.Forget(t.Context(), idem.Token{Key: op.Token().Key}))
 				e.clock.BlockUntil(1)
 				e.clock.Advance(lease / 3)
 				<-ctx.Done()
@@ -92,7 +92,7 @@ func TestClaimLost(t *testing.T) {
 		for name, ends := range map[string]error{"nil": nil, "error": errBank, "permanent": idem.Permanent(errBank), "unknown": consume.ErrUnknown} {
 			m := message{name, ""}
 			c := e.consumer("billing", messages(), func(ctx context.Context, m message) error {
-				require.NoError(t, e.Forget(ctx, consume.FromContext(ctx).Token().Key))
+				require.NoError(t, e.Forget(ctx, idem.Token{Key: consume.FromContext(ctx).Token().Key}))
 				return ends
 			})
 			v := c.Handle(t.Context(), m)

@@ -58,7 +58,7 @@ func (c *Consumer[M]) failed(ctx context.Context, claim idem.Claim, err error) V
 	case idem.IsPermanent(err):
 		v.Reason, recordErr = Permanent, c.store.Fail(ctx, claim.Token, note())
 	default:
-		v.Decision, v.Reason, recordErr = Retry, Failed, c.store.Release(ctx, claim.Token)
+		v.Decision, v.Reason, recordErr = Retry, Failed, c.store.Release(ctx, claim.Token, nil)
 		if max > 0 && v.Attempt >= max { // the next delivery would hear so
 			v.Decision, v.Reason, v.Err = Dead, Exhausted, fmt.Errorf("%w: %w", idem.ErrExhausted, err)
 		}

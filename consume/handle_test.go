@@ -95,7 +95,7 @@ func TestCrashInTheHandler(t *testing.T) {
 				require.ErrorIs(t, v.Err, idem.ErrHeld)
 				assert.Zero(t, h.all.Load())
 				// Somebody finds out that the bank never heard of it.
-				require.NoError(t, e.Release(t.Context(), e.record(key(t, c, m1)).Token()))
+				require.NoError(t, e.Release(t.Context(), e.record(key(t, c, m1)).Token(), nil))
 				gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), m1))
 			})
 		})
@@ -182,7 +182,7 @@ func TestPermanentError(t *testing.T) {
 
 		// The account is open again: an operator has the store forget.
 		h.err = nil
-		require.NoError(t, e.Forget(t.Context(), key(t, c, m1)))
+		require.NoError(t, e.Forget(t.Context(), idem.Token{Key: key(t, c, m1)}))
 		gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), m1))
 	})
 }

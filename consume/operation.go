@@ -90,5 +90,5 @@ func (op *Operation) LogValue() slog.Value {
 	if op == nil {
 		return slog.Value{}
 	}
-	return slog.GroupValue(slog.String("key_hash", idem.KeyHash(op.claim.Token.Key)), slog.Int("attempt", op.Attempt()))
+	return slog.GroupValue(slog.String("key_hash", op.store.KeyHash(op.claim.Token.Key)), slog.Int("attempt", op.Attempt()))
 }

@@ -35,7 +35,7 @@ func TestOperation(t *testing.T) {
 				return errBank
 			case 2:
 				assert.Equal(t, "charged", string(op.Checkpoint()))
-				require.NoError(t, e.Release(ctx, op.Token()))
+				require.NoError(t, e.Release(ctx, op.Token(), nil))
 				require.Equal(t, idem.ErrFenced, op.SaveCheckpoint(ctx, []byte("more")))
 				assert.Equal(t, "charged", string(op.Checkpoint()))
 				return errBank

@@ -107,7 +107,7 @@ func ExampleFromContext() {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(rec.State, store.Release(context.Background(), rec.Token()))
+	fmt.Println(rec.State, store.Release(context.Background(), rec.Token(), nil))
 	show(h, "order-1", "")
 	fmt.Println("the same key to the bank:", bank.keys[0] == bank.keys[1])
 	// Output:

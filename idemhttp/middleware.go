@@ -159,17 +159,17 @@ func (m *middleware) replay(w http.ResponseWriter, r *http.Request, rec *idem.Re
 		a.replay(w, m.o.ReplayedHeader)
 		return
 	case err != nil && rec.State == idem.Failed && isNotAnswer(err):
-		m.answer(w, r, about(rec.Key, problem(TypeFailed, http.StatusInternalServerError,
+		m.answer(w, r, m.about(rec.Key, problem(TypeFailed, http.StatusInternalServerError,
 			"It will not be run again under this key.")))
 	case err != nil && len(rec.Result) > 0:
-		m.answer(w, r, because(err, about(rec.Key, problem(TypeUnreadable, http.StatusInternalServerError,
+		m.answer(w, r, because(err, m.about(rec.Key, problem(TypeUnreadable, http.StatusInternalServerError,
 			"The operation was not run again."))))
 	default:
 		detail := "The operation is done and was not run again. Its response was too large, streamed or cut off, and cannot be shown again."
 		if a.notRetained && a.status != 0 {
 			detail += " Its status was " + strconv.Itoa(a.status) + "."
 		}
-		m.answer(w, r, about(rec.Key, problem(TypeNotRetained, http.StatusInternalServerError, detail)))
+		m.answer(w, r, m.about(rec.Key, problem(TypeNotRetained, http.StatusInternalServerError, detail)))
 	}
 }
 
@@ -270,7 +270,7 @@ func (m *middleware) settle(ctx context.Context, o Outcome, t idem.Token, result
 		}
 		return err
 	case Released:
-		return m.store.Release(ctx, t)
+		return m.store.Release(ctx, t, nil)
 	}
 	return m.store.Hold(ctx, t, result[:min(len(result), m.store.Options().MaxResult)])
 }
@@ -289,7 +289,7 @@ func (m *middleware) settlePanic(r *http.Request, c *capture, op *Operation) {
 	}
 	err := m.settle(r.Context(), o, op.token, result)
 	if _, ok := m.settledBefore(r.Context(), op.token, err); err != nil && !ok {
-		m.tell(r, because(err, about(op.token.Key, notRecorded())))
+		m.tell(r, because(err, m.about(op.token.Key, notRecorded())))
 	}
 }
 
@@ -308,7 +308,7 @@ func (m *middleware) finish(w http.ResponseWriter, r *http.Request, c *capture, 
 		c.send()
 		return
 	}
-	p := because(err, about(op.token.Key, notRecorded()))
+	p := because(err, m.about(op.token.Key, notRecorded()))
 	if c.discard() {
 		m.answer(w, r, p)
 		return

@@ -265,7 +265,7 @@ func TestE13StoreDown(t *testing.T) {
 			store := memoryStore(t, idem.Options{MaxAttempts: 1})
 			claim, err := store.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("shop", "secret-key")})
 			require.NoError(t, err)
-			require.NoError(t, store.Release(t.Context(), claim.Token))
+			require.NoError(t, store.Release(t.Context(), claim.Token, nil))
 			return store
 		}, 500, idemhttp.TypeExhausted, idem.ErrExhausted},
 	} {
@@ -341,7 +341,7 @@ func TestE13NotRecorded(t *testing.T) {
 					case "closed":
 						assert.NoError(t, store.Close())
 					case "forgotten":
-						assert.NoError(t, store.Forget(r.Context(), idemhttp.FromContext(r.Context()).Token().Key))
+						assert.NoError(t, store.Forget(r.Context(), idem.Token{Key: idemhttp.FromContext(r.Context()).Token().Key}))
 					}
 				})
 				a := s.post("k")

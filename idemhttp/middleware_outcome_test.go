@@ -319,7 +319,7 @@ func TestE10Settle(t *testing.T) {
 		require.NotEqual(t, "x", a.header.Get("Date"))
 		require.Equal(t, "paid", a.body)
 
-		require.NoError(t, store.Release(ctx, token("never")))
+		require.NoError(t, store.Release(ctx, token("never"), nil))
 		require.Equal(t, 200, s.post("never").status)
 
 		require.NoError(t, store.Fail(ctx, token("failed"), []byte("fraud")))
@@ -439,7 +439,7 @@ func TestOperationSameCommit(t *testing.T) {
 			assert.ErrorContains(t, complete(op, func() ([]byte, error) { return nil, errors.New("rolled back") }), "rolled back")
 			w.WriteHeader(http.StatusConflict)
 		case "released":
-			assert.NoError(t, store.Release(r.Context(), op.Token()))
+			assert.NoError(t, store.Release(r.Context(), op.Token(), nil))
 			fmt.Fprint(w, "looks done")
 		}
 	})

@@ -89,7 +89,7 @@ func TestE15ClaimLost(t *testing.T) {
 	first := make(chan *httptest.ResponseRecorder)
 	go func() { first <- serve("k") }()
 	clock.BlockUntil(1)
-	require.NoError(t, store.Forget(t.Context(), key))
+	require.NoError(t, store.Forget(t.Context(), idem.Token{Key: key}))
 	took := make(chan *httptest.ResponseRecorder)
 	go func() { took <- serve("k") }()
 	<-second.entered
@@ -122,7 +122,7 @@ func TestE15SettledByItself(t *testing.T) {
 			assert.NoError(t, store.Hold(ctx, op.Token(), nil))
 			time.Sleep(time.Hour)
 			assert.NoError(t, context.Cause(ctx))
-			assert.NoError(t, store.Forget(ctx, op.Token().Key))
+			assert.NoError(t, store.Forget(ctx, idem.Token{Key: op.Token().Key}))
 			<-ctx.Done()
 			assert.Equal(t, idem.ErrFenced, context.Cause(ctx))
 		}))

@@ -34,7 +34,7 @@ func FromContext(ctx context.Context) *Operation {
 }
 
 // Key returns the key as the client sent it, without quotes. It is the client's
-// secret: log idem.KeyHash(op.Token().Key) instead, as the store does.
+// secret: log Store.KeyHash of op.Token().Key instead, as the store does.
 func (op *Operation) Key() string {
 	if op == nil {
 		return ""
@@ -120,7 +120,7 @@ func (op *Operation) LogValue() slog.Value {
 	if op == nil {
 		return slog.Value{}
 	}
-	return slog.GroupValue(slog.String("key_hash", idem.KeyHash(op.token.Key)), slog.Int("attempt", op.attempt))
+	return slog.GroupValue(slog.String("key_hash", op.store.KeyHash(op.token.Key)), slog.Int("attempt", op.attempt))
 }
 
 func (op *Operation) say(o Outcome) {

@@ -90,9 +90,9 @@ type Problem struct {
 	Status int `json:"status"`
 	// Detail says what to do about it. It never holds a key.
 	Detail string `json:"detail,omitempty"`
-	// KeyHash stands for the key (idem.KeyHash of the StoreKey), in the answer's
-	// member "key_hash" and in whatever the store's Observer logs; empty if none is known.
-	KeyHash string `json:"key_hash,omitempty"`
+	// KeyHash stands for the key (Store.KeyHash of the StoreKey), as in what the store's
+	// Observer hears; empty if none is known. It is for logs and is not sent.
+	KeyHash string `json:"-"`
 	// RetryAfter is sent in whole seconds, rounded up, if it is not zero. It is in the
 	// header Retry-After, not in the JSON.
 	RetryAfter time.Duration `json:"-"`

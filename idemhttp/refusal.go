@@ -23,9 +23,9 @@ func (m *middleware) refusal(key string, err error) Problem {
 	case err == idem.ErrInFlight:
 		p = problem(TypeInFlight, http.StatusConflict, "Ask again with the same key.")
 		p.RetryAfter = soon
-		return about(key, p)
+		return m.about(key, p)
 	case err == idem.ErrMismatch:
-		return about(key, problem(TypeMismatch, http.StatusUnprocessableEntity,
+		return m.about(key, problem(TypeMismatch, http.StatusUnprocessableEntity,
 			"A key names one request: its method, target and body stay the same. Use a new key for a new request."))
 	case err == idem.ErrHeld:
 		p = problem(TypeOutcomeUnknown, http.StatusInternalServerError,
@@ -41,7 +41,7 @@ func (m *middleware) refusal(key string, err error) Problem {
 		p = problem(TypeUnavailable, http.StatusServiceUnavailable, "The operation was not run. Ask again with the same key.")
 		p.RetryAfter = later
 	}
-	return because(err, about(key, p))
+	return because(err, m.about(key, p))
 }
 
 // notRecorded is the problem after a handler has run for nothing.
@@ -53,8 +53,8 @@ func notRecorded() Problem {
 }
 
 // about names the key of a problem by its hash.
-func about(key string, p Problem) Problem {
-	p.KeyHash = idem.KeyHash(key)
+func (m *middleware) about(key string, p Problem) Problem {
+	p.KeyHash = m.store.KeyHash(key)
 	return p
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/idemkv/idem"
 )
 
 // TransportError is what Transport.RoundTrip returns in place of an answer. If
@@ -21,16 +19,13 @@ type TransportError struct {
 	Err error
 }
 
-// Error names the key by its hash.
+// Error says how many tries there were, and nothing of the key.
 func (e *TransportError) Error() string {
 	tries := fmt.Sprint(e.Tries, " tries")
 	if e.Tries == 1 {
 		tries = "1 try"
 	}
-	if e.Key == "" {
-		return fmt.Sprintf("idemhttp: %s: %v", tries, e.Err)
-	}
-	return fmt.Sprintf("idemhttp: %s with key %s: %v", tries, idem.KeyHash(e.Key), e.Err)
+	return fmt.Sprintf("idemhttp: %s: %v", tries, e.Err)
 }
 
 // Unwrap returns Err.

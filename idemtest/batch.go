@@ -30,7 +30,7 @@ func claimMany(t *testing.T, e *env) {
 	settle("completed", func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("r")) })
 	settle("failed", func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, []byte("why")) })
 	settle("held", func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, []byte("note")) })
-	settle("exhausted", func(tok idem.Token) error { return e.s.Release(e.ctx, tok) })
+	settle("exhausted", func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) })
 	settle("mismatch", func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("secret")) })
 	require.NoError(t, e.s.Complete(e.ctx, e.claim(idem.Request{Key: "expired", Retention: 1}).Token, []byte("old")))
 	e.clock.Advance(time.Second)
@@ -104,7 +104,7 @@ func completeMany(t *testing.T, e *env) {
 	for _, key := range []string{"a", "twice", "other", "large", "forgotten", "failed", "taken", "held"} {
 		tokens[key] = e.claim(idem.Request{Key: key}).Token
 	}
-	require.NoError(t, e.s.Forget(e.ctx, "forgotten"))
+	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "forgotten"}))
 	require.NoError(t, e.s.Fail(e.ctx, tokens["failed"], nil))
 	require.NoError(t, e.s.Hold(e.ctx, tokens["held"], nil))
 	e.clock.Advance(time.Second)
@@ -219,7 +219,7 @@ func batchesAtOnce(t *testing.T, e *env) {
 func firstChangesSecond(t *testing.T, e *env) {
 	s := e.open(idem.Options{MaxAttempts: 1})
 	c := e.claim(idem.Request{Key: "k", Fingerprint: idem.FingerprintOf([]byte("a"))})
-	require.NoError(t, s.Release(e.ctx, c.Token))
+	require.NoError(t, s.Release(e.ctx, c.Token, nil))
 	_, err := s.Claim(e.ctx, idem.Request{Key: "k"})
 	require.ErrorIs(t, err, idem.ErrExhausted)
 	got := s.ClaimMany(e.ctx, []idem.Request{{Key: "k", Fingerprint: idem.FingerprintOf([]byte("b"))}, {Key: "k"}})

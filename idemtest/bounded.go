@@ -80,7 +80,7 @@ func full(t *testing.T, e *env) {
 			require.NoError(t, e.s.Hold(e.ctx, tok, big), "Hold")
 			require.NoError(t, e.s.Complete(e.ctx, tok, big), "Complete")
 		case 3:
-			require.NoError(t, e.s.Release(e.ctx, tok), "Release")
+			require.NoError(t, e.s.Release(e.ctx, tok, nil), "Release")
 		}
 	}
 	for i, tok := range tokens {
@@ -94,7 +94,7 @@ func full(t *testing.T, e *env) {
 
 	// Room comes from Forget.
 	for _, tok := range tokens {
-		require.NoError(t, e.s.Forget(e.ctx, tok.Key))
+		require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: tok.Key}))
 	}
 	require.Greater(t, e.claim(idem.Request{Key: "another"}).Token.Fence, highest)
 }

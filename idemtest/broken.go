@@ -38,7 +38,7 @@ func (e *env) everything(tok idem.Token) map[string]error {
 	errs["ClaimMany"] = e.s.ClaimMany(e.ctx, []idem.Request{{Key: "another"}})[0].Err
 	_, errs["Get"] = e.s.Get(e.ctx, tok.Key)
 	_, errs["Wait"] = e.s.Wait(e.ctx, tok.Key)
-	errs["Forget"] = e.s.Forget(e.ctx, "another")
+	errs["Forget"] = e.s.Forget(e.ctx, idem.Token{Key: "another"})
 	if e.canScan() {
 		_, errs["Stats"] = e.s.Stats(e.ctx)
 		for _, err := range e.s.Records(e.ctx, idem.Filter{}) {
@@ -68,7 +68,7 @@ func commitFails(t *testing.T, e *env) {
 			func(open idem.Token) bool { return e.get(open.Key).State == idem.Completed },
 		},
 		{
-			"Forget", func(idem.Token) error { return e.s.Forget(e.ctx, "done") },
+			"Forget", func(idem.Token) error { return e.s.Forget(e.ctx, idem.Token{Key: "done"}) },
 			func(idem.Token) bool { return e.entry("done") == nil },
 		},
 		{"ClaimMany", func(idem.Token) error {
@@ -259,7 +259,7 @@ func damaged(t *testing.T, e *env) {
 	_, err := e.s.Get(e.ctx, "bad")
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 
-	require.NoError(t, e.s.Forget(e.ctx, "open bad"), "an operator can remove it")
+	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "open bad"}), "an operator can remove it")
 	e.absent("open bad")
 	require.ErrorIs(t, e.s.Complete(e.ctx, tok, nil), idem.ErrFenced)
 	require.Greater(t, e.claim(idem.Request{Key: "open bad"}).Token.Fence, tok.Fence)
@@ -297,6 +297,6 @@ func damagedSweep(t *testing.T, e *env) {
 			require.ErrorIs(t, err, idem.ErrNotFound)
 		}
 	}
-	require.NoError(t, e.s.Forget(e.ctx, "k0"))
+	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "k0"}))
 	e.claim(idem.Request{Key: "k0"})
 }

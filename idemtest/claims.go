@@ -53,7 +53,7 @@ func oneOwner(t *testing.T, e *env) {
 		}, 1},
 		{"released", func(key string) {
 			c := e.claim(idem.Request{Key: key})
-			require.NoError(t, e.s.Release(e.ctx, c.Token))
+			require.NoError(t, e.s.Release(e.ctx, c.Token, nil))
 		}, 2},
 	}
 	var all []string
@@ -151,13 +151,13 @@ func releaseThenClaim(t *testing.T, e *env) {
 	first := e.claim(idem.Request{Key: "k", Fingerprint: printA})
 	require.NoError(t, e.s.Checkpoint(e.ctx, first.Token, []byte("half-way")))
 	e.clock.Advance(time.Second)
-	require.NoError(t, e.s.Release(e.ctx, first.Token))
+	require.NoError(t, e.s.Release(e.ctx, first.Token, nil))
 
 	r := e.get("k")
 	require.Equal(t, idem.Released, r.State)
 	require.Equal(t, []byte("half-way"), r.Checkpoint)
 	require.True(t, start.Add(time.Second+time.Hour).Equal(r.ExpiresAt), "a released record expires at release + retention, not %v", r.ExpiresAt)
-	require.NoError(t, e.s.Release(e.ctx, first.Token), "released already")
+	require.NoError(t, e.s.Release(e.ctx, first.Token, nil), "released already")
 	e.same(r, e.get("k"))
 
 	second := e.claim(idem.Request{Key: "k", Fingerprint: printA})
@@ -166,7 +166,7 @@ func releaseThenClaim(t *testing.T, e *env) {
 	require.Equal(t, []byte("half-way"), second.Record.Checkpoint)
 
 	require.NoError(t, e.s.Checkpoint(e.ctx, second.Token, nil), "nil removes it")
-	require.NoError(t, e.s.Release(e.ctx, second.Token))
+	require.NoError(t, e.s.Release(e.ctx, second.Token, nil))
 	third := e.claim(idem.Request{Key: "k", Fingerprint: printA})
 	require.Equal(t, 3, third.Record.Attempt)
 	require.Nil(t, third.Record.Checkpoint)
@@ -214,7 +214,7 @@ func mismatch(t *testing.T, e *env) {
 		"completed": func(c idem.Claim) error { return e.s.Complete(e.ctx, c.Token, []byte("secret")) },
 		"failed":    func(c idem.Claim) error { return e.s.Fail(e.ctx, c.Token, []byte("secret")) },
 		"held":      func(c idem.Claim) error { return e.s.Hold(e.ctx, c.Token, []byte("secret")) },
-		"released":  func(c idem.Claim) error { return e.s.Release(e.ctx, c.Token) },
+		"released":  func(c idem.Claim) error { return e.s.Release(e.ctx, c.Token, nil) },
 	}
 	check := func(key string) {
 		t.Helper()
@@ -256,7 +256,7 @@ func zeroFingerprint(t *testing.T, e *env) {
 
 	c = e.claim(idem.Request{Key: "blank"})
 	e.refused(idem.ErrInFlight, idem.Request{Key: "blank", Fingerprint: printB})
-	require.NoError(t, e.s.Release(e.ctx, c.Token))
+	require.NoError(t, e.s.Release(e.ctx, c.Token, nil))
 	c = e.claim(idem.Request{Key: "blank", Fingerprint: printB})
 	require.Equal(t, 2, c.Record.Attempt, "zero stored agrees with any: the same operation")
 	require.Equal(t, printB, c.Record.Fingerprint, "a grant stores the request's fingerprint")
@@ -267,17 +267,17 @@ func releasedFingerprint(t *testing.T, e *env) {
 	e.open(idem.Options{})
 	c := e.claim(idem.Request{Key: "saved", Fingerprint: printA})
 	require.NoError(t, e.s.Checkpoint(e.ctx, c.Token, []byte{}))
-	require.NoError(t, e.s.Release(e.ctx, c.Token))
+	require.NoError(t, e.s.Release(e.ctx, c.Token, nil))
 	e.refused(idem.ErrMismatch, idem.Request{Key: "saved", Fingerprint: printB})
 
 	old := e.claim(idem.Request{Key: "k", Fingerprint: printA})
-	require.NoError(t, e.s.Release(e.ctx, old.Token))
+	require.NoError(t, e.s.Release(e.ctx, old.Token, nil))
 	c = e.claim(idem.Request{Key: "k", Fingerprint: printB})
 	require.Equal(t, 1, c.Record.Attempt, "a new operation")
 	require.Equal(t, printB, c.Record.Fingerprint)
 	require.Greater(t, c.Token.Fence, old.Token.Fence)
 	e.refused(idem.ErrMismatch, idem.Request{Key: "k", Fingerprint: printA})
-	require.ErrorIs(t, e.s.Release(e.ctx, old.Token), idem.ErrFenced)
+	require.ErrorIs(t, e.s.Release(e.ctx, old.Token, nil), idem.ErrFenced)
 }
 
 func holdUnknown(t *testing.T, e *env) {
@@ -303,7 +303,7 @@ func holdUnknown(t *testing.T, e *env) {
 	require.Equal(t, []byte("found out"), e.refused(idem.ErrCompleted, idem.Request{Key: "k"}).Result)
 	require.NoError(t, e.s.Fail(e.ctx, other.Token, []byte("no")))
 	e.refused(idem.ErrFailed, idem.Request{Key: "failed"})
-	require.NoError(t, e.s.Release(e.ctx, again.Token))
+	require.NoError(t, e.s.Release(e.ctx, again.Token, nil))
 	require.Equal(t, 2, e.claim(idem.Request{Key: "again"}).Record.Attempt)
 	e.clock.Advance(time.Second)
 	e.absent("k") // once settled it expires as any other
@@ -327,7 +327,7 @@ func hold(t *testing.T, e *env) {
 	e.sweepAll()
 	require.Equal(t, idem.Held, e.get("k").State)
 	e.refused(idem.ErrHeld, idem.Request{Key: "k"})
-	require.NoError(t, e.s.Release(e.ctx, c.Token))
+	require.NoError(t, e.s.Release(e.ctx, c.Token, nil))
 	next := e.claim(idem.Request{Key: "k"})
 	require.Equal(t, []byte("point"), next.Record.Checkpoint)
 	require.Nil(t, next.Record.Result)
@@ -346,14 +346,14 @@ func maxAttempts(t *testing.T, e *env) {
 	e.refused(idem.ErrCompleted, idem.Request{Key: "lapsed"})
 
 	for range 2 {
-		require.NoError(t, e.s.Release(e.ctx, e.claim(idem.Request{Key: "released"}).Token))
+		require.NoError(t, e.s.Release(e.ctx, e.claim(idem.Request{Key: "released"}).Token, nil))
 	}
 	e.refused(idem.ErrExhausted, idem.Request{Key: "released"})
 
 	if e.h.Volatile {
 		return
 	}
-	require.NoError(t, e.s.Release(e.ctx, e.claim(idem.Request{Key: "once"}).Token))
+	require.NoError(t, e.s.Release(e.ctx, e.claim(idem.Request{Key: "once"}).Token, nil))
 	e.close()
 	e.open(idem.Options{MaxAttempts: 1}) // lowered later
 	e.refused(idem.ErrExhausted, idem.Request{Key: "once"})
@@ -412,11 +412,11 @@ func cancelledBefore(t *testing.T, e *env) {
 		"Claim": claimErr, "Get": getErr, "Wait": waitErr, "Stats": statsErr, "Sweep": sweepErr,
 		"Complete":     e.s.Complete(ctx, c.Token, nil),
 		"Fail":         e.s.Fail(ctx, c.Token, nil),
-		"Release":      e.s.Release(ctx, c.Token),
+		"Release":      e.s.Release(ctx, c.Token, nil),
 		"Hold":         e.s.Hold(ctx, c.Token, nil),
 		"Extend":       e.s.Extend(ctx, c.Token, time.Hour),
 		"Checkpoint":   e.s.Checkpoint(ctx, c.Token, nil),
-		"Forget":       e.s.Forget(ctx, "k"),
+		"Forget":       e.s.Forget(ctx, idem.Token{Key: "k"}),
 		"ClaimMany":    e.s.ClaimMany(ctx, []idem.Request{{Key: "new"}})[0].Err,
 		"CompleteMany": e.s.CompleteMany(ctx, []idem.Completion{{Token: c.Token}})[0],
 	}

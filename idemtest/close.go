@@ -54,9 +54,9 @@ func shutdown(t *testing.T, e *env) {
 	require.NoError(t, s.Checkpoint(e.ctx, tokens["last"], []byte("p")))
 	require.NoError(t, s.Complete(e.ctx, tokens["complete"], []byte("r")))
 	require.NoError(t, s.Fail(e.ctx, tokens["fail"], nil))
-	require.NoError(t, s.Release(e.ctx, tokens["release"]))
+	require.NoError(t, s.Release(e.ctx, tokens["release"], nil))
 	require.NoError(t, s.Hold(e.ctx, tokens["hold"], nil))
-	require.NoError(t, s.Forget(e.ctx, "forget"))
+	require.NoError(t, s.Forget(e.ctx, idem.Token{Key: "forget"}))
 	settle()
 	require.False(t, down.isDone(), "a claim is open")
 	require.NoError(t, s.Complete(e.ctx, tokens["last"], []byte("r")))
@@ -138,7 +138,7 @@ func closeInTraffic(t *testing.T, e *env) {
 						var c idem.Claim
 						if c, errs[w] = s.Claim(e.ctx, idem.Request{Key: key}); errs[w] == nil {
 							tokens[w] = append(tokens[w], c.Token)
-							errs[w] = s.Release(e.ctx, c.Token)
+							errs[w] = s.Release(e.ctx, c.Token, nil)
 						}
 					}
 				}

@@ -85,7 +85,7 @@ func everyField(t *testing.T, e *env) {
 
 		tok = claim("released "+name, r)
 		require.NoError(t, e.s.Checkpoint(e.ctx, tok, p))
-		require.NoError(t, e.s.Release(e.ctx, tok))
+		require.NoError(t, e.s.Release(e.ctx, tok, nil))
 		entry = open
 		entry.State, entry.Checkpoint, entry.ExpiresAt = idem.Released, p, gone
 		put("released "+name, entry)
@@ -104,7 +104,7 @@ func everyField(t *testing.T, e *env) {
 	entry.State, entry.ResultDropped, entry.FinishedAt, entry.ExpiresAt = idem.Completed, true, now, gone
 	put("dropped", entry)
 	for range 300 { // more attempts than a byte counts
-		require.NoError(t, e.s.Release(e.ctx, claim("attempts", r)))
+		require.NoError(t, e.s.Release(e.ctx, claim("attempts", r), nil))
 	}
 	want["attempts"] = e.entry("attempts")
 	require.Equal(t, uint32(300), want["attempts"].Attempt)
@@ -323,7 +323,7 @@ func scanOnce(t *testing.T, e *env) {
 					if e.entry(at) == nil {
 						e.claim(idem.Request{Key: at})
 					} else {
-						require.NoError(t, e.s.Forget(e.ctx, at))
+						require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: at}))
 					}
 					r := rs[(pages*53+i*97)%n].Key
 					require.NoError(t, e.s.Checkpoint(e.ctx, tokens[r], make([]byte, pages*100)))
@@ -373,11 +373,11 @@ func expiringOrder(t *testing.T, e *env) {
 		case 2:
 			require.NoError(t, e.s.Hold(e.ctx, tok, nil))
 			e.clock.Advance(time.Millisecond)
-			require.NoError(t, e.s.Release(e.ctx, tok)) // and comes back
+			require.NoError(t, e.s.Release(e.ctx, tok, nil)) // and comes back
 		case 3:
-			require.NoError(t, e.s.Forget(e.ctx, tok.Key))
+			require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: tok.Key}))
 		case 4:
-			require.NoError(t, e.s.Forget(e.ctx, tok.Key))
+			require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: tok.Key}))
 			e.claim(idem.Request{Key: tok.Key, Retention: time.Duration(1+rng.IntN(60)) * time.Second})
 		}
 	}
@@ -441,7 +441,7 @@ func noCommit(t *testing.T, e *env) {
 	require.NoError(t, e.s.Complete(e.ctx, token("completed"), nil))
 	require.NoError(t, e.s.Fail(e.ctx, token("failed"), nil))
 	require.NoError(t, e.s.Hold(e.ctx, token("held"), nil))
-	require.NoError(t, e.s.Release(e.ctx, token("exhausted")))
+	require.NoError(t, e.s.Release(e.ctx, token("exhausted"), nil))
 	s.takeApplies()
 	e.refused(idem.ErrInFlight, idem.Request{Key: "open"})
 	e.clock.Advance(time.Second)

@@ -122,7 +122,7 @@ func stalledComplete(t *testing.T, e *env) {
 				case idem.Held:
 					return e.s.Hold(e.ctx, tok, []byte("r"))
 				default:
-					return e.s.Release(e.ctx, tok)
+					return e.s.Release(e.ctx, tok, nil)
 				}
 			})
 			e.await("the commit", reached)
@@ -165,7 +165,7 @@ func stalledForget(t *testing.T, e *env) {
 	require.NoError(t, e.s.Complete(e.ctx, e.claim(idem.Request{Key: "k"}).Token, []byte("r")))
 	e.refused(idem.ErrCompleted, idem.Request{Key: "k"}) // into the cache
 	reached, release := e.stall()
-	forget := async(func() error { return e.s.Forget(e.ctx, "k") })
+	forget := async(func() error { return e.s.Forget(e.ctx, idem.Token{Key: "k"}) })
 	e.await("the commit", reached)
 	e.within("reading during a commit", func() {
 		for range 3 {
@@ -220,7 +220,7 @@ func stalledEvents(t *testing.T, e *env) {
 		told = nil
 		return got
 	}
-	e.open(idem.Options{Observer: func(ev idem.Event) {
+	e.open(idem.Options{Observer: func(_ context.Context, ev idem.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		told = append(told, ev.Kind)
@@ -263,7 +263,7 @@ func cancelledQueued(t *testing.T, e *env) {
 		"duplicate":  func(ctx context.Context) error { _, err := e.s.Claim(ctx, idem.Request{Key: "first"}); return err },
 		"Complete":   func(ctx context.Context) error { return e.s.Complete(ctx, own, []byte("r")) },
 		"Checkpoint": func(ctx context.Context) error { return e.s.Checkpoint(ctx, own, []byte("p")) },
-		"Forget":     func(ctx context.Context) error { return e.s.Forget(ctx, "own") },
+		"Forget":     func(ctx context.Context) error { return e.s.Forget(ctx, idem.Token{Key: "own"}) },
 		"ClaimMany": func(ctx context.Context) error {
 			got := e.s.ClaimMany(ctx, []idem.Request{{Key: "queued 1"}, {Key: "queued 2"}})
 			if got[0].Err != got[1].Err {
@@ -305,7 +305,7 @@ func cancelledJoined(t *testing.T, e *env) {
 		ops := []func(ctx context.Context) error{
 			func(ctx context.Context) error { _, err := e.s.Claim(ctx, idem.Request{Key: key}); return err },
 			func(ctx context.Context) error { return e.s.Complete(ctx, e.get(key).Token(), []byte("r")) },
-			func(ctx context.Context) error { return e.s.Forget(ctx, key) },
+			func(ctx context.Context) error { return e.s.Forget(ctx, idem.Token{Key: key}) },
 		}
 		for n, op := range ops {
 			ctx, cancel := context.WithCancel(e.ctx)
@@ -344,7 +344,7 @@ func killedBetween(t *testing.T, e *env) {
 		}},
 		{"Extend", func() error { return e.s.Extend(e.ctx, tok, time.Hour) }},
 		{"Checkpoint", func() error { return e.s.Checkpoint(e.ctx, tok, []byte("point")) }},
-		{"Release", func() error { return e.s.Release(e.ctx, tok) }},
+		{"Release", func() error { return e.s.Release(e.ctx, tok, nil) }},
 		{"claim again", func() error {
 			c, err := e.s.Claim(e.ctx, idem.Request{Key: "k", Fingerprint: printA})
 			tok = c.Token
@@ -352,7 +352,7 @@ func killedBetween(t *testing.T, e *env) {
 		}},
 		{"Hold", func() error { return e.s.Hold(e.ctx, tok, []byte("note")) }},
 		{"Complete", func() error { return e.s.Complete(e.ctx, tok, []byte("result")) }},
-		{"Forget", func() error { return e.s.Forget(e.ctx, "k") }},
+		{"Forget", func() error { return e.s.Forget(e.ctx, idem.Token{Key: "k"}) }},
 		{"ClaimMany", func() error {
 			got := e.s.ClaimMany(e.ctx, []idem.Request{{Key: "k"}, {Key: "k2"}})
 			tok = got[1].Token

@@ -127,7 +127,7 @@ var effectCases = []struct {
 		c, err := s.Claim(e.ctx, idem.Request{Key: "released"})
 		require.NoError(t, err)
 		require.NoError(t, s.Checkpoint(e.ctx, c.Token, []byte("half")))
-		require.NoError(t, s.Release(e.ctx, c.Token))
+		require.NoError(t, s.Release(e.ctx, c.Token, nil))
 		before, err := s.Get(e.ctx, "released")
 		require.NoError(t, err)
 		_, _, err = e.do("released", failing(errOwn))

@@ -217,7 +217,7 @@ func (h *history) act(client int, rng *rand.Rand) {
 		})
 	case p < 49:
 		c.kind = "forget"
-		h.do(client, []*call{&c}, func() []answer { return []answer{{err: s.Forget(ctx, c.key)}} })
+		h.do(client, []*call{&c}, func() []answer { return []answer{{err: s.Forget(ctx, idem.Token{Key: c.key})}} })
 	case p < 56:
 		if h.e.canExpire() { // changes nothing that can be seen, so it is not logged
 			if _, err := s.Sweep(ctx, 1+rng.IntN(5)); err != nil && !errors.Is(err, context.Canceled) {
@@ -237,8 +237,8 @@ func (h *history) act(client int, rng *rand.Rand) {
 			{"complete", func() error { return s.Complete(ctx, tok, c.bytes) }},
 			{"complete", func() error { return s.CompleteMany(ctx, []idem.Completion{{Token: tok, Result: c.bytes}})[0] }},
 			{"fail", func() error { return s.Fail(ctx, tok, c.bytes) }},
-			{"release", func() error { return s.Release(ctx, tok) }},
-			{"release", func() error { return s.Release(ctx, tok) }},
+			{"release", func() error { return s.Release(ctx, tok, nil) }},
+			{"release", func() error { return s.Release(ctx, tok, nil) }},
 			{"hold", func() error { return s.Hold(ctx, tok, c.bytes) }},
 			{"extend", func() error { return s.Extend(ctx, tok, c.lease) }},
 			{"extend", func() error { return s.Extend(ctx, tok, c.lease) }},

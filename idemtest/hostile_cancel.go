@@ -132,7 +132,7 @@ func (c *canceller) step(i int) {
 	case 6:
 		c.call("Fail", func(ctx context.Context) error { return s.Fail(ctx, c.token, text) }, c.is(idem.Failed))
 	case 7:
-		c.call("Release", func(ctx context.Context) error { return s.Release(ctx, c.token) }, c.is(idem.Released))
+		c.call("Release", func(ctx context.Context) error { return s.Release(ctx, c.token, nil) }, c.is(idem.Released))
 	case 8:
 		c.call("Hold", func(ctx context.Context) error { return s.Hold(ctx, c.token, text) }, c.is(idem.Held))
 	case 9:
@@ -145,7 +145,7 @@ func (c *canceller) step(i int) {
 			return c.is(idem.InFlight)(now) && string(now.Checkpoint) == string(text)
 		})
 	case 11:
-		c.call("Forget", func(ctx context.Context) error { return s.Forget(ctx, c.key) }, func(now *idem.Record) bool { return now == nil })
+		c.call("Forget", func(ctx context.Context) error { return s.Forget(ctx, idem.Token{Key: c.key}) }, func(now *idem.Record) bool { return now == nil })
 	case 12:
 		c.do(text)
 	case 13:

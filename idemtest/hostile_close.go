@@ -129,7 +129,7 @@ var pastimes = []pastime{
 		if _, err := s.Get(e.ctx, "in flight"); err != nil {
 			return err
 		}
-		return s.Forget(e.ctx, key)
+		return s.Forget(e.ctx, idem.Token{Key: key})
 	}},
 }
 
@@ -245,7 +245,7 @@ func closeByObserver(t *testing.T, e *env) {
 		var closed error
 		var calls atomic.Int64
 		ready := make(chan struct{})
-		s = e.open(idem.Options{MaxAttempts: 2, SweepInterval: time.Nanosecond, Observer: func(ev idem.Event) {
+		s = e.open(idem.Options{MaxAttempts: 2, SweepInterval: time.Nanosecond, Observer: func(_ context.Context, ev idem.Event) {
 			<-ready
 			if ev.Kind == kind {
 				calls.Add(1)
@@ -281,12 +281,12 @@ func everyEvent(e *env, s *idem.Store) {
 	_ = s.Hold(e.ctx, held, nil)
 	_ = s.Extend(e.ctx, brief, time.Minute)
 	_ = s.Checkpoint(e.ctx, brief, []byte("p"))
-	_ = s.Release(e.ctx, released)
+	_ = s.Release(e.ctx, released, nil)
 	for range 3 {
 		claim("done")
 		claim("failed")
 		claim("held")
-		_ = s.Release(e.ctx, claim("released"))
+		_ = s.Release(e.ctx, claim("released"), nil)
 	}
 	e.clock.Advance(time.Minute)
 	claim("brief")
@@ -295,7 +295,7 @@ func everyEvent(e *env, s *idem.Store) {
 	if e.canExpire() {
 		_, _ = s.Sweep(e.ctx, 100)
 	}
-	_ = s.Forget(e.ctx, "held")
+	_ = s.Forget(e.ctx, idem.Token{Key: "held"})
 }
 
 // closeWithinDo closes the store from the function that Do runs.

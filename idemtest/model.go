@@ -246,7 +246,7 @@ func (m *machine) claimMany(r *rapid.T) {
 
 func (m *machine) forget(r *rapid.T) {
 	key := rapid.SampledFrom(modelKeys).Draw(r, "key")
-	if err := m.s.Forget(context.Background(), key); err != nil {
+	if err := m.s.Forget(context.Background(), idem.Token{Key: key}); err != nil {
 		r.Fatalf("Forget: %v", err)
 	}
 	delete(m.records, key)
@@ -302,7 +302,7 @@ func (m *machine) token(r *rapid.T) {
 			final(idem.Failed)
 		}
 	case "Release":
-		if got = m.s.Release(ctx, tok); open {
+		if got = m.s.Release(ctx, tok, nil); open {
 			cur.state, cur.result, cur.expire = idem.Released, nil, m.after(cur.retention)
 			want = nil
 		} else if cur != nil && cur.state == idem.Released {

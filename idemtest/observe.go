@@ -1,6 +1,7 @@
 package idemtest
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -23,7 +24,7 @@ type told struct {
 	events []idem.Event
 }
 
-func (o *told) observe(ev idem.Event) {
+func (o *told) observe(_ context.Context, ev idem.Event) {
 	switch ev.Kind {
 	case idem.CommitDone, idem.CacheHit, idem.CacheMiss:
 		return
@@ -50,7 +51,7 @@ func observerTold(t *testing.T, e *env) {
 		require.Len(t, got, 1, "%v", kind)
 		ev := got[0]
 		require.Equal(t, kind, ev.Kind, "%v", ev.Kind)
-		require.Equal(t, idem.KeyHash(key), ev.KeyHash)
+		require.Equal(t, e.s.KeyHash(key), ev.KeyHash)
 		require.Equal(t, fence, ev.Fence, "%v", kind)
 		require.Equal(t, attempt, ev.Attempt, "%v", kind)
 		return ev
@@ -85,7 +86,7 @@ func observerTold(t *testing.T, e *env) {
 	}{
 		{"failed", func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, nil) }, idem.OperationFailed, idem.ClaimFailed},
 		{"held", func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, nil) }, idem.OperationHeld, idem.ClaimHeld},
-		{"released", func(tok idem.Token) error { return e.s.Release(e.ctx, tok) }, idem.OperationReleased, idem.ClaimGranted},
+		{"released", func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) }, idem.OperationReleased, idem.ClaimGranted},
 	}
 	for _, end := range ends {
 		tok := e.claim(idem.Request{Key: end.key}).Token
@@ -95,7 +96,7 @@ func observerTold(t *testing.T, e *env) {
 		again, err := e.s.Claim(e.ctx, idem.Request{Key: end.key})
 		if err == nil {
 			expect(end.key, end.claim, again.Token.Fence, 2)
-			require.NoError(t, e.s.Release(e.ctx, again.Token))
+			require.NoError(t, e.s.Release(e.ctx, again.Token, nil))
 			o.take()
 			e.refused(idem.ErrExhausted, idem.Request{Key: end.key})
 			expect(end.key, idem.ClaimExhausted, again.Token.Fence, 2)
@@ -103,7 +104,7 @@ func observerTold(t *testing.T, e *env) {
 		}
 		expect(end.key, end.claim, tok.Fence, 1)
 	}
-	require.NoError(t, e.s.Forget(e.ctx, "held"))
+	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "held"}))
 	expect("held", idem.RecordForgotten, 0, 0)
 	e.s.ClaimMany(e.ctx, []idem.Request{{Key: "m1"}, {Key: "m2"}, {Key: "m1"}})
 	kinds := []idem.EventKind{}
@@ -133,18 +134,18 @@ func observerReenters(t *testing.T, e *env) {
 	var failed error
 	e.within("an observer that uses the store", func() {
 		o := idem.Options{Lease: time.Second, Retention: time.Hour}
-		o.Observer = func(ev idem.Event) {
+		o.Observer = func(_ context.Context, ev idem.Event) {
 			var err error
 			switch ev.Kind {
 			case idem.CacheHit, idem.CacheMiss: // Get would come back to here for ever
 				return
 			case idem.ClaimGranted, idem.OperationCompleted:
-				if ev.KeyHash == idem.KeyHash("from the observer") {
+				if ev.KeyHash == s.KeyHash("from the observer") {
 					return
 				}
 				var c idem.Claim
 				if c, err = s.Claim(e.ctx, idem.Request{Key: "from the observer"}); err == nil {
-					err = s.Release(e.ctx, c.Token)
+					err = s.Release(e.ctx, c.Token, nil)
 				}
 				if err == idem.ErrInFlight {
 					err = nil
@@ -167,7 +168,7 @@ func observerReenters(t *testing.T, e *env) {
 		e.clock.Advance(time.Second)
 		e.claim(idem.Request{Key: "lapses"})
 		e.s.ClaimMany(e.ctx, []idem.Request{{Key: "a"}, {Key: "b"}})
-		require.NoError(t, s.Forget(e.ctx, "a"))
+		require.NoError(t, s.Forget(e.ctx, idem.Token{Key: "a"}))
 		e.clock.Advance(3 * time.Hour)
 		e.sweepAll()
 	})
@@ -177,7 +178,7 @@ func observerReenters(t *testing.T, e *env) {
 }
 
 func observerPanics(t *testing.T, e *env) {
-	e.open(idem.Options{Retention: time.Hour, Observer: func(idem.Event) { panic("the observer's own fault") }})
+	e.open(idem.Options{Retention: time.Hour, Observer: func(context.Context, idem.Event) { panic("the observer's own fault") }})
 	tok := e.claim(idem.Request{Key: "k"}).Token
 	e.refused(idem.ErrInFlight, idem.Request{Key: "k"})
 	require.NoError(t, e.s.Complete(e.ctx, tok, []byte("r")))

@@ -41,7 +41,7 @@ func recordsFilter(t *testing.T, e *env) {
 	require.Empty(t, e.records(idem.Filter{}))
 	states := map[idem.State]func(idem.Token) error{
 		idem.InFlight:  func(tok idem.Token) error { return e.s.Checkpoint(e.ctx, tok, []byte("point")) },
-		idem.Released:  func(tok idem.Token) error { return e.s.Release(e.ctx, tok) },
+		idem.Released:  func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) },
 		idem.Held:      func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, []byte("note")) },
 		idem.Completed: func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("result")) },
 		idem.Failed:    func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, []byte("why")) },
@@ -125,7 +125,7 @@ func recordsOnce(t *testing.T, e *env) {
 				case 2:
 					errs[w] = e.s.Checkpoint(e.ctx, tok, make([]byte, i%2000))
 				case 3:
-					errs[w] = e.s.Forget(e.ctx, fmt.Sprintf("stay %03d comes and goes %d", ((i-3)*7)%stay, w))
+					errs[w] = e.s.Forget(e.ctx, idem.Token{Key: fmt.Sprintf("stay %03d comes and goes %d", ((i-3)*7)%stay, w)})
 				}
 			}
 		}()
@@ -184,7 +184,7 @@ func recordsReentrant(t *testing.T, e *env) {
 			if inner != n {
 				return fmt.Errorf("a listing within a listing has %d records, not %d", inner, n)
 			}
-			if err := e.s.Forget(e.ctx, "new "+r.Key); err != nil {
+			if err := e.s.Forget(e.ctx, idem.Token{Key: "new " + r.Key}); err != nil {
 				return err
 			}
 		}
@@ -211,7 +211,7 @@ func stats(t *testing.T, e *env) {
 			require.NoError(t, f(e.claim(idem.Request{Key: fmt.Sprint(key, i)}).Token))
 		}
 	}
-	settle(2, "released", func(tok idem.Token) error { return e.s.Release(e.ctx, tok) })
+	settle(2, "released", func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) })
 	settle(3, "held", func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, nil) })
 	settle(4, "completed", func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("r")) })
 	settle(5, "failed", func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, nil) })
@@ -318,7 +318,7 @@ func readersNeverGoBack(t *testing.T, e *env) {
 	fence := uint64(0)
 	for i := range rounds {
 		if i%3 == 2 {
-			require.NoError(t, e.s.Forget(e.ctx, "k"))
+			require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "k"}))
 		}
 		c, err := e.s.Claim(e.ctx, idem.Request{Key: "k"})
 		if err != nil {

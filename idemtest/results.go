@@ -62,7 +62,7 @@ func replayIdentical(t *testing.T, e *env) {
 			case idem.Held:
 				require.NoError(t, e.s.Hold(e.ctx, c.Token, own))
 			case idem.Released:
-				require.NoError(t, e.s.Release(e.ctx, c.Token))
+				require.NoError(t, e.s.Release(e.ctx, c.Token, nil))
 			}
 			for i := range own { // the caller's slice is the caller's again
 				own[i] ^= 0xff
@@ -140,7 +140,7 @@ func anyKey(t *testing.T, e *env) {
 		e.reopen()
 		check()
 	}
-	require.NoError(t, e.s.Forget(e.ctx, "a\x00"))
+	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "a\x00"}))
 	e.absent("a\x00")
 	for _, key := range []string{"a", "a\x00b"} {
 		e.refused(idem.ErrCompleted, idem.Request{Key: key})
@@ -167,11 +167,11 @@ func replayNotAliased(t *testing.T, e *env) {
 			}
 		}
 	}
-	require.NoError(t, e.s.Forget(e.ctx, "k"))
+	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "k"}))
 	for i := range 30 {
 		c := e.claim(idem.Request{Key: "k"})
 		require.NoError(t, e.s.Complete(e.ctx, c.Token, bytes.Repeat([]byte("second"), 200+i)))
-		require.NoError(t, e.s.Forget(e.ctx, "k"))
+		require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "k"}))
 	}
 	e.close()
 	for _, r := range kept {
@@ -302,10 +302,10 @@ func limits(t *testing.T, e *env) {
 		_, invalid[name+" Claim"] = e.s.Claim(e.ctx, idem.Request{Key: key})
 		_, invalid[name+" Get"] = e.s.Get(e.ctx, key)
 		_, invalid[name+" Wait"] = e.s.Wait(e.ctx, key)
-		invalid[name+" Forget"] = e.s.Forget(e.ctx, key)
+		invalid[name+" Forget"] = e.s.Forget(e.ctx, idem.Token{Key: key})
 		invalid[name+" Complete"] = e.s.Complete(e.ctx, tok, nil)
 		invalid[name+" Fail"] = e.s.Fail(e.ctx, tok, nil)
-		invalid[name+" Release"] = e.s.Release(e.ctx, tok)
+		invalid[name+" Release"] = e.s.Release(e.ctx, tok, nil)
 		invalid[name+" Hold"] = e.s.Hold(e.ctx, tok, nil)
 		invalid[name+" Extend"] = e.s.Extend(e.ctx, tok, 0)
 		invalid[name+" Checkpoint"] = e.s.Checkpoint(e.ctx, tok, nil)

@@ -1,6 +1,7 @@
 package idemtest
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -99,9 +100,9 @@ func sweepRaces(t *testing.T, e *env) {
 		require.NoError(t, e.s.Extend(e.ctx, tokens["extend"], time.Hour))
 		require.NoError(t, e.s.Fail(e.ctx, tokens["fail"], []byte("r")))
 		require.NoError(t, e.s.Hold(e.ctx, tokens["hold"], []byte("r")))
-		require.NoError(t, e.s.Release(e.ctx, tokens["release"]))
-		require.NoError(t, e.s.Forget(e.ctx, "forget"))
-		require.NoError(t, e.s.Forget(e.ctx, "forget and claim"))
+		require.NoError(t, e.s.Release(e.ctx, tokens["release"], nil))
+		require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "forget"}))
+		require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "forget and claim"}))
 		e.claim(idem.Request{Key: "forget and claim", Lease: time.Hour})
 		e.claim(idem.Request{Key: "claim", Lease: time.Hour})
 	}
@@ -133,7 +134,7 @@ func sweepRaces(t *testing.T, e *env) {
 	require.Equal(t, 3, e.sweepAll(), "completed, failed, released, from then")
 	e.clock.Advance(2 * time.Hour)
 	require.Equal(t, 3, e.sweepAll(), "extended and claimed, from lease end")
-	require.NoError(t, e.s.Release(e.ctx, tokens["hold"]))
+	require.NoError(t, e.s.Release(e.ctx, tokens["hold"], nil))
 	e.clock.Advance(10 * time.Second)
 	require.Equal(t, 1, e.sweepAll(), "held, from when it was settled")
 	places, err := e.expirer().Expiring(e.ctx, idem.Due{}, idem.Never, 100)
@@ -283,7 +284,7 @@ func sweepMany(t *testing.T, e *env) {
 		require.NoError(t, e.s.Complete(e.ctx, c.Token, []byte("r")))
 		old := e.claim(idem.Request{Key: fmt.Sprintf("%d/%d", i%batches, batch-1-i/batches%batch)}) // perhaps just being swept
 		require.Equal(t, 1, old.Record.Attempt)
-		require.NoError(t, e.s.Forget(e.ctx, old.Token.Key))
+		require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: old.Token.Key}))
 		granted++
 	}
 	require.NoError(t, sweep.wait(e, "the sweep"))
@@ -307,7 +308,7 @@ func sweepMany(t *testing.T, e *env) {
 // watch returns the events of one kind, and sets o to send them.
 func watch(o *idem.Options, kind idem.EventKind) <-chan idem.Event {
 	events := make(chan idem.Event, 10_000)
-	o.Observer = func(ev idem.Event) {
+	o.Observer = func(_ context.Context, ev idem.Event) {
 		if ev.Kind == kind {
 			events <- ev
 		}

@@ -55,7 +55,7 @@ func retentionBoundary(t *testing.T, e *env) {
 		ends := map[string]func(idem.Token) error{
 			"completed": func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("r")) },
 			"failed":    func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, []byte("r")) },
-			"released":  func(tok idem.Token) error { return e.s.Release(e.ctx, tok) },
+			"released":  func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) },
 			"in flight": func(tok idem.Token) error { e.clock.Advance(time.Second); return nil }, // from lease end
 		}
 		for name, end := range ends {
@@ -354,7 +354,7 @@ func wallStepsAcrossCrash(t *testing.T, e *env) {
 	// reached yet, so time has stood still since.
 	r.check("stepped back, killed")
 	e.clock.StepWall(2 * time.Hour)
-	require.NoError(t, e.s.Forget(e.ctx, "nothing"))
+	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "nothing"}))
 	e.clock.StepWall(time.Hour)
 	tok := e.claim(idem.Request{Key: "commit"}).Token
 	e.crash()

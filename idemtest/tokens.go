@@ -25,7 +25,7 @@ func (e *env) tokenOps() map[string]func(idem.Token) error {
 	return map[string]func(idem.Token) error{
 		"Complete":   func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("stale")) },
 		"Fail":       func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, []byte("stale")) },
-		"Release":    func(tok idem.Token) error { return e.s.Release(e.ctx, tok) },
+		"Release":    func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) },
 		"Hold":       func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, []byte("stale")) },
 		"Extend":     func(tok idem.Token) error { return e.s.Extend(e.ctx, tok, time.Hour) },
 		"Checkpoint": func(tok idem.Token) error { return e.s.Checkpoint(e.ctx, tok, []byte("stale")) },
@@ -47,12 +47,12 @@ func staleTokens(t *testing.T, e *env) {
 	for _, key := range []string{"forgotten", "forgotten and claimed", "released and claimed", "released", "forged"} {
 		claim(key, idem.Request{Lease: time.Hour})
 	}
-	require.NoError(t, e.s.Forget(e.ctx, "forgotten"))
-	require.NoError(t, e.s.Forget(e.ctx, "forgotten and claimed"))
+	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "forgotten"}))
+	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "forgotten and claimed"}))
 	e.claim(idem.Request{Key: "forgotten and claimed", Lease: time.Hour})
-	require.NoError(t, e.s.Release(e.ctx, tokens["released"]))
+	require.NoError(t, e.s.Release(e.ctx, tokens["released"], nil))
 	require.NoError(t, e.s.Checkpoint(e.ctx, tokens["released and claimed"], []byte("point")))
-	require.NoError(t, e.s.Release(e.ctx, tokens["released and claimed"]))
+	require.NoError(t, e.s.Release(e.ctx, tokens["released and claimed"], nil))
 	e.claim(idem.Request{Key: "released and claimed", Lease: time.Hour})
 	for i, forged := range []uint64{1, tokens["forged"].Fence - 1, tokens["forged"].Fence + 1, tokens["released"].Fence, math.MaxUint64} {
 		tokens[fmt.Sprint("forged ", i)] = idem.Token{Key: "forged", Fence: forged}
@@ -78,7 +78,7 @@ func staleTokens(t *testing.T, e *env) {
 		case 3:
 			require.NoError(t, e.s.Hold(e.ctx, tok, []byte("theirs")))
 		case 4:
-			require.NoError(t, e.s.Release(e.ctx, tok))
+			require.NoError(t, e.s.Release(e.ctx, tok, nil))
 		}
 	}
 
@@ -124,7 +124,7 @@ func fencesNeverRepeat(t *testing.T, e *env) {
 	e.open(idem.Options{Lease: time.Second, Retention: time.Second})
 	swept, forgotten, expired := e.claim(idem.Request{Key: "swept"}).Token, e.claim(idem.Request{Key: "forgotten"}).Token, e.claim(idem.Request{Key: "expired"}).Token
 	require.NoError(t, e.s.Complete(e.ctx, swept, nil))
-	require.NoError(t, e.s.Forget(e.ctx, "forgotten"))
+	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "forgotten"}))
 	e.clock.Advance(2 * time.Second)
 	e.sweepAll()
 	old := []idem.Token{swept, forgotten, expired}
@@ -168,7 +168,7 @@ func fencesOverLives(t *testing.T, e *env) {
 			require.False(t, seen[f], "fence %d was given out twice", f)
 			require.Greater(t, f, highest)
 			seen[f], highest = true, f
-			require.NoError(t, e.s.Forget(e.ctx, key))
+			require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: key}))
 		}
 	}
 	for life := range 6 {
@@ -193,7 +193,7 @@ func lapsedNotTakenOver(t *testing.T, e *env) {
 	ops := map[string]func(tok idem.Token) error{
 		"Complete":   func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("late")) },
 		"Fail":       func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, []byte("late")) },
-		"Release":    func(tok idem.Token) error { return e.s.Release(e.ctx, tok) },
+		"Release":    func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) },
 		"Hold":       func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, []byte("late")) },
 		"Checkpoint": func(tok idem.Token) error { return e.s.Checkpoint(e.ctx, tok, []byte("late")) },
 		"Extend":     func(tok idem.Token) error { return e.s.Extend(e.ctx, tok, time.Minute) },

@@ -54,7 +54,7 @@ func waitAtOnce(t *testing.T, e *env) {
 		idem.Completed: func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("r")) },
 		idem.Failed:    func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, []byte("r")) },
 		idem.Held:      func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, []byte("r")) },
-		idem.Released:  func(tok idem.Token) error { return e.s.Release(e.ctx, tok) },
+		idem.Released:  func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) },
 	}
 	for state, settle := range states {
 		require.NoError(t, settle(e.claim(idem.Request{Key: state.String()}).Token))
@@ -83,8 +83,8 @@ func waitSettled(t *testing.T, e *env) {
 		"completed": func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("r")) },
 		"failed":    func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, []byte("r")) },
 		"held":      func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, []byte("r")) },
-		"released":  func(tok idem.Token) error { return e.s.Release(e.ctx, tok) },
-		"forgotten": func(tok idem.Token) error { return e.s.Forget(e.ctx, tok.Key) },
+		"released":  func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) },
+		"forgotten": func(tok idem.Token) error { return e.s.Forget(e.ctx, idem.Token{Key: tok.Key}) },
 		"many":      func(tok idem.Token) error { return e.s.CompleteMany(e.ctx, []idem.Completion{{Token: tok}})[0] },
 	}
 	for name, end := range ends {
@@ -102,7 +102,7 @@ func waitSettled(t *testing.T, e *env) {
 			require.NotEqual(t, idem.InFlight, got.r.State)
 		}
 		require.False(t, beside.isDone(), "Wait on another key returned")
-		require.NoError(t, e.s.Forget(e.ctx, name+" beside"))
+		require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: name + " beside"}))
 		require.ErrorIs(t, beside.wait(e, "Wait").err, idem.ErrNotFound)
 	}
 	require.Zero(t, e.clock.Pending(), "no timer stays")
@@ -231,7 +231,7 @@ func waitStorm(t *testing.T, e *env) {
 	}
 	e.timers(waiters) // all wait, so each sees the first release
 	for range storms {
-		require.NoError(t, e.s.Release(e.ctx, tok))
+		require.NoError(t, e.s.Release(e.ctx, tok, nil))
 		tok = e.claim(idem.Request{Key: "k"}).Token
 	}
 	require.NoError(t, e.s.Complete(e.ctx, tok, nil))
@@ -247,7 +247,7 @@ func waitStorm(t *testing.T, e *env) {
 		waits[i] = e.waitFor(e.ctx, "once")
 	}
 	e.timers(waiters)
-	require.NoError(t, e.s.Release(e.ctx, tok))
+	require.NoError(t, e.s.Release(e.ctx, tok, nil))
 	e.claim(idem.Request{Key: "once"})
 	for _, p := range waits {
 		got := p.wait(e, "Wait")

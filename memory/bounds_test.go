@@ -68,7 +68,7 @@ func TestMaxRecords(t *testing.T) {
 	}
 	require.Len(t, keys, limit)
 	for _, key := range keys[:3] {
-		require.NoError(t, s.Forget(ctx, key))
+		require.NoError(t, s.Forget(ctx, idem.Token{Key: key}))
 	}
 	for i := range 3 {
 		_, err := s.Claim(ctx, idem.Request{Key: fmt.Sprint("new ", i)})
@@ -107,7 +107,7 @@ func TestMaxBytes(t *testing.T) {
 	_, err = s.Claim(ctx, idem.Request{Key: "c"})
 	require.ErrorIs(t, err, idem.ErrFull)
 	require.ErrorContains(t, err, "Options.MaxBytes")
-	require.NoError(t, s.Forget(ctx, "b"))
+	require.NoError(t, s.Forget(ctx, idem.Token{Key: "b"}))
 	require.Equal(t, empty+5000, size(t, b))
 	_, err = s.Claim(ctx, idem.Request{Key: "c"})
 	require.NoError(t, err)
@@ -119,7 +119,7 @@ func TestMaxBytes(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, before-5000, size(t, b))
 	for _, key := range []string{"a", "b", "c"} {
-		require.NoError(t, s.Forget(ctx, key))
+		require.NoError(t, s.Forget(ctx, idem.Token{Key: key}))
 	}
 	require.Zero(t, size(t, b), "nothing is there, and nothing is counted")
 }

@@ -40,7 +40,7 @@ func TestMaxBytesHoldsForClaimsOfRecordsThatAreThere(t *testing.T) {
 		keys = append(keys, fmt.Sprint("k", i))
 		c, err := s.Claim(ctx, idem.Request{Key: keys[i]})
 		require.NoError(t, err)
-		require.NoError(t, s.Release(ctx, c.Token))
+		require.NoError(t, s.Release(ctx, c.Token, nil))
 	}
 	granted := 0
 	for _, key := range keys {

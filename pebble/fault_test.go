@@ -236,7 +236,7 @@ func TestC5DamagedTable(t *testing.T) {
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 	_, err = s.Claim(ctx, idem.Request{Key: "another"})
 	require.NoError(t, err, "reading what is damaged broke nothing")
-	require.NoError(t, s.Forget(ctx, bad))
+	require.NoError(t, s.Forget(ctx, idem.Token{Key: bad}))
 	_, err = s.Claim(ctx, idem.Request{Key: bad})
 	require.ErrorIs(t, err, idem.ErrCorrupt, "Pebble reads the damage below its own removal: still never a grant")
 }

@@ -32,7 +32,7 @@ func readBooks(ctx context.Context, store *idem.Store, l ledger) (b books, err e
 	b.Records = make(map[string]record)
 	for r, err := range store.Records(ctx, idem.Filter{}) {
 		if err != nil {
-			return b, fmt.Errorf("record %s: %w", idem.KeyHash(r.Key), err)
+			return b, fmt.Errorf("a record: %w", err)
 		}
 		b.Records[r.Key] = record{r.State, r.Attempt, r.Result}
 	}

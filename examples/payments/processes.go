@@ -120,7 +120,7 @@ func (s *supervisor) startServer(ctx context.Context) (err error) {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.events[event{word, s.routeOf[rest]}]++
+		s.events[event{word, rest}]++
 	}, "server", "-engine", s.engine, "-db", s.dbPath(), "-banks", s.banksURL, "-start", strconv.FormatUint(s.start, 10))
 	if err != nil {
 		return err

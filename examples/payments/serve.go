@@ -45,10 +45,10 @@ func serverMain(args []string, open opener) int {
 func serve(engine, path, banksURL string, start uint64, open opener) (err error) {
 	o := storeOptions()
 	broken := make(chan error, 1)
-	o.Observer = func(e idem.Event) {
+	o.Observer = func(ctx context.Context, e idem.Event) {
 		switch e.Kind {
 		case idem.ClaimTakeover, idem.ClaimInFlight:
-			fmt.Println(e.Kind, e.KeyHash)
+			fmt.Println(e.Kind, ctx.Value(routeKey{}))
 		case idem.StoreBroken: // comes once
 			broken <- e.Err
 		}

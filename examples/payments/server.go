@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"log"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/idemkv/idem"
@@ -50,8 +52,14 @@ func (s *server) handler() http.Handler {
 	mux.Handle("POST /"+bankWithKeys, again(s.payAt(s.banks[bankWithKeys]))) // right: the bank checks our key
 	mux.Handle("POST /"+bankHeld, hold(s.payAt(s.banks[bankHeld])))          // right: nothing makes it repeatable
 	mux.Handle("POST /"+bankCareless, again(s.payAt(s.banks[bankCareless]))) // wrong, to see what comes of it
-	return mux
+	// The store's Observer gets the values of the request's context, and counts by route.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		route := strings.TrimPrefix(r.URL.Path, "/")
+		mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), routeKey{}, route)))
+	})
 }
+
+type routeKey struct{}
 
 // merchant tells whose payment it is, from what the service itself can check. Keys of
 // one merchant mean nothing to another.

@@ -18,9 +18,9 @@ import (
 
 // service is the payment service on the memory engine, and its banks, which a test
 // may put something in front of.
-func service(t *testing.T, front func(http.Handler) http.Handler, observer ...func(idem.Event)) (url string, s *server, at map[string]*bank) {
+func service(t *testing.T, front func(http.Handler) http.Handler, observer ...func(context.Context, idem.Event)) (url string, s *server, at map[string]*bank) {
 	o := storeOptions()
-	o.Observer = func(e idem.Event) {
+	o.Observer = func(_ context.Context, e idem.Event) {
 		for _, tell := range observer {
 			tell(e)
 		}
@@ -149,7 +149,7 @@ func TestServiceInFlight(t *testing.T) {
 					<-goOn
 					h.ServeHTTP(w, r)
 				})
-			}, func(e idem.Event) {
+			}, func(_ context.Context, e idem.Event) {
 				if e.Kind == idem.ClaimInFlight {
 					met <- struct{}{}
 				}

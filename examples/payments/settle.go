@@ -29,7 +29,7 @@ func settle(ctx context.Context, store *idem.Store, statement map[string][]byte)
 		}
 		receipt, charged := statement[idem.DownstreamKey(r.Key, "charge")]
 		if !charged {
-			if err := store.Release(ctx, r.Token()); err != nil {
+			if err := store.Release(ctx, r.Token(), nil); err != nil {
 				return s, err
 			}
 			s.never = append(s.never, r.Key)

@@ -18,9 +18,8 @@ import (
 // supervisor runs the demo: it keeps the service and its clients going, and the banks.
 type supervisor struct {
 	config
-	began   time.Time
-	orders  []order
-	routeOf map[string]string // of a key, by its hash
+	began  time.Time
+	orders []order
 
 	banks      map[string]*bank // by route
 	bankServer *http.Server
@@ -55,14 +54,9 @@ func supervise(ctx context.Context, c config) (ok bool, err error) {
 		return false, err
 	}
 	s := &supervisor{
-		config: c, began: time.Now(), orders: orders(payments), routeOf: make(map[string]string),
+		config: c, began: time.Now(), orders: orders(payments),
 		banks: make(map[string]*bank), killed: make(chan killOrder, 1),
 		report: newReport(), events: make(map[event]int),
-	}
-	for _, o := range s.orders {
-		for _, route := range routes { // a store tells observers the hash of a key, and no more
-			s.routeOf[idem.KeyHash(storeKey(route, o.Key))] = route
-		}
 	}
 	for _, route := range bankRoutes {
 		s.banks[route] = newBank(route == bankWithKeys, s.killed)

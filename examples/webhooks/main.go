@@ -91,7 +91,7 @@ func deliver(store *idem.Store) http.Handler {
 			})
 		}
 		if err != nil {
-			log.Printf("delivery %s: %v", idem.KeyHash(op.Token().Key), err)
+			log.Printf("delivery %s: %v", store.KeyHash(op.Token().Key), err)
 			op.Retryable() // nothing was written
 			http.Error(w, "not recorded; deliver it again", http.StatusServiceUnavailable)
 		}

@@ -42,13 +42,13 @@ func TestFlipsNoticeMutants(t *testing.T) {
 	const key = "key 1/002"
 	require.Equal(t, idem.Completed, is.Records[key].State)
 	found := changed(func(s *idem.Store) {
-		require.NoError(t, s.Forget(ctx, key))
+		require.NoError(t, s.Forget(ctx, idem.Token{Key: key}))
 		again(s, key)
 	})
 	require.Contains(t, found.Violation, "Claim of")
 	require.Contains(t, found.Violation, "Get of")
 	require.Contains(t, found.Violation, "Records of")
-	found = changed(func(s *idem.Store) { require.NoError(t, s.Forget(ctx, key)) })
+	found = changed(func(s *idem.Store) { require.NoError(t, s.Forget(ctx, idem.Token{Key: key})) })
 	require.Empty(t, found.Violation)
 	require.Contains(t, strings.Join(found.Lost, "; "), "is granted")
 	found = changed(func(s *idem.Store) { again(s, "nobody's") })

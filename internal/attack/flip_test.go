@@ -202,7 +202,7 @@ func (is truth) hold(engine, path string) (found flipped) {
 	_, statsErr := store.Stats(ctx)
 	_, sweepErr := store.Sweep(ctx, 1000)
 	update := s.Update(ctx, func(kv oracle.KV) error { kv.Put("own", []byte("x")); return nil })
-	for what, err := range map[string]error{"Stats": statsErr, "Sweep": sweepErr, "Update": update, "Forget": store.Forget(ctx, "a new key")} {
+	for what, err := range map[string]error{"Stats": statsErr, "Sweep": sweepErr, "Update": update, "Forget": store.Forget(ctx, idem.Token{Key: "a new key"})} {
 		if err != nil && !said("", err) {
 			bad("%s: %v", what, err)
 		}
@@ -262,7 +262,7 @@ func (f *flipper) build(dir string) {
 			case 3:
 				err = s.Store.Fail(ctx, c.Token, b)
 			case 4:
-				err = s.Store.Release(ctx, c.Token)
+				err = s.Store.Release(ctx, c.Token, nil)
 			case 5:
 				err = s.Store.Hold(ctx, c.Token, b)
 			case 6:

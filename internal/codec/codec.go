@@ -99,11 +99,11 @@ func check(what, key string, value []byte) error {
 // when it is of a newer version.
 func DecodeRecord(key string, value []byte) (*idem.Entry, error) {
 	if err := check("record", key, value); err != nil {
-		return nil, corrupt(key, err)
+		return nil, err
 	}
 	if value[0] != Version || len(value) < recordMin || value[2]&^flagsKnown != 0 || value[3] != 0 ||
 		value[1] < byte(idem.InFlight) || value[1] > byte(idem.Failed) {
-		return nil, corrupt(key, fmt.Errorf("%w: record is not well formed", idem.ErrCorrupt))
+		return nil, fmt.Errorf("%w: record is not well formed", idem.ErrCorrupt)
 	}
 	le := binary.LittleEndian
 	flags := value[2]
@@ -129,7 +129,7 @@ func DecodeRecord(key string, value []byte) (*idem.Entry, error) {
 		e.Result, rest, ok = takeBytes(rest, flags&flagResult != 0)
 	}
 	if !ok || len(rest) != 0 {
-		return nil, corrupt(key, fmt.Errorf("%w: record's lengths do not add up", idem.ErrCorrupt))
+		return nil, fmt.Errorf("%w: record's lengths do not add up", idem.ErrCorrupt)
 	}
 	return e, nil
 }
@@ -148,10 +148,6 @@ func takeBytes(b []byte, present bool) (taken, rest []byte, ok bool) {
 		taken = append(make([]byte, 0, n), b[:n]...)
 	}
 	return taken, b[n:], true
-}
-
-func corrupt(key string, err error) error {
-	return fmt.Errorf("key %s: %w", idem.KeyHash(key), err)
 }
 
 // AppendPlace appends the key of a place in the expiry index: the time, big endian

@@ -148,9 +148,25 @@ func (b *Backend) read(key string) (e *idem.Entry, err error) {
 	defer b.guard(&err)
 	e, err = b.engine.Read(key)
 	if err != nil && !aboutRecord(err) {
-		return nil, b.breakWith("reading key "+idem.KeyHash(key), err)
+		return nil, b.breakWith("reading "+b.named(key), err)
 	}
-	return e, err
+	return e, b.about(key, err)
+}
+
+// named stands for a key in messages.
+func (b *Backend) named(key string) string {
+	if h := b.host.Load(); h != nil {
+		return "key " + h.KeyHash(key)
+	}
+	return "a key"
+}
+
+// about says which record err is about.
+func (b *Backend) about(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %s: %w", b.engine.Name(), b.named(key), err)
 }
 
 // aboutRecord reports whether err is about one record and not about the database.

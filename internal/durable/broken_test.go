@@ -155,7 +155,7 @@ func TestEveryFaultOfACommitBreaks(t *testing.T) {
 				t.Parallel()
 				var told []idem.Event
 				e := newEnv(t, func(o *idem.Options) {
-					o.Observer = func(ev idem.Event) {
+					o.Observer = func(_ context.Context, ev idem.Event) {
 						if ev.Kind == idem.StoreBroken {
 							told = append(told, ev)
 						}
@@ -165,7 +165,7 @@ func TestEveryFaultOfACommitBreaks(t *testing.T) {
 				e.fake.on(at, hook)
 				var err error
 				if at == deleting || at == getting { // a claim brings along what it read
-					err = e.s.Forget(ctx, "old")
+					err = e.s.Forget(ctx, idem.Token{Key: "old"})
 				} else {
 					var c idem.Claim
 					c, err = e.s.Claim(ctx, idem.Request{Key: "new"})

@@ -40,7 +40,7 @@ func TestNothingChangedNoCommit(t *testing.T) {
 		"hold again":        {func() error { return e.s.Hold(ctx, held, nil) }, nil},
 		"extend held":       {func() error { return e.s.Extend(ctx, held, 0) }, idem.ErrHeld},
 		"stale token":       {func() error { return e.s.Fail(ctx, idem.Token{Key: "done", Fence: 1}, nil) }, idem.ErrFenced},
-		"token of no key":   {func() error { return e.s.Release(ctx, idem.Token{Key: "none", Fence: 1}) }, idem.ErrFenced},
+		"token of no key":   {func() error { return e.s.Release(ctx, idem.Token{Key: "none", Fence: 1}, nil) }, idem.ErrFenced},
 		"claim a completed": {func() error { _, err := e.s.Claim(ctx, idem.Request{Key: "done"}); return err }, idem.ErrCompleted},
 		"empty batch":       {func() error { e.s.ClaimMany(ctx, nil); return nil }, nil},
 		"sweep of nothing":  {func() error { _, err := e.s.Sweep(ctx, 10); return err }, nil},

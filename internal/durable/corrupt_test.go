@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -41,7 +42,7 @@ func TestUnreadableRecord(t *testing.T) {
 			for what, err := range map[string]error{
 				"Complete": e.s.Complete(ctx, token, []byte("r")),
 				"Fail":     e.s.Fail(ctx, token, nil),
-				"Release":  e.s.Release(ctx, token),
+				"Release":  e.s.Release(ctx, token, nil),
 				"Hold":     e.s.Hold(ctx, token, nil),
 				"Extend":   e.s.Extend(ctx, token, 0),
 				"effect": e.s.CompleteEffect(ctx, token, sameCommit(func(*fakeTx) ([]byte, error) {
@@ -63,7 +64,7 @@ func TestUnreadableRecord(t *testing.T) {
 			require.Nil(t, found["bad"].Entry)
 			require.Equal(t, idem.Completed, e.state("good"))
 
-			require.NoError(t, e.s.Forget(ctx, "bad"))
+			require.NoError(t, e.s.Forget(ctx, idem.Token{Key: "bad"}))
 			require.Zero(t, e.state("bad"))
 			require.Greater(t, e.claim("bad").Fence, token.Fence)
 		})
@@ -80,7 +81,7 @@ func TestEngineFindsDamage(t *testing.T) {
 				t.Parallel()
 				e := newEnv(t)
 				token := e.claim("bad")
-				require.NoError(t, e.s.Release(ctx, token)) // an open claim's record is not read for
+				require.NoError(t, e.s.Release(ctx, token, nil)) // an open claim's record is not read for
 				e.fake.at(func(p point, key string) error {
 					if p == at && key == "bad" {
 						return fmt.Errorf("checksum of block 7: %w", want)
@@ -92,7 +93,7 @@ func TestEngineFindsDamage(t *testing.T) {
 					require.ErrorIs(t, err, want)
 				} else {
 					require.ErrorIs(t, e.s.Complete(ctx, token, nil), want)
-					require.NoError(t, e.s.Forget(ctx, "bad"))
+					require.NoError(t, e.s.Forget(ctx, idem.Token{Key: "bad"}))
 				}
 				e.claim("good")
 				require.NoError(t, e.b.err())
@@ -108,7 +109,7 @@ func TestSweepPassesOverTheUnreadable(t *testing.T) {
 	var sweeps []idem.Event
 	e := newEnv(t, func(o *idem.Options) {
 		o.SweepSlice = 2
-		o.Observer = func(ev idem.Event) {
+		o.Observer = func(_ context.Context, ev idem.Event) {
 			if ev.Kind == idem.SweepDone || ev.Kind == idem.SweepFailed {
 				sweeps = append(sweeps, ev)
 			}
@@ -135,7 +136,7 @@ func TestSweepPassesOverTheUnreadable(t *testing.T) {
 	for _, key := range []string{"0", "1", "2", "5"} {
 		_, err := e.s.Get(ctx, key)
 		require.ErrorIs(t, err, idem.ErrCorrupt)
-		require.NoError(t, e.s.Forget(ctx, key))
+		require.NoError(t, e.s.Forget(ctx, idem.Token{Key: key}))
 	}
 	require.Len(t, e.fake.raw(Expiry), 4, "nobody can tell where their places are")
 	removed, err = e.s.Sweep(ctx, 100)
@@ -151,7 +152,7 @@ func TestPlaceLeftBehind(t *testing.T) {
 	_, err := e.s.Claim(ctx, idem.Request{Key: "k", Retention: time.Second})
 	require.NoError(t, err)
 	e.fake.damage(Records, "k", func(v []byte) []byte { v[9] ^= 1; return v })
-	require.NoError(t, e.s.Forget(ctx, "k"))
+	require.NoError(t, e.s.Forget(ctx, idem.Token{Key: "k"}))
 	token := e.completed("k", "new")
 	require.Len(t, e.fake.raw(Expiry), 2)
 	e.clock.Advance(time.Minute)

@@ -28,7 +28,7 @@ func TestKnownEntriesAreNotRead(t *testing.T) {
 	e := newEnv(t)
 	require.Zero(t, e.gets(func() { e.completed("k", "r") }))
 	token := e.claim("j")
-	require.Equal(t, 1, e.gets(func() { require.NoError(t, e.s.Forget(ctx, "j")) }))
+	require.Equal(t, 1, e.gets(func() { require.NoError(t, e.s.Forget(ctx, idem.Token{Key: "j"})) }))
 	require.Equal(t, 1, e.gets(func() { require.Equal(t, idem.ErrFenced, e.s.Complete(ctx, token, nil)) }))
 }
 

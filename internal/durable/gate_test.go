@@ -53,7 +53,7 @@ func TestNotSeenBeforeDurable(t *testing.T) {
 		},
 		"forget": {
 			before:      func(e *env) idem.Token { return e.completed(key, "r") },
-			change:      func(e *env, _ idem.Token) error { return e.s.Forget(ctx, key) },
+			change:      func(e *env, _ idem.Token) error { return e.s.Forget(ctx, idem.Token{Key: key}) },
 			was:         idem.Completed,
 			claimBefore: idem.ErrCompleted, claimAfter: nil, recordsBefore: 1,
 		},
@@ -112,7 +112,7 @@ func TestUnreadableUntilForgottenForGood(t *testing.T) {
 		defer release()
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if err := e.s.Forget(ctx, "k"); err != nil {
+			if err := e.s.Forget(ctx, idem.Token{Key: "k"}); err != nil {
 				t.Error(err)
 			}
 		})

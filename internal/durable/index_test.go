@@ -114,11 +114,11 @@ func (s *script) step() {
 		"claim":      func() { s.granted(s.s.Claim(ctx, s.request())) },
 		"complete":   func() { s.known(s.s.Complete(ctx, s.token(), result)) },
 		"fail":       func() { s.known(s.s.Fail(ctx, s.token(), result)) },
-		"release":    func() { s.known(s.s.Release(ctx, s.token())) },
+		"release":    func() { s.known(s.s.Release(ctx, s.token(), nil)) },
 		"hold":       func() { s.known(s.s.Hold(ctx, s.token(), result)) },
 		"extend":     func() { s.known(s.s.Extend(ctx, s.token(), s.request().Lease)) },
 		"checkpoint": func() { s.known(s.s.Checkpoint(ctx, s.token(), result)) },
-		"forget":     func() { s.known(s.s.Forget(ctx, s.request().Key)) },
+		"forget":     func() { s.known(s.s.Forget(ctx, idem.Token{Key: s.request().Key})) },
 		"sweep": func() {
 			_, err := s.s.Sweep(ctx, rapid.IntRange(1, 5).Draw(s.t, "limit"))
 			s.known(err)

@@ -222,12 +222,13 @@ func (g *pass) entry(op *idem.Op) (image, error) {
 	g.key = append(g.key[:0], key...)
 	value, err := g.tx.Get(Records, g.key)
 	if err != nil && !aboutRecord(err) {
-		return image{}, fmt.Errorf("reading key %s: %w", idem.KeyHash(key), err)
+		return image{}, fmt.Errorf("reading %s: %w", g.b.named(key), err)
 	}
 	was := image{err: err}
 	if value != nil && err == nil {
 		was.entry, was.err = codec.DecodeRecord(key, value)
 	}
+	was.err = g.b.about(key, was.err)
 	return was, nil
 }
 

@@ -35,7 +35,7 @@ func (b *Backend) Scan(ctx context.Context, prefix, cursor string) (page []idem.
 	for _, p := range pairs {
 		key := string(p.Key)
 		e, err := codec.DecodeRecord(key, p.Value)
-		read[key] = image{entry: e, err: err}
+		read[key] = image{entry: e, err: b.about(key, err)}
 	}
 	// As in Read, what a commit under way has changed is shown as it was, also what
 	// it removed or added between the page's bounds.

@@ -107,12 +107,12 @@ func TestScanDuringCommit(t *testing.T) {
 		// Removed: the first, the last of a page, the first of one, the last.
 		removed := []string{want[0], want[scanPage-1], want[scanPage], want[2*scanPage-1], want[last]}
 		for _, key := range removed {
-			change(func() error { return e.s.Forget(ctx, key) })
+			change(func() error { return e.s.Forget(ctx, idem.Token{Key: key}) })
 		}
 		// Changed.
 		changed := []string{want[1], want[scanPage+1], want[last-1]}
 		for _, key := range changed {
-			change(func() error { return e.s.Release(ctx, idem.Token{Key: key, Fence: before[key].Entry.Fence}) })
+			change(func() error { return e.s.Release(ctx, idem.Token{Key: key, Fence: before[key].Entry.Fence}, nil) })
 		}
 		// The commits that let the others gather come to be visible first; the next is it.
 		look := func() error {
@@ -163,7 +163,7 @@ func TestScanWhileWriting(t *testing.T) {
 		}
 		keys, _ := listed(rt, e.b, "", func(cursor string) {
 			if cursor != "" && rapid.Bool().Draw(rt, "forget the cursor") {
-				require.NoError(rt, e.s.Forget(ctx, cursor))
+				require.NoError(rt, e.s.Forget(ctx, idem.Token{Key: cursor}))
 				delete(stays, cursor)
 			}
 			for range rapid.IntRange(0, 4).Draw(rt, "changes") {
@@ -174,7 +174,7 @@ func TestScanWhileWriting(t *testing.T) {
 						require.NoError(rt, err)
 					}
 				} else {
-					require.NoError(rt, e.s.Forget(ctx, key))
+					require.NoError(rt, e.s.Forget(ctx, idem.Token{Key: key}))
 					delete(stays, key)
 				}
 			}

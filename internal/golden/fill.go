@@ -40,7 +40,7 @@ func Fill(t testing.TB, open func() idem.Backend, inCommit func(s *idem.Store, r
 	claim(idem.Request{Key: KeyHoldUnknown, HoldUnknown: true})
 	token = claim(idem.Request{Key: KeyReleased})
 	must(t, s.Checkpoint(ctx, token, []byte{}))
-	must(t, s.Release(ctx, token))
+	must(t, s.Release(ctx, token, nil))
 	must(t, s.Hold(ctx, claim(idem.Request{Key: KeyHeld}), []byte("timeout at the bank")))
 	token = claim(idem.Request{Key: KeyCompleted, Fingerprint: Fingerprint()})
 
@@ -59,7 +59,7 @@ func Fill(t testing.TB, open func() idem.Backend, inCommit func(s *idem.Store, r
 	complete(idem.Request{Key: KeyLong()}, []byte("long"))
 	complete(idem.Request{Key: KeyExpired, Retention: time.Second}, []byte("gone"))
 	claim(idem.Request{Key: KeyForgotten})
-	must(t, s.Forget(ctx, KeyForgotten))
+	must(t, s.Forget(ctx, idem.Token{Key: KeyForgotten}))
 
 	clock.Advance(4 * time.Second)
 	must(t, s.Close())

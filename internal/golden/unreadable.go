@@ -27,7 +27,7 @@ func CheckUnreadable(t *testing.T, b idem.Backend, key string, want error) {
 	_, err = s.Wait(ctx, key)
 	is(t, "Wait", err, want)
 	is(t, "Complete", s.Complete(ctx, token, Entries()[key].Result), want)
-	is(t, "Release", s.Release(ctx, token), want)
+	is(t, "Release", s.Release(ctx, token, nil), want)
 	many := s.ClaimMany(ctx, []idem.Request{{Key: key}, {Key: KeyNil}})
 	is(t, "ClaimMany of it", many[0].Err, want)
 	is(t, "ClaimMany of another", many[1].Err, idem.ErrCompleted)
@@ -56,7 +56,7 @@ func CheckUnreadable(t *testing.T, b idem.Backend, key string, want error) {
 	_, err = s.Claim(ctx, idem.Request{Key: key})
 	is(t, "Claim after the sweep", err, want)
 
-	must(t, s.Forget(ctx, key))
+	must(t, s.Forget(ctx, idem.Token{Key: key}))
 	c, err = s.Claim(ctx, idem.Request{Key: key})
 	must(t, err)
 	equal(t, "fence", Meta().Fence+1, c.Token.Fence)

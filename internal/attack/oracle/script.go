@@ -144,7 +144,7 @@ func (k *script) settle(kind Kind, t idem.Token, b []byte) {
 	err := map[Kind]func() error{
 		Complete:   func() error { return s.Complete(k.ctx, t, b) },
 		Fail:       func() error { return s.Fail(k.ctx, t, b) },
-		Release:    func() error { return s.Release(k.ctx, t) },
+		Release:    func() error { return s.Release(k.ctx, t, nil) },
 		Hold:       func() error { return s.Hold(k.ctx, t, b) },
 		Extend:     func() error { return s.Extend(k.ctx, t, 0) },
 		Checkpoint: func() error { return s.Checkpoint(k.ctx, t, b) },
@@ -248,6 +248,6 @@ func (k *script) sweep() {
 func (k *script) forget(key string) {
 	op := &Op{Key: key}
 	if k.ask(Forget, op) {
-		k.end(op, k.s.Store.Forget(k.ctx, key), Answer{})
+		k.end(op, k.s.Store.Forget(k.ctx, idem.Token{Key: key}), Answer{})
 	}
 }

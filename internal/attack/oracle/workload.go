@@ -236,7 +236,7 @@ func (k *worker) act(ctx context.Context) {
 	case p < 47:
 		op := k.op(Forget, k.key())
 		k.begin(op)
-		k.end(op, k.s.Store.Forget(ctx, op.Key), Answer{})
+		k.end(op, k.s.Store.Forget(ctx, idem.Token{Key: op.Key}), Answer{})
 	case p < 49:
 		op := k.op(Sweep, "")
 		k.begin(op)
@@ -312,7 +312,7 @@ func (k *worker) settle(ctx context.Context) {
 	case Fail:
 		err = s.Fail(ctx, tok, b)
 	case Release:
-		err = s.Release(ctx, tok)
+		err = s.Release(ctx, tok, nil)
 	case Hold:
 		err = s.Hold(ctx, tok, b)
 	case Extend:

@@ -55,7 +55,7 @@ func (w *worker) fresh() {
 		}))
 		w.recent.put(req.Key, w.now())
 	case end < 18:
-		w.must(req.Key, w.call(release, func(ctx context.Context) error { return w.store.Release(ctx, claim.Token) }))
+		w.must(req.Key, w.call(release, func(ctx context.Context) error { return w.store.Release(ctx, claim.Token, nil) }))
 		w.released.put(left)
 	case end < 21:
 		w.must(req.Key, w.call(hold, func(ctx context.Context) error { return w.store.Hold(ctx, claim.Token, []byte("no answer")) }))

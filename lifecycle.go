@@ -1,0 +1,199 @@
+package idem
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// lifecycle is how far a store has come on its way from open to closed, and who is
+// still inside. It is open, may begin to drain (Shutdown), may break, and is closed.
+type lifecycle struct {
+	calls    calls                 // into the engine
+	granting calls                 // claims that may yet be granted
+	draining atomic.Bool           // no more of them
+	ended    atomic.Pointer[error] // why the store answers nothing more; nil while it does
+	down     signal                // ended is set
+	broke    signal                // the engine has broken
+	leaving  signal                // Shutdown or Close has begun: nobody waits for observers
+	closing  sync.Once
+	closeErr error
+	told     atomic.Bool // of breaking
+}
+
+// signal is a channel that is closed once.
+type signal struct {
+	once sync.Once
+	c    chan struct{}
+}
+
+func (s *signal) set() { s.once.Do(func() { close(s.c) }) }
+
+func (l *lifecycle) init() {
+	l.calls.init()
+	l.granting.init()
+	for _, s := range [...]*signal{&l.down, &l.broke, &l.leaving} {
+		s.c = make(chan struct{})
+	}
+}
+
+// end ends the store with why. The first cause counts, but that it was closed outranks
+// that it had broken.
+func (l *lifecycle) end(why error) {
+	if why == ErrClosed {
+		l.ended.Store(&why)
+	} else {
+		l.broke.set()
+		l.ended.CompareAndSwap(nil, &why)
+	}
+	l.down.set()
+}
+
+// brokenWait is how long Close waits for calls into an engine that is broken: one
+// may be stuck there for good.
+const brokenWait = 2 * time.Second
+
+// awaitCalls refuses new calls into the engine and waits for those under way.
+func (l *lifecycle) awaitCalls() {
+	idle := l.calls.close()
+	select {
+	case <-idle:
+		return
+	case <-l.broke.c:
+	}
+	timer := time.NewTimer(brokenWait)
+	defer timer.Stop()
+	select {
+	case <-idle:
+	case <-timer.C:
+	}
+}
+
+// Close ends the store: calls under way end with their answer, waiting ones and
+// later ones with ErrClosed, the sweeper stops, and the engine saves the time and
+// is closed. It may be called more than once and returns the engine's error.
+//
+// Close returns in bounded time. A commit under way is waited for no longer than
+// Options.Stall; of an engine that is broken by then, or was before, nothing is waited
+// for longer than a few seconds. What is stuck in the operating system is left behind,
+// and the file or directory stays locked until that has returned or the process ends.
+func (s *Store) Close() error {
+	s.tellBroken()
+	s.closing.Do(func() {
+		s.leaving.set()
+		s.end(ErrClosed)
+		if s.tracker.sweeper != nil {
+			s.tracker.sweeper.Close()
+		}
+		s.granting.close()
+		s.awaitCalls()
+		s.closeErr = s.backend.Close()
+	})
+	return s.closeErr
+}
+
+// Shutdown ends the store in order: new claims get ErrClosed, while token
+// operations pass until no claim granted or extended by this store is open (settled,
+// lapsed or forgotten ones are not) or ctx ends; then it closes. It returns ctx's error
+// if that cut it short, joined with Close's. ErrInvalid is returned, and nothing is
+// shut down, when ctx is of work that Shutdown would wait for: of Do's function or a
+// handler under Heartbeat. Let that return first.
+func (s *Store) Shutdown(ctx context.Context) error {
+	if s.within(ctx, func(*frame) bool { return true }) {
+		return invalid("Shutdown waits for the work that calls it; call it from outside, or let the work return first")
+	}
+	s.draining.Store(true)
+	s.leaving.set()
+	granting := s.granting.close()
+	select {
+	case <-granting:
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), s.Close())
+	case <-s.down.c:
+		return s.Close()
+	}
+	for {
+		now, _ := s.time.now()
+		left := s.tracker.open.until(now)
+		if left <= 0 {
+			return s.Close()
+		}
+		lapsed := make(chan struct{})
+		stop := s.opts.Clock.AfterFunc(left, func() { close(lapsed) })
+		select {
+		case <-s.tracker.open.settled:
+		case <-lapsed:
+		case <-ctx.Done():
+			stop()
+			return errors.Join(ctx.Err(), s.Close())
+		case <-s.down.c:
+		}
+		stop()
+		if s.ended.Load() != nil {
+			return s.Close()
+		}
+	}
+}
+
+// Health returns nil if a claim of a new key would be granted now: the store is open,
+// whole and not shutting down, its engine can be reached and has room. Otherwise it
+// returns what such a claim would: ErrClosed, ErrBroken, ErrFull, or ctx's error. It
+// writes nothing, and costs a few system calls at most.
+func (s *Store) Health(ctx context.Context) error {
+	if err := s.admit(ctx); err != nil {
+		return err
+	}
+	if s.draining.Load() {
+		return ErrClosed
+	}
+	c, ok := s.backend.(Checker)
+	if !ok {
+		return nil
+	}
+	in := s.calls.enter()
+	if in == nil {
+		return s.endedErr()
+	}
+	defer in.leave()
+	return s.outranked(c.Check(ctx))
+}
+
+// endedErr is the answer of a store that has ended.
+func (s *Store) endedErr() error {
+	end := s.ended.Load()
+	if end == nil { // closing has begun: ended is set before calls are refused
+		return ErrClosed
+	}
+	s.tellBroken()
+	return *end
+}
+
+// outranked is err, or ErrClosed if the store was closed meanwhile and err says
+// no more than that the store has ended.
+func (s *Store) outranked(err error) error {
+	if err == nil || !errors.Is(err, ErrBroken) && !errors.Is(err, ErrClosed) {
+		return err
+	}
+	if s.ended.Load() != nil {
+		return s.endedErr()
+	}
+	return err
+}
+
+// tellBroken sends StoreBroken once, from the first call that hears of it.
+func (s *Store) tellBroken() {
+	end := s.ended.Load()
+	if end == nil || !s.observed() || !errors.Is(*end, ErrBroken) {
+		return
+	}
+	if s.told.CompareAndSwap(false, true) {
+		e := Event{Kind: StoreBroken, Err: *end}
+		var panicked interface{ Stack() string }
+		if errors.As(*end, &panicked) {
+			e.Stack = panicked.Stack()
+		}
+		s.tell(e)
+	}
+}

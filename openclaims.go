@@ -1,0 +1,64 @@
+package idem
+
+import (
+	"sync"
+	"time"
+)
+
+// openClaims holds the lease ends of the claims of this opening that are in flight,
+// by fence.
+type openClaims struct {
+	shards  [openShards]openShard
+	settled chan struct{} // gets a token when a claim is not in flight any more
+}
+
+const openShards = 32
+
+type openShard struct {
+	mu     sync.Mutex
+	leases map[uint64]Instant
+}
+
+func (o *openClaims) init() {
+	o.settled = make(chan struct{}, 1)
+	for i := range o.shards {
+		o.shards[i].leases = make(map[uint64]Instant)
+	}
+}
+
+func (o *openClaims) shard(fence uint64) *openShard { return &o.shards[fence%openShards] }
+
+func (o *openClaims) changed(op *Op, opening uint64) {
+	open := func(e *Entry) bool { return e != nil && e.State == InFlight && e.Opening == opening }
+	was, is := open(op.prev), open(op.next)
+	if is {
+		s := o.shard(op.next.Fence)
+		s.mu.Lock()
+		s.leases[op.next.Fence] = op.next.LeaseUntil
+		s.mu.Unlock()
+	}
+	if was && !(is && op.next.Fence == op.prev.Fence) {
+		s := o.shard(op.prev.Fence)
+		s.mu.Lock()
+		delete(s.leases, op.prev.Fence)
+		s.mu.Unlock()
+		select {
+		case o.settled <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// until returns how long a claim may still be open: zero or less if none is.
+func (o *openClaims) until(now Instant) time.Duration {
+	latest := now
+	for i := range o.shards {
+		s := &o.shards[i]
+		s.mu.Lock()
+		for _, lease := range s.leases {
+			latest = max(latest, lease)
+		}
+		s.mu.Unlock()
+	}
+	return time.Duration(latest - now)
+}

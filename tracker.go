@@ -1,0 +1,211 @@
+package idem
+
+import (
+	"hash/maphash"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/idemkv/idem/ttl"
+)
+
+// tracker keeps what the store knows outside of its engine in step with the commits:
+// the cache, the entries of recent claims, those who wait for a key, the claims that
+// are open, and when the sweeper is wanted. Each op that changes its key passes through
+// begin, before the change can be seen, and end, once it can be read.
+//
+// A count for each key, by a hash, tells what was read outside of a commit whether it
+// is still current. It goes up at begin and at end. A new operation reads its key
+// twice: once to refuse early, once in the commit. The count saves the second read,
+// which everybody in the group waits for. A completion needs none at all: the claim's
+// commit left the entry behind (recent). With 256 callers on the Pebble engine these
+// reads were half of what a commit costs besides its sync.
+type tracker struct {
+	time     *timeline
+	sweeper  *ttl.Sweeper // nil: nothing is swept
+	waiters  waiters
+	open     openClaims
+	removals atomic.Uint64 // entries that have gone: a full store has room again
+
+	seed   maphash.Seed
+	counts *[changeSlots]atomic.Uint64 // nil where reads are direct, as are the next two
+	recent *recent
+	cache  *cache // nil if there is none
+}
+
+// changeSlots: with a thousand changes between a read and its commit one read in
+// sixteen is in vain, at 128 KiB a store.
+const changeSlots = 1 << 14
+
+// A count has the changes under way in its low half, and in its high half how many
+// began.
+const (
+	changeBegins = 1<<32 + 1
+	changeUnder  = 1<<32 - 1 // mask of the changes under way
+)
+
+func newTracker(t *timeline, direct bool, cacheBytes int64) *tracker {
+	tr := &tracker{time: t, seed: maphash.MakeSeed()}
+	tr.open.init()
+	if direct {
+		return tr
+	}
+	tr.counts, tr.recent = new([changeSlots]atomic.Uint64), new(recent)
+	if cacheBytes > 0 {
+		tr.cache = newCache(cacheBytes)
+	}
+	return tr
+}
+
+// seen is an entry, nil for none, with its key's count from before it was read. The
+// zero seen is of no use to anybody.
+type seen struct {
+	entry *Entry
+	hash  uint64 // of the key
+	count *atomic.Uint64
+	at    uint64
+}
+
+// before is called before an entry is read, which completes what it returns.
+func (t *tracker) before(key string) seen {
+	if t.counts == nil {
+		return seen{}
+	}
+	return t.beforeHash(maphash.String(t.seed, key))
+}
+
+func (t *tracker) beforeHash(hash uint64) seen {
+	n := &t.counts[hash%changeSlots]
+	return seen{hash: hash, count: n, at: n.Load()}
+}
+
+// current reports whether nothing has changed since, and nothing was about to.
+func (s *seen) current() bool {
+	return s.count != nil && s.at&changeUnder == 0 && s.count.Load() == s.at
+}
+
+// cached returns the final entry that the cache holds of a key; nil if it has none.
+func (t *tracker) cached(key string, saw *seen) *Entry { return t.cache.get(saw.hash, key) }
+
+// fill gives the cache what a look-up has read since saw.
+func (t *tracker) fill(key string, saw *seen, e *Entry) {
+	if e != nil && e.State.Final() {
+		t.cache.fill(saw, key, e)
+	}
+}
+
+// claimed returns what is known of the record that t was granted on.
+func (t *tracker) claimed(token Token) seen {
+	if t.recent == nil {
+		return seen{}
+	}
+	return t.recent.of(token)
+}
+
+// begin says that op is about to change its key: what was read of it is of no use any
+// more, and the cache must not hold it until end.
+func (t *tracker) begin(op *Op) {
+	if t.counts == nil {
+		return
+	}
+	if op.saw.count == nil {
+		op.saw = seen{hash: maphash.String(t.seed, op.key)}
+		op.saw.count = &t.counts[op.saw.hash%changeSlots]
+	}
+	op.saw.count.Add(changeBegins)
+	// The cache holds final entries, and may hold one that cannot be read any more.
+	if t.cache != nil && (op.act.kind == actForget || op.prev != nil && op.prev.State.Final()) {
+		t.cache.remove(op.saw.hash, op.key)
+	}
+}
+
+// abandon follows begin where nothing has changed after all.
+func (t *tracker) abandon(op *Op) {
+	if t.counts != nil {
+		op.saw.count.Add(^uint64(0))
+	}
+}
+
+// end follows a commit: op's change is durable and can be read. Engines call it in
+// commit order and it is quick, because it runs before the next commit.
+func (t *tracker) end(op *Op) {
+	if t.counts != nil {
+		op.saw.count.Add(^uint64(0))
+		saw := t.beforeHash(op.saw.hash)
+		saw.entry = op.next
+		t.recent.committed(op, saw)
+	}
+	if op.next == nil {
+		t.removals.Add(1)
+	} else if t.sweeper != nil && op.next.Due != 0 {
+		t.sweeper.Due(time.Duration(op.next.Due))
+	}
+	t.waiters.wake(op.key, op.prev, t.shown(op.next))
+	t.open.changed(op, t.time.opening)
+}
+
+// shown is what those who wait find in e, which can be read from now on: nothing if
+// its retention was shorter than its commit.
+func (t *tracker) shown(e *Entry) *Entry {
+	if t.waiters.n.Load() > 0 {
+		if now, _ := t.time.now(); !e.live(now) {
+			return nil
+		}
+	}
+	return e
+}
+
+// recent keeps the entries of the latest claims until they are settled. It is
+// bounded by overwriting; what is not found is read.
+type recent [recentClaims]atomic.Pointer[recentClaim]
+
+const (
+	// recentClaims is how many callers may be at work at once before their
+	// completions are read for.
+	recentClaims = 1 << 12
+	// recentCheckpoint is how long a checkpoint may be: a claim with a longer one,
+	// which may be as long as a result, is not kept. So all of them take some 10 MiB
+	// at most, keys included.
+	recentCheckpoint = 1 << 10
+)
+
+type recentClaim struct {
+	key  string
+	seen seen
+}
+
+func (r *recent) slot(fence uint64) *atomic.Pointer[recentClaim] { return &r[fence%recentClaims] }
+
+func (r *recent) of(t Token) seen {
+	if c := r.slot(t.Fence).Load(); c != nil && c.key == t.Key {
+		return c.seen
+	}
+	return seen{}
+}
+
+// committed follows a change that can be read: saw is the op's next entry.
+func (r *recent) committed(op *Op, saw seen) {
+	if op.prev != nil && (op.next == nil || op.next.Fence != op.prev.Fence) {
+		r.drop(op.prev.Fence, op.key) // taken over, or gone
+	}
+	if e := op.next; e != nil && e.State == InFlight && len(e.Checkpoint)+len(e.Result) <= recentCheckpoint {
+		slot, key := r.slot(e.Fence), ""
+		if c := slot.Load(); c != nil && c.key == op.key {
+			key = c.key
+		} else {
+			key = strings.Clone(op.key) // the caller's may be a piece of something large
+		}
+		slot.Store(&recentClaim{key, saw})
+		return
+	}
+	if op.next != nil {
+		r.drop(op.next.Fence, op.key)
+	}
+}
+
+func (r *recent) drop(fence uint64, key string) {
+	slot := r.slot(fence)
+	if c := slot.Load(); c != nil && c.key == key {
+		slot.CompareAndSwap(c, nil)
+	}
+}
