@@ -14,18 +14,19 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// Version is the format this library writes, and the newest it reads.
+// Version is the format this library writes, and the only one it reads: nothing was
+// released with an older one.
 //
 // In every version, for good: the first byte of a record and of the meta entry is
 // its version, and the last four are the CRC32C, little endian, of the key
 // followed by all bytes before them.
-const Version = 1
+const Version = 2
 
 const (
 	crcSize    = 4
 	recordHead = 1 + 1 + 1 + 1 + 4 + 9*8 + 32 // up to the lengths of the slices
 	recordMin  = recordHead + 2*4 + crcSize
-	metaSize   = 1 + 4*8 + crcSize
+	metaSize   = 1 + 5*8 + 16 + crcSize
 	placeHead  = 8
 )
 
@@ -35,6 +36,7 @@ const (
 	flagResultDropped
 	flagCheckpoint // there is one, if only an empty one
 	flagResult
+	flagBound
 	flagsKnown = 1<<iota - 1
 )
 
@@ -61,6 +63,7 @@ func AppendRecord(dst []byte, key string, e *idem.Entry) []byte {
 	set(e.ResultDropped, flagResultDropped)
 	set(e.Checkpoint != nil, flagCheckpoint)
 	set(e.Result != nil, flagResult)
+	set(e.Bound, flagBound)
 	dst = append(dst, Version, byte(e.State), flags, 0)
 	le := binary.LittleEndian
 	dst = le.AppendUint32(dst, e.Attempt)
@@ -87,16 +90,19 @@ func check(what, key string, value []byte) error {
 	if binary.LittleEndian.Uint32(value[n:]) != checksum(key, value[:n]) {
 		return fmt.Errorf("%w: %s fails its checksum", idem.ErrCorrupt, what)
 	}
-	if value[0] > Version {
-		return fmt.Errorf("%w: %s is of version %d, this library reads up to %d; use a newer one",
-			idem.ErrVersion, what, value[0], Version)
+	switch v := value[0]; {
+	case v > Version:
+		return fmt.Errorf("%w: %s is of version %d, this library reads %d; use a newer one", idem.ErrVersion, what, v, Version)
+	case v < Version && v > 0:
+		return fmt.Errorf("%w: %s is of version %d, from before the first release, this library reads %d; use the library that wrote it, or make a new store",
+			idem.ErrVersion, what, v, Version)
 	}
 	return nil
 }
 
 // DecodeRecord reads the value stored under key. The entry shares nothing with
 // value. idem.ErrCorrupt is returned when the value is damaged, idem.ErrVersion
-// when it is of a newer version.
+// when it is of another version.
 func DecodeRecord(key string, value []byte) (*idem.Entry, error) {
 	if err := check("record", key, value); err != nil {
 		return nil, err
@@ -111,6 +117,7 @@ func DecodeRecord(key string, value []byte) (*idem.Entry, error) {
 		State:         idem.State(value[1]),
 		HoldUnknown:   flags&flagHoldUnknown != 0,
 		ResultDropped: flags&flagResultDropped != 0,
+		Bound:         flags&flagBound != 0,
 		Attempt:       le.Uint32(value[4:]),
 		Fence:         le.Uint64(value[8:]),
 		Opening:       le.Uint64(value[16:]),
@@ -176,9 +183,10 @@ func AppendMeta(dst []byte, m idem.Meta) []byte {
 	start := len(dst)
 	le := binary.LittleEndian
 	dst = append(dst, Version)
-	for _, v := range [...]uint64{uint64(m.Time), uint64(m.Wall), m.Fence, m.Opening} {
+	for _, v := range [...]uint64{uint64(m.Time), uint64(m.Wall), m.Fence, m.Opening, uint64(m.LostUntil)} {
 		dst = le.AppendUint64(dst, v)
 	}
+	dst = append(dst, m.Secret[:]...)
 	return le.AppendUint32(dst, checksum(MetaKey, dst[start:]))
 }
 
@@ -196,5 +204,8 @@ func DecodeMeta(value []byte) (idem.Meta, error) {
 		Wall:    int64(le.Uint64(value[9:])),
 		Fence:   le.Uint64(value[17:]),
 		Opening: le.Uint64(value[25:]),
+
+		LostUntil: int64(le.Uint64(value[33:])),
+		Secret:    [16]byte(value[41:57]),
 	}, nil
 }
