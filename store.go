@@ -92,7 +92,7 @@ func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 	var act action
 	saw, toWall, err := s.readClaim(ctx, &r, &act)
 	if err != nil {
-		if e := saw.entry; e != nil {
+		if e := saw.entry; e != nil || err == ErrTooLate {
 			c.Record.Key = r.Key
 			if discloses(err) { // as refused does, but here: see describe
 				c.Record.describe(r.Key, e)
@@ -119,7 +119,7 @@ func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 // read.
 func (s *Store) startClaim(ctx context.Context, r *Request, act *action, c *Claim) (saw seen, err error) {
 	saw, toWall, err := s.readClaim(ctx, r, act)
-	if err != nil && saw.entry != nil {
+	if err != nil && (saw.entry != nil || err == ErrTooLate) {
 		s.refused(ctx, r.Key, saw.entry, err, toWall, c)
 	}
 	return saw, err
