@@ -118,6 +118,8 @@ type Instance struct {
 	// counting up over the whole life of the instance; workers call it at once. An
 	// answer other than the expected one is an error: it ends the run.
 	Op func(worker int, n uint64) error
+	// Pid is the process that writes for an External contender; 0: this one.
+	Pid int
 	// Close ends it. The directory is removed afterwards.
 	Close func() error
 }

@@ -47,6 +47,9 @@ type Plan struct {
 	// how many operations.
 	SyncCallers []int
 	SyncOps     int
+	// WrittenOps is how many operations bytes written are counted over, by as many
+	// callers.
+	WrittenOps int
 }
 
 const ms = time.Millisecond
@@ -65,7 +68,7 @@ func Quick() Plan {
 		Era: map[string]int{"bolt": 10_000, "pebble": 20_000}, LoadCallers: 16,
 		SweepLoad:   Pace{Rounds: 6, Slice: 500 * ms, Warmup: 200 * ms},
 		Idle:        Pace{Rounds: 3, Slice: time.Second, Warmup: 300 * ms},
-		SyncCallers: []int{1, 64}, SyncOps: 128,
+		SyncCallers: []int{1, 64}, SyncOps: 128, WrittenOps: 512,
 	}
 }
 
@@ -83,7 +86,7 @@ func Full() Plan {
 	p.Idle = Pace{Rounds: 5, Slice: 5 * time.Second, Warmup: time.Second}
 	p.Rates = []int{250, 500, 1000, 2000, 4000, 8000, 16000, 24000}
 	p.Open = Pace{Rounds: 3, Slice: 3 * time.Second, Warmup: 500 * ms}
-	p.SyncCallers, p.SyncOps = []int{1, 16, 64, 256}, 512
+	p.SyncCallers, p.SyncOps, p.WrittenOps = []int{1, 16, 64, 256}, 512, 2048
 	return p
 }
 
@@ -100,7 +103,7 @@ func Smoke() Plan {
 		Era: map[string]int{"memory": 300, "bolt": 300, "pebble": 300}, LoadCallers: 4, SweepLoad: pace,
 		Idle:  Pace{Rounds: 1, Slice: 5 * ms, Warmup: ms},
 		Rates: []int{200, 100_000}, Open: Pace{Rounds: 2, Slice: 20 * ms, Warmup: ms},
-		SyncCallers: []int{1}, SyncOps: 8,
+		SyncCallers: []int{1}, SyncOps: 8, WrittenOps: 8,
 	}
 }
 

@@ -252,7 +252,7 @@ func cycleSection(r *Results, c colours) section {
 		s.Charts = append(s.Charts, r.latencies(c, where(CycleDurable, "callers", n),
 			"Latency of a cycle, callers: "+n, "", "cycles/s", perSecond)...)
 	}
-	s.Tables = syncsTable(r)
+	s.Tables = append(syncsTable(r), writtenTable(r)...)
 	return s
 }
 

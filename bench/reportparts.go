@@ -135,6 +135,23 @@ func syncsTable(r *Results) []table {
 	return unlessEmpty(t)
 }
 
+func writtenTable(r *Results) []table {
+	callers := r.numbers(where(Written), "callers")
+	t := table{Title: "Bytes written for each cycle, as the kernel counts them for the process, and what the disk was sent by all processes", Left: 1, Head: []string{""}}
+	for _, n := range callers {
+		t.Head = append(t.Head, "callers: "+n, "disk")
+	}
+	for _, name := range sortedBy(r.Distinct(where(Written), "backend"), byKind) {
+		row := []string{name}
+		for _, n := range callers {
+			m := where(Written, "backend", name, "callers", n)
+			row = append(row, r.show(m, writtenOp, humanBytes), r.show(m, deviceOp, humanBytes))
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	return unlessEmpty(t)
+}
+
 func restSection(r *Results) section {
 	s := section{ID: "idle", Title: "Idle stores", About: "The processor time of the whole process, and its goroutines, while one used store is left alone; none: without a store."}
 	t := table{Left: 1, Head: []string{"store", "CPU, each second", "goroutines", "started by idem's code"}}

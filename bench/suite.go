@@ -18,8 +18,8 @@ type Suite struct {
 	Rivals func(w Workload) []Contender
 	// Run says which groups are measured, by name; nil: all.
 	Run *regexp.Regexp
-	// One makes the command that calls One.Run, in a process of its own, to be
-	// traced; nil: syncs are not counted.
+	// One makes the command that calls One.Run in a process of its own and writes the
+	// results to its output; nil: neither syncs nor bytes written are counted.
 	One func(One) *exec.Cmd
 	// After is called after each part, with what there is by then; nil: nothing.
 	After func(*Results) error
@@ -50,7 +50,8 @@ func (s *Suite) Measure(b *Bench) (err error) {
 		{[]string{CycleMemory}, func(group string) { s.compare(b, filled, group, 0, callersAsProcs(p.Procs), p.Memory) }},
 		{[]string{CycleDurable}, func(group string) { s.cycles(b, filled, group, p.Callers) }},
 		{[]string{DoSameCommit}, func(group string) { s.cycles(b, filled, group, p.EffectCallers) }},
-		{[]string{Syncs}, func(string) { s.syncs(b) }},
+		{[]string{Syncs}, func(string) { s.apart(b.CountSyncs, p.SyncOps) }},
+		{[]string{Written}, func(string) { s.apart(b.CountWritten, p.WrittenOps) }},
 		{[]string{"Scale"}, func(string) { b.Scale(p.Sizes, p.Scale, s.procs()) }},
 		{[]string{SweepUnloaded}, func(group string) { s.sweeps(b, filled, group) }},
 		{[]string{SweepLoaded}, func(string) { b.SweepLoad(p.Era, p.LoadCallers, p.ResultBytes, s.procs(), p.SweepLoad) }},
@@ -113,13 +114,13 @@ func (s *Suite) sweeps(b *Bench, f *Filled, group string) {
 	s.compare(b, f, group, s.Plan.Expired, []Variant{{s.procs(), 1}}, p)
 }
 
-func (s *Suite) syncs(b *Bench) {
+// apart counts something of durable cycles, in a process for each contender.
+func (s *Suite) apart(count func(One, []Contender, []int, func(One) *exec.Cmd), ops int) {
 	if s.One == nil {
 		return
 	}
 	w := Workload{Group: CycleDurable, ResultBytes: s.Plan.ResultBytes}
-	b.CountSyncs(One{Group: CycleDurable, Ops: s.Plan.SyncOps, ResultBytes: s.Plan.ResultBytes},
-		s.Contenders(w, nil), s.Plan.SyncCallers, s.One)
+	count(One{Group: CycleDurable, Ops: ops, ResultBytes: s.Plan.ResultBytes}, s.Contenders(w, nil), s.Plan.SyncCallers, s.One)
 }
 
 func (s *Suite) open(b *Bench, f *Filled) {

@@ -31,7 +31,7 @@ func TestSmoke(t *testing.T) { // not parallel: it sets GOMAXPROCS and counts go
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	assert.Empty(t, left, "nothing stays behind")
-	assert.Equal(t, 11, saved-1, "saved after each part")
+	assert.Equal(t, 12, saved-1, "saved after each part")
 	back, err := Load(filepath.Join(out, "raw.txt"))
 	require.NoError(t, err)
 	assert.Equal(t, len(b.Results.Rows), len(back.Rows))

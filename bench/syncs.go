@@ -36,27 +36,51 @@ type One struct {
 }
 
 // Run opens the contender in a directory below o.Dir, which it removes, runs the
-// operations between two marks for strace, and closes it.
-func (o One) Run(contenders []Contender) (err error) {
+// operations between two marks for strace, and closes it. The results are one row: the
+// time of an operation and what it wrote, as Written says it.
+func (o One) Run(contenders []Contender) (*Results, error) {
 	for _, c := range contenders {
 		if c.Name != o.Contender {
 			continue
 		}
 		dir, err := os.MkdirTemp(o.Dir, "one-")
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
 		in, err := c.Open(dir, Workload{Group: o.Group, ResultBytes: o.ResultBytes, Procs: 2, Callers: o.Callers})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		mark(opsBegin)
-		err = o.operations(in)
-		mark(opsEnd)
-		return errors.Join(err, in.Close())
+		r, err := o.measure(c, in, dir)
+		return r, errors.Join(err, in.Close())
 	}
-	return fmt.Errorf("bench: %s has no contender %s", o.Group, o.Contender)
+	return nil, fmt.Errorf("bench: %s has no contender %s", o.Group, o.Contender)
+}
+
+// measure runs the operations.
+func (o One) measure(c Contender, in Instance, dir string) (*Results, error) {
+	ops := o.Ops / o.Callers * o.Callers
+	var took time.Duration
+	values, missing, err := countWritten(in.Pid, dir, ops, func() error {
+		mark(opsBegin)
+		start := time.Now()
+		err := o.operations(in)
+		took = time.Since(start)
+		mark(opsEnd)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := &Results{Rows: []Row{{
+		Group: o.Group, Params: []Param{{"backend", Label(c.Name)}, {"callers", strconv.Itoa(o.Callers)}}, Ops: uint64(ops),
+		Values: append([]Value{{nsOp, float64(took.Nanoseconds()) / float64(ops)}}, values...),
+	}}}
+	if missing != nil {
+		r.note("absent", Written+" "+Label(c.Name), "%v", missing)
+	}
+	return r, nil
 }
 
 func (o One) operations(in Instance) error {
@@ -90,36 +114,21 @@ func (b *Bench) CountSyncs(o One, contenders []Contender, callers []int, command
 		b.log("%s: strace is not installed", Syncs)
 		return
 	}
-	for _, n := range callers {
-		for _, c := range contenders {
-			if b.Only != nil && !b.Only(c.Name) {
-				continue
-			}
-			o := o
-			o.Contender, o.Callers, o.Dir = c.Name, n, b.Dir
-			o.Ops = max(o.Ops/n, 1) * n
-			counts, err := b.traced(strace, command(o))
-			subject := Syncs + " " + Label(c.Name)
-			if errors.Is(err, ErrAbsent) {
-				b.Results.note("absent", subject, "%v", err)
-				continue
-			} else if err != nil {
-				b.fail(subject, err)
-				continue
-			}
-			total := 0
-			var kinds []Value
-			for _, name := range syncCalls {
-				total += counts[name]
-				if counts[name] > 0 {
-					kinds = append(kinds, Value{name + "/op", float64(counts[name]) / float64(o.Ops)})
-				}
-			}
-			values := append([]Value{{"syncs/op", float64(total) / float64(o.Ops)}}, kinds...)
-			b.add(Syncs, []Param{{"backend", Label(c.Name)}, {"callers", strconv.Itoa(n)}}, uint64(o.Ops), values...)
-			b.log("%s callers=%d: %.2f for each operation", subject, n, values[0].Amount)
+	b.apart(Syncs, o, contenders, callers, func(o One) ([]Value, error) {
+		counts, err := b.traced(strace, command(o))
+		if err != nil {
+			return nil, err
 		}
-	}
+		total := 0
+		var kinds []Value
+		for _, name := range syncCalls {
+			total += counts[name]
+			if counts[name] > 0 {
+				kinds = append(kinds, Value{name + "/op", float64(counts[name]) / float64(o.Ops)})
+			}
+		}
+		return append([]Value{{"syncs/op", float64(total) / float64(o.Ops)}}, kinds...), nil
+	})
 }
 
 // absentExit is the exit code of a process whose contender is absent.
@@ -151,10 +160,8 @@ func (b *Bench) traced(strace string, of *exec.Cmd) (map[string]int, error) {
 	cmd := exec.CommandContext(ctx, strace, args...)
 	cmd.Dir, cmd.Env = of.Dir, of.Env
 	said, err := cmd.CombinedOutput()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == absentExit {
-		return nil, fmt.Errorf("%w: %s", ErrAbsent, lastLine(said))
-	} else if err != nil {
-		return nil, fmt.Errorf("under strace: %w: %s", err, lastLine(said))
+	if err := exitError(err, said); err != nil {
+		return nil, fmt.Errorf("under strace: %w", err)
 	}
 	f, err := os.Open(out)
 	if err != nil {

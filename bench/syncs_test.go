@@ -46,7 +46,11 @@ func TestOneRuns(t *testing.T) {
 		{Name: "absent", Open: func(string, Workload) (Instance, error) { return Instance{}, ErrAbsent }},
 	}
 	o := One{Group: CycleDurable, Contender: "good", Callers: 3, Ops: 12, Dir: dir}
-	require.NoError(t, o.Run(contenders))
+	res, err := o.Run(contenders)
+	require.NoError(t, err)
+	require.Len(t, res.Rows, 1)
+	assert.Equal(t, "Cycle/durable/backend=good/callers=3", res.Rows[0].Name())
+	assert.Equal(t, uint64(12), res.Rows[0].Ops)
 	assert.Len(t, r.seen, 12)
 	assert.Empty(t, r.twice)
 	left, err := os.ReadDir(dir)
@@ -55,7 +59,7 @@ func TestOneRuns(t *testing.T) {
 
 	for name, code := range map[string]int{"bad": 1, "absent": absentExit, "unknown": 1} {
 		o.Contender = name
-		err := o.Run(contenders)
+		_, err := o.Run(contenders)
 		require.Error(t, err)
 		assert.Equal(t, code, ExitCode(err), name)
 	}

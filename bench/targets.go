@@ -68,7 +68,7 @@ func line(what string, s Spread, measured bool, unit string, b *bound, detail st
 // in it too.
 func Table(r *Results) (lines []Line) {
 	for _, part := range []func(*Results) []Line{
-		memoryLines, cachedLines, uncachedLines, cycleLines, peerLines, effectLines, scaleLines, sweepLines, idleLines, syncLines,
+		memoryLines, cachedLines, uncachedLines, cycleLines, peerLines, effectLines, scaleLines, sweepLines, idleLines, syncLines, writtenLines,
 	} {
 		lines = append(lines, part(r)...)
 	}
@@ -232,6 +232,19 @@ func syncLines(r *Results) (lines []Line) {
 		l := line("syncs for each cycle, 1 caller: "+name, s, ok, "", nil, "")
 		if ok && s.Median < 2 && kindOf(name) == kindRival {
 			l.Detail = "does not sync both steps: not compared with"
+		}
+		lines = append(lines, l)
+	}
+	return lines
+}
+
+func writtenLines(r *Results) (lines []Line) {
+	for _, name := range r.Distinct(where(Written), "backend") {
+		m := where(Written, "backend", name, "callers", "1")
+		s, ok := spreadOf(r.Series(m, writtenOp))
+		l := line("bytes written for each cycle, 1 caller: "+name, s, ok, " B", nil, "")
+		if sent, ok := r.Median(m, deviceOp); ok {
+			l.Detail = "its device was sent " + humanBytes(sent)
 		}
 		lines = append(lines, l)
 	}

@@ -256,6 +256,7 @@ func redisCycle(name, does string) bench.Contender {
 				}
 				return nil
 			},
+			Pid:   p.server.Pid,
 			Close: p.close,
 		}, nil
 	}}
@@ -281,13 +282,15 @@ func redisReads() bench.Contender {
 			if err := fillRedis(ctx, p.client, w); err != nil {
 				return bench.Instance{}, errors.Join(err, p.close())
 			}
-			return lookups(w, 0, p.close, func(_ int, key string) (int, error) {
+			in := lookups(w, 0, p.close, func(_ int, key string) (int, error) {
 				v, err := p.client.Get(ctx, key).Bytes()
 				if errors.Is(err, redis.Nil) {
 					return absent, nil
 				}
 				return len(v), err
-			}), nil
+			})
+			in.Pid = p.server.Pid
+			return in, nil
 		},
 	}
 }

@@ -49,7 +49,7 @@ func parse(args []string, stderr io.Writer) (f flags, err error) {
 	set.StringVar(&f.groups, "run", "", "measure only groups that match this `regexp`, as Get/hit or Scale")
 	set.StringVar(&f.contenders, "contenders", "", "run only contenders that match this `regexp`, as idem/bolt")
 	set.IntVar(&f.rounds, "rounds", 0, "rounds of each comparison, in place of the plan's")
-	set.StringVar(&f.one.Contender, "one", "", "run only this contender's operations between two marks for strace")
+	set.StringVar(&f.one.Contender, "one", "", "run only this `contender`, as idem/pebble, and print its time and bytes written; two marks for strace are around its operations")
 	set.StringVar(&f.one.Group, "group", bench.CycleDurable, "the group of -one")
 	set.StringVar(&f.profile, "cpuprofile", "", "`file` for the processor profile of -one, for go tool pprof")
 	set.IntVar(&f.one.Callers, "callers", 1, "callers of -one")
@@ -82,14 +82,14 @@ func run(args []string, stdout, stderr io.Writer) error {
 	defer func() { _ = os.RemoveAll(dir) }()
 	switch {
 	case f.one.Contender != "":
-		return one(f, dir)
+		return one(f, dir, stdout)
 	case f.again != "":
 		return report(f, stdout)
 	}
 	return measure(f, args, dir, stdout, stderr)
 }
 
-func one(f flags, dir string) (err error) {
+func one(f flags, dir string, stdout io.Writer) (err error) {
 	suite, o := bench.Suite{Rivals: peers.Contenders}, f.one
 	o.Dir = dir
 	if f.profile != "" {
@@ -102,7 +102,11 @@ func one(f flags, dir string) (err error) {
 		}
 		defer func() { pprof.StopCPUProfile(); err = errors.Join(err, file.Close()) }()
 	}
-	return o.Run(suite.Contenders(bench.Workload{Group: o.Group, ResultBytes: o.ResultBytes, Procs: 2, Callers: o.Callers}, nil))
+	r, err := o.Run(suite.Contenders(bench.Workload{Group: o.Group, ResultBytes: o.ResultBytes, Procs: 2, Callers: o.Callers}, nil))
+	if err != nil {
+		return err
+	}
+	return r.Write(stdout)
 }
 
 // report makes everything again from a raw text, also after it was measured with an

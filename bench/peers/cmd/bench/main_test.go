@@ -102,6 +102,30 @@ func TestFlags(t *testing.T) {
 	}
 }
 
+// One contender by itself is a line of figures, as a file of benchmarks has it.
+func TestOneIsPrinted(t *testing.T) {
+	t.Parallel()
+	var out, stderr bytes.Buffer
+	if err := run([]string{"-one", "idem/pebble", "-callers", "3", "-ops", "10", "-dir", t.TempDir()}, &out, &stderr); err != nil {
+		t.Fatal(err)
+	}
+	said := out.String()
+	r, err := bench.Parse(&out)
+	if err != nil || len(r.Rows) != 1 {
+		t.Fatalf("%v: %s", err, said)
+	}
+	row := r.Rows[0]
+	if row.Name() != "Cycle/durable/backend=pebble/callers=3" || row.Ops != 9 {
+		t.Errorf("not what was run: %s", said)
+	}
+	if ns, ok := row.Value("ns/op"); !ok || ns <= 0 {
+		t.Errorf("no time: %s", said)
+	}
+	if written, ok := row.Value("written-B/op"); len(r.Notes) == 0 && (!ok || written < 256) {
+		t.Errorf("a cycle writes its result: %s", said)
+	}
+}
+
 func TestProfile(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "cpu.prof")

@@ -1,7 +1,9 @@
 // Command syncs counts, with strace, how often idem and everything it is compared
 // with syncs in a durable cycle (a claim of a new key and its completion), so that
 // nobody is compared with one that does not. Each runs in a process of its own; what
-// its servers do counts too.
+// its servers do counts too. It also counts the bytes that they write, in a second run
+// without strace, as bench.Written says: written/cycle is what the kernel counts for the
+// process, device/cycle what the disk was sent by whomever.
 //
 //	go run ./cmd/syncs
 //	go run ./cmd/syncs -callers 1,16,256 -cycles 1024 -contenders redis -out syncs.txt
@@ -46,13 +48,17 @@ func main() {
 	}
 }
 
-// one runs a contender's operations between two marks for strace.
+// one runs a contender's operations between two marks for strace, and prints the result.
 func one(asked string) error {
 	var o bench.One
 	if err := json.Unmarshal([]byte(asked), &o); err != nil {
 		return fmt.Errorf("%s: %w", oneEnv, err)
 	}
-	return o.Run(contenders())
+	r, err := o.Run(contenders())
+	if err != nil {
+		return err
+	}
+	return r.Write(os.Stdout)
 }
 
 func contenders() []bench.Contender {
@@ -103,7 +109,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	return failed
 }
 
-// count has each contender run under strace.
+// count has each contender run twice: under strace, and for the bytes.
 func count(callers []int, cycles int, dir string, only *regexp.Regexp) (results *bench.Results, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -115,13 +121,15 @@ func count(callers []int, cycles int, dir string, only *regexp.Regexp) (results 
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	results = &bench.Results{}
 	b := &bench.Bench{Results: results, Dir: dir, Only: only.MatchString}
-	b.CountSyncs(bench.One{Group: bench.CycleDurable, Ops: cycles, ResultBytes: 256}, contenders(), callers,
-		func(o bench.One) *exec.Cmd {
-			asked, _ := json.Marshal(o) // numbers and strings: it cannot fail
-			cmd := exec.Command(self)
-			cmd.Env = append(os.Environ(), oneEnv+"="+string(asked))
-			return cmd
-		})
+	command := func(o bench.One) *exec.Cmd {
+		asked, _ := json.Marshal(o) // numbers and strings: it cannot fail
+		cmd := exec.Command(self)
+		cmd.Env = append(os.Environ(), oneEnv+"="+string(asked))
+		return cmd
+	}
+	o, all := bench.One{Group: bench.CycleDurable, Ops: cycles, ResultBytes: 256}, contenders()
+	b.CountSyncs(o, all, callers, command)
+	b.CountWritten(o, all, callers, command)
 	return results, nil
 }
 
@@ -129,8 +137,11 @@ func count(callers []int, cycles int, dir string, only *regexp.Regexp) (results 
 func write(w io.Writer, r *bench.Results) error {
 	fmt.Fprintf(w, "Syncs of durable cycles, counted by strace, %s\n\n", time.Now().UTC().Format(time.DateOnly))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "contender\tcallers\tcycles\tsyncs\tsyncs/cycle\tby")
+	fmt.Fprintln(table, "contender\tcallers\tcycles\tsyncs\tsyncs/cycle\twritten/cycle\tdevice/cycle\tby")
 	for _, row := range r.Rows {
+		if row.Group != bench.Syncs {
+			continue
+		}
 		each, _ := row.Value("syncs/op")
 		var calls []string
 		for _, v := range row.Values {
@@ -142,12 +153,26 @@ func write(w io.Writer, r *bench.Results) error {
 		if by == "" {
 			by = "nothing: IT DOES NOT SYNC"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%d\t%.0f\t%.2f\t%s\n", row.Param("backend"), row.Param("callers"),
-			row.Ops, math.Round(each*float64(row.Ops)), each, by)
+		written := bench.Match{Group: bench.Written, Params: row.Params}
+		fmt.Fprintf(table, "%s\t%s\t%d\t%.0f\t%.2f\t%s\t%s\t%s\n", row.Param("backend"), row.Param("callers"),
+			row.Ops, math.Round(each*float64(row.Ops)), each, figure(r, written, "written-B/op"), figure(r, written, "device-B/op"), by)
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	return notes(w, r)
+}
+
+// figure is a median, or a dash where there is none: the notes say why.
+func figure(r *bench.Results, m bench.Match, unit string) string {
+	if v, ok := r.Median(m, unit); ok {
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	}
+	return "–"
+}
+
+// notes writes why a figure is missing, and returns an error if a contender failed.
+func notes(w io.Writer, r *bench.Results) error {
 	var failed error
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "\n%s: %s: %s\n", n.Kind, n.Subject, n.Text)

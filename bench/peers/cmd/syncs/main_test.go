@@ -86,6 +86,27 @@ func TestEverybodySyncs(t *testing.T) {
 	}
 }
 
+// Every contender's process, or its server's, is seen to write the result of each cycle.
+func TestEverybodyWrites(t *testing.T) {
+	t.Parallel()
+	needStrace(t)
+	var stdout, stderr bytes.Buffer
+	args := []string{"-callers", "1", "-cycles", "16", "-dir", t.TempDir()}
+	require.NoError(t, run(args, &stdout, &stderr), "%s%s", &stdout, &stderr)
+	if strings.Contains(stdout.String(), "absent: "+bench.Written+" written-B/op:") {
+		t.Skip("bytes written are not counted here")
+	}
+	for line := range strings.Lines(stdout.String()) {
+		var name string
+		var callers, cycles, syncs int
+		var each, written float64
+		if n, _ := fmt.Sscan(line, &name, &callers, &cycles, &syncs, &each, &written); n >= 5 {
+			require.Equal(t, 6, n, line)
+			require.Greater(t, written, 256.0, line)
+		}
+	}
+}
+
 // Callers of whoever groups share syncs, and SQLite's own do not.
 func TestWhoSharesSyncs(t *testing.T) {
 	t.Parallel()
@@ -106,18 +127,22 @@ func TestTable(t *testing.T) {
 	t.Parallel()
 	r := &bench.Results{Rows: []bench.Row{
 		{
-			Params: []bench.Param{{Name: "backend", Value: "good"}, {Name: "callers", Value: "1"}}, Ops: 100,
+			Group: bench.Syncs, Params: []bench.Param{{Name: "backend", Value: "good"}, {Name: "callers", Value: "1"}}, Ops: 100,
 			Values: []bench.Value{{Unit: "syncs/op", Amount: 2.5}, {Unit: "fsync/op", Amount: 0.5}, {Unit: "msync/op", Amount: 2}},
 		},
 		{
-			Params: []bench.Param{{Name: "backend", Value: "bad"}, {Name: "callers", Value: "16"}}, Ops: 32,
+			Group: bench.Syncs, Params: []bench.Param{{Name: "backend", Value: "bad"}, {Name: "callers", Value: "16"}}, Ops: 32,
 			Values: []bench.Value{{Unit: "syncs/op", Amount: 0}},
+		},
+		{
+			Group: bench.Written, Params: []bench.Param{{Name: "backend", Value: "good"}, {Name: "callers", Value: "1"}}, Ops: 100,
+			Values: []bench.Value{{Unit: "written-B/op", Amount: 8601.6}, {Unit: "device-B/op", Amount: 12288}},
 		},
 	}, Notes: []bench.Note{{Kind: "absent", Subject: "x", Text: "no x here"}}}
 	var out strings.Builder
 	require.NoError(t, write(&out, r))
-	require.Regexp(t, `(?m)^good +1 +100 +250 +2\.50 +fsync, msync$`, out.String())
-	require.Regexp(t, `(?m)^bad +16 +32 +0 +0\.00 +nothing: IT DOES NOT SYNC$`, out.String())
+	require.Regexp(t, `(?m)^good +1 +100 +250 +2\.50 +8602 +12288 +fsync, msync$`, out.String())
+	require.Regexp(t, `(?m)^bad +16 +32 +0 +0\.00 +– +– +nothing: IT DOES NOT SYNC$`, out.String())
 	require.Contains(t, out.String(), "absent: x: no x here")
 	r.Notes = append(r.Notes, bench.Note{Kind: "failed", Subject: "y", Text: "boom"})
 	require.Error(t, write(&out, r))
