@@ -20,6 +20,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/attack/oracle"
+	"github.com/idemkv/idem/internal/progress"
 	"github.com/idemkv/idem/pebble"
 )
 
@@ -75,7 +76,8 @@ func (p *flipsJob) do() error {
 			return err
 		}
 		var found flipped
-		if hangs := oracle.Within(patience/4)(f.String(), func() { found = is.hold(p.Engine, path) }); hangs != nil {
+		// Opening may take long, where Pebble looks for the bit that makes a block right.
+		if hangs := (progress.Watch{}).Run(f.String(), func() { found = is.hold(p.Engine, path) }); hangs != nil {
 			found.Violation = hangs.Error()
 		}
 		_ = os.RemoveAll(path)
@@ -431,7 +433,6 @@ func (f *flipper) part(flips []flip, judge func(flip, flipped) error) error {
 		if err := cmd.Start(); err != nil {
 			return err
 		}
-		timer := time.AfterFunc(10*patience, func() { _ = cmd.Process.Kill() })
 		done := 0
 		var errs []error
 		for in := json.NewDecoder(bufio.NewReader(out)); ; done++ {
@@ -442,7 +443,6 @@ func (f *flipper) part(flips []flip, judge func(flip, flipped) error) error {
 			errs = append(errs, judge(flips[done], r))
 		}
 		err = cmd.Wait()
-		timer.Stop()
 		if err != nil || done < len(flips) {
 			r := flipped{Violation: fmt.Sprintf("the process ended: %v: %.3000s", err, stderr.String())}
 			if done == len(flips) {

@@ -15,10 +15,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/attack/oracle"
+	"github.com/idemkv/idem/internal/progress"
 )
 
 // jobEnv holds the job of a process that was started for one.
@@ -68,21 +68,19 @@ func (j job) command(how ...string) *exec.Cmd {
 		panic(err) // it holds nothing that cannot be
 	}
 	words := append(how[:len(how):len(how)], os.Args[0])
-	cmd := exec.Command(words[0], words[1:]...)
+	cmd := child(words[0], words[1:]...)
 	cmd.Env = append(os.Environ(), jobEnv+"="+string(text))
 	return cmd
 }
 
-// run runs cmd in bounded time, and reads what it prints into report. An error means
-// that the process ended otherwise than by itself and in order.
+// run runs cmd, and reads what it prints into report. An error means that the process
+// ended otherwise than by itself and in order.
 func run(cmd *exec.Cmd, report any) error {
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
-	defer timer.Stop()
 	if err := cmd.Wait(); err != nil {
 		return fmt.Errorf("the process ended: %w: %s%s", err, out.Bytes(), stderr.Bytes())
 	}
@@ -95,12 +93,18 @@ func run(cmd *exec.Cmd, report any) error {
 // watch is for processes that do one thing, on the goroutine that does it: it ends the
 // process if that hangs.
 func watch(what string, f func()) error {
-	timer := time.AfterFunc(patience/2, func() {
-		all := make([]byte, 1<<20)
-		fmt.Fprintf(os.Stderr, "%s hangs:\n%s\n", what, all[:runtime.Stack(all, true)])
-		os.Exit(1)
-	})
-	defer timer.Stop()
+	stall := progress.Watch{}.Start()
+	defer stall.Stop()
+	returned := make(chan struct{})
+	defer close(returned)
+	go func() {
+		select {
+		case <-returned:
+		case <-stall.Stalled():
+			fmt.Fprintf(os.Stderr, "%s hangs:\n%s\n", what, progress.Stacks())
+			os.Exit(1)
+		}
+	}()
 	f()
 	return nil
 }

@@ -1,15 +1,44 @@
 package attack
 
 import (
+	"context"
+	"flag"
 	"os"
+	"os/exec"
 	"strconv"
+	"syscall"
 	"testing"
+	"time"
 )
+
+// theEnd comes shortly before go test ends this process, if it is to.
+var theEnd = context.Background()
 
 func TestMain(m *testing.M) {
 	BeChild()
 	beJob()
-	os.Exit(m.Run())
+	flag.Parse()
+	cancel := func() {}
+	if limit := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration); limit > 0 {
+		theEnd, cancel = context.WithTimeout(theEnd, limit-limit/20)
+	}
+	code := m.Run()
+	cancel()
+	os.Exit(code)
+}
+
+// child is a command that no time of ours bounds, because a machine may be as slow as it
+// likes. At the end it has to print what its goroutines do, and is killed.
+func child(name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(theEnd, name, args...)
+	cmd.Cancel = func() error {
+		if cmd.Process.Signal(syscall.SIGQUIT) != nil { // not on this system
+			return cmd.Process.Kill()
+		}
+		return nil
+	}
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
 }
 
 // setting returns a number from the environment, or what is given.

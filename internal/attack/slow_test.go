@@ -18,6 +18,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/attack/oracle"
+	"github.com/idemkv/idem/internal/progress"
 )
 
 // stuckJob is an oracle.Stuck in a process of its own, whose tracer holds a call of a
@@ -39,7 +40,7 @@ func (p *stuckJob) do() error {
 		Open:  func(o idem.Options) (oracle.Subject, error) { return Open("bolt", p.Path, Sizes{}, o) },
 		Clock: oracle.NewClock(0), Close: p.Close, Rehearsal: p.Call == "", CacheOnly: p.CacheOnly,
 		Reached: reached, Release: func() { fmt.Println(release) },
-		Watch: oracle.Within(patience / 4),
+		Watch: progress.Watch{InKernel: 1}.Run, // the call that is held
 	}
 	report := trialReport{}
 	if err := k.Run(context.Background()); err != nil {
@@ -124,8 +125,6 @@ func runAfterRelease(j job, how []string, report any) error {
 		return err
 	}
 	_ = w.Close() // the child has its own, and the end of that is the child's
-	timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
-	defer timer.Stop()
 	released := false
 	last := ""
 	for in := bufio.NewReader(r); ; {

@@ -59,7 +59,7 @@ func trace(how []string, p Plan, log string) ([]*call, error) {
 	}
 	args := append(how[1:len(how):len(how)], "-e", "signal=none", "-e", "trace="+traced,
 		"-ttt", "-y", "-xx", "-s", strconv.Itoa(64<<20), "-o", log, os.Args[0])
-	cmd := exec.Command(how[0], args...)
+	cmd := child(how[0], args...)
 	cmd.Env = append(os.Environ(), childEnv+"="+string(plan))
 	out, err := cmd.CombinedOutput()
 	if err != nil {

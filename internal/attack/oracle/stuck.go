@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/progress"
 )
 
 // Stuck is a store whose disk does not answer in the middle of a commit: for as long
@@ -35,7 +36,7 @@ type Stuck struct {
 // the caller's goroutine, and are always the same.
 func (k *Stuck) Run(ctx context.Context) error {
 	if k.Watch == nil {
-		k.Watch = Within(time.Minute)
+		k.Watch = progress.Watch{}.Run
 	}
 	s, err := k.Open(idem.Options{Clock: k.Clock, SweepInterval: -1})
 	if err != nil {

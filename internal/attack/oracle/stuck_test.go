@@ -13,6 +13,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/progress"
 )
 
 // stickyToy is a Stuck on a toy whose disk does not answer when a commit can be seen
@@ -82,7 +83,7 @@ func TestStuckNoticesMutants(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := stickyToy(c.faults, false, Within(2*time.Second))
+			k := stickyToy(c.faults, false, progress.Watch{Patience: time.Second}.Run)
 			if c.faults.writesLater { // it has, once the claim can be seen
 				open, reached := k.Open, k.Reached
 				var store *idem.Store

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/progress"
 )
 
 // Trial is the life of a process whose disk may fail at any point of it: openings of
@@ -28,8 +28,7 @@ type Trial struct {
 	Vague bool
 	// Reopens: the process can open a store that was broken again, and goes on.
 	Reopens bool
-	// Watch calls f and returns an error if it does not return in bounded time; nil:
-	// in a goroutine of its own, within a minute.
+	// Watch calls f and returns an error if it hangs; nil: that of progress.Watch.
 	Watch func(what string, f func()) error
 
 	// What happened. Refused is the error of the opening that failed, and Broken the
@@ -42,7 +41,7 @@ type Trial struct {
 // what is left must be judged afterwards, by the journal.
 func (t *Trial) Run(ctx context.Context) error {
 	if t.Watch == nil {
-		t.Watch = Within(time.Minute)
+		t.Watch = progress.Watch{}.Run
 	}
 	for n := 1; n <= t.Lives; n++ {
 		goOn, err := t.live(ctx, n)
@@ -54,26 +53,6 @@ func (t *Trial) Run(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// Within returns a Trial's Watch that is patient for so long.
-func Within(patience time.Duration) func(what string, f func()) error {
-	return func(what string, f func()) error {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			f()
-		}()
-		timer := time.NewTimer(patience)
-		defer timer.Stop()
-		select {
-		case <-done:
-			return nil
-		case <-timer.C:
-			all := make([]byte, 1<<20)
-			return fmt.Errorf("%s hangs:\n%s", what, all[:runtime.Stack(all, true)])
-		}
-	}
 }
 
 // live is one opening. goOn is false where there can be no other. All of it is done on
@@ -199,7 +178,7 @@ func (o *opening) waits(l *load) <-chan error {
 	return ended
 }
 
-// close closes the store in bounded time; everything is then ErrClosed. Its error
+// close closes the store, which must not hang; everything is then ErrClosed. Its error
 // must be the cause if nothing failed before; whole is false if there was any.
 func (o *opening) close(failed bool) (whole bool, err error) {
 	var closing error

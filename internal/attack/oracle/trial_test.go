@@ -13,6 +13,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/progress"
 )
 
 var errDisk = errors.New("the disk failed")
@@ -156,10 +157,7 @@ func TestTrialNoticesMutants(t *testing.T) {
 			t.Parallel()
 			var err error
 			k := c.from
-			watch := Within(time.Minute)
-			if c.says == "Close hangs" {
-				watch = Within(3 * time.Second)
-			}
+			watch := progress.Watch{Patience: time.Second}.Run
 			for ; k < 60 && err == nil; k++ {
 				_, _, err = toyTrial(c.faults, k, false, false, false, watch)
 			}
