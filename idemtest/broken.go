@@ -136,10 +136,16 @@ func commitFailsInTraffic(t *testing.T, e *env) {
 	acknowledged := make([][]done, workers)
 	last := make([]error, workers)
 	var begun atomic.Int64
+	var failing atomic.Bool
 	traffic := async(func() struct{} {
 		inParallel(workers, func(w int) {
-			for i := range 100_000 {
+			// A store that goes on after the commit that fails is found out by a few
+			// operations more.
+			for i, more := 0, 100; more > 0; i++ {
 				begun.Add(1)
+				if failing.Load() {
+					more--
+				}
 				c, err := e.s.Claim(e.ctx, idem.Request{Key: fmt.Sprintf("%d %d", w, i)})
 				if err == nil {
 					acknowledged[w] = append(acknowledged[w], done{tok: c.Token})
@@ -160,6 +166,7 @@ func commitFailsInTraffic(t *testing.T, e *env) {
 		}
 	})
 	e.failCommit()
+	failing.Store(true)
 	traffic.wait(e, "traffic on a store that breaks")
 	for _, err := range last {
 		require.ErrorIs(t, err, idem.ErrBroken)

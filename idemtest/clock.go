@@ -99,7 +99,7 @@ func (c *Clock) BlockUntil(n int) {
 
 // blockUntil returns true when so, called under the lock whenever a timer was
 // started, holds, and false when it has to give up.
-func (c *Clock) blockUntil(so func() bool, giveUp <-chan time.Time) bool {
+func (c *Clock) blockUntil(so func() bool, giveUp <-chan struct{}) bool {
 	for {
 		c.mu.Lock()
 		holds, changed := so(), c.changed

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/progress"
 )
 
 // start is when the clocks of the cases begin.
@@ -35,9 +36,6 @@ type env struct {
 }
 
 func newEnv(t *testing.T, h Harness) *env {
-	if h.Patience <= 0 {
-		h.Patience = 30 * time.Second
-	}
 	// Registered first, so that it runs when all else of the case is closed.
 	mark := markGoroutines(t.Name())
 	e := &env{t: t, h: h, clock: NewClock(start), dir: t.TempDir()}
@@ -48,22 +46,30 @@ func newEnv(t *testing.T, h Harness) *env {
 		}
 	})
 	// A call that would wait for ever ends with ctx, and its case with a line number.
-	ctx, cancel := context.WithTimeout(context.Background(), 10*h.Patience)
+	ctx, cancel := context.WithCancel(context.Background())
 	e.ctx = ctx
-	t.Cleanup(cancel)
+	stall := progress.Watch{Patience: 2 * h.Patience}.Start()
+	go func() {
+		select {
+		case <-stall.Stalled():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	t.Cleanup(func() { cancel(); stall.Stop() })
 	return e
 }
 
 // hungEnd waits for what hung while the case ran, and goes on now that the store is
 // closed: it may have something to say, and must not say it after the test.
 func (e *env) hungEnd() {
-	patience := time.NewTimer(e.h.Patience)
-	defer patience.Stop()
+	stall := e.watch()
+	defer stall.Stop()
 	e.under.Range(func(done, _ any) bool {
 		select {
 		case <-done.(chan struct{}):
 			return true
-		case <-patience.C:
+		case <-stall.Stalled():
 			return false
 		}
 	})
@@ -120,7 +126,10 @@ func (e *env) closeStore(s *idem.Store) (err error) {
 	return err
 }
 
-// within runs f and fails the test if it does not return in bounded time.
+// watch begins to watch whether the process stalls.
+func (e *env) watch() *progress.Stall { return progress.Watch{Patience: e.h.Patience}.Start() }
+
+// within runs f and fails the test if it hangs.
 func (e *env) within(what string, f func()) {
 	e.t.Helper()
 	done := make(chan struct{})
@@ -138,25 +147,26 @@ func (e *env) within(what string, f func()) {
 	}
 }
 
-// await fails the test if c is not closed, and nothing comes from it, in bounded time.
+// await fails the test if the process stalls before c is closed, or something comes
+// from it.
 func (e *env) await(what string, c <-chan struct{}) {
 	e.t.Helper()
-	patience := time.NewTimer(e.h.Patience)
-	defer patience.Stop()
+	stall := e.watch()
+	defer stall.Stop()
 	select {
 	case <-c:
-	case <-patience.C:
-		e.t.Fatalf("%s hangs: not done after %v", what, e.h.Patience)
+	case <-stall.Stalled():
+		e.t.Fatalf("%s hangs: nobody works on it\n%s", what, progress.Stacks())
 	}
 }
 
 // timers waits until n timers are pending on the clock.
 func (e *env) timers(n int) {
 	e.t.Helper()
-	patience := time.NewTimer(e.h.Patience)
-	defer patience.Stop()
-	if !e.clock.blockUntil(func() bool { return len(e.clock.timers) >= n }, patience.C) {
-		e.t.Fatalf("%d timers are pending after %v, %d were to be", e.clock.Pending(), e.h.Patience, n)
+	stall := e.watch()
+	defer stall.Stop()
+	if !e.clock.blockUntil(func() bool { return len(e.clock.timers) >= n }, stall.Stalled()) {
+		e.t.Fatalf("%d timers are pending and nobody starts more, %d were to be", e.clock.Pending(), n)
 	}
 }
 
@@ -164,15 +174,15 @@ func (e *env) timers(n int) {
 // has become of them.
 func (e *env) started(n uint64) {
 	e.t.Helper()
-	patience := time.NewTimer(e.h.Patience)
-	defer patience.Stop()
-	if !e.clock.blockUntil(func() bool { return e.clock.started >= n }, patience.C) {
-		e.t.Fatalf("no timer number %d was started within %v", n, e.h.Patience)
+	stall := e.watch()
+	defer stall.Stop()
+	if !e.clock.blockUntil(func() bool { return e.clock.started >= n }, stall.Stalled()) {
+		e.t.Fatalf("nobody starts timer number %d", n)
 	}
 }
 
 // together runs f(0) … f(n-1) at once, each in a goroutine of its own, and returns
-// when all have: in bounded time, or the test fails.
+// when all have; the test fails if they hang.
 func (e *env) together(n int, f func(i int)) {
 	e.t.Helper()
 	e.within("one of the calls", func() { inParallel(n, f) })
@@ -321,7 +331,7 @@ type pending[T any] struct {
 	value T // once done
 }
 
-// wait returns the call's value, in bounded time or the test fails.
+// wait returns the call's value; the test fails if it hangs.
 func (p *pending[T]) wait(e *env, what string) T {
 	e.t.Helper()
 	e.await(what, p.done)

@@ -50,7 +50,8 @@ type Harness struct {
 	// go test -short. The environment variable IDEMTEST_HISTORIES outranks it.
 	Histories int
 
-	// Patience is how long, in real time, something may take that must not take
-	// long before it counts as hung. Zero: 30 s.
+	// Patience is how long all goroutines of the process must have waited, for each
+	// other or for a timer, before what has not returned counts as hung. A process
+	// that works, however slowly, has no bound but that of go test. Zero: 30 s.
 	Patience time.Duration
 }

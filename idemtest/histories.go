@@ -372,11 +372,8 @@ func (h *history) check() {
 		if wrong != "" {
 			break
 		}
-		switch porcupine.CheckOperationsTimeout(m.porcupine(), ops, h.e.h.Patience) {
-		case porcupine.Illegal:
+		if !porcupine.CheckOperations(m.porcupine(), ops) {
 			wrong = "no order of these operations explains their answers:\n" + describe(ops)
-		case porcupine.Unknown:
-			wrong = "this history could not be checked in time:\n" + describe(ops)
 		}
 	}
 	if wrong == "" {

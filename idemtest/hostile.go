@@ -33,9 +33,6 @@ func RunHostile(t *testing.T, h Harness) {
 	if h.Open == nil {
 		t.Fatal("idemtest: Harness.Open is nil")
 	}
-	if h.Patience <= 0 {
-		h.Patience = time.Duration(scaled(2)) * time.Minute // it is much work
-	}
 	for _, c := range hostileCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

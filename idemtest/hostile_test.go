@@ -140,7 +140,7 @@ func hostileSuite(t *testing.T, mutant string, cases ...string) (out string, err
 	for i := range cases {
 		cases[i] = regexp.QuoteMeta(subtestName(cases[i]))
 	}
-	cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.timeout=5m",
+	cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.timeout="+rest(t),
 		"-test.run=^TestHostileMutantSuite$/^("+strings.Join(cases, "|")+")$")
 	cmd.Env = append(os.Environ(), mutantEnv+"="+mutant)
 	b, err := cmd.CombinedOutput()
@@ -187,7 +187,7 @@ func TestHostileMutantSuite(t *testing.T) {
 		h.Open = func(_ testing.TB, dir string) idem.Backend { return m.bend(openToy(dir), dir) }
 	}
 	if m.fails == leftBehind || m.fails == underStall {
-		h.Patience = 2 * time.Second // after which something is said to stay, or to hang
+		h.Patience = 2 * time.Second // to find soon that something stays, or hangs
 	}
 	idemtest.RunHostile(t, h)
 }

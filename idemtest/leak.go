@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/idemkv/idem/internal/progress"
 )
 
 // goroutineMark finds the goroutines that one case started, among those of all the
@@ -26,19 +28,23 @@ func markGoroutines(name string) goroutineMark {
 }
 
 // verifyNone takes the mark off the calling goroutine and fails the test if others
-// bear it. Those about to end are given time.
+// bear it and nobody moves any more. Those about to end can.
 func (m goroutineMark) verifyNone(t testing.TB, patience time.Duration) {
 	pprof.SetGoroutineLabels(context.Background())
-	var left string
-	pause := 100 * time.Microsecond
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		if left = m.find(); left == "" {
+	stall := progress.Watch{Patience: patience}.Start()
+	defer stall.Stop()
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		left := m.find()
+		if left == "" {
 			return
 		}
-		time.Sleep(pause)
-		pause = min(2*pause, 100*time.Millisecond)
+		select {
+		case <-stall.Stalled():
+			t.Errorf("goroutines stay after Close:\n%s", left)
+			return
+		case <-time.After(pause):
+		}
 	}
-	t.Errorf("goroutines stay after Close:\n%s", left)
 }
 
 // find returns the stacks of the goroutines with the mark.

@@ -22,9 +22,6 @@ import (
 // try one again.
 func Model(t *testing.T, h Harness) {
 	t.Helper()
-	if h.Patience <= 0 {
-		h.Patience = 30 * time.Second
-	}
 	mark := markGoroutines(t.Name())
 	root, runs := t.TempDir(), 0
 	rapid.Check(t, func(r *rapid.T) {

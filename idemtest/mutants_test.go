@@ -31,7 +31,7 @@ func TestMutants(t *testing.T) {
 			for _, c := range m.failed {
 				run = append(run, regexp.QuoteMeta(subtestName(c)))
 			}
-			cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.timeout=60s",
+			cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.timeout="+rest(t),
 				"-test.run=^TestMutantSuite$/^("+strings.Join(run, "|")+")$")
 			// Random tests end at the first failure, so that many tries cost little
 			// and leave nothing to luck.
@@ -63,6 +63,17 @@ func TestEveryRuleHasAMutant(t *testing.T) {
 	require.Len(t, broken, 13)
 }
 
+// rest is the time limit of a process that t starts, a little before its own: then the
+// process says what it was at, and ends.
+func rest(t *testing.T) string {
+	end, ok := t.Deadline()
+	if !ok {
+		return "0"
+	}
+	left := time.Until(end)
+	return (left - left/20).String()
+}
+
 // subtestName is what t.Run makes of name.
 func subtestName(name string) string { return strings.ReplaceAll(name, " ", "_") }
 
@@ -75,7 +86,7 @@ func TestMutantSuite(t *testing.T) {
 	m, ok := mutants()[name]
 	require.True(t, ok, "no mutant %q", name)
 	h := toyHarness(m.bend)
-	h.Patience = time.Second
+	h.Patience = time.Second // to find soon that a mutant hangs
 	idemtest.Run(t, h)
 }
 

@@ -316,16 +316,16 @@ func watch(o *idem.Options, kind idem.EventKind) <-chan idem.Event {
 	return events
 }
 
-// next returns the next event, in bounded time or the test fails.
+// next returns the next event; the test fails if nobody works on one.
 func (e *env) next(what string, events <-chan idem.Event) idem.Event {
 	e.t.Helper()
-	patience := time.NewTimer(e.h.Patience)
-	defer patience.Stop()
+	stall := e.watch()
+	defer stall.Stop()
 	select {
 	case ev := <-events:
 		return ev
-	case <-patience.C:
-		e.t.Fatalf("no %s within %v", what, e.h.Patience)
+	case <-stall.Stalled():
+		e.t.Fatalf("no %s, and nobody works on one", what)
 		return idem.Event{}
 	}
 }
