@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -19,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/progress"
 )
 
 // faulty is a file system in memory whose operations fail once fails says so.
@@ -40,18 +40,10 @@ func (f *faulty) String() string { return "faulty" }
 
 func (f *faulty) on(fails func(op errorfs.Op) error) { f.fails.Store(&fails) }
 
-// within fails the test if f does not return in bounded time.
+// within fails the test if f hangs.
 func within(t *testing.T, what string, f func()) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() { defer close(done); f() }()
-	timer := time.NewTimer(time.Minute)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-		t.Fatalf("%s hangs", what)
-	}
+	require.NoError(t, progress.Watch{}.Run(what, f))
 }
 
 func (f *faulty) open(t *testing.T) *idem.Store {
