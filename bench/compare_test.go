@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -206,22 +207,24 @@ func TestCompareOnly(t *testing.T) {
 
 // Short operations are timed one in 64, long ones each.
 func TestWarmFindsWhatToTime(t *testing.T) {
-	b := &Bench{Results: &Results{}, Dir: t.TempDir()}
-	r := newRecorder()
-	in, err := r.contender("slow", func(uint64) error { time.Sleep(50 * time.Microsecond); return nil }).Open("", Workload{})
-	require.NoError(t, err)
-	slow := &running{Instance: in}
-	b.warm("group", 1, slow, Pace{Warmup: time.Hour, MaxOps: 3})
-	assert.Equal(t, 1, slow.every)
+	synctest.Test(t, func(t *testing.T) { // how long an operation takes is not up to the machine
+		b := &Bench{Results: &Results{}, Dir: t.TempDir()}
+		r := newRecorder()
+		in, err := r.contender("slow", func(uint64) error { time.Sleep(50 * time.Microsecond); return nil }).Open("", Workload{})
+		require.NoError(t, err)
+		slow := &running{Instance: in}
+		b.warm("group", 1, slow, Pace{Warmup: time.Hour, MaxOps: 3})
+		assert.Equal(t, 1, slow.every)
 
-	quick := &running{Instance: Instance{Op: func(int, uint64) error { return nil }}}
-	b.warm("group", 1, quick, Pace{Warmup: time.Hour, MaxOps: 200_000})
-	assert.Equal(t, sampled, quick.every)
-	hists := []*histogram{newHistogram()}
-	s, err := quick.run(1, after(time.Hour), 64*10+1, hists)
-	require.NoError(t, err)
-	assert.Equal(t, uint64(64*10+1), s.ops)
-	assert.Equal(t, uint64(11), hists[0].count())
+		quick := &running{Instance: Instance{Op: func(int, uint64) error { return nil }}}
+		b.warm("group", 1, quick, Pace{Warmup: time.Hour, MaxOps: 200_000})
+		assert.Equal(t, sampled, quick.every)
+		hists := []*histogram{newHistogram()}
+		s, err := quick.run(1, after(time.Hour), 64*10+1, hists)
+		require.NoError(t, err)
+		assert.Equal(t, uint64(64*10+1), s.ops)
+		assert.Equal(t, uint64(11), hists[0].count())
+	})
 }
 
 // A slice of time ends by itself, and every worker has done something.

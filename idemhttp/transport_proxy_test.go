@@ -273,9 +273,7 @@ func proxied(t *testing.T, store *idem.Store, service *service, ops int, seed ui
 	sending.Wait()
 	kept.CloseIdleConnections()
 	require.NoError(t, p.Close())
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	require.NoError(t, server.Shutdown(ctx))
+	require.NoError(t, server.Shutdown(context.Background()))
 	serving.Wait()
 	select {
 	case err := <-wrong:

@@ -13,7 +13,7 @@ module=$("$go" list -m)
 packages=$("$go" list . ./memory/... ./bolt/... ./pebble/... ./ttl/... ./idemhttp/... ./consume/... ./internal/... | grep -v -e /internal/golden -e /internal/attack | paste -sd, -)
 profile=$(mktemp)
 trap 'rm -f "$profile"' EXIT
-"$go" test -shuffle=on -timeout 9m -coverpkg="$packages" -coverprofile="$profile" ./... |
+"$go" test -shuffle=on -timeout 40m -coverpkg="$packages" -coverprofile="$profile" ./... |
 	awk -F '\tcoverage: ' '!/^coverage: / { print $1 }' # each binary's own share of it all says nothing
 
 # A line of the profile reads file:from,to statements count; each test binary

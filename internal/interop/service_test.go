@@ -47,7 +47,7 @@ func serve(t *testing.T, plan func(int) proxy.Plan) (s *service, stop func()) {
 	r.Route("/v1", func(r chi.Router) {
 		// A duplicate in flight waits for its answer: not every client knows what to
 		// make of a 409.
-		r.Use(idemhttp.New(store, tenant, idemhttp.Options{RequireKey: true, Wait: 20 * time.Second}))
+		r.Use(idemhttp.New(store, tenant, idemhttp.Options{RequireKey: true, Wait: time.Hour}))
 		r.Post("/payment_intents", s.charge)
 		r.Post("/accounts/{account}/charges", s.charge)
 	})

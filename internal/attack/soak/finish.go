@@ -14,6 +14,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/attack"
 	"github.com/idemkv/idem/internal/attack/oracle"
+	"github.com/idemkv/idem/internal/progress"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -107,8 +108,12 @@ func (r *run) checkFence() {
 
 // checkGoroutines gives goroutines that have nothing left to do time to end.
 func (r *run) checkGoroutines(before int) {
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
+	stall := progress.Watch{Patience: 10 * time.Second}.Start()
+	defer stall.Stop()
+	for ; runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		select {
+		default:
+		case <-stall.Stalled():
 			r.trouble.add("%d goroutines were there before the store, %d after it was closed", before, runtime.NumGoroutine())
 			return
 		}
