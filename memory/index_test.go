@@ -163,7 +163,7 @@ func TestKeysAreCopied(t *testing.T) {
 	body := strings.Repeat("key in a large body ", 1000)
 	key := body[:3]
 	for range 3 { // new, and again over an expired record
-		_, err = s.Claim(context.Background(), idem.Request{Key: key, Lease: 1, Retention: 1})
+		_, err = s.Claim(context.Background(), idem.Request{Key: key, Lease: time.Millisecond, Retention: 1})
 		require.NoError(t, err)
 		clock.elapsed += time.Hour
 	}

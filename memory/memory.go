@@ -7,9 +7,11 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/idemkv/idem"
 )
@@ -52,6 +54,7 @@ var (
 	_ idem.Backend = (*Backend)(nil)
 	_ idem.Scanner = (*Backend)(nil)
 	_ idem.Expirer = (*Backend)(nil)
+	_ idem.Checker = (*Backend)(nil)
 	_ idem.Sizer   = (*Backend)(nil)
 )
 
@@ -78,8 +81,9 @@ func New(o Options) *Backend {
 	return b
 }
 
-// Bind implements idem.Backend.
-func (b *Backend) Bind(idem.Host) (idem.Binding, error) {
+// Bind implements idem.Backend. Whatever a memory engine held before is lost, so the
+// store is told that everything up to now may be.
+func (b *Backend) Bind(host idem.Host) (idem.Binding, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
@@ -89,7 +93,20 @@ func (b *Backend) Bind(idem.Host) (idem.Binding, error) {
 		return idem.Binding{}, fmt.Errorf("%w: this memory engine is in use by another store", idem.ErrInvalid)
 	}
 	b.bound = true
-	return idem.Binding{Direct: true}, nil
+	wall, _ := host.Clock.Now()
+	return idem.Binding{Saved: idem.Meta{LostUntil: nanos(wall)}, Direct: true}, nil
+}
+
+// nanos is t in Unix nanoseconds, the nearest there is if they cannot express it. It is
+// never zero, which would say that nothing was lost.
+func nanos(t time.Time) int64 {
+	switch last := time.Unix(0, math.MaxInt64); {
+	case t.After(last):
+		return math.MaxInt64
+	case t.Unix() < 0:
+		return 1
+	}
+	return max(t.UnixNano(), 1)
 }
 
 // Close implements idem.Backend. It frees nothing by itself: the records go with
@@ -154,19 +171,38 @@ func (b *Backend) apply(op *idem.Op) {
 // new. A claim on a record that is there already needs no more room by itself, but
 // what it will bring does.
 func (b *Backend) reserve(isNew bool) error {
+	for {
+		n := b.records.Load()
+		if err := b.full(n, isNew); err != nil || !isNew {
+			return err
+		}
+		// Never counted above the bound, not even for a moment: a claim next to this
+		// one would be refused for a record that is not there.
+		if b.records.CompareAndSwap(n, n+1) {
+			return nil
+		}
+	}
+}
+
+// full is ErrFull if n records, and the bytes that there are, leave no room.
+func (b *Backend) full(n int64, isNew bool) error {
 	if b.opts.MaxBytes > 0 && b.bytes.Load() >= b.opts.MaxBytes {
 		return fmt.Errorf("%w: the memory engine holds %d bytes, Options.MaxBytes; raise it or shorten the retention",
 			idem.ErrFull, b.opts.MaxBytes)
 	}
-	if !isNew {
-		return nil
-	}
-	if n := b.records.Add(1); b.opts.MaxRecords > 0 && n > b.opts.MaxRecords {
-		b.records.Add(-1)
+	if isNew && b.opts.MaxRecords > 0 && n >= b.opts.MaxRecords {
 		return fmt.Errorf("%w: the memory engine holds %d records, Options.MaxRecords; raise it or shorten the retention",
 			idem.ErrFull, b.opts.MaxRecords)
 	}
 	return nil
+}
+
+// Check implements idem.Checker.
+func (b *Backend) Check(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return b.full(b.records.Load(), true)
 }
 
 func size(key string, e *idem.Entry) int64 {
