@@ -46,6 +46,7 @@ func (o *Op) free() {
 func (s *Store) lookup(ctx context.Context, key string) (e *Entry, saw seen, err error) {
 	if s.direct {
 		e, err = s.backend.Read(key)
+		saw.entry = e
 		return e, saw, err
 	}
 	saw = s.tracker.before(key)
