@@ -41,6 +41,7 @@ var (
 		"go.etcd.io/bbolt":              "bolt",
 		"github.com/hashicorp":          ".",
 		"github.com/HdrHistogram":       "bench",
+		"golang.org/x/sys":              "internal/disk",
 	}
 )
 

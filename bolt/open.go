@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func open(path string, o Options) (*engine, error) {
 	}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := create(path, o); err != nil {
+		if err := create(path, o, os.Link); err != nil {
 			return nil, fmt.Errorf("idem: making %s: %w", path, err)
 		}
 	} else if err != nil {
@@ -53,10 +54,10 @@ func open(path string, o Options) (*engine, error) {
 	return e, nil
 }
 
-// create makes a store beside path and then gives it its name, so that a crash
-// never leaves half a store under the name: an empty or short file there is
-// damage, and is refused.
-func create(path string, o Options) error {
+// create makes a store next to path and then gives it its name. A crash never leaves
+// half a store under the name: an empty or short file there is damage, and is refused.
+// Where another process was faster, its store is left alone and this one is dropped.
+func create(path string, o Options, link func(from, to string) error) error {
 	temp := fmt.Sprintf("%s.new-%08x", path, rand.Uint32())
 	defer func() { _ = os.Remove(temp) }()
 	db, err := bbolt.Open(temp, o.FileMode, &bbolt.Options{Timeout: o.LockTimeout, NoFreelistSync: true})
@@ -71,16 +72,41 @@ func create(path string, o Options) error {
 		}
 		return tx.Bucket(buckets[durable.Meta]).Put([]byte(codec.MetaKey), codec.AppendMeta(nil, idem.Meta{}))
 	})
-	if err := errors.Join(withCause(err), db.Close()); err != nil {
+	if err := closing(db, withCause(err)); err != nil {
 		return err
 	}
-	// Link, unlike Rename, leaves a file that another process made meanwhile.
-	if err := os.Link(temp, path); err != nil && !errors.Is(err, fs.ErrExist) {
-		if err := os.Rename(temp, path); err != nil { // a file system without links
-			return err
-		}
+	if err := publish(temp, path, link); err != nil {
+		return err
 	}
 	return disk.SyncDir(filepath.Dir(path))
+}
+
+// publish gives the file temp the name path too, unless something has that name. A
+// link replaces nothing; a plain rename would replace a store that another process
+// has just made and used.
+func publish(temp, path string, link func(from, to string) error) error {
+	linkErr := link(temp, path)
+	if linkErr == nil || errors.Is(linkErr, fs.ErrExist) {
+		return nil
+	}
+	err := disk.RenameNew(temp, path)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("this file system has neither links nor a rename that replaces nothing; "+
+			"make the store on another one and copy its file here: %w; %w", linkErr, err)
+	}
+	return err
+}
+
+// closing closes db and returns err with what came of that, on one line.
+func closing(db *bbolt.DB, err error) error {
+	closeErr := db.Close()
+	if err == nil || closeErr == nil {
+		return cmp.Or(err, closeErr)
+	}
+	return fmt.Errorf("%w; closing it: %w", err, closeErr)
 }
 
 // checkLocked checks the file's trees while a shared lock keeps writers away.
@@ -89,7 +115,7 @@ func checkLocked(path string, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { err = closing(db, err) }()
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("idem: opening %s: %w", path, err)

@@ -1,0 +1,82 @@
+package bolt
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+)
+
+// Where links fail, as on FAT, the slower of two makers finds the faster one's store
+// under the name, with a key that is paid, and leaves it there.
+func TestTheSlowerOfTwoMakersReplacesNothing(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), fileName)
+	noLinks := func(from, to string) error {
+		return &os.LinkError{Op: "link", Old: from, New: to, Err: syscall.EPERM}
+	}
+	s, err := idem.New(mustMake(t, path, noLinks), idem.Options{})
+	require.NoError(t, err)
+	c, err := s.Claim(ctx, idem.Request{Key: "paid"})
+	require.NoError(t, err)
+	require.NoError(t, s.Complete(ctx, c.Token, []byte("receipt")))
+
+	again := filepath.Join(t.TempDir(), fileName)
+	o, err := Options{}.withDefaults()
+	require.NoError(t, err)
+	slow := func(from, to string) error { // between this maker's look and its link the other one was there
+		require.NoError(t, s.Close())
+		content, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(to, content, 0o600))
+		return noLinks(from, to)
+	}
+	require.NoError(t, create(again, o, slow))
+	left, err := filepath.Glob(again + ".new-*")
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	s, err = idem.New(mustOpen(t, again, Options{}), idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	c, err = s.Claim(ctx, idem.Request{Key: "paid"})
+	require.ErrorIs(t, err, idem.ErrCompleted)
+	require.Equal(t, "receipt", string(c.Record.Result))
+}
+
+// mustMake makes a store with link and opens it.
+func mustMake(t *testing.T, path string, link func(from, to string) error) *Backend {
+	t.Helper()
+	o, err := Options{}.withDefaults()
+	require.NoError(t, err)
+	err = create(path, o, link)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skipf("no rename here that replaces nothing: %v", err)
+	}
+	require.NoError(t, err)
+	return mustOpen(t, path, Options{})
+}
+
+func TestAStoreThatCannotBeNamedLeavesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, fileName)
+	o, err := Options{}.withDefaults()
+	require.NoError(t, err)
+	err = create(path, o, func(from, to string) error {
+		require.NoError(t, os.Remove(from)) // then no rename finds it either
+		return fs.ErrPermission
+	})
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
