@@ -39,6 +39,8 @@ type engine struct {
 	dir  string // absolute, of the file
 	opts Options
 
+	identity *disk.Identity
+
 	readers durable.Readers[reader]
 
 	// afterCommit is of tests: it runs where a commit can be seen and has not
@@ -133,11 +135,20 @@ func (e *engine) Update(fn func(durable.Tx) error) error {
 		}
 		return t.flush()
 	})
-	if after := e.afterCommit.Load(); err == nil && after != nil {
-		return (*after)()
+	if err != nil {
+		return withCause(err)
 	}
-	return withCause(err)
+	if after := e.afterCommit.Load(); after != nil {
+		if err := (*after)(); err != nil {
+			return err
+		}
+	}
+	return e.Moved() // after the commit: what is answered was written where the path leads
 }
+
+// Moved returns an error if the path no longer names the file that is open. The lock
+// is on the file: whoever opens the path gets another one, and the same keys.
+func (e *engine) Moved() error { return e.identity.Check() }
 
 // Room compares what is in use, not the file's size: the file never shrinks, and
 // what the sweep frees is used again.

@@ -41,17 +41,38 @@ func open(path string, o Options) (*engine, error) {
 	if err := checkLocked(path, o); err != nil {
 		return nil, err
 	}
-	db, err := openDB(path, o, false)
+	db, file, err := openDB(path, o, false)
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{db: db, path: path, dir: dir, opts: o}
+	identity, err := identify(path, file)
+	if err != nil {
+		return nil, fmt.Errorf("idem: opening %s: %w", path, closing(db, err))
+	}
+	e := &engine{db: db, path: path, dir: dir, identity: identity, opts: o}
 	e.readers.Init(e.openReader, reader.close)
 	if err := e.verify(); err != nil {
 		_ = db.Close()
 		return nil, err
 	}
 	return e, nil
+}
+
+// identify returns what path names, which must be file, the one that is open and
+// locked.
+func identify(path string, file *os.File) (*disk.Identity, error) {
+	identity, err := disk.Identify(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !identity.Is(info) {
+		return nil, errors.New("another file took its place just now; try again")
+	}
+	return identity, nil
 }
 
 // create makes a store next to path and then gives it its name. A crash never leaves
@@ -111,7 +132,7 @@ func closing(db *bbolt.DB, err error) error {
 
 // checkLocked checks the file's trees while a shared lock keeps writers away.
 func checkLocked(path string, o Options) (err error) {
-	db, err := openDB(path, o, true)
+	db, _, err := openDB(path, o, true)
 	if err != nil {
 		return err
 	}
@@ -132,15 +153,14 @@ func checkLocked(path string, o Options) (err error) {
 }
 
 // openDB opens a file that has been inspected.
-func openDB(path string, o Options, readOnly bool) (db *bbolt.DB, err error) {
-	var file *os.File
+func openDB(path string, o Options, readOnly bool) (db *bbolt.DB, file *os.File, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if v := recover(); v != nil { // bbolt panics on a damaged free list or tree
 			if file != nil {
 				_ = file.Close()
 			}
-			db, err = nil, fmt.Errorf("%w: %s is damaged: %v; restore it from a backup", idem.ErrCorrupt, path, v)
+			db, file, err = nil, nil, fmt.Errorf("%w: %s is damaged: %v; restore it from a backup", idem.ErrCorrupt, path, v)
 		}
 	}()
 	db, err = bbolt.Open(path, o.FileMode, &bbolt.Options{
@@ -151,6 +171,9 @@ func openDB(path string, o Options, readOnly bool) (db *bbolt.DB, err error) {
 		NoStatistics:    o.MaxSize == 0,
 		ReadOnly:        readOnly,
 		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+			if file != nil {
+				return openCopy(file, name, flag, mode)
+			}
 			f, err := os.OpenFile(name, flag&^os.O_CREATE, mode) // create made it, or nobody does
 			file = f
 			return f, err
@@ -158,16 +181,34 @@ func openDB(path string, o Options, readOnly bool) (db *bbolt.DB, err error) {
 	})
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fmt.Errorf("%w: %s; close it there, or wait longer with Options.LockTimeout (%v)", idem.ErrLocked, path, o.LockTimeout)
+		return nil, nil, fmt.Errorf("%w: %s; close it there, or wait longer with Options.LockTimeout (%v)", idem.ErrLocked, path, o.LockTimeout)
 	case errors.Is(err, berrors.ErrInvalid) && readable(path):
 		// bbolt says so too where reading the first page fails.
-		return nil, fmt.Errorf("idem: opening %s: it could not be read, and just now it could; try again: %w", path, err)
+		return nil, nil, fmt.Errorf("idem: opening %s: it could not be read, and just now it could; try again: %w", path, err)
 	case errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("%w: %s is damaged: %w; restore it from a backup", idem.ErrCorrupt, path, err)
+		return nil, nil, fmt.Errorf("%w: %s is damaged: %w; restore it from a backup", idem.ErrCorrupt, path, err)
 	case err != nil:
-		return nil, fmt.Errorf("idem: opening %s: %w", path, err)
+		return nil, nil, fmt.Errorf("idem: opening %s: %w", path, err)
 	}
-	return db, nil
+	return db, file, nil
+}
+
+// openCopy opens what bbolt opens later, for Tx.CopyFile and Tx.WriteTo: never the
+// store's own file in order to write to it.
+func openCopy(own *os.File, name string, flag int, mode os.FileMode) (*os.File, error) {
+	if flag&(os.O_WRONLY|os.O_RDWR) != 0 {
+		to, err := os.Stat(name)
+		if err == nil {
+			var from fs.FileInfo
+			if from, err = own.Stat(); err == nil && os.SameFile(from, to) {
+				return nil, fmt.Errorf("%w: %s is the store's own file; copy it to another one", idem.ErrInvalid, name)
+			}
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return os.OpenFile(name, flag, mode)
 }
 
 // readable reports whether a meta page of the file at path is whole. Where reading it

@@ -1,0 +1,160 @@
+package bolt
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
+
+	"github.com/idemkv/idem"
+)
+
+// A store whose path names something else, or nothing, owns nothing: whoever opens
+// the path gets the same keys. From the next commit on it answers no more.
+func TestAStoreThatWasMovedAnswersNothing(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows does not let open files be moved or removed")
+	}
+	ctx := context.Background()
+	for name, c := range map[string]struct {
+		move   func(t *testing.T, path string)
+		reason string
+	}{
+		"renamed": {func(t *testing.T, path string) { require.NoError(t, os.Rename(path, path+".old")) }, "moved or removed"},
+		"removed": {func(t *testing.T, path string) { require.NoError(t, os.Remove(path)) }, "moved or removed"},
+		"its directory renamed": {func(t *testing.T, path string) {
+			require.NoError(t, os.Rename(filepath.Dir(path), filepath.Dir(path)+".old"))
+		}, "moved or removed"},
+		"another store renamed over it": {func(t *testing.T, path string) {
+			filled(t, path+".other", 1)
+			require.NoError(t, os.Rename(path+".other", path))
+		}, "replaced"},
+		"removed and made anew": {func(t *testing.T, path string) {
+			require.NoError(t, os.Remove(path))
+			filled(t, path, 1)
+		}, "replaced"},
+		"another directory in place of its own": {func(t *testing.T, path string) {
+			require.NoError(t, os.Rename(filepath.Dir(path), filepath.Dir(path)+".old"))
+			require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
+			filled(t, path, 1)
+		}, "replaced"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "dir")
+			require.NoError(t, os.Mkdir(dir, 0o700))
+			path := filepath.Join(dir, fileName)
+			b := mustOpen(t, path, Options{})
+			s, err := idem.New(b, idem.Options{SweepInterval: -1})
+			require.NoError(t, err)
+			defer func() { _ = s.Close() }()
+			before, err := s.Claim(ctx, idem.Request{Key: "before"})
+			require.NoError(t, err)
+
+			c.move(t, path)
+			_, err = s.Claim(ctx, idem.Request{Key: "after"})
+			require.ErrorIs(t, err, idem.ErrBroken)
+			require.ErrorContains(t, err, c.reason)
+			require.ErrorContains(t, err, path)
+			require.ErrorIs(t, s.Complete(ctx, before.Token, nil), idem.ErrBroken)
+			require.ErrorIs(t, b.Update(ctx, func(*bbolt.Tx) error { return nil }), idem.ErrBroken)
+			_, err = s.Get(ctx, "before")
+			require.ErrorIs(t, err, idem.ErrBroken)
+		})
+	}
+}
+
+// Settling notices it as claiming does: a result that nobody finds again is not
+// acknowledged.
+func TestCompletingInAMovedStore(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows does not let open files be moved or removed")
+	}
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), fileName)
+	s, err := idem.New(mustOpen(t, path, Options{}), idem.Options{SweepInterval: -1})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	c, err := s.Claim(ctx, idem.Request{Key: "k"})
+	require.NoError(t, err)
+	require.NoError(t, os.Rename(path, path+".old"))
+	require.ErrorIs(t, s.Complete(ctx, c.Token, nil), idem.ErrBroken)
+}
+
+// Whether the path still names the file cannot be told: that breaks nothing.
+func TestAPathThatCannotBeLookedUpBreaksNothing(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() <= 0 {
+		t.Skip("permissions do not bind this user")
+	}
+	ctx := context.Background()
+	dir := filepath.Join(t.TempDir(), "dir")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	s, err := idem.New(mustOpen(t, filepath.Join(dir, fileName), Options{}), idem.Options{})
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(dir, 0))
+	defer func() { _ = os.Chmod(dir, 0o700) }()
+	_, err = s.Claim(ctx, idem.Request{Key: "k"})
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+}
+
+// One file is one store under every name it has.
+func TestASecondOpenUnderAnotherName(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), fileName)
+	b := mustOpen(t, path, Options{})
+	for name, err := range map[string]error{
+		"hard":     os.Link(path, path+".hard"),
+		"symbolic": os.Symlink(path, path+".symbolic"),
+	} {
+		require.NoError(t, err)
+		_, err := Open(path+"."+name, Options{LockTimeout: 1})
+		require.ErrorIs(t, err, idem.ErrLocked, name)
+	}
+	require.NoError(t, b.Close())
+
+	// A store opened by one of its names may lose another.
+	s, err := idem.New(mustOpen(t, path+".hard", Options{}), idem.Options{})
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(path))
+	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+}
+
+// The file that was opened and locked is not the one that the path names: another one
+// came between.
+func TestAFileReplacedWhileItIsOpened(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), fileName)
+	filled(t, path, 1)
+	other := filepath.Join(t.TempDir(), fileName)
+	filled(t, other, 1)
+	f, err := os.Open(other)
+	require.NoError(t, err)
+	defer func() { _ = f.Close() }()
+	_, err = identify(path, f)
+	require.ErrorContains(t, err, "another file took its place")
+	_, err = identify(path+".none", f)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// What noticing it costs each commit.
+func BenchmarkMoved(b *testing.B) {
+	e := mustOpen(b, filepath.Join(b.TempDir(), fileName), Options{})
+	defer func() { _ = e.Close() }()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := e.engine.Moved(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
