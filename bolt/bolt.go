@@ -24,7 +24,6 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/durable"
-	"github.com/idemkv/idem/internal/effect"
 )
 
 // core is what the engines on disk share: the methods of idem.Backend.
@@ -71,19 +70,22 @@ func Open(path string, o Options) (*Backend, error) {
 func (b *Backend) DB() *bbolt.DB { return b.engine.db }
 
 // Update runs fn, which writes the caller's own data, in a commit of the store,
-// shared with others, and returns when it is durable. fn touches only its tx, and
-// only its own buckets, and does not call the store. It may run more than once;
+// shared with others, and returns when it is durable. It may run more than once;
 // only one run's writes commit. An error of fn is returned and undoes its writes.
+//
+// fn touches only its tx, during the call, and only its own buckets, and does not
+// call the store or DB(). If it writes to the store's buckets, or makes one whose
+// name begins with "idem.", its writes are undone and idem.ErrInvalid is returned.
+// What it gives tx.OnCommit runs after the commit, in the goroutine that called
+// Update, and may call the store.
+//
 // ctx is honoured until the commit begins. idem.ErrBroken and idem.ErrClosed are
 // returned as by idem.Store.
 func (b *Backend) Update(ctx context.Context, fn func(tx *bbolt.Tx) error) error {
-	err := b.core.Update(ctx, withoutResult(fn))
-	effect.Rethrow(err)
+	c := &callback{fn: func(tx *bbolt.Tx) ([]byte, error) { return nil, fn(tx) }}
+	err := b.core.Update(ctx, c)
+	c.finish(err)
 	return err
-}
-
-func withoutResult(fn func(tx *bbolt.Tx) error) func(tx *bbolt.Tx) ([]byte, error) {
-	return func(tx *bbolt.Tx) ([]byte, error) { return nil, fn(tx) }
 }
 
 // Do claims r, runs fn, and completes the claim with fn's result, all in one
@@ -91,10 +93,9 @@ func withoutResult(fn func(tx *bbolt.Tx) error) func(tx *bbolt.Tx) ([]byte, erro
 // whenever the process ends. A duplicate does not run fn; it is waited for if it
 // is in flight, and its result is replayed: replayed is then true.
 //
-// fn touches only its tx, and only its own buckets, and never calls the store. It
-// may run more than once; only one run's writes commit. It may share the commit
-// with others. Its error or panic is its caller's alone: its writes vanish and the
-// record stays as it was; an error marked idem.Permanent is recorded as the
+// fn keeps to what Update says of such functions. It may run more than once; only
+// one run's writes commit. It may share the commit with others. Its error or panic
+// is its caller's alone: its writes vanish and the record stays as it was; an error marked idem.Permanent is recorded as the
 // operation's final failure. Other errors are those of idem.Store.Claim;
 // idem.ErrTooLarge is returned when the result is over Options.MaxResult, with fn's
 // writes and the completion recorded; idem.ErrInvalid when store is not on a bolt
@@ -103,8 +104,9 @@ func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(tx *bbol
 	if err := check(store); err != nil {
 		return nil, false, err
 	}
-	result, replayed, err = store.DoEffect(ctx, r, fn)
-	effect.Rethrow(err)
+	c := &callback{fn: fn}
+	result, replayed, err = store.DoEffect(ctx, r, c)
+	c.finish(err)
 	return result, replayed, err
 }
 
@@ -115,8 +117,9 @@ func Complete(ctx context.Context, store *idem.Store, token idem.Token, fn func(
 	if err := check(store); err != nil {
 		return err
 	}
-	err := store.CompleteEffect(ctx, token, fn)
-	effect.Rethrow(err)
+	c := &callback{fn: fn}
+	err := store.CompleteEffect(ctx, token, c)
+	c.finish(err)
 	return err
 }
 

@@ -40,6 +40,7 @@ type engine struct {
 	opts Options
 
 	identity *disk.Identity
+	layout   layout
 
 	readers durable.Readers[reader]
 
@@ -124,11 +125,13 @@ func (e *engine) Update(fn func(durable.Tx) error) error {
 	e.readers.Hold()
 	defer e.readers.Renew()
 	err := e.db.Update(func(btx *bbolt.Tx) error {
-		t := &tx{tx: btx}
+		t := &tx{tx: btx, layout: e.layout}
 		for i, name := range buckets {
-			if t.buckets[i] = btx.Bucket(name); t.buckets[i] == nil {
+			b := btx.Bucket(name)
+			if b == nil {
 				return errNoBucket
 			}
+			t.buckets[i], t.was[i] = b, state{uint64(b.Root()), b.Sequence()}
 		}
 		if err := fn(t); err != nil {
 			return err
@@ -178,7 +181,9 @@ func (e *engine) Size() (size int64, err error) {
 // their keys: neighbours then share pages that are in the cache.
 type tx struct {
 	tx      *bbolt.Tx
+	layout  layout
 	buckets [len(buckets)]*bbolt.Bucket
+	was     [len(buckets)]state
 	writes  []write
 }
 
@@ -224,10 +229,10 @@ func (t *tx) flush() error {
 // Effect runs a function on the transaction. bbolt has no savepoints: what a
 // function that fails has written goes only with the whole transaction.
 func (t *tx) Effect(fn any) (result []byte, spoiled bool, err error) {
-	f, ok := fn.(func(*bbolt.Tx) ([]byte, error))
+	c, ok := fn.(*callback)
 	if !ok {
 		return nil, false, fmt.Errorf("%w: %T is not a same-commit function of the bolt engine", idem.ErrInvalid, fn)
 	}
-	result, err = effect.Run(func() ([]byte, error) { return f(t.tx) })
+	result, err = effect.Run(func() ([]byte, error) { return t.run(c) })
 	return result, err != nil, err
 }

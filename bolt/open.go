@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 
 	"go.etcd.io/bbolt"
@@ -24,6 +25,10 @@ import (
 
 // open opens or makes the file at path.
 func open(path string, o Options) (*engine, error) {
+	layout, err := layoutOf(reflect.TypeFor[bbolt.Tx](), reflect.TypeFor[bbolt.Bucket]())
+	if err != nil {
+		return nil, err
+	}
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("idem: opening %s: %w", path, err)
@@ -49,7 +54,7 @@ func open(path string, o Options) (*engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("idem: opening %s: %w", path, closing(db, err))
 	}
-	e := &engine{db: db, path: path, dir: dir, identity: identity, opts: o}
+	e := &engine{db: db, path: path, dir: dir, identity: identity, layout: layout, opts: o}
 	e.readers.Init(e.openReader, reader.close)
 	if err := e.verify(); err != nil {
 		_ = db.Close()

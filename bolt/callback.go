@@ -1,0 +1,131 @@
+package bolt
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/effect"
+)
+
+// callback is a same-commit function and what is left to do for its caller.
+type callback struct {
+	fn func(*bbolt.Tx) ([]byte, error)
+	// after are the handlers that fn gave tx.OnCommit, once they are due. bbolt would
+	// run them on the goroutine that commits for everybody: a panic there would break
+	// the store, and a call of the store would wait for itself.
+	after []func()
+}
+
+// finish is called by the caller of the function with the answer it got.
+func (c *callback) finish(err error) {
+	effect.Rethrow(err)
+	if errors.Is(err, idem.ErrBroken) {
+		return // nobody knows what was committed
+	}
+	for _, fn := range c.after {
+		fn()
+	}
+}
+
+// run runs c in the transaction, and returns an error if it did what it must not.
+func (t *tx) run(c *callback) (result []byte, err error) {
+	handlers := t.layout.handlers(t.tx)
+	before := len(*handlers)
+	if result, err = c.fn(t.tx); err != nil {
+		return result, err
+	}
+	if err := t.intrusion(); err != nil {
+		return nil, err
+	}
+	if own := (*handlers)[before:]; len(own) > 0 {
+		own = append([]func(){}, own...)
+		clear((*handlers)[before:])
+		*handlers = append((*handlers)[:before], func() { c.after = own })
+	}
+	return result, nil
+}
+
+// intrusion returns an error if the transaction does not have the store's buckets as
+// they were. All that the store writes is kept back until the last function has run:
+// until then whatever differs is a function's doing. bbolt brings a bucket's root
+// node into memory for whatever is written to it.
+func (t *tx) intrusion() error {
+	for i, b := range t.buckets {
+		was := &t.was[i]
+		if t.tx.Bucket(buckets[i]) != b || uint64(b.Root()) != was.root || b.Sequence() != was.sequence ||
+			b.FillPercent != bbolt.DefaultFillPercent || t.layout.written(b) {
+			return fmt.Errorf("%w: the function wrote to bucket %q of %s, which is the store's own; its writes were undone",
+				idem.ErrInvalid, buckets[i], t.tx.DB().Path())
+		}
+	}
+	root := t.tx.Cursor()
+	if !t.layout.written(root.Bucket()) {
+		return nil // no bucket was made or removed
+	}
+	for name, _ := root.Seek(reserved); bytes.HasPrefix(name, reserved); name, _ = root.Next() {
+		if !isOwn(name) {
+			return fmt.Errorf("%w: the function made %q in %s; names that begin with %q are the store's own; its writes were undone",
+				idem.ErrInvalid, name, t.tx.DB().Path(), reserved)
+		}
+	}
+	return nil
+}
+
+// reserved is how the names of the store's buckets begin, in this version and later.
+var reserved = []byte("idem.")
+
+func isOwn(name []byte) bool {
+	for _, b := range buckets {
+		if bytes.Equal(name, b) {
+			return true
+		}
+	}
+	return false
+}
+
+// state is what a bucket of the store shows of itself.
+type state struct{ root, sequence uint64 }
+
+// layout is where bbolt keeps what it does not show: the fields of Tx and Bucket by
+// their index.
+type layout struct {
+	commitHandlers  int // of Tx, []func()
+	rootNode, nodes int // of Bucket, a pointer and a map
+}
+
+// layoutOf returns the layout of bbolt's Tx and Bucket.
+func layoutOf(tx, bucket reflect.Type) (layout, error) {
+	field := func(of reflect.Type, name string, kind reflect.Kind) int {
+		f, ok := of.FieldByName(name)
+		if !ok || f.Type.Kind() != kind {
+			return -1
+		}
+		return f.Index[0]
+	}
+	l := layout{
+		commitHandlers: field(tx, "commitHandlers", reflect.Slice),
+		rootNode:       field(bucket, "rootNode", reflect.Pointer),
+		nodes:          field(bucket, "nodes", reflect.Map),
+	}
+	if l.commitHandlers < 0 || tx.Field(l.commitHandlers).Type != reflect.TypeFor[[]func()]() || l.rootNode < 0 || l.nodes < 0 {
+		return l, errors.New("idem: this release of go.etcd.io/bbolt keeps its transactions in another way than the engine knows; " +
+			"require the one that github.com/idemkv/idem does")
+	}
+	return l, nil
+}
+
+// handlers are what tx.OnCommit was given.
+func (l layout) handlers(tx *bbolt.Tx) *[]func() {
+	return (*[]func())(reflect.ValueOf(tx).Elem().Field(l.commitHandlers).Addr().UnsafePointer())
+}
+
+// written reports whether anything was written to b in its transaction.
+func (l layout) written(b *bbolt.Bucket) bool {
+	v := reflect.ValueOf(b).Elem()
+	return !v.Field(l.rootNode).IsNil() || v.Field(l.nodes).Len() > 0
+}
