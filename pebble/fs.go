@@ -64,10 +64,7 @@ func (g *guardedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 		g.tables.Store(true)
 	}
 	f, err := g.FS.Create(name, category)
-	if err = g.fatal.end("making", name, err); err == nil && isLogName(name) {
-		return &logFile{guardedFile: guardedFile{File: f, name: name, fatal: g.fatal}, ahead: g.ahead}, nil
-	}
-	return g.guard(f, name, err)
+	return g.guard(f, name, g.fatal.end("making", name, err))
 }
 
 // beforeMarker makes the directory durable before a marker in it is made. A marker's
@@ -115,6 +112,9 @@ func (g *guardedFS) OpenDir(name string) (vfs.File, error) {
 func (g *guardedFS) guard(f vfs.File, name string, err error) (vfs.File, error) {
 	if err != nil {
 		return nil, err
+	}
+	if isLogName(name) {
+		return g.newLog(f, name), nil
 	}
 	return &guardedFile{File: f, name: name, fatal: g.fatal}, nil
 }
