@@ -31,6 +31,32 @@ type guardedFS struct {
 	fatal  *fatal
 	tables atomic.Bool // one was made
 	ahead  int         // of a logFile
+	moved  func() error
+}
+
+// begin is fatal.begin for what goes by path. Where the directory was moved, or another
+// is in its place, it is the end: what Pebble would make, rename or remove there would be
+// in somebody else's database.
+func (g *guardedFS) begin() {
+	g.fatal.begin()
+	if err := g.moved(); err != nil {
+		g.fatal.set(err)
+		select {}
+	}
+}
+
+// Open implements vfs.FS. Pebble opens tables when it first reads them: not those of
+// another database.
+func (g *guardedFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	f, err := g.FS.Open(name, opts...)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.moved(); err != nil {
+		g.fatal.set(err)
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // begin returns if the file system may still be changed, and otherwise does not.
@@ -56,7 +82,7 @@ func (g *guardedFS) Unwrap() vfs.FS { return g.FS }
 
 // Create implements vfs.FS.
 func (g *guardedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	g.fatal.begin()
+	g.begin()
 	if err := g.beforeMarker(name); err != nil {
 		return nil, g.fatal.end("syncing the directory of", name, err)
 	}
@@ -91,14 +117,14 @@ func (g *guardedFS) List(dir string) ([]string, error) {
 
 // OpenReadWrite implements vfs.FS.
 func (g *guardedFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
-	g.fatal.begin()
+	g.begin()
 	f, err := g.FS.OpenReadWrite(name, category, opts...)
 	return g.guard(f, name, g.fatal.end("opening", name, err))
 }
 
 // ReuseForWrite implements vfs.FS.
 func (g *guardedFS) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	g.fatal.begin()
+	g.begin()
 	f, err := g.FS.ReuseForWrite(old, name, category)
 	return g.guard(f, name, g.fatal.end("reusing "+old+" as", name, err))
 }
@@ -121,31 +147,31 @@ func (g *guardedFS) guard(f vfs.File, name string, err error) (vfs.File, error) 
 
 // Link implements vfs.FS.
 func (g *guardedFS) Link(old, name string) error {
-	g.fatal.begin()
+	g.begin()
 	return g.fatal.end("linking", name, g.FS.Link(old, name))
 }
 
 // Remove implements vfs.FS.
 func (g *guardedFS) Remove(name string) error {
-	g.fatal.begin()
+	g.begin()
 	return g.fatal.end("removing", name, g.FS.Remove(name))
 }
 
 // RemoveAll implements vfs.FS.
 func (g *guardedFS) RemoveAll(name string) error {
-	g.fatal.begin()
+	g.begin()
 	return g.fatal.end("removing", name, g.FS.RemoveAll(name))
 }
 
 // Rename implements vfs.FS.
 func (g *guardedFS) Rename(old, name string) error {
-	g.fatal.begin()
+	g.begin()
 	return g.fatal.end("renaming "+old+" to", name, g.FS.Rename(old, name))
 }
 
 // MkdirAll implements vfs.FS.
 func (g *guardedFS) MkdirAll(name string, mode os.FileMode) error {
-	g.fatal.begin()
+	g.begin()
 	return g.fatal.end("making", name, g.FS.MkdirAll(name, mode))
 }
 

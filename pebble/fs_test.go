@@ -20,7 +20,7 @@ import (
 func TestGuardedFSPassesOn(t *testing.T) {
 	t.Parallel()
 	mem, f := vfs.NewMem(), newFatal()
-	g := &guardedFS{FS: mem, fatal: f}
+	g := &guardedFS{FS: mem, fatal: f, moved: (&held{}).moved}
 	require.Equal(t, vfs.FS(mem), g.Unwrap())
 	require.NoError(t, g.MkdirAll("d", 0o700))
 	file, err := g.Create("d/a", vfs.WriteCategoryUnspecified)
@@ -63,7 +63,7 @@ func TestC4ListFailsAfterATable(t *testing.T) {
 		return nil
 	})
 	f := newFatal()
-	g := &guardedFS{FS: errorfs.Wrap(lists.mem, lists), fatal: f}
+	g := &guardedFS{FS: errorfs.Wrap(lists.mem, lists), fatal: f, moved: (&held{}).moved}
 	_, err := g.List("")
 	require.ErrorIs(t, err, syscall.EIO)
 	require.NoError(t, f.err())

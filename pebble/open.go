@@ -33,6 +33,7 @@ const format = pebble.FormatWALSyncChunks
 
 // open opens or makes the store in dir.
 func open(dir string, o Options) (e *engine, err error) {
+	named := dir
 	made, err := inspect(dir, o.fs)
 	if err != nil {
 		return nil, err
@@ -43,14 +44,27 @@ func open(dir string, o Options) (e *engine, err error) {
 		}
 	}
 	if dir, err = canonical(dir, o.fs); err != nil {
-		return nil, fmt.Errorf("idem: opening %s: %w", dir, err)
+		return nil, fmt.Errorf("idem: opening %s: %w", named, err)
 	}
+	path := o.fs.PathJoin(dir, dbName)
+	if made {
+		if _, err := o.fs.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: the database of %s is missing; restore the directory from a backup", idem.ErrCorrupt, dir)
+		}
+	} else if err := begin(dir, o.fs); err != nil {
+		return nil, fmt.Errorf("idem: making %s: %w", dir, err)
+	}
+	h, err := hold(path, o.fs.PathJoin(named, dbName), o.fs)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, h.Close()) }()
 	if !made {
-		if err := create(dir, o); err != nil {
+		if err := create(dir, o, h); err != nil {
 			return nil, fmt.Errorf("idem: making %s: %w", dir, err)
 		}
 	}
-	if e, err = openDB(dir, o, true); err != nil {
+	if e, err = openDB(dir, o, true, h); err != nil {
 		return nil, err
 	}
 	if err := e.verify(); err != nil {
@@ -106,15 +120,21 @@ func checkMarker(dir string, f vfs.FS) error {
 	return fmt.Errorf("%w: %s in %s is damaged; restore the directory from a backup", idem.ErrCorrupt, markerName, dir)
 }
 
-// create makes a store, or goes on where a process that was making one ended. What
-// says that it is being made comes first, so that nobody else's database is taken
-// for it, and becomes the marker at the end: until then nothing has been stored. The
-// database is opened twice, because the first log of a new one has no sync chunks.
-func create(dir string, o Options) (err error) {
-	if err := writeNewMarker(dir, o.fs); err != nil {
+// begin begins to make a store. What says that it is being made comes first, and nobody
+// else's database is taken for it.
+func begin(dir string, f vfs.FS) error {
+	if err := writeNewMarker(dir, f); err != nil {
 		return err
 	}
-	e, err := openDB(dir, o, false)
+	return f.MkdirAll(f.PathJoin(dir, dbName), 0o700)
+}
+
+// create makes what begin has begun, or goes on where a process that was making a store
+// ended. At the end the new marker becomes the marker: until then nothing has been
+// stored. The database is opened twice, because the first log of a new one has no sync
+// chunks.
+func create(dir string, o Options, h *held) (err error) {
+	e, err := openDB(dir, o, false, h)
 	if err != nil {
 		return err
 	}
@@ -164,22 +184,11 @@ func syncDir(f vfs.FS, dir string) error {
 }
 
 // openDB opens the database; it makes one only if the store is being made.
-func openDB(dir string, o Options, made bool) (*engine, error) {
+func openDB(dir string, o Options, made bool, h *held) (*engine, error) {
 	path := o.fs.PathJoin(dir, dbName)
-	if made {
-		if _, err := o.fs.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w: the database of %s is missing; restore the directory from a backup", idem.ErrCorrupt, dir)
-		}
-	} else if err := o.fs.MkdirAll(path, 0o700); err != nil {
-		return nil, err
-	}
-	// Taken before Open, which would leave a goroutine behind if it cannot have it.
-	lock, err := pebble.LockDirectory(path, o.fs)
+	lock, err := h.lockDB(dir, path, o.fs)
 	if err != nil {
-		if isLocked(err) {
-			return nil, fmt.Errorf("%w: %s; close it there: %w", idem.ErrLocked, dir, err)
-		}
-		return nil, fmt.Errorf("idem: locking %s: %w", dir, err)
+		return nil, err
 	}
 	if err := errors.Join(breakSeal(dir, o.fs), checkManifest(dir, o.fs)); err != nil {
 		return nil, errors.Join(err, lock.Close())
@@ -200,9 +209,9 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 		Cache:              cache,
 		ErrorIfNotExists:   made,
 		EventListener:      events,
-		FS:                 &guardedFS{FS: o.fs, fatal: f, ahead: ahead},
+		FS:                 &guardedFS{FS: o.fs, fatal: f, ahead: ahead, moved: h.moved},
 		FormatMajorVersion: format,
-		Lock:               lock,
+		Lock:               lock.pebble,
 		Logger:             f,
 		MemTableSize:       uint64(o.MemTableBytes),
 		// Two cores' worth: claims must not wait long for a compaction.
@@ -212,9 +221,8 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	e.db, err = openGuarded(path, po, f)
+	e.db, err = openGuarded(path, po, f, lock)
 	if err != nil {
-		_ = lock.Close()
 		switch {
 		case errors.Is(err, pebble.ErrDBDoesNotExist) || pebble.IsCorruptionError(err):
 			return nil, fmt.Errorf("%w: the database of %s is damaged: %w; restore the directory from a backup", idem.ErrCorrupt, dir, redact(err))
@@ -226,20 +234,27 @@ func openDB(dir string, o Options, made bool) (*engine, error) {
 }
 
 // openGuarded is pebble.Open in bounded time: it panics on some errors of the file
-// system, and after others it waits for what will not come.
-func openGuarded(path string, po *pebble.Options, f *fatal) (*pebble.DB, error) {
+// system, and after others it waits for what will not come. Where it fails the lock is
+// given up, but not while Pebble is still at it.
+func openGuarded(path string, po *pebble.Options, f *fatal, lock *dbLock) (*pebble.DB, error) {
 	type opened struct {
 		db  *pebble.DB
 		err error
 	}
-	done := make(chan opened, 1)
+	done, left := make(chan opened), make(chan struct{})
 	go func() {
 		var o opened
 		defer func() {
 			if v := recover(); v != nil {
 				o.err = fmt.Errorf("panic in Pebble: %v", v)
 			}
-			done <- o
+			if o.err != nil {
+				_ = lock.Close()
+			}
+			select {
+			case done <- o:
+			case <-left:
+			}
 		}()
 		o.db, o.err = pebble.Open(path, po)
 	}()
@@ -250,6 +265,7 @@ func openGuarded(path string, po *pebble.Options, f *fatal) (*pebble.DB, error) 
 		}
 		return o.db, o.err
 	case <-f.heard:
+		close(left)
 		return nil, f.err()
 	}
 }

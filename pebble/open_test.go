@@ -253,7 +253,11 @@ func TestCreationAfterAnother(t *testing.T) {
 	o, err := Options{}.withDefaults()
 	require.NoError(t, err)
 	filled(t, dir)
-	require.NoError(t, create(dir, o)) // it had looked before
+	require.NoError(t, begin(dir, o.fs)) // it had looked before
+	h, err := hold(filepath.Join(dir, dbName), filepath.Join(dir, dbName), o.fs)
+	require.NoError(t, err)
+	require.NoError(t, create(dir, o, h))
+	require.NoError(t, h.Close())
 	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
 	require.NoError(t, err)
 	defer func() { _ = s.Close() }()
