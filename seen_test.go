@@ -104,13 +104,14 @@ type passes struct {
 }
 
 type job struct {
+	commit.Ticket
 	ops []*idem.Op
 	err error
 }
 
 func newPasses(plan func(ops int) []int) *passes {
 	b := &passes{rich: rich{newStub()}, plan: plan}
-	b.queue = commit.New(1<<20, b.run)
+	b.queue = commit.New(1<<20, nil, b.run)
 	return b
 }
 
@@ -122,7 +123,7 @@ func (b *passes) Apply(ctx context.Context, ops []*idem.Op) error {
 	return j.err
 }
 
-func (b *passes) run(jobs []*job) func() {
+func (b *passes) run(jobs []*job) (answered int, after func()) {
 	var ops []*idem.Op
 	for _, j := range jobs {
 		ops = append(ops, j.ops...)
@@ -137,7 +138,7 @@ func (b *passes) run(jobs []*job) func() {
 	for _, j := range jobs {
 		j.err = err
 	}
-	return nil
+	return len(jobs), nil
 }
 
 // spoil runs the first of ops on a copy that it throws away, and returns those that

@@ -8,19 +8,27 @@ import (
 	"github.com/idemkv/idem/internal/commit"
 )
 
-// line is a Queue of strings whose runs stop until they are told to go on. It is
-// used inside a synctest bubble: settle there means that everybody has come as far
-// as they can.
+// named is a job with a name.
+type named struct {
+	commit.Ticket
+	name string
+	runs int // that have begun
+}
+
+// line is a Queue whose runs stop until they are told to go on. It is used inside a
+// synctest bubble: settle there means that everybody has come as far as they can.
 type line struct {
 	t     testing.TB
-	queue *commit.Queue[string]
+	queue *commit.Queue[*named]
 	ctx   context.Context
+	stop  chan struct{}
 
 	mu      sync.Mutex
 	groups  [][]string // as run, in order
 	running bool
 	step    chan struct{} // one value lets one run end
 	after   func()        // what each run returns
+	partial bool          // a run answers only the first job
 	calls   map[string]*call
 }
 
@@ -32,24 +40,34 @@ type call struct {
 }
 
 func newLine(t testing.TB, max int) *line {
-	l := &line{t: t, ctx: context.Background(), step: make(chan struct{}), calls: make(map[string]*call)}
-	l.queue = commit.New(max, l.run)
+	l := &line{t: t, ctx: context.Background(), stop: make(chan struct{}), step: make(chan struct{}), calls: make(map[string]*call)}
+	l.queue = commit.New(max, l.stop, l.run)
 	return l
 }
 
-func (l *line) run(jobs []string) func() {
+func names(jobs []*named) (names []string) {
+	for _, j := range jobs {
+		names = append(names, j.name)
+	}
+	return names
+}
+
+func (l *line) run(jobs []*named) (answered int, after func()) {
 	l.mu.Lock()
 	if l.running {
 		l.t.Error("two runs at once")
 	}
 	l.running = true
-	l.groups = append(l.groups, append([]string(nil), jobs...))
+	l.groups = append(l.groups, names(jobs))
 	l.mu.Unlock()
 	<-l.step
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.running = false
-	return l.after
+	if l.partial {
+		return 1, l.after
+	}
+	return len(jobs), l.after
 }
 
 // do starts Do of job in a goroutine of its own.
@@ -61,7 +79,7 @@ func (l *line) do(job string, weight int) *call {
 	l.mu.Unlock()
 	go func() {
 		defer cancel()
-		err := l.queue.Do(ctx, job, weight)
+		err := l.queue.Do(ctx, &named{name: job}, weight)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		c.done, c.err = true, err

@@ -1,141 +1,219 @@
-// Package commit is group commit without a timer: the first caller to arrive leads
-// and commits at once; those who arrive while it does form the next group, led by
-// one of them. A lone caller waits for nobody, and callers share what a commit
-// costs as soon as there are several: just after a commit of several, the next
-// leader lets those whom it answered come back first (gather).
+// Package commit is group commit without a timer. The first job to arrive is run at
+// once; those that arrive while it runs wait and share the next run. A lone caller
+// waits for nobody, and callers share what a commit costs as soon as there are
+// several.
+//
+// Groups are run by a goroutine of the queue, which is there only while there is
+// work. So callers can leave when a run hangs.
 package commit
 
 import (
 	"context"
+	"errors"
 	"runtime"
+	"slices"
 	"sync"
-	"time"
 )
 
+// ErrStopped is returned by Do when the queue was stopped before the job had its
+// answer: the job may have been run, and may be running still.
+var ErrStopped = errors.New("the queue was stopped")
+
+// Job is what a Queue takes: a pointer to a type that embeds Ticket.
+type Job interface {
+	comparable
+	ticket() *Ticket
+}
+
+// Ticket is a job's place in a Queue. The zero value is ready, for one Do.
+type Ticket struct {
+	weight int
+	index  int    // in the group, once that was taken
+	after  func() // for the job's caller to call
+}
+
+func (t *Ticket) ticket() *Ticket { return t }
+
 // Queue groups jobs of type J.
-type Queue[J comparable] struct {
-	run    func(jobs []J) (after func())
-	max    int
-	leader chan struct{} // holds a token while somebody leads
-	last   last          // the leader's
-	hasty  int           // the leader's: groups that are not gathered for
-	yield  func()        // runtime.Gosched, but in tests
+type Queue[J Job] struct {
+	run   func(jobs []J) (answered int, after func())
+	max   int
+	stop  <-chan struct{}
+	yield func() // runtime.Gosched, but in tests
 
 	mu      sync.Mutex
-	forming *group[J]
+	waiting []*group[J] // in the order of arrival; only the last grows
+	working bool        // a worker is there
+	several bool        // the last run answered several jobs
+	idle    sync.Cond
 }
 
-// group is the jobs of one commit.
-type group[J comparable] struct {
+// group is the jobs of one run.
+type group[J Job] struct {
 	jobs   []J
 	weight int
-	full   bool          // somebody was turned away
-	taken  chan struct{} // closed when it grows no more: its leader took it, or all left
-	done   chan struct{} // closed when its jobs have their answers
+	done   chan struct{} // closed when it has been run
+
+	// Known when it has been run:
+	answered int       // so many of the first jobs have their answers
+	rest     *group[J] // of the others
 }
 
-// New returns a Queue. run gets the jobs of one group, one group at a time, and
-// must not panic; what it returns, if not nil, is called afterwards by the same
-// goroutine, when the next group may be running. A group takes jobs until their
-// weights exceed max, and at least one.
-func New[J comparable](max int, run func(jobs []J) (after func())) *Queue[J] {
-	return &Queue[J]{run: run, max: max, leader: make(chan struct{}, 1), yield: runtime.Gosched, forming: newGroup[J]()}
+// New returns a Queue. run gets the jobs of one group, one group at a time, and must
+// not panic. It answers at least one job, or makes progress that lets a later run do
+// so, and returns how many of the first jobs have their answers; the others are run
+// again at once, before anybody else. What it returns besides, if not nil, is called
+// by one of the callers, when the next group may be running.
+//
+// A group takes jobs until their weights exceed max, and at least one. When stop is
+// closed nobody waits any longer.
+func New[J Job](max int, stop <-chan struct{}, run func(jobs []J) (answered int, after func())) *Queue[J] {
+	q := &Queue[J]{run: run, max: max, stop: stop, yield: runtime.Gosched}
+	q.idle.L = &q.mu
+	return q
 }
 
-func newGroup[J comparable]() *group[J] {
-	return &group[J]{taken: make(chan struct{}), done: make(chan struct{})}
-}
-
-// Do puts job into a group and returns nil when the group has been run. It
-// returns ctx's error if ctx ended before the job's group was taken or its caller
-// led: the job is then in no group. Afterwards ctx is not looked at.
+// Do puts job into a group and returns nil when the job has its answer. It returns
+// ctx's error if ctx ended before the job's group was taken: the job was not and will
+// not be run. Afterwards ctx is not looked at. ErrStopped is returned when the queue
+// is stopped.
 func (q *Queue[J]) Do(ctx context.Context, job J, weight int) error {
-	g, err := q.join(ctx, job, weight)
-	if err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	select {
-	case <-g.done:
-		return nil
-	case q.leader <- struct{}{}:
-		q.lead(g)
-		return nil
-	case <-ctx.Done():
+	t := job.ticket()
+	t.weight = weight
+	g := q.join(job, t)
+	left := ctx.Done()
+	for run := 0; ; {
+		select {
+		case <-g.done:
+		case <-q.stop:
+			select {
+			case <-g.done:
+			default:
+				q.leave(job)
+				return ErrStopped
+			}
+		case <-left:
+			if q.leave(job) {
+				return ctx.Err()
+			}
+			left = nil
+			continue
+		}
+		if run += g.answered; t.index < run {
+			break
+		}
+		g = g.rest
 	}
-	if q.leave(g, job, weight) {
-		return ctx.Err()
+	if t.after != nil {
+		t.after()
 	}
-	<-g.done
 	return nil
 }
 
-// join adds job to the group that is forming, or waits until that has been taken
-// if it is full: a queue holds one group and no more.
-func (q *Queue[J]) join(ctx context.Context, job J, weight int) (*group[J], error) {
-	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		q.mu.Lock()
-		g := q.forming
-		if len(g.jobs) == 0 || g.weight+weight <= q.max {
-			g.jobs = append(g.jobs, job)
-			g.weight += weight
-			q.mu.Unlock()
-			return g, nil
-		}
-		g.full = true
-		q.mu.Unlock()
-		select {
-		case <-g.taken:
-		case <-ctx.Done():
-		}
-	}
-}
-
-// leave takes job out of its group; false if the group was taken already.
-func (q *Queue[J]) leave(g *group[J], job J, weight int) bool {
+// join adds job to the last group that waits, or to a new one if that is full. Nobody
+// goes past those who came earlier, however little they weigh.
+func (q *Queue[J]) join(job J, t *Ticket) *group[J] {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.forming != g {
-		return false
+	var g *group[J]
+	if n := len(q.waiting); n > 0 {
+		g = q.waiting[n-1]
 	}
-	for i, j := range g.jobs {
-		if j == job {
-			g.jobs = append(g.jobs[:i], g.jobs[i+1:]...)
-			g.weight -= weight
-			break
-		}
+	if g == nil || len(g.jobs) > 0 && g.weight+t.weight > q.max {
+		g = &group[J]{done: make(chan struct{})}
+		q.waiting = append(q.waiting, g)
 	}
-	if len(g.jobs) == 0 {
-		// Nobody is left to lead g, and some may wait for it to be taken.
-		q.forming = newGroup[J]()
-		close(g.taken)
+	g.jobs = append(g.jobs, job)
+	g.weight += t.weight
+	if !q.working {
+		q.working = true
+		go q.work()
 	}
-	return true
+	return g
 }
 
-// lead runs the group that formed, unless g, the caller's own, was run by another
-// leader meanwhile. A group not yet run when the token is had is the one forming:
-// only holders of the token take groups, and they run what they take.
-func (q *Queue[J]) lead(g *group[J]) {
-	after := func() func() {
-		defer func() { <-q.leader }()
-		select {
-		case <-g.done:
-			return nil
-		default:
+// leave takes job out of the queue; false if its group was taken already.
+func (q *Queue[J]) leave(job J) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, g := range q.waiting {
+		for i, j := range g.jobs {
+			if j == job {
+				g.jobs = slices.Delete(g.jobs, i, i+1)
+				g.weight -= job.ticket().weight
+				return true
+			}
 		}
-		q.gather(g)
-		q.mu.Lock()
-		q.forming = newGroup[J]()
-		q.mu.Unlock()
-		close(g.taken)
-		defer close(g.done)
-		defer q.ran(g, time.Now())
-		return q.run(g.jobs)
-	}()
+	}
+	return false
+}
+
+// work runs groups until none waits.
+func (q *Queue[J]) work() {
+	for {
+		if q.several {
+			// Those who were just answered come with what they do next, and share this
+			// run. Otherwise callers fall into two halves that take turns.
+			q.yield()
+			q.yield()
+		}
+		g := q.take()
+		if g == nil {
+			return
+		}
+		q.several = len(g.jobs) > 1
+		for i, j := range g.jobs {
+			j.ticket().index = i
+		}
+		for g != nil {
+			g = q.do(g)
+		}
+	}
+}
+
+// take returns the next group. Without one the worker is gone.
+func (q *Queue[J]) take() *group[J] {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.waiting) > 0 {
+		g := q.waiting[0]
+		q.waiting = slices.Delete(q.waiting, 0, 1)
+		if len(g.jobs) > 0 { // all may have left
+			return g
+		}
+	}
+	q.working = false
+	q.idle.Broadcast()
+	return nil
+}
+
+// do runs g once and returns what is left of it, nil if nothing is.
+func (q *Queue[J]) do(g *group[J]) *group[J] {
+	first := g.jobs[0].ticket()
+	var after func()
+	g.answered, after = q.run(g.jobs)
+	if before := first.after; before != nil && after != nil {
+		last := after
+		after = func() { before(); last() }
+	}
 	if after != nil {
-		after()
+		first.after = after
+	}
+	if g.answered < len(g.jobs) {
+		g.rest = &group[J]{jobs: g.jobs[g.answered:], done: make(chan struct{})}
+	}
+	close(g.done)
+	return g.rest
+}
+
+// Wait returns when nothing is being run. Jobs that come later are run all the same.
+func (q *Queue[J]) Wait() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.working {
+		q.idle.Wait()
 	}
 }

@@ -16,13 +16,13 @@ func TestLoneCallerRunsAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var groups [][]string
-		q := commit.New(10, func(jobs []string) func() {
-			groups = append(groups, jobs)
-			return nil
+		q := commit.New(10, nil, func(jobs []*named) (int, func()) {
+			groups = append(groups, names(jobs))
+			return len(jobs), nil
 		})
 		start := time.Now()
 		for _, job := range []string{"a", "b", "c"} {
-			require.NoError(t, q.Do(context.Background(), job, 1))
+			require.NoError(t, q.Do(context.Background(), &named{name: job}, 1))
 		}
 		require.Equal(t, [][]string{{"a"}, {"b"}, {"c"}}, groups)
 		require.Zero(t, time.Since(start), "a lone caller waited for time to pass")
@@ -40,7 +40,7 @@ func TestArrivalsShareTheNextRun(t *testing.T) {
 			l.do(job, 1)
 			synctest.Wait()
 		}
-		require.Equal(t, [][]string{{"first"}}, l.ran(), "nobody runs beside the leader")
+		require.Equal(t, [][]string{{"first"}}, l.ran(), "two runs at once")
 		l.step <- struct{}{}
 		synctest.Wait()
 		l.do("late", 1)
@@ -54,19 +54,19 @@ func TestArrivalsShareTheNextRun(t *testing.T) {
 	})
 }
 
-// A14: a ctx that has ended before the call: its error, and nothing is run.
+// A ctx that has ended before the call: its error, and nothing is run.
 func TestEndedContext(t *testing.T) {
 	t.Parallel()
-	q := commit.New(10, func([]string) func() {
+	q := commit.New(10, nil, func(jobs []*named) (int, func()) {
 		t.Error("a job with an ended ctx was run")
-		return nil
+		return len(jobs), nil
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	require.Equal(t, context.Canceled, q.Do(ctx, "a", 1))
+	require.Equal(t, context.Canceled, q.Do(ctx, &named{}, 1))
 }
 
-// A14: cancelled while queued, a job leaves and is never run; the others keep
+// Cancelled while queued, a job leaves and is never run; the others keep
 // their order.
 func TestCancelledWhileQueued(t *testing.T) {
 	t.Parallel()
@@ -97,7 +97,7 @@ func TestCancelledWhileQueued(t *testing.T) {
 	}
 }
 
-// A14, rule 11: once its group is taken, a job has that run's answer whatever ctx does.
+// Once its group is taken, a job has that run's answer whatever ctx does.
 func TestCancelledAfterTaken(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestCancelledAfterTaken(t *testing.T) {
 		b, c := l.do("b", 1), l.do("c", 1)
 		synctest.Wait()
 		l.step <- struct{}{}
-		synctest.Wait() // b and c are running, led by one of them
+		synctest.Wait() // b and c are running
 		b.cancel()
 		c.cancel()
 		synctest.Wait()
@@ -181,8 +181,8 @@ func TestLeavingMakesRoom(t *testing.T) {
 	})
 }
 
-// Nobody is left behind when those who would have led give up: neither the next in
-// their group, nor who waits for that group to be taken because it is full.
+// Nobody is left behind when others give up: neither the next in their group, nor
+// those in the groups behind it.
 func TestNobodyIsLeftBehind(t *testing.T) {
 	t.Parallel()
 	t.Run("next in the group", func(t *testing.T) {
@@ -218,7 +218,7 @@ func TestNobodyIsLeftBehind(t *testing.T) {
 			b.cancel()
 			l.finish(synctest.Wait)
 			done, err := l.ended(waits)
-			require.True(t, done, "waits for a group that nobody is left to lead")
+			require.True(t, done, "waits behind a group that all have left")
 			require.NoError(t, err)
 			require.Equal(t, [][]string{{"first"}, {"waits"}}, l.ran())
 		})
@@ -244,75 +244,182 @@ func TestNobodyIsLeftBehind(t *testing.T) {
 	})
 }
 
-// What run returns is called when leadership is free again: it may use the queue.
+// What run returns is called by a caller, which may use the queue there.
 func TestAfterMayUseTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var q *commit.Queue[string]
+		var q *commit.Queue[*named]
 		var order []string
-		q = commit.New(10, func(jobs []string) func() {
-			order = append(order, "run "+jobs[0])
-			if jobs[0] != "a" {
-				return nil
+		q = commit.New(10, nil, func(jobs []*named) (int, func()) {
+			order = append(order, "run "+jobs[0].name)
+			if jobs[0].name != "a" {
+				return 1, nil
 			}
-			return func() {
-				require.NoError(t, q.Do(context.Background(), "b", 1))
+			return 1, func() {
+				require.NoError(t, q.Do(context.Background(), &named{name: "b"}, 1))
 				order = append(order, "after a")
 			}
 		})
-		require.NoError(t, q.Do(context.Background(), "a", 1))
+		require.NoError(t, q.Do(context.Background(), &named{name: "a"}, 1))
 		require.Equal(t, []string{"run a", "run b", "after a"}, order)
 	})
 }
 
-// What run returns holds up its own caller and nobody else: the group has its
-// answer and the next one runs.
-func TestAfterHoldsUpNobody(t *testing.T) {
+// What run returns holds up one caller and nobody else: the others have their answer
+// and the next group runs.
+func TestAfterHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine(t, 10)
 		block := make(chan struct{})
 		l.after = func() { <-block }
-		leader := l.do("leads", 1)
+		first := l.do("first", 1)
 		synctest.Wait()
-		follower := l.do("follows", 1)
+		second := l.do("second", 1)
 		l.step <- struct{}{}
 		synctest.Wait()
 		l.mu.Lock()
 		l.after = nil
 		l.mu.Unlock()
-		require.Equal(t, [][]string{{"leads"}, {"follows"}}, l.ran())
+		require.Equal(t, [][]string{{"first"}, {"second"}}, l.ran())
 		l.step <- struct{}{}
 		synctest.Wait()
-		done, err := l.ended(follower)
+		done, err := l.ended(second)
 		require.True(t, done)
 		require.NoError(t, err)
-		done, _ = l.ended(leader)
-		require.False(t, done, "after is called by the leader before its Do returns")
+		done, _ = l.ended(first)
+		require.False(t, done, "after is called by the caller before its Do returns")
 		close(block)
 		synctest.Wait()
-		done, err = l.ended(leader)
+		done, err = l.ended(first)
 		require.True(t, done)
 		require.NoError(t, err)
 	})
 }
 
+// What a run leaves unanswered is run again before anything else, each job is told as
+// soon as its own run is over, and every run's after is called.
+func TestPartOfAGroup(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 10)
+		l.partial = true
+		afters := 0
+		l.after = func() { // callers may be at it at once
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			afters++
+		}
+		l.do("first", 1)
+		synctest.Wait()
+		a := l.do("a", 1)
+		synctest.Wait()
+		b := l.do("b", 1)
+		synctest.Wait()
+		l.step <- struct{}{}
+		synctest.Wait()
+		l.do("late", 1)
+		l.step <- struct{}{}
+		synctest.Wait()
+		done, _ := l.ended(a)
+		require.True(t, done, "waits for what others still have to do")
+		done, _ = l.ended(b)
+		require.False(t, done)
+		b.cancel()
+		synctest.Wait()
+		done, _ = l.ended(b)
+		require.False(t, done, "it was taken")
+		l.finish(synctest.Wait)
+		require.Equal(t, [][]string{{"first"}, {"a", "b"}, {"b"}, {"late"}}, l.ran())
+		done, err := l.ended(b)
+		require.True(t, done)
+		require.NoError(t, err)
+		require.Equal(t, 4, afters)
+	})
+}
+
+// A job that takes several runs gets all that they returned.
+func TestAfterOfSeveralRuns(t *testing.T) {
+	t.Parallel()
+	runs := 0
+	var afters []int
+	q := commit.New(10, nil, func(jobs []*named) (int, func()) {
+		runs++
+		n := runs
+		return min(n/3, 1), func() { afters = append(afters, n) }
+	})
+	require.NoError(t, q.Do(context.Background(), &named{}, 1))
+	require.Equal(t, []int{1, 2, 3}, afters)
+}
+
+// First come, first served: a large job that does not fit into the next group is not
+// overtaken by small ones that do.
+func TestLargeJobsAreNotOvertaken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 10)
+		for _, job := range []struct {
+			name   string
+			weight int
+		}{{"first", 1}, {"a", 5}, {"large", 10}, {"b", 5}, {"c", 5}, {"d", 1}} {
+			l.do(job.name, job.weight)
+			synctest.Wait()
+		}
+		l.finish(synctest.Wait)
+		require.Equal(t, [][]string{{"first"}, {"a"}, {"large"}, {"b", "c"}, {"d"}}, l.ran())
+	})
+}
+
+// When the queue is stopped everybody leaves, those whose run hangs as well. What was
+// not taken is never run.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 10)
+		var calls []*call
+		for _, job := range []string{"hangs", "waits", "too"} {
+			calls = append(calls, l.do(job, 10))
+			synctest.Wait()
+		}
+		close(l.stop)
+		synctest.Wait()
+		calls = append(calls, l.do("late", 1))
+		synctest.Wait()
+		for _, c := range calls {
+			done, err := l.ended(c)
+			require.True(t, done)
+			require.Equal(t, commit.ErrStopped, err)
+		}
+		idle := make(chan struct{})
+		go func() { l.queue.Wait(); close(idle) }()
+		synctest.Wait()
+		select {
+		case <-idle:
+			t.Error("Wait returned under a run")
+		default:
+		}
+		l.step <- struct{}{}
+		<-idle
+		require.Equal(t, [][]string{{"hangs"}}, l.ran())
+	})
+}
+
 func BenchmarkDo(b *testing.B) {
-	nothing := func([]*int) func() { return nil }
+	nothing := func(jobs []*named) (int, func()) { return len(jobs), nil }
 	b.Run("callers=1", func(b *testing.B) {
-		q := commit.New(1<<20, nothing)
+		q := commit.New(1<<20, nil, nothing)
 		b.ReportAllocs()
 		for b.Loop() {
-			_ = q.Do(context.Background(), new(int), 1)
+			_ = q.Do(context.Background(), new(named), 1)
 		}
 	})
 	b.Run("callers=64", func(b *testing.B) {
-		q := commit.New(1<<20, nothing)
+		q := commit.New(1<<20, nil, nothing)
 		b.ReportAllocs()
 		b.SetParallelism(64)
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				_ = q.Do(context.Background(), new(int), 1)
+				_ = q.Do(context.Background(), new(named), 1)
 			}
 		})
 	})

@@ -51,7 +51,7 @@ var (
 // New returns a Backend that owns e.
 func New(e Engine) *Backend {
 	b := &Backend{engine: e, broke: make(chan struct{})}
-	b.queue = commit.New(groupWeight, b.run)
+	b.queue = commit.New(groupWeight, b.broke, b.run)
 	return b
 }
 
@@ -193,7 +193,11 @@ func (b *Backend) do(ctx context.Context, j *job, weight int) error {
 	if err := b.err(); err != nil {
 		return err
 	}
-	if err := b.queue.Do(ctx, j, weight); err != nil {
+	err := b.queue.Do(ctx, j, weight)
+	switch {
+	case err == commit.ErrStopped: // j may still be run: it is not looked at any more
+		return *b.broken.Load()
+	case err != nil:
 		return err
 	}
 	return j.err
@@ -208,10 +212,14 @@ func (b *Backend) Close() error {
 	if b.closed.Swap(true) {
 		return nil
 	}
-	// Whoever leads now is the last one: what comes after finds the backend closed.
-	_ = b.queue.Do(context.Background(), &job{}, 0)
 	done := make(chan error, 1)
-	go func() { done <- b.closeEngine() }()
+	go func() {
+		// What comes from now on finds the backend closed. A write that is stuck keeps the
+		// engine, and so its lock, from being closed under it: a second owner must not meet
+		// a write that wakes up.
+		b.queue.Wait()
+		done <- b.closeEngine()
+	}()
 	select {
 	case closeErr := <-done:
 		return errors.Join(err, closeErr)
@@ -231,7 +239,9 @@ func (b *Backend) Close() error {
 // saveMeta saves the time of closing, in a commit that does nothing else.
 func (b *Backend) saveMeta() error {
 	j := &job{save: true}
-	_ = b.queue.Do(context.Background(), j, 0) // without a deadline it always runs
+	if err := b.queue.Do(context.Background(), j, 0); err != nil {
+		return *b.broken.Load()
+	}
 	return j.err
 }
 

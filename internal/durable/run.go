@@ -8,12 +8,14 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/commit"
 	"github.com/idemkv/idem/internal/effect"
 )
 
 // job is what one caller brings to a commit group: operations, or a function of
 // its own, or the wish to save the meta entry.
 type job struct {
+	commit.Ticket
 	ops    []*idem.Op
 	update any
 	save   bool
@@ -23,7 +25,7 @@ type job struct {
 }
 
 // run commits a group. It never panics and answers every job.
-func (b *Backend) run(jobs []*job) (after func()) {
+func (b *Backend) run(jobs []*job) (answered int, after func()) {
 	start := time.Now()
 	g := &b.pass // one group at a time
 	g.b, g.jobs = b, jobs
@@ -39,7 +41,7 @@ func (b *Backend) run(jobs []*job) (after func()) {
 		for _, j := range jobs {
 			j.err = err
 		}
-		return nil
+		return len(jobs), nil
 	}
 	b.gate.withdraw()
 	b.floor.committed()
@@ -48,10 +50,10 @@ func (b *Backend) run(jobs []*job) (after func()) {
 	}
 	host := b.host.Load()
 	if !g.wrote || host == nil {
-		return nil
+		return len(jobs), nil
 	}
 	took, ops := time.Since(start), len(g.changed)
-	return func() { host.Group(ops, took) }
+	return len(jobs), func() { host.Group(ops, took) }
 }
 
 // pass is the making of one commit, begun again when a same-commit function spoils
