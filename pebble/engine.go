@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,7 +70,7 @@ func (e *engine) Close() error {
 	go func() {
 		defer func() {
 			if v := recover(); v != nil {
-				done <- fmt.Errorf("panic in Pebble: %v", v)
+				done <- effect.Caught("panic in Pebble", v)
 			}
 		}()
 		e.endReaders()
@@ -213,7 +212,7 @@ func (e *engine) apply(batch *pebble.Batch, sync bool) error {
 		var err error
 		defer func() {
 			if v := recover(); v != nil {
-				err = fmt.Errorf("panic in Pebble: %v\n%s", v, debug.Stack())
+				err = effect.Caught("panic in Pebble", v)
 				e.fatal.set(err) // and it may still hold the batch
 			}
 			done <- err
@@ -314,11 +313,11 @@ func (t *tx) Effect(fn any) (result []byte, spoiled bool, err error) {
 	if !t.batch.Empty() {
 		if err := t.e.apply(t.batch, false); err != nil {
 			t.batch = nil
-			return nil, false, &effect.Fault{Value: err}
+			return nil, false, &effect.Fault{Err: err}
 		}
 	} else if err := t.batch.Close(); err != nil {
 		t.batch = nil
-		return nil, false, &effect.Fault{Value: err}
+		return nil, false, &effect.Fault{Err: err}
 	}
 	t.batch = t.e.db.NewIndexedBatch()
 	result, err = effect.Run(func() ([]byte, error) { return f(t.batch) })

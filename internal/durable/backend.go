@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/internal/commit"
+	"github.com/idemkv/idem/internal/effect"
 )
 
 const (
@@ -125,7 +125,7 @@ func (b *Backend) breakWith(doing string, cause error) error {
 // guard turns a panic or memory fault of the engine into a broken store.
 func (b *Backend) guard(err *error) {
 	if v := recover(); v != nil {
-		*err = b.Break(fmt.Errorf("panic in the engine: %v\n%s", v, debug.Stack()))
+		*err = b.Break(effect.Caught("panic in the engine", v))
 	}
 }
 

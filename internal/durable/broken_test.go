@@ -304,7 +304,7 @@ func TestPanicInBind(t *testing.T) {
 // A memory fault in a same-commit function is the engine's, not the function's.
 func TestFaultInASameCommitFunctionBreaks(t *testing.T) {
 	t.Parallel()
-	fault := &effect.Fault{Value: "address 0x1000"}
+	fault := &effect.Fault{Err: errors.New("address 0x1000")}
 	faulty := sameCommit(func(*fakeTx) ([]byte, error) { return nil, fault })
 	t.Run("Update", func(t *testing.T) {
 		t.Parallel()

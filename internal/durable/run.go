@@ -167,7 +167,7 @@ func (g *pass) saveMeta() error {
 func (g *pass) effect(fn any) (result []byte, spoiled bool, err error) {
 	if g.wrote {
 		if err := g.saveMeta(); err != nil {
-			return nil, false, &effect.Fault{Value: err}
+			return nil, false, &effect.Fault{Err: err}
 		}
 	}
 	return g.tx.Effect(fn)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 )
 
 // ended is the error of a function that did not return.
@@ -22,11 +23,31 @@ func (e *ended) Error() string {
 	return fmt.Sprintf("idem: same-commit function panicked: %v", e.value)
 }
 
-// Fault is the error of a function that met a memory fault: the engine's file can
-// no longer be read.
-type Fault struct{ Value any }
+// Fault is the error of a function that met what is the engine's fault and not its
+// own: its file can no longer be read, or it failed.
+type Fault struct{ Err error }
 
-func (f *Fault) Error() string { return fmt.Sprintf("memory fault: %v", f.Value) }
+func (f *Fault) Error() string { return f.Err.Error() }
+func (f *Fault) Unwrap() error { return f.Err }
+
+// caught is a recovered panic.
+type caught struct {
+	text  string
+	stack string
+}
+
+// Caught returns a panic's value as an error, with the stack as it is now: it is for
+// deferred functions. Error is one line; errors.As finds the stack in what has a method
+// Stack() string.
+func Caught(what string, value any) error {
+	text := strings.Join(strings.Fields(fmt.Sprint(value)), " ")
+	return &caught{text: what + ": " + text, stack: string(debug.Stack())}
+}
+
+func (c *caught) Error() string { return c.text }
+
+// Stack returns where the panic was.
+func (c *caught) Stack() string { return c.stack }
 
 // Run calls fn in a goroutine of its own and waits for it. If fn panics or calls
 // Goexit, Run returns an error that Rethrow turns back into just that; a memory
@@ -46,7 +67,7 @@ func Run(fn func() ([]byte, error)) (result []byte, err error) {
 			}
 			v := recover()
 			if f, ok := v.(interface{ Addr() uintptr }); ok {
-				err = &Fault{Value: f}
+				err = &Fault{Err: Caught("memory fault", f)}
 				return
 			}
 			result, err = nil, &ended{value: v}

@@ -121,6 +121,6 @@ func TestRethrowOfOtherErrors(t *testing.T) {
 	require.NotPanics(t, func() {
 		effect.Rethrow(nil)
 		effect.Rethrow(errors.New("plain"))
-		effect.Rethrow(&effect.Fault{Value: "address"})
+		effect.Rethrow(&effect.Fault{Err: errors.New("address")})
 	})
 }

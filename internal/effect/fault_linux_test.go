@@ -12,7 +12,7 @@ import (
 	"github.com/idemkv/idem/internal/effect"
 )
 
-// Rule 4: a file cut short under its memory map faults on reading. That is the
+// A file cut short under its memory map faults on reading. That is the
 // engine's fault and not fn's: it comes back as an error that breaks the store,
 // and the process lives.
 func TestMemoryFault(t *testing.T) {
@@ -32,5 +32,9 @@ func TestMemoryFault(t *testing.T) {
 	var fault *effect.Fault
 	require.True(t, errors.As(err, &fault), "%v", err)
 	require.ErrorContains(t, err, "memory fault: ")
+	require.NotContains(t, err.Error(), "\n")
+	var where interface{ Stack() string }
+	require.ErrorAs(t, err, &where)
+	require.Contains(t, where.Stack(), "TestMemoryFault")
 	require.NotPanics(t, func() { effect.Rethrow(err) })
 }
