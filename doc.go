@@ -157,7 +157,7 @@
 // together with the completion. Both are there after a crash, or neither:
 //
 //	result, replayed, err := bolt.Do(ctx, store, idem.Request{Key: id},
-//		func(tx *bbolt.Tx) ([]byte, error) {
+//		func(ctx context.Context, tx *bbolt.Tx) ([]byte, error) {
 //			ledger, err := tx.CreateBucketIfNotExists([]byte("ledger"))
 //			if err != nil {
 //				return nil, err

@@ -209,7 +209,7 @@ func Example_sameCommit() {
 		for range 2 {
 			id := "txn_001"
 			result, replayed, err := bolt.Do(ctx, store, idem.Request{Key: id},
-				func(tx *bbolt.Tx) ([]byte, error) {
+				func(ctx context.Context, tx *bbolt.Tx) ([]byte, error) {
 					ledger, err := tx.CreateBucketIfNotExists([]byte("ledger"))
 					if err != nil {
 						return nil, err

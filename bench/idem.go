@@ -186,7 +186,7 @@ func boltEffect(s *idem.Store, w Workload) func(int, uint64) error {
 	ctx, result := context.Background(), w.Result()
 	return func(worker int, n uint64) error {
 		key := Fresh(worker, n)
-		_, replayed, err := bolt.Do(ctx, s, idem.Request{Key: key}, func(tx *bbolt.Tx) ([]byte, error) {
+		_, replayed, err := bolt.Do(ctx, s, idem.Request{Key: key}, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
 			return result, putBolt(tx, key, result)
 		})
 		return ran(replayed, err)
@@ -197,7 +197,7 @@ func pebbleEffect(s *idem.Store, w Workload) func(int, uint64) error {
 	ctx, result := context.Background(), w.Result()
 	return func(worker int, n uint64) error {
 		key := Fresh(worker, n)
-		_, replayed, err := pebble.Do(ctx, s, idem.Request{Key: key}, func(batch *cdb.Batch) ([]byte, error) {
+		_, replayed, err := pebble.Do(ctx, s, idem.Request{Key: key}, func(_ context.Context, batch *cdb.Batch) ([]byte, error) {
 			return result, putPebble(batch, key, result)
 		})
 		return ran(replayed, err)

@@ -10,7 +10,7 @@
 //	store, err := idem.New(backend, idem.Options{})
 //
 //	result, replayed, err := bolt.Do(ctx, store, idem.Request{Key: "txn_001"},
-//		func(tx *bbolt.Tx) ([]byte, error) {
+//		func(ctx context.Context, tx *bbolt.Tx) ([]byte, error) {
 //			ledger, err := tx.CreateBucketIfNotExists([]byte("ledger"))
 //			// … the charge and the completion of txn_001 commit or vanish together
 //		})
@@ -82,7 +82,7 @@ func (b *Backend) DB() *bbolt.DB { return b.engine.db }
 // ctx is honoured until the commit begins. idem.ErrBroken and idem.ErrClosed are
 // returned as by idem.Store.
 func (b *Backend) Update(ctx context.Context, fn func(tx *bbolt.Tx) error) error {
-	c := &callback{fn: func(tx *bbolt.Tx) ([]byte, error) { return nil, fn(tx) }}
+	c := &callback{fn: func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return nil, fn(tx) }}
 	err := b.core.Update(ctx, c)
 	c.finish(err)
 	return err
@@ -93,14 +93,16 @@ func (b *Backend) Update(ctx context.Context, fn func(tx *bbolt.Tx) error) error
 // whenever the process ends. A duplicate does not run fn; it is waited for if it
 // is in flight, and its result is replayed: replayed is then true.
 //
-// fn keeps to what Update says of such functions. It may run more than once; only
-// one run's writes commit. It may share the commit with others. Its error or panic
-// is its caller's alone: its writes vanish and the record stays as it was; an error marked idem.Permanent is recorded as the
-// operation's final failure. Other errors are those of idem.Store.Claim;
-// idem.ErrTooLarge is returned when the result is over Options.MaxResult, with fn's
-// writes and the completion recorded; idem.ErrInvalid when store is not on a bolt
-// engine.
-func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(tx *bbolt.Tx) (result []byte, err error)) (result []byte, replayed bool, err error) {
+// fn's ctx has the values of Do's, ends with it, and also when the store breaks: fn
+// must return then, because commits and Close wait for it. fn keeps to what Update says
+// of such functions. It may run more than once; only one run's writes commit. It may
+// share the commit with others. Its error or panic is its caller's alone: its writes
+// vanish and the record stays as it was; an error marked idem.Permanent is recorded as
+// the operation's final failure, and where r limits the attempts any error counts as
+// one. Other errors are those of idem.Store.Claim; idem.ErrTooLarge is returned when the
+// result is over Options.MaxResult, with fn's writes and the completion recorded;
+// idem.ErrInvalid when store is not on a bolt engine.
+func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(ctx context.Context, tx *bbolt.Tx) (result []byte, err error)) (result []byte, replayed bool, err error) {
 	if err := check(store); err != nil {
 		return nil, false, err
 	}
@@ -113,7 +115,7 @@ func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(tx *bbol
 // Complete runs fn and completes the claim of token with its result, in one
 // commit: see Do. fn runs only if the record is in flight or held with token's
 // fence. Errors are those of idem.Store.Complete, and fn's own.
-func Complete(ctx context.Context, store *idem.Store, token idem.Token, fn func(tx *bbolt.Tx) (result []byte, err error)) error {
+func Complete(ctx context.Context, store *idem.Store, token idem.Token, fn func(ctx context.Context, tx *bbolt.Tx) (result []byte, err error)) error {
 	if err := check(store); err != nil {
 		return err
 	}

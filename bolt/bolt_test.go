@@ -105,10 +105,10 @@ func TestEffects(t *testing.T) {
 	t.Parallel()
 	idemtest.RunEffects(t, harness(), idemtest.Effects{
 		Do: func(ctx context.Context, s *idem.Store, r idem.Request, fn func(idemtest.KV) ([]byte, error)) ([]byte, bool, error) {
-			return Do(ctx, s, r, func(tx *bbolt.Tx) ([]byte, error) { return fn(kv{tx}) })
+			return Do(ctx, s, r, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return fn(kv{tx}) })
 		},
 		Complete: func(ctx context.Context, s *idem.Store, token idem.Token, fn func(idemtest.KV) ([]byte, error)) error {
-			return Complete(ctx, s, token, func(tx *bbolt.Tx) ([]byte, error) { return fn(kv{tx}) })
+			return Complete(ctx, s, token, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return fn(kv{tx}) })
 		},
 		Update: func(ctx context.Context, b idem.Backend, fn func(idemtest.KV) error) error {
 			return b.(*Backend).Update(ctx, func(tx *bbolt.Tx) error { return fn(kv{tx}) })

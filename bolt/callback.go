@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -14,7 +15,7 @@ import (
 
 // callback is a same-commit function and what is left to do for its caller.
 type callback struct {
-	fn func(*bbolt.Tx) ([]byte, error)
+	fn func(context.Context, *bbolt.Tx) ([]byte, error)
 	// after are the handlers that fn gave tx.OnCommit, once they are due. bbolt would
 	// run them on the goroutine that commits for everybody: a panic there would break
 	// the store, and a call of the store would wait for itself.
@@ -33,10 +34,10 @@ func (c *callback) finish(err error) {
 }
 
 // run runs c in the transaction, and returns an error if it did what it must not.
-func (t *tx) run(c *callback) (result []byte, err error) {
+func (t *tx) run(ctx context.Context, c *callback) (result []byte, err error) {
 	handlers := t.layout.handlers(t.tx)
 	before := len(*handlers)
-	if result, err = c.fn(t.tx); err != nil {
+	if result, err = c.fn(ctx, t.tx); err != nil {
 		return result, err
 	}
 	if err := t.intrusion(); err != nil {

@@ -118,13 +118,13 @@ func TestWritesToTheStoresBucketsAreRefused(t *testing.T) {
 			open, err := s.Claim(ctx, idem.Request{Key: "open"})
 			require.NoError(t, err)
 
-			intruder := func(tx *bbolt.Tx) ([]byte, error) {
+			intruder := func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
 				kv{tx}.Put("theirs", []byte("1"))
 				return nil, intrude(tx)
 			}
 			var all sync.WaitGroup
 			errs := make([]error, 4)
-			all.Go(func() { errs[0] = b.Update(ctx, func(tx *bbolt.Tx) error { _, err := intruder(tx); return err }) })
+			all.Go(func() { errs[0] = b.Update(ctx, func(tx *bbolt.Tx) error { _, err := intruder(ctx, tx); return err }) })
 			all.Go(func() { _, _, errs[1] = Do(ctx, s, idem.Request{Key: "theirs"}, intruder) })
 			all.Go(func() { errs[2] = Complete(ctx, s, open.Token, intruder) })
 			all.Go(func() {
@@ -253,8 +253,8 @@ func TestOnCommitHandlersOfDo(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { _ = s.Close() }()
 	ran := 0
-	fn := func(result string, err error) func(tx *bbolt.Tx) ([]byte, error) {
-		return func(tx *bbolt.Tx) ([]byte, error) {
+	fn := func(result string, err error) func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
+		return func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
 			tx.OnCommit(func() { ran++ })
 			return []byte(result), err
 		}
@@ -291,7 +291,7 @@ func TestSameCommitFunctionCannotEndTheTransaction(t *testing.T) {
 	defer func() { _ = s.Close() }()
 	for _, end := range []func(tx *bbolt.Tx) error{(*bbolt.Tx).Commit, (*bbolt.Tx).Rollback} {
 		require.Panics(t, func() {
-			_, _, _ = Do(context.Background(), s, idem.Request{Key: "k"}, func(tx *bbolt.Tx) ([]byte, error) { return nil, end(tx) })
+			_, _, _ = Do(context.Background(), s, idem.Request{Key: "k"}, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return nil, end(tx) })
 		})
 	}
 	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})

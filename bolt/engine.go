@@ -3,6 +3,7 @@ package bolt
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -228,11 +229,11 @@ func (t *tx) flush() error {
 
 // Effect runs a function on the transaction. bbolt has no savepoints: what a
 // function that fails has written goes only with the whole transaction.
-func (t *tx) Effect(fn any) (result []byte, spoiled bool, err error) {
+func (t *tx) Effect(ctx context.Context, fn any) (result []byte, spoiled bool, err error) {
 	c, ok := fn.(*callback)
 	if !ok {
 		return nil, false, fmt.Errorf("%w: %T is not a same-commit function of the bolt engine", idem.ErrInvalid, fn)
 	}
-	result, err = effect.Run(func() ([]byte, error) { return t.run(c) })
+	result, err = effect.Run(func() ([]byte, error) { return t.run(ctx, c) })
 	return result, err != nil, err
 }

@@ -22,7 +22,7 @@ func TestOnAnotherEngine(t *testing.T) {
 	s, err := idem.New(memory.New(memory.Options{}), idem.Options{})
 	require.NoError(t, err)
 	defer func() { _ = s.Close() }()
-	never := func(*bbolt.Tx) ([]byte, error) { t.Error("the function ran"); return nil, nil }
+	never := func(context.Context, *bbolt.Tx) ([]byte, error) { t.Error("the function ran"); return nil, nil }
 	for _, s := range []*idem.Store{s, nil} {
 		_, _, err = Do(context.Background(), s, idem.Request{Key: "k"}, never)
 		require.ErrorIs(t, err, idem.ErrInvalid)
@@ -161,7 +161,7 @@ func TestSameCommitFunctionCannotCommit(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { _ = s.Close() }()
 	require.Panics(t, func() {
-		_, _, _ = Do(context.Background(), s, idem.Request{Key: "k"}, func(tx *bbolt.Tx) ([]byte, error) { return nil, tx.Commit() })
+		_, _, _ = Do(context.Background(), s, idem.Request{Key: "k"}, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return nil, tx.Commit() })
 	})
 	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
 	require.NoError(t, err, "the store lives")

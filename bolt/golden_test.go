@@ -47,7 +47,7 @@ func fillGolden(t testing.TB, path string) {
 		require.NoError(t, err)
 		return b
 	}, func(s *idem.Store, r idem.Request) {
-		_, _, err := bolt.Do(context.Background(), s, r, func(tx *bbolt.Tx) ([]byte, error) {
+		_, _, err := bolt.Do(context.Background(), s, r, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
 			ledger, err := tx.CreateBucket([]byte("ledger"))
 			if err != nil {
 				return nil, err

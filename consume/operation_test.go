@@ -80,7 +80,7 @@ func TestHandlerSettles(t *testing.T) {
 	durable(t, idem.Options{}, func(t *testing.T, e *env) {
 		var then error
 		book := func(ctx context.Context, m message) error {
-			err := bolt.Complete(ctx, e.Store, consume.FromContext(ctx).Token(), func(tx *bbolt.Tx) ([]byte, error) {
+			err := bolt.Complete(ctx, e.Store, consume.FromContext(ctx).Token(), func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
 				ledger, err := tx.CreateBucketIfNotExists([]byte("ledger"))
 				if err != nil {
 					return nil, err

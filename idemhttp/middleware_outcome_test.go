@@ -412,7 +412,7 @@ func TestOperationSameCommit(t *testing.T) {
 	require.NoError(t, err)
 	store := storeOn(t, b, idem.Options{})
 	complete := func(op *idemhttp.Operation, result func() ([]byte, error)) error {
-		return bolt.Complete(context.Background(), store, op.Token(), func(tx *bbolt.Tx) ([]byte, error) {
+		return bolt.Complete(context.Background(), store, op.Token(), func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
 			ledger, err := tx.CreateBucketIfNotExists([]byte("ledger"))
 			if err != nil {
 				return nil, err

@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -305,8 +306,8 @@ func (t *tx) Delete(space durable.Space, key []byte) error {
 // Effect gives fn an indexed batch of its own. An indexed batch reads the database
 // and itself but no other batch: so what comes before is applied first, unsynced,
 // and the sync of the last batch covers it. If fn fails its batch is dropped.
-func (t *tx) Effect(fn any) (result []byte, spoiled bool, err error) {
-	f, ok := fn.(func(*pebble.Batch) ([]byte, error))
+func (t *tx) Effect(ctx context.Context, fn any) (result []byte, spoiled bool, err error) {
+	f, ok := fn.(func(context.Context, *pebble.Batch) ([]byte, error))
 	if !ok {
 		return nil, false, fmt.Errorf("%w: %T is not a same-commit function of the Pebble engine", idem.ErrInvalid, fn)
 	}
@@ -320,7 +321,7 @@ func (t *tx) Effect(fn any) (result []byte, spoiled bool, err error) {
 		return nil, false, &effect.Fault{Err: err}
 	}
 	t.batch = t.e.db.NewIndexedBatch()
-	result, err = effect.Run(func() ([]byte, error) { return f(t.batch) })
+	result, err = effect.Run(func() ([]byte, error) { return f(ctx, t.batch) })
 	if err == nil {
 		err = foreign(t.batch)
 	}

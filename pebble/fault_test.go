@@ -267,7 +267,7 @@ func TestA7FencesOfBatchesThatACrashKeeps(t *testing.T) {
 		go func() {
 			defer wg.Done()
 			begun.Done()
-			_, _, err := Do(ctx, s, idem.Request{Key: key}, func(b *pebble.Batch) ([]byte, error) {
+			_, _, err := Do(ctx, s, idem.Request{Key: key}, func(_ context.Context, b *pebble.Batch) ([]byte, error) {
 				// Large enough that Pebble writes it out before the sync.
 				return nil, errors.Join(fn(), b.Set([]byte("own/"+key), make([]byte, 100<<10), nil))
 			})

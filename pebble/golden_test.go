@@ -44,7 +44,7 @@ func fillGolden(t testing.TB, dir string) {
 		require.NoError(t, err)
 		return b
 	}, func(s *idem.Store, r idem.Request) {
-		_, _, err := idempebble.Do(context.Background(), s, r, func(batch *pebble.Batch) ([]byte, error) {
+		_, _, err := idempebble.Do(context.Background(), s, r, func(_ context.Context, batch *pebble.Batch) ([]byte, error) {
 			return []byte("charged"), errors.Join(
 				batch.Set([]byte("ledger/alice"), []byte("-100"), nil), batch.Set([]byte("ledger/bob"), []byte("100"), nil))
 		})

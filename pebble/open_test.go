@@ -207,7 +207,7 @@ func TestOnAnotherEngine(t *testing.T) {
 	s, err := idem.New(memory.New(memory.Options{}), idem.Options{})
 	require.NoError(t, err)
 	defer func() { _ = s.Close() }()
-	never := func(*pebble.Batch) ([]byte, error) { t.Error("the function ran"); return nil, nil }
+	never := func(context.Context, *pebble.Batch) ([]byte, error) { t.Error("the function ran"); return nil, nil }
 	for _, s := range []*idem.Store{s, nil} {
 		_, _, err = Do(context.Background(), s, idem.Request{Key: "k"}, never)
 		require.ErrorIs(t, err, idem.ErrInvalid)
@@ -233,10 +233,10 @@ func TestReservedKeys(t *testing.T) {
 		"inner range":  func(b *pebble.Batch) error { return b.DeleteRange(record, []byte(reserved+"s"), nil) },
 		"range before": func(b *pebble.Batch) error { return b.DeleteRange([]byte("a"), []byte(reserved+"s"), nil) },
 	} {
-		_, _, err := Do(ctx, s, idem.Request{Key: name}, func(b *pebble.Batch) ([]byte, error) { return nil, write(b) })
+		_, _, err := Do(ctx, s, idem.Request{Key: name}, func(_ context.Context, b *pebble.Batch) ([]byte, error) { return nil, write(b) })
 		require.ErrorIs(t, err, idem.ErrInvalid, name)
 	}
-	_, _, err = Do(ctx, s, idem.Request{Key: "own"}, func(b *pebble.Batch) ([]byte, error) {
+	_, _, err = Do(ctx, s, idem.Request{Key: "own"}, func(_ context.Context, b *pebble.Batch) ([]byte, error) {
 		return nil, b.DeleteRange([]byte("j"), []byte("z"), nil)
 	})
 	require.NoError(t, err)

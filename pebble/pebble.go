@@ -77,8 +77,8 @@ func (b *Backend) Update(ctx context.Context, fn func(batch *pebble.Batch) error
 	return err
 }
 
-func withoutResult(fn func(batch *pebble.Batch) error) func(batch *pebble.Batch) ([]byte, error) {
-	return func(batch *pebble.Batch) ([]byte, error) { return nil, fn(batch) }
+func withoutResult(fn func(batch *pebble.Batch) error) func(ctx context.Context, batch *pebble.Batch) ([]byte, error) {
+	return func(_ context.Context, batch *pebble.Batch) ([]byte, error) { return nil, fn(batch) }
 }
 
 // Do claims r, runs fn, and completes the claim with fn's result, all in one
@@ -86,7 +86,8 @@ func withoutResult(fn func(batch *pebble.Batch) error) func(batch *pebble.Batch)
 // whenever the process ends. A duplicate does not run fn; it is waited for if it
 // is in flight, and its result is replayed: replayed is then true.
 //
-// fn gets an indexed batch: it reads the database with all that was committed or
+// fn's ctx has the values of Do's, ends with it, and also when the store breaks: fn
+// must return then, because commits and Close wait for it. fn gets an indexed batch: it reads the database with all that was committed or
 // is being committed before it, and its own writes. It touches only that batch,
 // and only its own keys, does not commit or close it, and never calls the store.
 // It may run more than once; only one run's writes commit. It may share the sync
@@ -96,7 +97,7 @@ func withoutResult(fn func(batch *pebble.Batch) error) func(batch *pebble.Batch)
 // idem.ErrTooLarge is returned when the result is over Options.MaxResult, with fn's
 // writes and the completion recorded; idem.ErrInvalid when store is not on a Pebble
 // engine or fn wrote to keys of the store.
-func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(batch *pebble.Batch) (result []byte, err error)) (result []byte, replayed bool, err error) {
+func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(ctx context.Context, batch *pebble.Batch) (result []byte, err error)) (result []byte, replayed bool, err error) {
 	if err := check(store); err != nil {
 		return nil, false, err
 	}
@@ -108,7 +109,7 @@ func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(batch *p
 // Complete runs fn and completes the claim of token with its result, in one
 // commit: see Do. fn runs only if the record is in flight or held with token's
 // fence. Errors are those of idem.Store.Complete, and fn's own.
-func Complete(ctx context.Context, store *idem.Store, token idem.Token, fn func(batch *pebble.Batch) (result []byte, err error)) error {
+func Complete(ctx context.Context, store *idem.Store, token idem.Token, fn func(ctx context.Context, batch *pebble.Batch) (result []byte, err error)) error {
 	if err := check(store); err != nil {
 		return err
 	}

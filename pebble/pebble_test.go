@@ -170,10 +170,10 @@ func TestEffects(t *testing.T) {
 func effects() idemtest.Effects {
 	return idemtest.Effects{
 		Do: func(ctx context.Context, s *idem.Store, r idem.Request, fn func(idemtest.KV) ([]byte, error)) ([]byte, bool, error) {
-			return Do(ctx, s, r, func(b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
+			return Do(ctx, s, r, func(_ context.Context, b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
 		},
 		Complete: func(ctx context.Context, s *idem.Store, token idem.Token, fn func(idemtest.KV) ([]byte, error)) error {
-			return Complete(ctx, s, token, func(b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
+			return Complete(ctx, s, token, func(_ context.Context, b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
 		},
 		Update: func(ctx context.Context, b idem.Backend, fn func(idemtest.KV) error) error {
 			return b.(*Backend).Update(ctx, func(b *pebble.Batch) error { return fn(kv{b}) })

@@ -74,10 +74,10 @@ func subject(b *Backend, o idem.Options) (oracle.Subject, error) {
 	return oracle.Subject{
 		Store: store,
 		Do: func(ctx context.Context, r idem.Request, fn oracle.Effect) ([]byte, bool, error) {
-			return Do(ctx, store, r, func(b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
+			return Do(ctx, store, r, func(_ context.Context, b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
 		},
 		Complete: func(ctx context.Context, t idem.Token, fn oracle.Effect) error {
-			return Complete(ctx, store, t, func(b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
+			return Complete(ctx, store, t, func(_ context.Context, b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
 		},
 		Update: func(ctx context.Context, fn func(oracle.KV) error) error {
 			return b.Update(ctx, func(b *pebble.Batch) error { return fn(kv{b}) })

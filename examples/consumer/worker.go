@@ -50,7 +50,7 @@ func (s shipping) ship(ctx context.Context, m message) error {
 	if err := json.Unmarshal(m.Body, &o); err != nil {
 		return idem.Permanent(fmt.Errorf("not an order: %w", err)) // no retry will mend it
 	}
-	return bolt.Complete(ctx, s.store, consume.FromContext(ctx).Token(), func(tx *bbolt.Tx) ([]byte, error) {
+	return bolt.Complete(ctx, s.store, consume.FromContext(ctx).Token(), func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
 		stock, err := tx.CreateBucketIfNotExists([]byte("stock"))
 		if err != nil {
 			return nil, err

@@ -25,7 +25,7 @@ var (
 func (l *boltLedger) charge(ctx context.Context, t idem.Token, p payment) error {
 	// The function touches only tx, because it may run more than once; one run
 	// commits, together with the answer that it returns.
-	return bolt.Complete(ctx, l.store, t, func(tx *bbolt.Tx) ([]byte, error) {
+	return bolt.Complete(ctx, l.store, t, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
 		charges, err := tx.CreateBucketIfNotExists(chargesBucket)
 		if err != nil {
 			return nil, err

@@ -28,7 +28,7 @@ const (
 func (l *pebbleLedger) charge(ctx context.Context, t idem.Token, p payment) error {
 	// The batch reads through to the database and sees what earlier charges of
 	// the same commit wrote, so that no balance misses another's update.
-	return pebble.Complete(ctx, l.store, t, func(b *pebbledb.Batch) ([]byte, error) {
+	return pebble.Complete(ctx, l.store, t, func(_ context.Context, b *pebbledb.Batch) ([]byte, error) {
 		balanceKey := []byte(balancesPrefix + p.Account)
 		old, err := readUint64(b, balanceKey)
 		if err != nil {

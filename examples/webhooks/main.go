@@ -86,7 +86,7 @@ func deliver(store *idem.Store) http.Handler {
 		op := idemhttp.FromContext(r.Context())
 		answer, err := idemhttp.Answer{Status: http.StatusNoContent}.MarshalBinary()
 		if err == nil {
-			err = bolt.Complete(r.Context(), store, op.Token(), func(tx *bbolt.Tx) ([]byte, error) {
+			err = bolt.Complete(r.Context(), store, op.Token(), func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
 				return answer, event.record(tx)
 			})
 		}

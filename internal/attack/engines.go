@@ -87,10 +87,10 @@ func onBolt(b *bolt.Backend, o idem.Options) (oracle.Subject, error) {
 	return oracle.Subject{
 		Store: store,
 		Do: func(ctx context.Context, r idem.Request, fn oracle.Effect) ([]byte, bool, error) {
-			return bolt.Do(ctx, store, r, func(tx *bbolt.Tx) ([]byte, error) { return fn(boltKV{tx}) })
+			return bolt.Do(ctx, store, r, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return fn(boltKV{tx}) })
 		},
 		Complete: func(ctx context.Context, t idem.Token, fn oracle.Effect) error {
-			return bolt.Complete(ctx, store, t, func(tx *bbolt.Tx) ([]byte, error) { return fn(boltKV{tx}) })
+			return bolt.Complete(ctx, store, t, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return fn(boltKV{tx}) })
 		},
 		Update: func(ctx context.Context, fn func(oracle.KV) error) error {
 			return b.Update(ctx, func(tx *bbolt.Tx) error { return fn(boltKV{tx}) })
@@ -143,10 +143,10 @@ func onPebble(b *pebble.Backend, o idem.Options) (oracle.Subject, error) {
 	return oracle.Subject{
 		Store: store,
 		Do: func(ctx context.Context, r idem.Request, fn oracle.Effect) ([]byte, bool, error) {
-			return pebble.Do(ctx, store, r, func(b *pebbledb.Batch) ([]byte, error) { return fn(pebbleKV{b}) })
+			return pebble.Do(ctx, store, r, func(_ context.Context, b *pebbledb.Batch) ([]byte, error) { return fn(pebbleKV{b}) })
 		},
 		Complete: func(ctx context.Context, t idem.Token, fn oracle.Effect) error {
-			return pebble.Complete(ctx, store, t, func(b *pebbledb.Batch) ([]byte, error) { return fn(pebbleKV{b}) })
+			return pebble.Complete(ctx, store, t, func(_ context.Context, b *pebbledb.Batch) ([]byte, error) { return fn(pebbleKV{b}) })
 		},
 		Update: func(ctx context.Context, fn func(oracle.KV) error) error {
 			return b.Update(ctx, func(b *pebbledb.Batch) error { return fn(pebbleKV{b}) })

@@ -180,13 +180,13 @@ func (b *Backend) Apply(ctx context.Context, ops []*idem.Op) error {
 	for _, op := range ops {
 		weight += opWeight + op.Size()
 	}
-	return b.do(ctx, &job{ops: ops}, weight)
+	return b.do(ctx, &job{ctx: ctx, ops: ops}, weight)
 }
 
 // Update runs fn, a same-commit function of the engine's own type, in a commit of
 // the store, and returns its error.
 func (b *Backend) Update(ctx context.Context, fn any) error {
-	return b.do(ctx, &job{update: fn}, opWeight)
+	return b.do(ctx, &job{ctx: ctx, update: fn}, opWeight)
 }
 
 func (b *Backend) do(ctx context.Context, j *job, weight int) error {

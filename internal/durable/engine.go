@@ -4,7 +4,11 @@
 // and stops everything when one fails. An engine brings only its database.
 package durable
 
-import "github.com/idemkv/idem"
+import (
+	"context"
+
+	"github.com/idemkv/idem"
+)
 
 // Space is one of the key spaces an engine keeps apart.
 type Space uint8
@@ -52,9 +56,9 @@ type Tx interface {
 	// Set and Delete copy what they are given.
 	Set(space Space, key, value []byte) error
 	Delete(space Space, key []byte) error
-	// Effect runs fn, a same-commit function of the engine's own type, so that its
+	// Effect runs fn, a same-commit function of the engine's own type, with ctx. Its
 	// writes and the changes made until the next Effect commit together. If it
 	// returns an error the writes of fn are undone, or, where spoiled is true, can
 	// only be undone by giving up the whole transaction.
-	Effect(fn any) (result []byte, spoiled bool, err error)
+	Effect(ctx context.Context, fn any) (result []byte, spoiled bool, err error)
 }

@@ -2,6 +2,7 @@ package durable
 
 import (
 	"bytes"
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -285,14 +286,22 @@ func (t *fakeTx) Delete(space Space, key []byte) error {
 // sameCommit is a same-commit function of the fake.
 type sameCommit = func(*fakeTx) ([]byte, error)
 
-func (t *fakeTx) Effect(fn any) ([]byte, bool, error) {
+// withCtx is one that looks at its ctx.
+type withCtx = func(context.Context, *fakeTx) ([]byte, error)
+
+func (t *fakeTx) Effect(ctx context.Context, fn any) ([]byte, bool, error) {
 	if t.f.batch != nil && len(t.writes) > 0 {
 		left := t.f.left()
 		left.apply(t.writes)
 		t.f.batch(left)
 	}
 	mark := len(t.writes)
-	result, err := effect.Run(func() ([]byte, error) { return fn.(sameCommit)(t) })
+	result, err := effect.Run(func() ([]byte, error) {
+		if f, ok := fn.(withCtx); ok {
+			return f(ctx, t)
+		}
+		return fn.(sameCommit)(t)
+	})
 	if err == nil {
 		return result, false, nil
 	}

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -16,6 +17,7 @@ import (
 // its own, or the wish to save the meta entry.
 type job struct {
 	commit.Ticket
+	ctx    context.Context // the caller's, for its functions
 	ops    []*idem.Op
 	update any
 	save   bool
@@ -127,7 +129,7 @@ func (g *pass) fill() error {
 			g.wrote = true
 		}
 		if j.update != nil && !j.failed {
-			_, spoiled, err := g.effect(j.update)
+			_, spoiled, err := g.effect(j.ctx, j.update)
 			if fatal := faultOf(err); fatal != nil {
 				return fatal
 			}
@@ -141,7 +143,7 @@ func (g *pass) fill() error {
 			if g.rejected[op] {
 				continue
 			}
-			if err := g.runOp(op); err != nil {
+			if err := g.runOp(j, op); err != nil {
 				return err
 			}
 		}
@@ -164,17 +166,17 @@ func (g *pass) saveMeta() error {
 // effect runs a same-commit function. An engine may apply what was changed before
 // it as a batch of its own, which a crash can leave alone on the disk: so the meta
 // entry goes with it, or a fence that is in a record could be granted again.
-func (g *pass) effect(fn any) (result []byte, spoiled bool, err error) {
+func (g *pass) effect(ctx context.Context, fn any) (result []byte, spoiled bool, err error) {
 	if g.wrote {
 		if err := g.saveMeta(); err != nil {
 			return nil, false, &effect.Fault{Err: err}
 		}
 	}
-	return g.tx.Effect(fn)
+	return g.tx.Effect(ctx, fn)
 }
 
 // runOp runs one operation and stores what it changes.
-func (g *pass) runOp(op *idem.Op) error {
+func (g *pass) runOp(j *job, op *idem.Op) error {
 	was, err := g.entry(op)
 	if err != nil {
 		return err
@@ -187,7 +189,7 @@ func (g *pass) runOp(op *idem.Op) error {
 		}
 	}
 	if fn := op.Effect(); fn != nil {
-		result, spoiled, err := g.effect(fn)
+		result, spoiled, err := g.effect(j.ctx, fn)
 		if fatal := faultOf(err); fatal != nil {
 			return fatal
 		}

@@ -295,7 +295,7 @@ func (t *toyTx) Delete(space durable.Space, key []byte) error {
 	return nil
 }
 
-func (t *toyTx) Effect(fn any) (result []byte, spoiled bool, err error) {
+func (t *toyTx) Effect(_ context.Context, fn any) (result []byte, spoiled bool, err error) {
 	kept := len(t.writes)
 	if t.e.disk.faults.runsTwice {
 		_, _ = fn.(Effect)(toyKV{t})
