@@ -95,7 +95,7 @@ func (b *Backend) Update(ctx context.Context, fn func(tx *bbolt.Tx) error) error
 //
 // fn's ctx has the values of Do's, ends with it, and also when the store breaks: fn
 // must return then, because commits and Close wait for it. fn keeps to what Update says
-// of such functions. It may run more than once; only one run's writes commit. It may
+// of such functions. It may run up to three times; only one run's writes commit. It may
 // share the commit with others. Its error or panic is its caller's alone: its writes
 // vanish and the record stays as it was; an error marked idem.Permanent is recorded as
 // the operation's final failure, and where r limits the attempts any error counts as

@@ -19,6 +19,9 @@ const (
 	// operation, and so the memory and the time that one commit takes.
 	groupWeight = 8 << 20
 	opWeight    = 1 << 10
+	// commitBytes is where a commit ends although its group has more: some databases
+	// take no more than 4 GiB in one.
+	commitBytes = 64 << 20
 	// scanPage is how many records a page of a scan holds at most.
 	scanPage = 256
 	// brokenClose is how long closing a broken database may take before it is left
@@ -31,11 +34,15 @@ type Backend struct {
 	engine Engine
 	queue  *commit.Queue[*job]
 	gate   gate
-	pass   pass // the leader's
+	pass   pass // the queue's
 	floor  floor
+	watch  atomic.Pointer[watch]
+	cancel atomic.Pointer[context.CancelCauseFunc] // of the function under way
 	broken atomic.Pointer[error]
 	broke  chan struct{} // closed when broken is set
 	closed atomic.Bool
+
+	commitBytes int // commitBytes, but in tests
 
 	mu   sync.Mutex
 	host atomic.Pointer[idem.Host]
@@ -46,11 +53,12 @@ var (
 	_ idem.Scanner = (*Backend)(nil)
 	_ idem.Expirer = (*Backend)(nil)
 	_ idem.Sizer   = (*Backend)(nil)
+	_ idem.Checker = (*Backend)(nil)
 )
 
 // New returns a Backend that owns e.
 func New(e Engine) *Backend {
-	b := &Backend{engine: e, broke: make(chan struct{})}
+	b := &Backend{engine: e, broke: make(chan struct{}), commitBytes: commitBytes}
 	b.queue = commit.New(groupWeight, b.broke, b.run)
 	return b
 }
@@ -68,6 +76,9 @@ func (b *Backend) Bind(host idem.Host) (idem.Binding, error) {
 	saved, err := b.savedMeta()
 	if err != nil {
 		return idem.Binding{}, err
+	}
+	if host.Stall > 0 {
+		b.watch.Store(newWatch(host.Stall, func() { b.stalled(host.Stall) }))
 	}
 	b.host.Store(&host)
 	if err := b.err(); err != nil { // since just now, and host may not have been told
@@ -97,6 +108,10 @@ func (b *Backend) err() error {
 	if b.closed.Load() {
 		return idem.ErrClosed
 	}
+	return b.brokenErr()
+}
+
+func (b *Backend) brokenErr() error {
 	if p := b.broken.Load(); p != nil {
 		return *p
 	}
@@ -115,7 +130,45 @@ func (b *Backend) Break(cause error) error {
 		h.Broken(err)
 	}
 	close(b.broke)
+	if cancel := b.cancel.Load(); cancel != nil {
+		(*cancel)(err)
+	}
 	return err
+}
+
+// stalled breaks the store whose commit does not return.
+func (b *Backend) stalled(stall time.Duration) {
+	what := "the commit did not return within %v: is the disk stuck?"
+	switch {
+	case b.cancel.Load() != nil:
+		what = "a same-commit function did not return within %v"
+	case b.closed.Load():
+		what = "closing did not end within %v: is the disk stuck?"
+	}
+	_ = b.Break(fmt.Errorf(what, stall))
+}
+
+// functionCtx returns the ctx for a caller's function, of the caller's own, and what
+// to call when the function has returned.
+func (b *Backend) functionCtx(ctx context.Context) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(b.Within(ctx))
+	b.cancel.Store(&cancel)
+	if err := b.brokenErr(); err != nil { // since just now
+		cancel(err)
+	}
+	return ctx, func() {
+		b.cancel.Store(nil)
+		cancel(nil)
+	}
+}
+
+// Within marks ctx as one that calls of the store refuse: the engines give it to the
+// caller's functions.
+func (b *Backend) Within(ctx context.Context) context.Context {
+	if h := b.host.Load(); h != nil && h.Within != nil {
+		return h.Within(ctx)
+	}
+	return ctx
 }
 
 func (b *Backend) breakWith(doing string, cause error) error {
@@ -155,7 +208,7 @@ func (b *Backend) read(key string) (e *idem.Entry, err error) {
 
 // named stands for a key in messages.
 func (b *Backend) named(key string) string {
-	if h := b.host.Load(); h != nil {
+	if h := b.host.Load(); h != nil && h.KeyHash != nil {
 		return "key " + h.KeyHash(key)
 	}
 	return "a key"
@@ -218,7 +271,11 @@ func (b *Backend) Close() error {
 		// engine, and so its lock, from being closed under it: a second owner must not meet
 		// a write that wakes up.
 		b.queue.Wait()
-		done <- b.closeEngine()
+		w := b.watch.Load()
+		w.begin()
+		err := b.closeEngine()
+		w.end()
+		done <- err
 	}()
 	select {
 	case closeErr := <-done:
@@ -238,7 +295,7 @@ func (b *Backend) Close() error {
 
 // saveMeta saves the time of closing, in a commit that does nothing else.
 func (b *Backend) saveMeta() error {
-	j := &job{save: true}
+	j := &job{ctx: context.Background(), save: true}
 	if err := b.queue.Do(context.Background(), j, 0); err != nil {
 		return *b.broken.Load()
 	}
@@ -251,6 +308,22 @@ func (b *Backend) closeEngine() (err error) {
 		return fmt.Errorf("idem: closing %s: %w", b.engine.Name(), err)
 	}
 	return nil
+}
+
+// Check returns an error when no commit is to be expected of the backend: it is broken
+// or closed, its path names something else by now, or there is no room for new records.
+func (b *Backend) Check(ctx context.Context) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := b.err(); err != nil {
+		return err
+	}
+	defer b.guard(&err)
+	if err := b.engine.Moved(); err != nil {
+		return b.breakWith("checking", err)
+	}
+	return b.engine.Room()
 }
 
 // Size implements idem.Sizer.

@@ -36,7 +36,7 @@ func TestUnreadableRecord(t *testing.T) {
 
 			_, err := e.s.Get(ctx, "bad")
 			require.ErrorIs(t, err, c.want)
-			require.ErrorContains(t, err, idem.KeyHash("bad"))
+			require.ErrorContains(t, err, e.b.named("bad"))
 			_, err = e.s.Claim(ctx, idem.Request{Key: "bad"})
 			require.ErrorIs(t, err, c.want)
 			for what, err := range map[string]error{

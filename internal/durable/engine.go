@@ -39,6 +39,9 @@ type Engine interface {
 	// Update runs fn in a transaction and commits it durably. If fn returns an
 	// error nothing is changed and Update returns it as it is.
 	Update(fn func(Tx) error) error
+	// Moved returns an error when the path of the database names something else by
+	// now. It is asked after each commit, and what it returns breaks the store.
+	Moved() error
 	// Room returns an error that wraps idem.ErrFull, and says what to do, when no
 	// new record should be taken.
 	Room() error

@@ -53,6 +53,7 @@ const (
 	visible   point = "visible" // a commit can be seen and is not durable
 	rooming   point = "rooming"
 	sizing    point = "sizing"
+	moving    point = "moving"
 	closing   point = "closing"
 )
 
@@ -231,6 +232,8 @@ func (f *fake) Room() error {
 	f.mu.Unlock()
 	return f.call(rooming, "")
 }
+
+func (f *fake) Moved() error { return f.call(moving, "") }
 
 func (f *fake) Size() (int64, error) { return 4711, f.call(sizing, "") }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // job is what one caller brings to a commit group: operations, or a function of
-// its own, or the wish to save the meta entry.
+// its own, or the wish to save the meta entry. Each of these is a step.
 type job struct {
 	commit.Ticket
 	ctx    context.Context // the caller's, for its functions
@@ -22,24 +22,45 @@ type job struct {
 	update any
 	save   bool
 
-	failed bool  // its update failed
-	err    error // the answer
+	settled int   // steps that have their answers, durably
+	late    *late // what a step has come to, for the next commit to write
+	err     error // the answer
 }
 
-// run commits a group. It never panics and answers every job.
+// late is the change of an operation whose function failed, where the transaction
+// went with it.
+type late struct {
+	step int
+	was  image
+	next *idem.Entry
+}
+
+func (j *job) steps() int {
+	if j.save || j.update != nil {
+		return 1
+	}
+	return len(j.ops)
+}
+
+// run makes one commit of the jobs, and answers those that are done with it. It never
+// panics.
 func (b *Backend) run(jobs []*job) (answered int, after func()) {
 	start := time.Now()
-	g := &b.pass // one group at a time
+	g := &b.pass // one commit at a time
 	g.b, g.jobs = b, jobs
 	defer g.forget()
 	err := b.err()
+	if first := jobs[0]; first.settled > 0 || first.late != nil {
+		err = b.brokenErr() // Close waits for what was begun
+	}
 	if err == nil {
 		err = g.commit()
 	}
-	if err == nil && b.broken.Load() != nil {
-		err = *b.broken.Load() // broken in the background, perhaps by this very commit
+	if err == nil {
+		err = b.brokenErr() // broken in the background, perhaps by this very commit
 	}
 	if err != nil {
+		g.plan = plan{}
 		for _, j := range jobs {
 			j.err = err
 		}
@@ -51,33 +72,93 @@ func (b *Backend) run(jobs []*job) (answered int, after func()) {
 		op.Committed()
 	}
 	host := b.host.Load()
-	if !g.wrote || host == nil {
-		return len(jobs), nil
+	if g.wrote && host != nil {
+		took, ops := time.Since(start), len(g.changed)
+		after = func() { host.Group(ops, took) }
 	}
-	took, ops := time.Since(start), len(g.changed)
-	return len(jobs), func() { host.Group(ops, took) }
+	return g.settle(), after
 }
 
-// pass is the making of one commit, begun again when a same-commit function spoils
-// the transaction.
+// pass is the making of one commit.
 type pass struct {
-	b        *Backend
-	jobs     []*job
-	rejected map[*idem.Op]bool
+	b    *Backend
+	jobs []*job
+	plan plan
 
 	tx      Tx
 	changed []*idem.Op
 	wrote   bool
+	size    int // bytes written
 	room    error
 	asked   bool // room is known
+	steps   int  // settled when this is durable
+	ran     int  // of plan
 
 	key, place, value []byte // used again for each write
 }
 
-// forget lets go of what belongs to others, and keeps the buffers for the next group.
+// plan says how a group goes on after a function spoiled its transaction. Where what
+// a failed function wrote can be undone only together with everything else, its
+// failure may rest on what others wrote, which is undone too. So what came before it
+// is run again and committed, and then the function is run alone: what it answers
+// there is believed. Others that fail when they are run again do not do the same each
+// time, and are run alone as well. So none runs more than three times.
+type plan struct {
+	again bool // the next few steps are a commit of their own
+	few   int
+	alone int // each of so many steps after them is one
+}
+
+// ends reports whether the commit takes no more steps.
+func (g *pass) ends() bool {
+	switch {
+	case g.size > g.b.commitBytes:
+		return true
+	case g.plan.again:
+		return g.ran == g.plan.few
+	case g.plan.alone > 0:
+		return g.wrote
+	}
+	return false
+}
+
+// spoil is called when a function failed that took the transaction with it.
+func (g *pass) spoil() {
+	p := &g.plan
+	if p.again {
+		*p = plan{alone: p.few + p.alone}
+	} else {
+		*p = plan{again: g.ran > 0, few: g.ran, alone: 1}
+	}
+	g.changed, g.wrote, g.steps, g.ran = g.changed[:0], false, 0, 0
+}
+
+// settle counts what this commit has settled and returns how many of the first jobs
+// are done.
+func (g *pass) settle() (answered int) {
+	if p := &g.plan; p.again {
+		p.few -= g.ran
+		p.again = p.few > 0
+	} else {
+		p.alone = max(p.alone-g.ran, 0)
+	}
+	left := g.steps
+	for _, j := range g.jobs {
+		n := min(left, j.steps()-j.settled)
+		j.settled += n
+		left -= n
+		if j.settled < j.steps() {
+			break
+		}
+		answered++
+	}
+	return answered
+}
+
+// forget lets go of what belongs to others, and keeps the buffers for the next commit.
 func (g *pass) forget() {
 	clear(g.changed)
-	g.jobs, g.rejected, g.tx, g.changed = nil, nil, nil, g.changed[:0]
+	g.jobs, g.tx, g.changed = nil, nil, g.changed[:0]
 	if cap(g.value) > keptValue {
 		g.value = nil
 	}
@@ -93,61 +174,67 @@ var (
 )
 
 func (g *pass) commit() (err error) {
+	watch := g.b.watch.Load()
+	watch.begin()
+	defer watch.end()
 	defer g.b.guard(&err)
 	// A file cut short under a memory map faults on reading: caught by guard.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	for {
-		g.tx, g.changed, g.wrote, g.asked = nil, g.changed[:0], false, false
-		fault := error(nil)
-		err := g.b.engine.Update(func(tx Tx) error {
-			g.tx = tx
-			err := g.fill()
-			if err != nil && err != errSpoiled && err != errNothing {
-				fault = err
-			}
-			return err
-		})
-		switch {
-		case err == nil:
-			return nil
-		case err == errNothing:
-			return nil
-		case err == errSpoiled:
-			g.b.gate.withdraw() // nothing of the pass was applied
-		case fault != nil:
-			return g.b.breakWith("commit", fault)
-		default:
-			return g.b.breakWith("commit", err)
+	g.changed, g.wrote, g.size, g.asked, g.steps, g.ran = g.changed[:0], false, 0, false, 0, 0
+	fault := error(nil)
+	err = g.b.engine.Update(func(tx Tx) error {
+		g.tx = tx
+		err := g.fill()
+		if err != nil && err != errSpoiled && err != errNothing {
+			fault = err
 		}
+		return err
+	})
+	switch {
+	case err == errSpoiled:
+		g.spoil()
+		return nil
+	case err == errNothing:
+		return nil
+	case fault != nil:
+		return g.b.breakWith("commit", fault)
+	case err != nil:
+		return g.b.breakWith("commit", err)
 	}
+	if err := g.b.engine.Moved(); err != nil {
+		return g.b.breakWith("commit", err)
+	}
+	return nil
 }
 
-// fill runs every job in the transaction.
+// fill runs the jobs in the transaction, from where the last commit ended.
 func (g *pass) fill() error {
+	if err := g.b.brokenErr(); err != nil { // while the engine let it wait: nobody waits now
+		return err
+	}
 	for _, j := range g.jobs {
-		if j.save {
-			g.wrote = true
-		}
-		if j.update != nil && !j.failed {
-			_, spoiled, err := g.effect(j.ctx, j.update)
-			if fatal := faultOf(err); fatal != nil {
-				return fatal
+		for i := j.settled; i < j.steps(); i++ {
+			if g.ends() {
+				return g.end()
 			}
-			if j.err = err; err == nil {
-				g.wrote = true
-			} else if j.failed = true; spoiled {
-				return errSpoiled
-			}
-		}
-		for _, op := range j.ops {
-			if g.rejected[op] {
+			if j.late != nil && j.late.step == i {
+				if err := g.write(j.ops[i], j.late.was, j.late.next); err != nil {
+					return err
+				}
+				g.steps++
 				continue
 			}
-			if err := g.runOp(j, op); err != nil {
+			if err := g.step(j, i); err != nil {
 				return err
 			}
+			g.steps++
+			g.ran++
 		}
 	}
+	return g.end()
+}
+
+func (g *pass) end() error {
 	if !g.wrote {
 		return errNothing
 	}
@@ -163,6 +250,32 @@ func (g *pass) saveMeta() error {
 	return g.tx.Set(Meta, []byte(codec.MetaKey), g.value)
 }
 
+// step runs one step of j.
+func (g *pass) step(j *job, i int) error {
+	switch {
+	case j.save:
+		g.wrote = true
+		return nil
+	case j.update == nil:
+		return g.runOp(j, i)
+	}
+	_, spoiled, err := g.effect(j.ctx, j.update)
+	if fatal := faultOf(err); fatal != nil {
+		return fatal
+	}
+	switch j.err = err; {
+	case err == nil:
+		g.wrote = true
+	case spoiled && g.wrote:
+		return errSpoiled
+	case spoiled: // alone: believed
+		g.steps++
+		g.ran++
+		return errNothing
+	}
+	return nil
+}
+
 // effect runs a same-commit function. An engine may apply what was changed before
 // it as a batch of its own, which a crash can leave alone on the disk: so the meta
 // entry goes with it, or a fence that is in a record could be granted again.
@@ -172,11 +285,18 @@ func (g *pass) effect(ctx context.Context, fn any) (result []byte, spoiled bool,
 			return nil, false, &effect.Fault{Err: err}
 		}
 	}
-	return g.tx.Effect(ctx, fn)
+	ctx, end := g.b.functionCtx(ctx)
+	result, spoiled, err = g.tx.Effect(ctx, fn)
+	end()
+	if broken := g.b.brokenErr(); broken != nil { // nobody waits, and the transaction is to go
+		return nil, false, &effect.Fault{Err: broken}
+	}
+	return result, spoiled, err
 }
 
 // runOp runs one operation and stores what it changes.
-func (g *pass) runOp(j *job, op *idem.Op) error {
+func (g *pass) runOp(j *job, i int) error {
+	op := j.ops[i]
 	was, err := g.entry(op)
 	if err != nil {
 		return err
@@ -193,21 +313,28 @@ func (g *pass) runOp(j *job, op *idem.Op) error {
 		if fatal := faultOf(err); fatal != nil {
 			return fatal
 		}
+		if spoiled && g.wrote {
+			return errSpoiled
+		}
 		next, changed = op.Finish(result, err)
-		if err != nil {
-			if g.rejected == nil {
-				g.rejected = make(map[*idem.Op]bool)
+		if spoiled { // alone: believed, and its own transaction is gone
+			g.ran++
+			if changed {
+				j.late = &late{step: i, was: was, next: next}
+			} else {
+				g.steps++
 			}
-			g.rejected[op] = true
-			if spoiled {
-				return errSpoiled
-			}
-			return nil
+			return errNothing
 		}
 	}
 	if !changed {
 		return nil
 	}
+	return g.write(op, was, next)
+}
+
+// write makes next of op's key, which was.
+func (g *pass) write(op *idem.Op, was image, next *idem.Entry) error {
 	g.wrote = true
 	g.changed = append(g.changed, op)
 	g.b.gate.publish(op.Key(), was, next)
@@ -265,6 +392,7 @@ func (g *pass) store(op *idem.Op, cur, next *idem.Entry) error {
 		return g.tx.Delete(Records, g.key)
 	}
 	g.value = codec.AppendRecord(g.value[:0], op.Key(), next)
+	g.size += len(g.value)
 	return g.tx.Set(Records, g.key, g.value)
 }
 

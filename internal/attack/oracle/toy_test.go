@@ -146,6 +146,7 @@ type early struct {
 func (e early) Read(key string) (*idem.Entry, error) { return e.toy.Read(key) }
 
 func (e *toy) Name() string         { return "toy" }
+func (e *toy) Moved() error         { return nil }
 func (e *toy) Room() error          { return nil }
 func (e *toy) Size() (int64, error) { return 0, nil }
 
