@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // treeCheck walks the trees of a bbolt file and returns an error if they are not whole.
@@ -12,14 +13,21 @@ import (
 // It is run before every opening, because bbolt then finds the free pages by a walk
 // of its own, in a goroutine of its own, where a page number or an offset that a
 // flipped bit has changed ends the process. It reads the file by calls, not through
-// a map, so that nothing it meets can fault. It costs one read of the file, as
-// bbolt's own walk does. Layout: page header {id u64, flags u16, count u16,
-// overflow u32}, then elements of 16 bytes, then keys and values.
+// a map, and nothing it meets can fault. It reads each page that holds keys, as
+// bbolt's own walk does, and of overflow pages no more than up to the last key. It
+// allocates a bit for each page of the file, and a buffer for each level of the tree.
+//
+// Layout: page header {id u64, flags u16, count u16, overflow u32}, then elements of
+// 16 bytes, then keys and values.
 type treeCheck struct {
 	f        io.ReaderAt
 	pageSize uint64
-	pages    uint64 // in use: the file's high-water mark
-	seen     []bool // referenced by a page, each once
+	pages    uint64   // in use: the file's high-water mark
+	seen     []uint64 // a bit a page: referred to by a page, each once
+	levels   [maxDepth + 2]struct {
+		node   node
+		buffer []byte
+	}
 }
 
 const (
@@ -31,13 +39,32 @@ const (
 	maxDepth    = 64
 )
 
+// node is a page with its overflow pages, or the page inside the value of a small
+// bucket.
+type node struct {
+	id     uint64
+	inside int    // how many buckets deep it lies inside the page id
+	data   []byte // from its beginning as far as it was read: over all keys and buckets
+	size   uint64
+}
+
+func (n *node) String() string {
+	return fmt.Sprintf("%spage %d", strings.Repeat("the bucket in ", n.inside), n.id)
+}
+
+func (n *node) flags() uint16 { return binary.NativeEndian.Uint16(n.data[8:]) }
+func (n *node) count() int    { return int(binary.NativeEndian.Uint16(n.data[10:])) }
+
 // checkFile checks the trees below the newest meta page of f.
 func checkFile(f io.ReaderAt, m *metaPage) error {
 	if m.pageSize < 512 || m.pageSize > 64<<10 || m.pages < 4 || m.root < 2 || m.root >= m.pages {
 		return fmt.Errorf("meta page: page size %d, %d pages, root %d", m.pageSize, m.pages, m.root)
 	}
-	c := &treeCheck{f: f, pageSize: m.pageSize, pages: m.pages, seen: make([]bool, m.pages)}
-	return c.tree(m.root, nil, nil, 0)
+	return newTreeCheck(f, m).tree(m.root, nil, nil, 0)
+}
+
+func newTreeCheck(f io.ReaderAt, m *metaPage) *treeCheck {
+	return &treeCheck{f: f, pageSize: m.pageSize, pages: m.pages, seen: make([]uint64, (m.pages+63)/64)}
 }
 
 // tree checks page id and all below it, whose first key is low and whose keys are
@@ -48,110 +75,174 @@ func (c *treeCheck) tree(id uint64, low, high []byte, depth int) error {
 	if id < 2 || id >= c.pages || depth > maxDepth {
 		return fmt.Errorf("page %d is referred to, of %d, at depth %d", id, c.pages, depth)
 	}
-	page, err := c.read(id)
+	n, err := c.read(id, depth)
 	if err != nil {
 		return err
 	}
-	return c.page(fmt.Sprintf("page %d", id), page, low, high, depth)
+	return c.node(n, low, high, depth)
 }
 
-// read reads page id with its overflow pages.
-func (c *treeCheck) read(id uint64) ([]byte, error) {
+// read reads page id, and of its overflow pages what the check looks at. The result
+// is valid until the next page of the same depth is read.
+func (c *treeCheck) read(id uint64, depth int) (*node, error) {
 	ne := binary.NativeEndian
-	page := make([]byte, c.pageSize)
-	if _, err := c.f.ReadAt(page, int64(id*c.pageSize)); err != nil {
-		return nil, fmt.Errorf("page %d: %w", id, err)
+	n := &c.levels[depth].node
+	*n = node{id: id}
+	if err := c.extend(n, c.pageSize, depth); err != nil {
+		return nil, err
 	}
-	overflow := uint64(ne.Uint32(page[12:]))
-	if ne.Uint64(page) != id || id+overflow >= c.pages {
-		return nil, fmt.Errorf("page %d says it is page %d with %d more", id, ne.Uint64(page), overflow)
+	overflow := uint64(ne.Uint32(n.data[12:]))
+	if ne.Uint64(n.data) != id || id+overflow >= c.pages {
+		return nil, fmt.Errorf("page %d says it is page %d with %d more", id, ne.Uint64(n.data), overflow)
 	}
 	for i := id; i <= id+overflow; i++ {
-		if c.seen[i] {
+		bit := uint64(1) << (i % 64)
+		if c.seen[i/64]&bit != 0 {
 			return nil, fmt.Errorf("page %d is referred to twice", i)
 		}
-		c.seen[i] = true
+		c.seen[i/64] |= bit
 	}
-	if overflow > 0 {
-		page = make([]byte, (1+overflow)*c.pageSize)
-		if _, err := c.f.ReadAt(page, int64(id*c.pageSize)); err != nil {
-			return nil, fmt.Errorf("page %d: %w", id, err)
+	n.size = (1 + overflow) * c.pageSize
+	if overflow == 0 {
+		return n, nil
+	}
+	elements := uint64(pageHeader + n.count()*elementSize)
+	if elements > n.size {
+		return nil, fmt.Errorf("%v has %d elements", n, n.count())
+	}
+	if err := c.extend(n, elements, depth); err != nil {
+		return nil, err
+	}
+	far := uint64(0)
+	for i := range n.count() {
+		e, err := n.element(i)
+		if err != nil {
+			return nil, err
 		}
+		end := e.value
+		if e.bucket {
+			end = e.end
+		}
+		far = max(far, end)
 	}
-	return page, nil
+	return n, c.extend(n, far, depth)
 }
 
-// page checks one page, or the page inside the value of a small bucket.
-func (c *treeCheck) page(name string, page, low, high []byte, depth int) error {
-	ne := binary.NativeEndian
-	if len(page) < pageHeader {
-		return fmt.Errorf("%s has %d bytes", name, len(page))
+// extend reads n as far as size.
+func (c *treeCheck) extend(n *node, size uint64, depth int) error {
+	have := uint64(len(n.data))
+	if size <= have {
+		return nil
 	}
-	flags, count := ne.Uint16(page[8:]), int(ne.Uint16(page[10:]))
+	buffer := &c.levels[depth].buffer
+	b := (*buffer)[:have]
+	if size > uint64(cap(b)) {
+		b = append(make([]byte, 0, max(size, 2*uint64(cap(b)))), b...)
+	}
+	b = b[:size]
+	*buffer, n.data = b, b
+	if _, err := c.f.ReadAt(b[have:], int64(n.id*c.pageSize+have)); err != nil {
+		return fmt.Errorf("page %d: %w", n.id, err)
+	}
+	return nil
+}
+
+// node checks n and what it refers to.
+func (c *treeCheck) node(n *node, low, high []byte, depth int) error {
+	if len(n.data) < pageHeader {
+		return fmt.Errorf("%v has %d bytes", n, len(n.data))
+	}
+	flags, count := n.flags(), n.count()
 	if flags != branchPage && flags != leafPage || flags == branchPage && count == 0 ||
-		pageHeader+count*elementSize > len(page) {
-		return fmt.Errorf("%s has flags %x and %d elements", name, flags, count)
+		pageHeader+count*elementSize > len(n.data) {
+		return fmt.Errorf("%v has flags %x and %d elements", n, flags, count)
 	}
-	keys := make([][]byte, count)
+	var before []byte
 	for i := range count {
-		key, _, err := element(page, i, flags)
+		key, err := n.key(i)
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return err
 		}
 		first := i == 0 && low != nil && !bytes.Equal(key, low)
-		if first || i > 0 && bytes.Compare(key, keys[i-1]) <= 0 || high != nil && bytes.Compare(key, high) >= 0 {
-			return fmt.Errorf("%s: element %d is out of order", name, i)
+		if first || i > 0 && bytes.Compare(key, before) <= 0 || high != nil && bytes.Compare(key, high) >= 0 {
+			return fmt.Errorf("%v: element %d is out of order", n, i)
 		}
-		keys[i] = key
+		before = key
 	}
 	for i := range count {
-		if err := c.below(name, page, i, flags, keys, high, depth); err != nil {
+		if err := c.below(n, i, high, depth); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// below checks what element i refers to.
-func (c *treeCheck) below(name string, page []byte, i int, flags uint16, keys [][]byte, high []byte, depth int) error {
+// below checks what element i refers to. The keys of n are known to be in it.
+func (c *treeCheck) below(n *node, i int, high []byte, depth int) error {
 	ne := binary.NativeEndian
-	at := pageHeader + i*elementSize
-	if flags == branchPage {
-		if i+1 < len(keys) {
-			high = keys[i+1]
-		}
-		return c.tree(ne.Uint64(page[at+8:]), keys[i], high, depth+1)
+	e, err := n.element(i)
+	if err != nil {
+		return err
 	}
-	if ne.Uint32(page[at:])&bucketLeaf == 0 {
+	if n.flags() == branchPage {
+		if i+1 < n.count() {
+			if high, err = n.key(i + 1); err != nil {
+				return err
+			}
+		}
+		return c.tree(ne.Uint64(n.data[pageHeader+i*elementSize+8:]), n.data[e.key:e.value], high, depth+1)
+	}
+	if !e.bucket {
 		return nil
 	}
-	_, value, err := element(page, i, flags)
-	if err != nil || len(value) < bucketSize {
-		return fmt.Errorf("%s: element %d is a bucket of %d bytes", name, i, len(value))
+	value := n.data[e.value:e.end]
+	if len(value) < bucketSize {
+		return fmt.Errorf("%v: element %d is a bucket of %d bytes", n, i, len(value))
 	}
 	if root := ne.Uint64(value); root != 0 {
 		return c.tree(root, nil, nil, depth+1)
 	}
 	if depth > maxDepth {
-		return fmt.Errorf("%s: buckets nest too deep", name)
+		return fmt.Errorf("%v: buckets nest too deep", n)
 	}
-	return c.page(fmt.Sprintf("the bucket in %s", name), value[bucketSize:], nil, nil, depth+1)
+	page := value[bucketSize:]
+	in := &c.levels[depth+1].node
+	*in = node{id: n.id, inside: n.inside + 1, data: page, size: uint64(len(page))}
+	return c.node(in, nil, nil, depth+1)
 }
 
-// element returns the key and, on a leaf, the value of element i.
-func element(page []byte, i int, flags uint16) (key, value []byte, err error) {
+// element is where an element's key begins, where its value, and where that ends. A
+// branch page has no values.
+type element struct {
+	key, value, end uint64
+	bucket          bool
+}
+
+func (n *node) element(i int) (element, error) {
 	ne := binary.NativeEndian
 	at := uint64(pageHeader + i*elementSize)
-	e := page[at:]
-	var pos, keySize, valueSize uint64
-	if flags == branchPage {
-		pos, keySize = uint64(ne.Uint32(e)), uint64(ne.Uint32(e[4:]))
+	b := n.data[at:]
+	var e element
+	if n.flags() == branchPage {
+		e.key = at + uint64(ne.Uint32(b))
+		e.value = e.key + uint64(ne.Uint32(b[4:]))
+		e.end = e.value
 	} else {
-		pos, keySize, valueSize = uint64(ne.Uint32(e[4:])), uint64(ne.Uint32(e[8:])), uint64(ne.Uint32(e[12:]))
+		e.bucket = ne.Uint32(b)&bucketLeaf != 0
+		e.key = at + uint64(ne.Uint32(b[4:]))
+		e.value = e.key + uint64(ne.Uint32(b[8:]))
+		e.end = e.value + uint64(ne.Uint32(b[12:]))
 	}
-	start := at + pos
-	if start+keySize+valueSize > uint64(len(page)) {
-		return nil, nil, fmt.Errorf("element %d reaches past the page", i)
+	if e.end > n.size {
+		return e, fmt.Errorf("%v: element %d reaches past the page", n, i)
 	}
-	return page[start : start+keySize], page[start+keySize : start+keySize+valueSize], nil
+	return e, nil
+}
+
+func (n *node) key(i int) ([]byte, error) {
+	e, err := n.element(i)
+	if err != nil {
+		return nil, err
+	}
+	return n.data[e.key:e.value], nil
 }

@@ -77,9 +77,12 @@ func TestC5CheckRefuses(t *testing.T) {
 	}
 	require.Error(t, checkFile(bytes.NewReader(content[:good.pageSize*3]), good), "the file ends")
 
-	c := &treeCheck{f: bytes.NewReader(content), pageSize: good.pageSize, pages: good.pages, seen: make([]bool, good.pages)}
+	c := newTreeCheck(bytes.NewReader(content), good)
+	page := func(data, low, high []byte, depth int) error {
+		return c.node(&node{id: 7, data: data, size: uint64(len(data))}, low, high, depth)
+	}
 	require.Error(t, c.tree(good.root, nil, nil, maxDepth+1), "too deep")
-	require.Error(t, c.page("a page", make([]byte, 3), nil, nil, 0), "a page without a header")
+	require.Error(t, page(make([]byte, 3), nil, nil, 0), "a page without a header")
 
 	leaf := func(flags uint32, key, value string) []byte {
 		ne := binary.NativeEndian
@@ -92,10 +95,10 @@ func TestC5CheckRefuses(t *testing.T) {
 		ne.PutUint32(p[pageHeader+12:], uint32(len(value)))
 		return append(append(p, key...), value...)
 	}
-	require.NoError(t, c.page("a page", leaf(0, "k", "v"), nil, nil, 0))
-	require.Error(t, c.page("a page", leaf(bucketLeaf, "k", "short"), nil, nil, 0), "a bucket too short")
-	require.Error(t, c.page("a page", leaf(bucketLeaf, "k", string(make([]byte, bucketSize))), nil, nil, maxDepth+1), "buckets too deep")
-	require.Error(t, c.page("a page", leaf(0, "k", "v"), []byte("m"), nil, 0), "a key below its parent's")
-	require.Error(t, c.page("a page", leaf(0, "z", "v"), []byte("m"), nil, 0), "it begins with another key than its parent says")
-	require.Error(t, c.page("a page", leaf(0, "k", "v"), nil, []byte("k"), 0), "a key of the next page")
+	require.NoError(t, page(leaf(0, "k", "v"), nil, nil, 0))
+	require.Error(t, page(leaf(bucketLeaf, "k", "short"), nil, nil, 0), "a bucket too short")
+	require.Error(t, page(leaf(bucketLeaf, "k", string(make([]byte, bucketSize))), nil, nil, maxDepth+1), "buckets too deep")
+	require.Error(t, page(leaf(0, "k", "v"), []byte("m"), nil, 0), "a key below its parent's")
+	require.Error(t, page(leaf(0, "z", "v"), []byte("m"), nil, 0), "it begins with another key than its parent says")
+	require.Error(t, page(leaf(0, "k", "v"), nil, []byte("k"), 0), "a key of the next page")
 }
