@@ -56,6 +56,7 @@ func refused(t *testing.T, path string, target error) {
 	}
 	require.ErrorIs(t, err, target)
 	require.ErrorContains(t, err, path)
+	require.NotContains(t, err.Error(), "\n", "one line, for logs")
 	require.Equal(t, before, digest(t, path), "the file was changed")
 	left, err := filepath.Glob(path + ".new-*")
 	require.NoError(t, err)
@@ -211,6 +212,7 @@ func TestC5DamagedPages(t *testing.T) {
 		b, err := Open(path, Options{})
 		if err != nil {
 			require.True(t, isOneOf(err, idem.ErrCorrupt, idem.ErrInvalid, idem.ErrVersion), "byte %d: %v", at, err)
+			require.NotContains(t, err.Error(), "\n", "one line, for logs")
 			continue
 		}
 		s, err := idem.New(b, idem.Options{SweepInterval: -1})
