@@ -40,7 +40,7 @@ func (s *Store) within(ctx context.Context, chosen func(*frame) bool) bool {
 // wait that waits for the function. It costs nothing where there are none.
 func (s *Store) inCommit(ctx context.Context) error {
 	if s.effects.Load() && s.within(ctx, func(f *frame) bool { return f.key == "" }) {
-		return invalid("a same-commit function called its store, which waits for it; use the tx or batch it was given, and call the store before or after")
+		return invalid("a function that runs inside the engine (same-commit, View) called its store, which may wait for it; use the tx or batch it was given, and call the store before or after")
 	}
 	return nil
 }

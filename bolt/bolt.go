@@ -29,7 +29,7 @@ import (
 // core is what the engines on disk share: the methods of idem.Backend.
 type core = durable.Backend
 
-// Backend is a bbolt engine. Its methods other than DB and Update are for the
+// Backend is a bbolt engine. Its methods other than DB, View and Update are for the
 // idem.Store it is given to.
 type Backend struct {
 	*core
@@ -64,9 +64,14 @@ func Open(path string, o Options) (*Backend, error) {
 }
 
 // DB returns the database, for reads. Nothing but Update, Do and Complete may
-// write to it, and it must not be closed. What it shows may not be durable yet. A
-// long read transaction keeps pages from being used again, and the file grows; Close
-// waits for those still open.
+// write to it, and it must not be closed. What it shows may not be durable yet.
+//
+// Prefer View to DB().View. When the memory map has to grow, a commit waits for all
+// open read transactions, and new ones wait for the commit. So the function of a
+// DB().View that calls the store may wait for itself for ever, with all other callers
+// behind it; the function of View gets an error instead. A long read transaction
+// holds up everybody in the same way. It also keeps pages from being used again, and
+// the file grows. Close waits for those still open.
 func (b *Backend) DB() *bbolt.DB { return b.engine.db }
 
 // Update runs fn, which writes the caller's own data, in a commit of the store,
@@ -82,6 +87,9 @@ func (b *Backend) DB() *bbolt.DB { return b.engine.db }
 // ctx is honoured until the commit begins. idem.ErrBroken and idem.ErrClosed are
 // returned as by idem.Store.
 func (b *Backend) Update(ctx context.Context, fn func(tx *bbolt.Tx) error) error {
+	if err := b.outside(ctx, "Update"); err != nil {
+		return err
+	}
 	c := &callback{fn: func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return nil, fn(tx) }}
 	err := b.core.Update(ctx, c)
 	c.finish(err)

@@ -43,6 +43,9 @@ type engine struct {
 	identity *disk.Identity
 	layout   layout
 
+	pageSize int64
+	size     atomic.Int64 // as of the last commit: whoever asks takes no part in waiting for the map
+
 	readers durable.Readers[reader]
 
 	// afterCommit is of tests: it runs where a commit can be seen and has not
@@ -139,6 +142,9 @@ func (e *engine) Update(fn func(durable.Tx) error) error {
 		}
 		return t.flush()
 	})
+	if err == nil {
+		err = e.measure()
+	}
 	if err != nil {
 		return withCause(err)
 	}
@@ -159,12 +165,7 @@ func (e *engine) Moved() error { return e.identity.Check() }
 func (e *engine) Room() error {
 	if e.opts.MaxSize > 0 {
 		st := e.db.Stats()
-		info := e.db.Info()
-		var size int64
-		if err := e.db.View(func(tx *bbolt.Tx) error { size = tx.Size(); return nil }); err != nil {
-			return err
-		}
-		used := size - int64(st.FreePageN+st.PendingPageN)*int64(info.PageSize)
+		used := e.size.Load() - int64(st.FreePageN+st.PendingPageN)*e.pageSize
 		if used >= e.opts.MaxSize {
 			return fmt.Errorf("%w: %s has %d bytes in use, Options.MaxSize is %d; raise it or shorten the retention",
 				idem.ErrFull, e.path, used, e.opts.MaxSize)
@@ -173,9 +174,11 @@ func (e *engine) Room() error {
 	return disk.Room(e.dir, e.opts.MinFree)
 }
 
-func (e *engine) Size() (size int64, err error) {
-	err = e.db.View(func(tx *bbolt.Tx) error { size = tx.Size(); return nil })
-	return size, err
+func (e *engine) Size() (int64, error) { return e.size.Load(), nil }
+
+// measure notes the size that the last commit left.
+func (e *engine) measure() error {
+	return e.db.View(func(tx *bbolt.Tx) error { e.size.Store(tx.Size()); return nil })
 }
 
 // tx is one commit in the making. Writes are kept back and made in the order of
