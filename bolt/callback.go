@@ -37,6 +37,7 @@ func (c *callback) finish(err error) {
 func (t *tx) run(ctx context.Context, c *callback) (result []byte, err error) {
 	handlers := t.layout.handlers(t.tx)
 	before := len(*handlers)
+	defer t.engine.blame(t.tx)
 	if result, err = c.fn(ctx, t.tx); err != nil {
 		return result, err
 	}
@@ -49,6 +50,27 @@ func (t *tx) run(ctx context.Context, c *callback) (result []byte, err error) {
 		*handlers = append((*handlers)[:before], func() { c.after = own })
 	}
 	return result, nil
+}
+
+// blame is deferred around a function of the caller's in a transaction. A memory fault
+// comes of a file that cannot be read under its map, which breaks the store, or of a
+// write to what Get returned, since the map is read-only: that is a panic of the
+// function. It is a write if the byte can be read from the file.
+func (e *engine) blame(tx *bbolt.Tx) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if fault, ok := v.(interface{ Addr() uintptr }); ok {
+		from, addr := e.db.Info().Data, fault.Addr()
+		if addr >= from && addr-from < uintptr(tx.Size()) {
+			if _, err := e.file.ReadAt(make([]byte, 1), int64(addr-from)); err == nil {
+				v = fmt.Errorf("%w: the function wrote to memory of %s; what a transaction returns must not be changed: %v",
+					idem.ErrInvalid, e.path, v)
+			}
+		}
+	}
+	panic(v)
 }
 
 // intrusion returns an error if the transaction does not have the store's buckets as

@@ -298,6 +298,42 @@ func TestSameCommitFunctionCannotEndTheTransaction(t *testing.T) {
 	require.NoError(t, err, "the store lives")
 }
 
+// A write to what a transaction returned faults, because the map is read-only. That is
+// a panic of the function, and no sign that the file cannot be read.
+func TestWritesToTheMapAreTheirCallersOwn(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), fileName)
+	filled(t, path, 900)
+	b := mustOpen(t, path, Options{})
+	s, err := idem.New(b, idem.Options{SweepInterval: -1})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	scribble := func(tx *bbolt.Tx) error {
+		_, v := tx.Bucket(buckets[durable.Records]).Cursor().First()
+		v[0]++
+		return nil
+	}
+	for name, call := range map[string]func(){
+		"Update": func() { _ = b.Update(ctx, scribble) },
+		"View":   func() { _ = b.View(ctx, func(_ context.Context, tx *bbolt.Tx) error { return scribble(tx) }) },
+		"Do": func() {
+			_, _, _ = Do(ctx, s, idem.Request{Key: "k"}, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return nil, scribble(tx) })
+		},
+	} {
+		func() {
+			defer func() {
+				err, _ := recover().(error)
+				require.ErrorIs(t, err, idem.ErrInvalid, name)
+				require.ErrorContains(t, err, "must not be changed", name)
+			}()
+			call()
+		}()
+	}
+	_, err = s.Claim(ctx, idem.Request{Key: "k"})
+	require.NoError(t, err, "the store lives")
+}
+
 // A bbolt that keeps its transactions in another way is refused on opening, before
 // anything is read wrongly.
 func TestAnotherLayoutOfBbolt(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -36,6 +37,7 @@ const scanBytes = 4 << 20
 // engine is the database under the durable.Backend.
 type engine struct {
 	db   *bbolt.DB
+	file *os.File // that of db
 	path string
 	dir  string // absolute, of the file
 	opts Options
@@ -129,7 +131,7 @@ func (e *engine) Update(fn func(durable.Tx) error) error {
 	e.readers.Hold()
 	defer e.readers.Renew()
 	err := e.db.Update(func(btx *bbolt.Tx) error {
-		t := &tx{tx: btx, layout: e.layout}
+		t := &tx{engine: e, tx: btx, layout: e.layout}
 		for i, name := range buckets {
 			b := btx.Bucket(name)
 			if b == nil {
@@ -184,6 +186,7 @@ func (e *engine) measure() error {
 // tx is one commit in the making. Writes are kept back and made in the order of
 // their keys: neighbours then share pages that are in the cache.
 type tx struct {
+	engine  *engine
 	tx      *bbolt.Tx
 	layout  layout
 	buckets [len(buckets)]*bbolt.Bucket

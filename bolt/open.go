@@ -54,7 +54,7 @@ func open(path string, o Options) (*engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("idem: opening %s: %w", path, closing(db, err))
 	}
-	e := &engine{db: db, path: path, dir: dir, identity: identity, layout: layout, pageSize: int64(db.Info().PageSize), opts: o}
+	e := &engine{db: db, file: file, path: path, dir: dir, identity: identity, layout: layout, pageSize: int64(db.Info().PageSize), opts: o}
 	e.readers.Init(e.openReader, reader.close)
 	if err := e.verify(); err != nil {
 		_ = db.Close()

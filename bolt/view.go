@@ -47,6 +47,7 @@ func (b *Backend) View(ctx context.Context, fn func(ctx context.Context, tx *bbo
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		defer b.engine.blame(tx)
 		return fn(inside, tx)
 	})
 	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
