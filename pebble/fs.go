@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -25,38 +27,31 @@ import (
 // disk is then what a crash at that moment would have left, callers hear
 // idem.ErrBroken, and Close leaves Pebble behind.
 //
-// What only reads, fails as ever, with one exception: List.
+// An error goes back only where all of Pebble v2.1.7 that asks for the operation is
+// ready for one, and then each error does:
+//
+//   - Remove, of tables, logs, manifests, options and markers that are obsolete: Pebble
+//     goes on, and removes them when it is next opened. A scanner of viruses may hold
+//     them. Of temporary files and old markers while opening: Open says so.
+//   - ReuseForWrite of an old log that is gone or held: a new log does as well. Pebble
+//     itself would panic.
+//   - Link, which only checkpoints use: it copies instead.
+//   - MkdirAll and OpenDir, of the directory while it is opened: Open says so.
+//   - What only reads. A table that is gone is damage to whoever reads it. List is an
+//     exception while Pebble is opened.
+//
+// Nowhere else does it expect that a file does not exist, or exists.
+//
+// What is outside of the directory is of a checkpoint, and none of this applies to it:
+// a disk for backups that is full breaks nothing.
 type guardedFS struct {
 	vfs.FS
+	dir    string // of the database
 	fatal  *fatal
 	tables atomic.Bool // one was made
+	opened atomic.Bool // Pebble is
 	ahead  int         // of a logFile
 	moved  func() error
-}
-
-// begin is fatal.begin for what goes by path. Where the directory was moved, or another
-// is in its place, it is the end: what Pebble would make, rename or remove there would be
-// in somebody else's database.
-func (g *guardedFS) begin() {
-	g.fatal.begin()
-	if err := g.moved(); err != nil {
-		g.fatal.set(err)
-		select {}
-	}
-}
-
-// Open implements vfs.FS. Pebble opens tables when it first reads them: not those of
-// another database.
-func (g *guardedFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
-	f, err := g.FS.Open(name, opts...)
-	if err != nil {
-		return nil, err
-	}
-	if err := g.moved(); err != nil {
-		g.fatal.set(err)
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
 }
 
 // begin returns if the file system may still be changed, and otherwise does not.
@@ -68,29 +63,69 @@ func (f *fatal) begin() {
 	}
 }
 
-// end returns err if Pebble expects it, and does not return if the operation failed.
-func (f *fatal) end(doing, name string, err error) error {
-	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
-		return err
+// end does not return if the operation failed.
+func (f *fatal) end(doing, name string, err error) {
+	if err != nil {
+		f.set(fmt.Errorf("%s %s: %w", doing, name, err))
+		select {}
 	}
-	f.set(fmt.Errorf("%s %s: %w", doing, name, err))
-	select {}
 }
+
+// begin is fatal.begin for what goes by path. Where the directory was moved, or another
+// is in its place, it is the end: what Pebble would make, rename or remove there would be
+// in somebody else's database.
+func (g *guardedFS) begin() {
+	g.fatal.begin()
+	if g.stayed() != nil {
+		select {}
+	}
+}
+
+// stayed returns an error, and breaks the store, if the directory was moved.
+func (g *guardedFS) stayed() error {
+	err := g.moved()
+	if err != nil {
+		g.fatal.set(err)
+	}
+	return err
+}
+
+// ours reports whether name is the database's directory or directly in it.
+func (g *guardedFS) ours(name string) bool { return name == g.dir || g.PathDir(name) == g.dir }
 
 // Unwrap implements vfs.FS.
 func (g *guardedFS) Unwrap() vfs.FS { return g.FS }
 
+// Open implements vfs.FS. Pebble opens tables when it first reads them: not those of
+// another database.
+func (g *guardedFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	f, err := g.FS.Open(name, opts...)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.stayed(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // Create implements vfs.FS.
 func (g *guardedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	g.begin()
-	if err := g.beforeMarker(name); err != nil {
-		return nil, g.fatal.end("syncing the directory of", name, err)
+	if !g.ours(name) {
+		return g.FS.Create(name, category)
 	}
+	g.begin()
+	return g.create(name, category), nil
+}
+
+func (g *guardedFS) create(name string, category vfs.DiskWriteCategory) vfs.File {
+	g.fatal.end("syncing the directory of", name, g.beforeMarker(name))
 	if strings.HasSuffix(name, ".sst") {
 		g.tables.Store(true)
 	}
 	f, err := g.FS.Create(name, category)
-	return g.guard(f, name, g.fatal.end("making", name, err))
+	g.fatal.end("making", name, err)
+	return g.guard(f, name)
 }
 
 // beforeMarker makes the directory durable before a marker in it is made. A marker's
@@ -106,73 +141,99 @@ func (g *guardedFS) beforeMarker(name string) error {
 
 // List implements vfs.FS. Towards the end of opening, Pebble lists its directory once
 // more. Where that fails it gives up, and takes away what goroutines of its own, which
-// look at the tables that it has just flushed, still use: they panic.
+// look at the tables that it has just flushed, still use: they panic. Later it lists
+// only for the text of an error, for those who read.
 func (g *guardedFS) List(dir string) ([]string, error) {
 	names, err := g.FS.List(dir)
-	if g.tables.Load() {
-		err = g.fatal.end("listing", dir, err)
+	if g.tables.Load() && !g.opened.Load() {
+		g.fatal.end("listing", dir, err)
 	}
 	return names, err
 }
 
 // OpenReadWrite implements vfs.FS.
 func (g *guardedFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	if !g.ours(name) {
+		return g.FS.OpenReadWrite(name, category, opts...)
+	}
 	g.begin()
 	f, err := g.FS.OpenReadWrite(name, category, opts...)
-	return g.guard(f, name, g.fatal.end("opening", name, err))
+	g.fatal.end("opening", name, err)
+	return g.guard(f, name), nil
 }
 
-// ReuseForWrite implements vfs.FS.
+// ReuseForWrite implements vfs.FS. Only old logs are used again.
 func (g *guardedFS) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	g.begin()
 	f, err := g.FS.ReuseForWrite(old, name, category)
-	return g.guard(f, name, g.fatal.end("reusing "+old+" as", name, err))
+	if errors.Is(err, fs.ErrNotExist) || isHeld(err) {
+		_ = g.FS.Remove(old) // if it is there; opening removes it otherwise
+		return g.create(name, category), nil
+	}
+	g.fatal.end("reusing "+old+" as", name, err)
+	return g.guard(f, name), nil
+}
+
+// isHeld reports whether err says that a file is not to be touched just now, by somebody
+// else's doing.
+func isHeld(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EBUSY) ||
+		runtime.GOOS == "windows" && errors.Is(err, windowsSharingViolation)
 }
 
 // OpenDir implements vfs.FS.
 func (g *guardedFS) OpenDir(name string) (vfs.File, error) {
 	f, err := g.FS.OpenDir(name)
-	return g.guard(f, name, err)
+	if err != nil || !g.ours(name) {
+		return f, err
+	}
+	return g.guard(f, name), nil
 }
 
-func (g *guardedFS) guard(f vfs.File, name string, err error) (vfs.File, error) {
-	if err != nil {
-		return nil, err
-	}
+func (g *guardedFS) guard(f vfs.File, name string) vfs.File {
 	if isLogName(name) {
-		return g.newLog(f, name), nil
+		return g.newLog(f, name)
 	}
-	return &guardedFile{File: f, name: name, fatal: g.fatal}, nil
+	return &guardedFile{File: f, name: name, fatal: g.fatal}
 }
 
 // Link implements vfs.FS.
 func (g *guardedFS) Link(old, name string) error {
-	g.begin()
-	return g.fatal.end("linking", name, g.FS.Link(old, name))
+	if err := g.stayed(); err != nil {
+		return err
+	}
+	return g.FS.Link(old, name)
 }
 
 // Remove implements vfs.FS.
 func (g *guardedFS) Remove(name string) error {
-	g.begin()
-	return g.fatal.end("removing", name, g.FS.Remove(name))
+	if g.ours(name) {
+		g.begin()
+	}
+	return g.FS.Remove(name)
 }
 
 // RemoveAll implements vfs.FS.
 func (g *guardedFS) RemoveAll(name string) error {
-	g.begin()
-	return g.fatal.end("removing", name, g.FS.RemoveAll(name))
+	if g.ours(name) {
+		g.begin()
+	}
+	return g.FS.RemoveAll(name)
 }
 
 // Rename implements vfs.FS.
 func (g *guardedFS) Rename(old, name string) error {
 	g.begin()
-	return g.fatal.end("renaming "+old+" to", name, g.FS.Rename(old, name))
+	g.fatal.end("renaming "+old+" to", name, g.FS.Rename(old, name))
+	return nil
 }
 
 // MkdirAll implements vfs.FS.
 func (g *guardedFS) MkdirAll(name string, mode os.FileMode) error {
-	g.begin()
-	return g.fatal.end("making", name, g.FS.MkdirAll(name, mode))
+	if g.ours(name) {
+		g.begin()
+	}
+	return g.FS.MkdirAll(name, mode)
 }
 
 // guardedFile is a file that is written, or a directory.
@@ -185,31 +246,37 @@ type guardedFile struct {
 func (f *guardedFile) Write(p []byte) (int, error) {
 	f.fatal.begin()
 	n, err := f.File.Write(p)
-	return n, f.fatal.end("writing", f.name, err)
+	f.fatal.end("writing", f.name, err)
+	return n, nil
 }
 
 func (f *guardedFile) WriteAt(p []byte, at int64) (int, error) {
 	f.fatal.begin()
 	n, err := f.File.WriteAt(p, at)
-	return n, f.fatal.end("writing", f.name, err)
+	f.fatal.end("writing", f.name, err)
+	return n, nil
 }
 
 func (f *guardedFile) Sync() error {
 	f.fatal.begin()
-	return f.fatal.end("syncing", f.name, f.File.Sync())
+	f.fatal.end("syncing", f.name, f.File.Sync())
+	return nil
 }
 
 func (f *guardedFile) SyncData() error {
 	f.fatal.begin()
-	return f.fatal.end("syncing", f.name, f.File.SyncData())
+	f.fatal.end("syncing", f.name, f.File.SyncData())
+	return nil
 }
 
 func (f *guardedFile) SyncTo(length int64) (full bool, err error) {
 	f.fatal.begin()
 	full, err = f.File.SyncTo(length)
-	return full, f.fatal.end("syncing", f.name, err)
+	f.fatal.end("syncing", f.name, err)
+	return full, nil
 }
 
 func (f *guardedFile) Close() error {
-	return f.fatal.end("closing", f.name, f.File.Close())
+	f.fatal.end("closing", f.name, f.File.Close())
+	return nil
 }

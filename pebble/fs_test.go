@@ -3,8 +3,13 @@ package pebble
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -20,7 +25,7 @@ import (
 func TestGuardedFSPassesOn(t *testing.T) {
 	t.Parallel()
 	mem, f := vfs.NewMem(), newFatal()
-	g := &guardedFS{FS: mem, fatal: f, moved: (&held{}).moved}
+	g := &guardedFS{FS: mem, dir: "d", fatal: f, moved: (&held{}).moved}
 	require.Equal(t, vfs.FS(mem), g.Unwrap())
 	require.NoError(t, g.MkdirAll("d", 0o700))
 	file, err := g.Create("d/a", vfs.WriteCategoryUnspecified)
@@ -63,7 +68,7 @@ func TestC4ListFailsAfterATable(t *testing.T) {
 		return nil
 	})
 	f := newFatal()
-	g := &guardedFS{FS: errorfs.Wrap(lists.mem, lists), fatal: f, moved: (&held{}).moved}
+	g := &guardedFS{FS: errorfs.Wrap(lists.mem, lists), dir: ".", fatal: f, moved: (&held{}).moved}
 	_, err := g.List("")
 	require.ErrorIs(t, err, syscall.EIO)
 	require.NoError(t, f.err())
@@ -81,10 +86,195 @@ func TestC4ListFailsAfterATable(t *testing.T) {
 		t.Fatal("it returned")
 	default:
 	}
+	g.opened.Store(true)
+	_, err = g.List("")
+	require.ErrorIs(t, err, syscall.EIO, "it is for the text of an error, and who reads does not wait")
 	lists.on(func(errorfs.Op) error { return nil })
 	names, err := g.List("")
 	require.NoError(t, err)
 	require.Equal(t, []string{"000001.sst"}, names)
+}
+
+// That a file is there or is not is no better news than any other error, where Pebble
+// does not ask for it: it would panic.
+func TestFilesThatAreNotExpectedToBeGone(t *testing.T) {
+	t.Parallel()
+	for name, do := range map[string]func(g *guardedFS, f vfs.File){
+		"make a log":   func(g *guardedFS, _ vfs.File) { _, _ = g.Create("d/000002.log", vfs.WriteCategoryUnspecified) },
+		"make a table": func(g *guardedFS, _ vfs.File) { _, _ = g.Create("d/000002.sst", vfs.WriteCategoryUnspecified) },
+		"make a marker": func(g *guardedFS, _ vfs.File) {
+			_, _ = g.Create("d/marker.manifest.000002.MANIFEST-000001", vfs.WriteCategoryUnspecified)
+		},
+		"rename":    func(g *guardedFS, _ vfs.File) { _ = g.Rename("d/a", "d/b") },
+		"open":      func(g *guardedFS, _ vfs.File) { _, _ = g.OpenReadWrite("d/a", vfs.WriteCategoryUnspecified) },
+		"write":     func(_ *guardedFS, f vfs.File) { _, _ = f.Write([]byte("x")) },
+		"write at":  func(_ *guardedFS, f vfs.File) { _, _ = f.WriteAt([]byte("x"), 0) },
+		"sync":      func(_ *guardedFS, f vfs.File) { _ = f.Sync() },
+		"sync data": func(_ *guardedFS, f vfs.File) { _ = f.SyncData() },
+		"sync to":   func(_ *guardedFS, f vfs.File) { _, _ = f.SyncTo(1) },
+	} {
+		for _, cause := range []error{fs.ErrNotExist, fs.ErrExist} {
+			t.Run(name+": "+cause.Error(), func(t *testing.T) {
+				t.Parallel()
+				disk, f := newFaulty(), newFatal()
+				g := &guardedFS{FS: errorfs.Wrap(disk.mem, disk), dir: "d", fatal: f, moved: (&held{}).moved}
+				require.NoError(t, g.MkdirAll("d", 0o700))
+				file, err := g.Create("d/file", vfs.WriteCategoryUnspecified)
+				require.NoError(t, err)
+				disk.on(func(op errorfs.Op) error { return cause })
+				returned := make(chan struct{})
+				go func() {
+					do(g, file)
+					close(returned)
+				}()
+				within(t, name, func() {
+					select {
+					case <-f.heard:
+					case <-returned:
+						t.Error("it returned")
+					}
+				})
+				require.ErrorIs(t, f.err(), cause)
+			})
+		}
+	}
+}
+
+// refusing makes operations of these kinds on the database fail, and counts them.
+func refusing(f *faulty, cause error, kinds ...errorfs.OpKind) *atomic.Int64 {
+	var refused atomic.Int64
+	f.on(func(op errorfs.Op) error {
+		if slices.Contains(kinds, op.Kind) && strings.HasPrefix(op.Path, "store/"+dbName) {
+			refused.Add(1)
+			return cause
+		}
+		return nil
+	})
+	return &refused
+}
+
+// turn has the store write, flush and compact, and replace its logs.
+func turn(t *testing.T, s *idem.Store, from int) (granted []idem.Token) {
+	t.Helper()
+	ctx := context.Background()
+	db := s.Backend().(*Backend).DB()
+	for round := range 8 {
+		for i := range 4 {
+			c, err := s.Claim(ctx, idem.Request{Key: fmt.Sprint(from, round, i)})
+			require.NoError(t, err)
+			require.NoError(t, s.Complete(ctx, c.Token, []byte("result")))
+			granted = append(granted, c.Token)
+		}
+		require.NoError(t, db.Flush())
+	}
+	require.NoError(t, db.Compact(ctx, []byte{0}, []byte{0xff}, false))
+	return granted
+}
+
+func requireCompleted(t *testing.T, s *idem.Store, tokens []idem.Token) {
+	t.Helper()
+	for _, token := range tokens {
+		rec, err := s.Get(context.Background(), token.Key)
+		require.NoError(t, err)
+		require.Equal(t, idem.Completed, rec.State)
+	}
+}
+
+// A scanner of viruses holds files that are obsolete: they are removed another time, and
+// logs are not used again.
+func TestObsoleteFilesThatAreHeld(t *testing.T) {
+	t.Parallel()
+	for name, kinds := range map[string][]errorfs.OpKind{
+		"not removed":    {errorfs.OpRemove},
+		"not used again": {errorfs.OpReuseForWrite},
+		"neither":        {errorfs.OpRemove, errorfs.OpReuseForWrite},
+	} {
+		for _, cause := range []error{syscall.EBUSY, fs.ErrPermission, fs.ErrNotExist} {
+			t.Run(fmt.Sprint(name, ": ", cause), func(t *testing.T) {
+				t.Parallel()
+				f := newFaulty()
+				s := f.open(t)
+				refused := refusing(f, cause, kinds...)
+				granted := turn(t, s, 0)
+				require.NotZero(t, refused.Load())
+				require.NoError(t, s.Close())
+				s = f.open(t)
+				granted = append(granted, turn(t, s, 1)...)
+				require.NoError(t, s.Close())
+				f.on(none)
+				s = f.open(t)
+				granted = append(granted, turn(t, s, 2)...)
+				requireCompleted(t, s, granted)
+				require.NoError(t, s.Close())
+			})
+		}
+	}
+}
+
+// Somebody tidies up: the old logs that Pebble keeps to use again are removed while the
+// store is open.
+func TestOldLogsAreRemovedWhileOpen(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "store")
+	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{SweepInterval: -1})
+	require.NoError(t, err)
+	granted := turn(t, s, 0)
+	logs, err := filepath.Glob(filepath.Join(dir, dbName, "*.log"))
+	require.NoError(t, err)
+	require.Greater(t, len(logs), 1)
+	slices.Sort(logs)
+	for _, old := range logs[:len(logs)-1] {
+		if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Skipf("it is held: %v", err) // Windows
+		}
+	}
+	granted = append(granted, turn(t, s, 1)...)
+	requireCompleted(t, s, granted)
+	require.NoError(t, s.Close())
+	s, err = idem.New(mustOpen(t, dir, Options{}), idem.Options{SweepInterval: -1})
+	require.NoError(t, err)
+	requireCompleted(t, s, granted)
+	require.NoError(t, s.Close())
+}
+
+// The directory is gone, and Pebble finds out in the background: the process lives.
+func TestDirectoryIsRemovedBeforeAFlush(t *testing.T) {
+	locksDirectories(t)
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "store")
+	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{SweepInterval: -1})
+	require.NoError(t, err)
+	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
+	require.NoError(t, err)
+	require.NoError(t, os.RemoveAll(dir))
+	b := s.Backend().(*Backend)
+	go func() { _ = b.DB().Flush() }() // parked for good
+	within(t, "the flush", func() { <-b.engine.fatal.heard })
+	_, err = s.Claim(context.Background(), idem.Request{Key: "l"})
+	require.ErrorIs(t, err, idem.ErrBroken)
+	within(t, "Close", func() { _ = s.Close() })
+}
+
+// A checkpoint on another disk that is full fails, and nothing else does.
+func TestCheckpointToAFullDisk(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []errorfs.OpKind{errorfs.OpCreate, errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpMkdirAll, errorfs.OpOpenDir} {
+		f := newFaulty()
+		s := f.open(t)
+		granted := turn(t, s, 0)
+		f.on(func(op errorfs.Op) error {
+			if op.Kind == kind && strings.HasPrefix(op.Path, "backup") {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		var err error
+		within(t, "Checkpoint", func() { err = s.Backend().(*Backend).DB().Checkpoint("backup/db", pebble.WithFlushedWAL()) })
+		require.ErrorIs(t, err, syscall.ENOSPC, kind)
+		granted = append(granted, turn(t, s, 1)...)
+		requireCompleted(t, s, granted)
+		require.NoError(t, s.Close())
+	}
 }
 
 // Damage met in the background breaks nothing by itself; other errors there do.

@@ -92,16 +92,17 @@ func (h *held) lockDB(dir, path string, f vfs.FS) (*dbLock, error) {
 
 func (l *dbLock) Close() error { return errors.Join(l.pebble.Close(), l.held.Close()) }
 
+const windowsSharingViolation = syscall.Errno(32)
+
 // isLocked reports whether err of pebble.LockDirectory means that somebody else has
 // the lock. The file system answers with a bare number; a permission that lacks
 // would come wrapped with the file's name.
 func isLocked(err error) bool {
-	const windowsSharingViolation = 32
 	if n, ok := err.(syscall.Errno); ok {
 		return n == syscall.EAGAIN || n == syscall.EACCES
 	}
 	return strings.Contains(err.Error(), "held by current process") ||
-		runtime.GOOS == "windows" && strings.Contains(err.Error(), syscall.Errno(windowsSharingViolation).Error())
+		runtime.GOOS == "windows" && strings.Contains(err.Error(), windowsSharingViolation.Error())
 }
 
 // canonical is dir by the one name that all ways to it share: Pebble's lock within

@@ -219,7 +219,7 @@ func TestMovedStoreChangesNoFileByPath(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte("theirs"), 0o600))
 			before := digest(t, dir)
 			f := newFatal()
-			g := &guardedFS{FS: vfs.Default, fatal: f, moved: h.moved}
+			g := &guardedFS{FS: vfs.Default, dir: dir, fatal: f, moved: h.moved}
 			go do(g, func(name string) string { return filepath.Join(dir, name) }) // parked for good
 			within(t, name, func() { <-f.heard })
 			require.ErrorContains(t, f.err(), "replaced")

@@ -59,13 +59,12 @@ func (g *guardedFS) newLog(f vfs.File, name string) vfs.File {
 func (f *logFile) Write(p []byte) (int, error) {
 	f.fatal.begin()
 	if f.at+int64(len(p)) > f.zeroed {
-		if err := f.zero(); err != nil {
-			return 0, f.fatal.end("writing", f.name, err)
-		}
+		f.fatal.end("writing", f.name, f.zero())
 	}
 	n, err := f.File.Write(p)
 	f.at += int64(n)
-	return n, f.fatal.end("writing", f.name, err)
+	f.fatal.end("writing", f.name, err)
+	return n, nil
 }
 
 // zero writes zeros where the next writes will go. Where there is no room for them it

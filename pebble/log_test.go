@@ -17,7 +17,7 @@ func openLog(t *testing.T, fails func(op errorfs.Op) error) (vfs.File, *fatal, f
 	t.Helper()
 	disk, f := newFaulty(), newFatal()
 	disk.on(fails)
-	g := &guardedFS{FS: errorfs.Wrap(disk.mem, disk), fatal: f, ahead: zeroAhead, moved: (&held{}).moved}
+	g := &guardedFS{FS: errorfs.Wrap(disk.mem, disk), dir: ".", fatal: f, ahead: zeroAhead, moved: (&held{}).moved}
 	log, err := g.Create("000002.log", vfs.WriteCategoryUnspecified)
 	require.NoError(t, err)
 	return log, f, func() []byte {
@@ -86,7 +86,7 @@ func (f *zeroWritesFile) WriteAt(p []byte, at int64) (int, error) {
 func TestZerosAreWrittenByPages(t *testing.T) {
 	t.Parallel()
 	z := &zeroWrites{FS: vfs.NewMem(), ends: map[int64]int64{}}
-	g := &guardedFS{FS: z, fatal: newFatal(), ahead: zeroAhead, moved: (&held{}).moved}
+	g := &guardedFS{FS: z, dir: ".", fatal: newFatal(), ahead: zeroAhead, moved: (&held{}).moved}
 	check := func() (from, to int64) {
 		require.NotEmpty(t, z.ends)
 		from = math.MaxInt64

@@ -201,15 +201,15 @@ func openDB(dir string, o Options, made bool, h *held) (*engine, error) {
 	e.compactions.done = e.expireReaders
 	events := f.listener()
 	events.FlushEnd = func(pebble.FlushInfo) { e.expireSoon() }
-	ahead := zeroAhead
+	g := &guardedFS{FS: o.fs, dir: path, fatal: f, ahead: zeroAhead, moved: h.moved}
 	if o.fs != vfs.Default {
-		ahead = zeroAheadInMemory
+		g.ahead = zeroAheadInMemory
 	}
 	po := &pebble.Options{
 		Cache:              cache,
 		ErrorIfNotExists:   made,
 		EventListener:      events,
-		FS:                 &guardedFS{FS: o.fs, fatal: f, ahead: ahead, moved: h.moved},
+		FS:                 g,
 		FormatMajorVersion: format,
 		Lock:               lock.pebble,
 		Logger:             f,
@@ -230,6 +230,7 @@ func openDB(dir string, o Options, made bool, h *held) (*engine, error) {
 			return nil, fmt.Errorf("idem: opening %s: %w", dir, redact(err))
 		}
 	}
+	g.opened.Store(true)
 	return e, nil
 }
 
