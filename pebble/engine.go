@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,7 +44,7 @@ type engine struct {
 	opts  Options
 	fatal *fatal
 	lock  *dbLock
-	seals bool // Close does
+	files *guardedFS
 
 	readers  durable.Readers[*reader]
 	expiring sync.Mutex
@@ -69,18 +70,14 @@ func (e *engine) Name() string { return e.dir }
 func (e *engine) Close() error {
 	done := make(chan error, 1)
 	go func() {
-		defer func() {
-			if v := recover(); v != nil {
-				done <- effect.Caught("panic in Pebble", v)
-			}
-		}()
 		e.endReaders()
-		err := e.db.Close()
+		err := e.flush()
+		whole, closeErr := e.closeDB()
 		e.soon.Wait()
-		if err == nil && e.seals && e.fatal.err() == nil {
-			err = writeSeal(e.dir, e.opts.fs)
+		if err = errors.Join(err, closeErr); whole {
+			err = errors.Join(err, e.lock.Close())
 		}
-		done <- redact(errors.Join(err, e.lock.Close()))
+		done <- redact(err)
 	}()
 	select {
 	case err := <-done:
@@ -95,6 +92,55 @@ func (e *engine) Close() error {
 	case <-timer.C:
 		return fmt.Errorf("%w; it takes a new process to open %s again", e.fatal.err(), e.dir)
 	}
+}
+
+// flush writes what is in the log into tables. Of a log that was not closed in order
+// Pebble takes the first damage for the end, as a power cut may have left it, and what
+// lies behind would be gone without a word: a store that was closed has nothing there.
+// Beside damage it is left in the log: Pebble may wait for compactions without end.
+func (e *engine) flush() error {
+	select {
+	case <-e.fatal.heard:
+		return nil
+	case <-e.fatal.damaged:
+		return nil
+	default:
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer e.recovered(done)
+		done <- e.db.Flush()
+	}()
+	return e.await(done)
+}
+
+// recovered tells of a panic in Pebble, which may go on with half of its work.
+func (e *engine) recovered(done chan<- error) {
+	if v := recover(); v != nil {
+		err := effect.Caught("panic in Pebble", v)
+		e.fatal.set(err)
+		done <- err
+	}
+}
+
+// closeDB closes the database, and reports whether all of it that writes has ended. An
+// iterator of DB that was left open makes Pebble panic, or return an error of many lines,
+// at the very end.
+func (e *engine) closeDB() (whole bool, err error) {
+	const open = "iterators, snapshots or values of DB are still open, close them before the store"
+	defer func() {
+		if v := recover(); v != nil {
+			whole = e.files.open.Load() == 0 && e.fatal.err() == nil
+			if err = fmt.Errorf("panic in Pebble: %v", v); whole {
+				err = fmt.Errorf("%s: %w", open, err)
+			}
+		}
+	}()
+	if err = e.db.Close(); err != nil && strings.Contains(err.Error(), "leaked") {
+		line, _, _ := strings.Cut(err.Error(), "\n")
+		err = fmt.Errorf("%s: %s", open, line)
+	}
+	return true, err
 }
 
 func appendKey[K string | []byte](dst []byte, space durable.Space, key K) []byte {
@@ -210,28 +256,30 @@ func (e *engine) Moved() error { return e.lock.moved() }
 func (e *engine) apply(batch *pebble.Batch, sync bool) error {
 	done := make(chan error, 1)
 	go func() {
-		var err error
-		defer func() {
-			if v := recover(); v != nil {
-				err = effect.Caught("panic in Pebble", v)
-				e.fatal.set(err) // and it may still hold the batch
-			}
-			done <- err
-		}()
+		defer e.recovered(done) // it may still hold the batch
 		if !sync {
-			err = errors.Join(e.db.Apply(batch, pebble.NoSync), batch.Close())
+			err := errors.Join(e.db.Apply(batch, pebble.NoSync), batch.Close())
 			e.expireReaders()
+			done <- err
 			return
 		}
 		// Apply would report a failed sync to the logger and not to us.
-		if err = e.db.ApplyNoSyncWait(batch, pebble.Sync); err == nil {
+		err := e.db.ApplyNoSyncWait(batch, pebble.Sync)
+		if err == nil {
 			e.expireReaders() // while the sync is under way
 			err = batch.SyncWait()
 		}
 		if err == nil {
 			err = batch.Close()
 		}
+		done <- err
 	}()
+	return e.await(done)
+}
+
+// await waits for what Pebble does, no longer than until the store is broken. Once damage
+// is known of, that is after damagedBound.
+func (e *engine) await(done <-chan error) error {
 	select {
 	case err := <-done:
 		return redact(errors.Join(err, e.fatal.err()))
@@ -247,7 +295,7 @@ func (e *engine) apply(batch *pebble.Batch, sync bool) error {
 	case <-e.fatal.heard:
 		return e.fatal.err()
 	case <-timer.C:
-		// The batch is still Pebble's: nobody is to go on with it.
+		// What was asked for is still Pebble's: nobody is to go on with it.
 		e.fatal.set(fmt.Errorf("%w: Pebble takes no writes: it cannot compact a damaged table; restore %s from a backup", idem.ErrCorrupt, e.dir))
 		return e.fatal.err()
 	}

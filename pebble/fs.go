@@ -48,9 +48,11 @@ type guardedFS struct {
 	vfs.FS
 	dir    string // of the database
 	fatal  *fatal
-	tables atomic.Bool // one was made
-	opened atomic.Bool // Pebble is
-	ahead  int         // of a logFile
+	tables atomic.Bool  // one was made
+	opened atomic.Bool  // Pebble is
+	log    string       // the last one made until then
+	open   atomic.Int64 // how many files that are written
+	ahead  int          // of a logFile
 	moved  func() error
 }
 
@@ -187,14 +189,18 @@ func (g *guardedFS) OpenDir(name string) (vfs.File, error) {
 	if err != nil || !g.ours(name) {
 		return f, err
 	}
-	return g.guard(f, name), nil
+	return &guardedFile{File: f, name: name, fatal: g.fatal, open: new(atomic.Int64)}, nil
 }
 
 func (g *guardedFS) guard(f vfs.File, name string) vfs.File {
+	g.open.Add(1)
 	if isLogName(name) {
+		if !g.opened.Load() {
+			g.log = name
+		}
 		return g.newLog(f, name)
 	}
-	return &guardedFile{File: f, name: name, fatal: g.fatal}
+	return &guardedFile{File: f, name: name, fatal: g.fatal, open: &g.open}
 }
 
 // Link implements vfs.FS.
@@ -241,6 +247,7 @@ type guardedFile struct {
 	vfs.File
 	name  string
 	fatal *fatal
+	open  *atomic.Int64 // of its guardedFS
 }
 
 func (f *guardedFile) Write(p []byte) (int, error) {
@@ -278,5 +285,6 @@ func (f *guardedFile) SyncTo(length int64) (full bool, err error) {
 
 func (f *guardedFile) Close() error {
 	f.fatal.end("closing", f.name, f.File.Close())
+	f.open.Add(-1)
 	return nil
 }

@@ -308,6 +308,15 @@ func TestBackgroundErrors(t *testing.T) {
 	require.NoError(t, b.Close())
 }
 
+// Pebble's messages may have the stack of a goroutine in them.
+func TestMessagesAreOneLine(t *testing.T) {
+	t.Parallel()
+	f := newFatal()
+	f.Fatalf("%+v", fmt.Errorf("the table is cut: %w\ngoroutine 1 [running]:\nmain.main()", fs.ErrInvalid))
+	require.EqualError(t, f.err(), "the table is cut: invalid argument")
+	require.ErrorIs(t, redact(fmt.Errorf("a\n%w", fs.ErrInvalid)), fs.ErrInvalid)
+}
+
 func TestRedactedErrorsAreThemselves(t *testing.T) {
 	t.Parallel()
 	cause := &fs.PathError{Op: "open", Path: reserved + "rSECRET", Err: fs.ErrPermission}

@@ -49,7 +49,7 @@ func isLogName(name string) bool { return strings.HasSuffix(name, ".log") }
 
 // newLog returns a log over f, which may be an old one that is used again.
 func (g *guardedFS) newLog(f vfs.File, name string) vfs.File {
-	l := &logFile{guardedFile: guardedFile{File: f, name: name, fatal: g.fatal}, ahead: g.ahead}
+	l := &logFile{guardedFile: guardedFile{File: f, name: name, fatal: g.fatal, open: &g.open}, ahead: g.ahead}
 	if info, err := f.Stat(); err == nil {
 		l.zeroed = info.Size()
 	}

@@ -64,14 +64,7 @@ func open(dir string, o Options) (e *engine, err error) {
 			return nil, fmt.Errorf("idem: making %s: %w", dir, err)
 		}
 	}
-	if e, err = openDB(dir, o, true, h); err != nil {
-		return nil, err
-	}
-	if err := e.verify(); err != nil {
-		return nil, errors.Join(err, e.Close())
-	}
-	e.seals = true
-	return e, nil
+	return openDB(dir, o, true, h)
 }
 
 // inspect reports whether a store was made in dir, and refuses what is something
@@ -163,13 +156,8 @@ func (e *engine) finishCreation() error {
 	return syncDir(f, e.dir)
 }
 
-func writeNewMarker(dir string, f vfs.FS) (err error) {
-	file, err := f.Create(f.PathJoin(dir, newMarker), vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write([]byte(markerText))
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+func writeNewMarker(dir string, f vfs.FS) error {
+	if err := writeFile(f.PathJoin(dir, newMarker), markerText, f); err != nil {
 		return err
 	}
 	return syncDir(f, dir)
@@ -190,12 +178,15 @@ func openDB(dir string, o Options, made bool, h *held) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(breakSeal(dir, o.fs), checkManifest(dir, o.fs)); err != nil {
-		return nil, errors.Join(err, lock.Close())
+	if made {
+		if err := tryDB(dir, o, lock); err != nil {
+			return nil, errors.Join(err, lock.Close())
+		}
+		if err := removeNote(dir, o.fs); err != nil {
+			return nil, errors.Join(err, lock.Close())
+		}
 	}
 	f := newFatal()
-	cache := pebble.NewCache(o.CacheBytes)
-	defer cache.Unref()
 	e := &engine{dir: dir, opts: o, fatal: f, lock: lock, damagedBound: damagedBound}
 	e.readers.Init(e.openReader, (*reader).close)
 	e.compactions.done = e.expireReaders
@@ -205,11 +196,28 @@ func openDB(dir string, o Options, made bool, h *held) (*engine, error) {
 	if o.fs != vfs.Default {
 		g.ahead = zeroAheadInMemory
 	}
+	e.files = g
+	po := pebbleOptions(o, f, lock)
+	po.EventListener = events
+	po.FS = g
+	po.ErrorIfNotExists = made
+	po.Experimental.CompactionScheduler = &e.compactions
+	e.db, err = openGuarded(path, po, f, lock.Close)
+	if err != nil {
+		return nil, openError(dir, err)
+	}
+	g.opened.Store(true)
+	if made {
+		if err := writeNote(dir, g.log, o.fs); err != nil {
+			return nil, errors.Join(fmt.Errorf("idem: opening %s: %w", dir, err), e.Close())
+		}
+	}
+	return e, nil
+}
+
+func pebbleOptions(o Options, f *fatal, lock *dbLock) *pebble.Options {
 	po := &pebble.Options{
-		Cache:              cache,
-		ErrorIfNotExists:   made,
-		EventListener:      events,
-		FS:                 g,
+		CacheSize:          o.CacheBytes,
 		FormatMajorVersion: format,
 		Lock:               lock.pebble,
 		Logger:             f,
@@ -217,27 +225,47 @@ func openDB(dir string, o Options, made bool, h *held) (*engine, error) {
 		// Two cores' worth: claims must not wait long for a compaction.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
-	po.Experimental.CompactionScheduler = &e.compactions
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	e.db, err = openGuarded(path, po, f, lock)
-	if err != nil {
-		switch {
-		case errors.Is(err, pebble.ErrDBDoesNotExist) || pebble.IsCorruptionError(err):
-			return nil, fmt.Errorf("%w: the database of %s is damaged: %w; restore the directory from a backup", idem.ErrCorrupt, dir, redact(err))
-		default:
-			return nil, fmt.Errorf("idem: opening %s: %w", dir, redact(err))
-		}
+	return po
+}
+
+// openError says what an error of pebble.Open means. That a file does not exist is said
+// of tables.
+func openError(dir string, err error) error {
+	if errors.Is(err, pebble.ErrDBDoesNotExist) || errors.Is(err, fs.ErrNotExist) || pebble.IsCorruptionError(err) {
+		return fmt.Errorf("%w: the database of %s is damaged: %w; restore the directory from a backup", idem.ErrCorrupt, dir, redact(err))
 	}
-	g.opened.Store(true)
-	return e, nil
+	return fmt.Errorf("idem: opening %s: %w", dir, redact(err))
+}
+
+// tryDB opens the database for reading alone, and looks for what create put there: what
+// is refused is left as it was. Opening for good writes logs that it reads into tables,
+// begins a new manifest and removes what neither needs.
+func tryDB(dir string, o Options, lock *dbLock) error {
+	if err := checkLog(dir, o.fs); err != nil {
+		return err
+	}
+	f := newFatal()
+	po := pebbleOptions(o, f, lock)
+	po.CacheSize = 1 << 20
+	po.FS = o.fs
+	po.ErrorIfNotExists, po.ReadOnly = true, true
+	po.EventListener = f.listener()
+	e := &engine{dir: dir, opts: o, fatal: f}
+	po.Experimental.CompactionScheduler = &e.compactions
+	var err error
+	if e.db, err = openGuarded(o.fs.PathJoin(dir, dbName), po, f, func() error { return nil }); err != nil {
+		return openError(dir, err)
+	}
+	return errors.Join(e.verify(), redact(e.db.Close()))
 }
 
 // openGuarded is pebble.Open in bounded time: it panics on some errors of the file
 // system, and after others it waits for what will not come. Where it fails the lock is
 // given up, but not while Pebble is still at it.
-func openGuarded(path string, po *pebble.Options, f *fatal, lock *dbLock) (*pebble.DB, error) {
+func openGuarded(path string, po *pebble.Options, f *fatal, unlock func() error) (*pebble.DB, error) {
 	type opened struct {
 		db  *pebble.DB
 		err error
@@ -250,7 +278,7 @@ func openGuarded(path string, po *pebble.Options, f *fatal, lock *dbLock) (*pebb
 				o.err = fmt.Errorf("panic in Pebble: %v", v)
 			}
 			if o.err != nil {
-				_ = lock.Close()
+				_ = unlock()
 			}
 			select {
 			case done <- o:

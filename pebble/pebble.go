@@ -63,6 +63,9 @@ func Open(dir string, o Options) (*Backend, error) {
 
 // DB returns the database, for reads. Nothing but Update, Do and Complete may
 // write to it, and it must not be closed. What it shows may not be durable yet.
+// Close iterators, snapshots and the values of Get before the store: its Close
+// returns an error otherwise, though nothing is lost, and an iterator that is used
+// after it may crash.
 func (b *Backend) DB() *pebble.DB { return b.engine.db }
 
 // Update runs fn, which writes the caller's own data into the indexed batch, in a

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
@@ -147,9 +146,6 @@ func damage(t testing.TB, dir string, disk vfs.FS, key string) {
 	value[len(value)/2] ^= 1 << 3
 	require.NoError(t, db.Set(k, value, pebble.Sync))
 	require.NoError(t, db.Close())
-	if err := disk.Remove(disk.PathJoin(dir, sealName)); !errors.Is(err, fs.ErrNotExist) { // its files are others now
-		require.NoError(t, err)
-	}
 }
 
 func TestConformance(t *testing.T) {

@@ -5,13 +5,14 @@ import (
 	"strings"
 )
 
-// redact keeps the keys of the store out of Pebble's messages: where one begins to
-// name them (the bounds of a table, an iterator that leaked) it is cut off.
+// redact makes one line of Pebble's messages, some of which carry the stack of a
+// goroutine, and keeps the keys of the store out of them: where one begins to name them
+// (the bounds of a table, an iterator that leaked) it is cut off.
 func redact(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := err.Error()
+	text, _, _ := strings.Cut(strings.TrimSpace(err.Error()), "\n")
 	for _, form := range [...]string{reserved, `idem\x00`} {
 		if at := strings.Index(text, form); at >= 0 {
 			text = text[:at] + "… (the rest names keys and is left out)"
