@@ -368,17 +368,50 @@ func (t *tx) Effect(ctx context.Context, fn any) (result []byte, spoiled bool, e
 		t.batch = nil
 		return nil, false, &effect.Fault{Err: err}
 	}
-	t.batch = t.e.db.NewIndexedBatch()
-	result, err = effect.Run(func() ([]byte, error) { return f(ctx, t.batch) })
-	if err == nil {
-		err = foreign(t.batch)
+	t.batch = t.e.db.NewBatch()
+	result, err = t.run(ctx, f)
+	return result, false, err
+}
+
+// run runs f with a batch of its own, and adds what f wrote to the commit. f may have
+// done with its batch what it must not. That cannot be kept from it, but it is found out:
+// it is f's caller's alone, and what is committed with others is another batch.
+func (t *tx) run(ctx context.Context, f func(context.Context, *pebble.Batch) ([]byte, error)) ([]byte, error) {
+	batch := t.e.db.NewIndexedBatch()
+	// As long as it is held, a Close by f does not give it to somebody else to use.
+	batch.Ref()
+	defer batch.Unref()
+	result, err := effect.Run(func() ([]byte, error) { return f(ctx, batch) })
+	misuse := misused(batch)
+	if err == nil && misuse == nil {
+		err = foreign(batch)
 	}
-	if err != nil {
+	if err == nil && misuse == nil {
+		err = t.batch.Apply(batch, nil)
+	}
+	if closed := batch.Close(); misuse == nil && closed != nil { // f did
+		misuse = closed
 		_ = t.batch.Close()
 		t.batch = t.e.db.NewBatch()
-		return nil, false, err
 	}
-	return result, false, nil
+	if err == nil && misuse != nil {
+		err = fmt.Errorf("%w: a same-commit function committed or closed its batch, which is not its to do: %w", idem.ErrInvalid, misuse)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// misused returns an error if nothing can be written to batch any more, because it was
+// committed.
+func misused(batch *pebble.Batch) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%v", v)
+		}
+	}()
+	return batch.LogData(nil, nil)
 }
 
 // foreign returns an error if a caller's batch touches keys of the store.

@@ -4,13 +4,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
@@ -333,6 +336,58 @@ func TestCloseWithOpenIterators(t *testing.T) {
 			require.ErrorIs(t, err, idem.ErrCompleted)
 			require.NoError(t, s.Close())
 		})
+	}
+}
+
+// A same-commit function that commits or closes its batch hears that it must not. Those
+// who share its commit notice nothing.
+func TestFunctionsThatEndTheirBatch(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for name, end := range map[string]func(b *pebble.Batch, db *pebble.DB) error{
+		"commits it":         func(b *pebble.Batch, _ *pebble.DB) error { return b.Commit(pebble.Sync) },
+		"commits it later":   func(b *pebble.Batch, _ *pebble.DB) error { return b.Commit(pebble.NoSync) },
+		"has it applied":     func(b *pebble.Batch, db *pebble.DB) error { return db.Apply(b, pebble.Sync) },
+		"closes it":          func(b *pebble.Batch, _ *pebble.DB) error { return b.Close() },
+		"commits and closes": func(b *pebble.Batch, _ *pebble.DB) error { return errors.Join(b.Commit(pebble.Sync), b.Close()) },
+	} {
+		for _, size := range []int{1, 1 << 20} { // a large batch is a table of its own
+			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
+				t.Parallel()
+				s, err := idem.New(mustOpen(t, "store", Options{fs: vfs.NewMem(), MinFree: -1, MemTableBytes: 1 << 20}), idem.Options{SweepInterval: -1})
+				require.NoError(t, err)
+				db := s.Backend().(*Backend).DB()
+				var wg sync.WaitGroup
+				for i := range 8 {
+					wg.Go(func() {
+						_, _, err := Do(ctx, s, idem.Request{Key: fmt.Sprint("good", i)}, func(_ context.Context, b *pebble.Batch) ([]byte, error) {
+							return []byte("done"), b.Set([]byte(fmt.Sprint("good", i)), nil, nil)
+						})
+						if err != nil {
+							t.Errorf("another's: %v", err)
+						}
+					})
+					if i%4 == 0 {
+						wg.Go(func() {
+							_, _, err := Do(ctx, s, idem.Request{Key: fmt.Sprint("bad", i)}, func(_ context.Context, b *pebble.Batch) ([]byte, error) {
+								return nil, errors.Join(b.Set([]byte(fmt.Sprint("bad", i)), make([]byte, size), nil), end(b, db))
+							})
+							if !errors.Is(err, idem.ErrInvalid) {
+								t.Errorf("its own: %v", err)
+							}
+						})
+					}
+				}
+				wg.Wait()
+				for i := range 8 {
+					_, err := s.Claim(ctx, idem.Request{Key: fmt.Sprint("good", i)})
+					require.ErrorIs(t, err, idem.ErrCompleted)
+				}
+				_, err = s.Get(ctx, "bad0")
+				require.ErrorIs(t, err, idem.ErrNotFound)
+				require.NoError(t, s.Close())
+			})
+		}
 	}
 }
 

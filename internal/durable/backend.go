@@ -275,6 +275,7 @@ func (b *Backend) Close() error {
 		w.begin()
 		err := b.closeEngine()
 		w.end()
+		w.stop()
 		done <- err
 	}()
 	select {

@@ -90,7 +90,7 @@ func requireBroken(t testing.TB, b *Backend, cause error) {
 
 func nothing(*fakeTx) ([]byte, error) { return nil, nil }
 
-// Rule 4: whatever goes wrong in the engine, in whichever call, breaks the store:
+// Whatever goes wrong in the engine, in whichever call, breaks the store:
 // that call and all later ones answer ErrBroken with the cause, the host hears of it
 // once, and no panic gets out.
 func TestEveryFaultBreaks(t *testing.T) {
@@ -182,7 +182,7 @@ func TestEveryFaultOfACommitBreaks(t *testing.T) {
 				require.NoError(t, e.s.Close())
 				require.Len(t, told, 1)
 
-				// C4: it is whole when it is opened again.
+				// It is whole when it is opened again.
 				e.fake = e.fake.left()
 				e.open()
 				require.Equal(t, idem.Completed, e.state("old"))
@@ -246,7 +246,7 @@ func TestBreakDuringCommit(t *testing.T) {
 	require.True(t, held)
 }
 
-// The first cause stays, and wakes those who wait (A16).
+// The first cause stays, and wakes those who wait.
 func TestBreakInTheBackground(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -322,7 +322,7 @@ func TestFaultInASameCommitFunctionBreaks(t *testing.T) {
 	})
 }
 
-// A14, rule 11: cancelled while queued, an operation is not run; once its commit has
+// Cancelled while queued, an operation is not run; once its commit has
 // begun it has that commit's answer.
 func TestContext(t *testing.T) {
 	t.Parallel()

@@ -35,7 +35,7 @@ func TestClosed(t *testing.T) {
 	require.Equal(t, idem.ErrClosed, err, "closed outranks broken")
 }
 
-// C7: closing while callers queue: those whose commit has begun get its answer, those
+// Closing while callers queue: those whose commit has begun get its answer, those
 // behind get ErrClosed, and the engine is closed when nothing uses it any more.
 func TestCloseDuringTraffic(t *testing.T) {
 	t.Parallel()
@@ -127,7 +127,7 @@ func TestCloseCannotSave(t *testing.T) {
 	requireCloses(t, f, 1, "it is freed all the same")
 }
 
-// Rule 4: closing a broken engine that does not come back ends in bounded time, and
+// Closing a broken engine that does not come back ends in bounded time, and
 // so does closing one that breaks on the way.
 func TestCloseOfAnEngineThatHangs(t *testing.T) {
 	t.Parallel()

@@ -62,7 +62,7 @@ func TestNothingChangedNoCommit(t *testing.T) {
 	require.Equal(t, stats.CommittedOps, again.CommittedOps)
 }
 
-// Rules 2, 10: each commit saves the store time and the highest fence as they are
+// Each commit saves the store time and the highest fence as they are
 // after all of its operations, and closing saves the time again.
 func TestMetaIsSaved(t *testing.T) {
 	t.Parallel()
@@ -186,7 +186,7 @@ func TestGroupIsTold(t *testing.T) {
 	})
 }
 
-// Rule 6: the engine is asked for room once a commit, and only for new records.
+// The engine is asked for room once a commit, and only for new records.
 func TestRoom(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, e *env, spoils bool) {

@@ -13,7 +13,7 @@ import (
 	"github.com/idemkv/idem/internal/golden"
 )
 
-// C5: a record that cannot be read is its key's alone: no grant, no replay, no end of
+// A record that cannot be read is its key's alone: no grant, no replay, no end of
 // the store; Forget removes it.
 func TestUnreadableRecord(t *testing.T) {
 	t.Parallel()
@@ -102,7 +102,7 @@ func TestEngineFindsDamage(t *testing.T) {
 	}
 }
 
-// B4: the sweep counts a record that cannot be read, passes over it, and goes on; once
+// The sweep counts a record that cannot be read, passes over it, and goes on; once
 // it is forgotten, the place it left behind goes too.
 func TestSweepPassesOverTheUnreadable(t *testing.T) {
 	t.Parallel()
@@ -145,7 +145,7 @@ func TestSweepPassesOverTheUnreadable(t *testing.T) {
 	require.Empty(t, e.fake.raw(Expiry))
 }
 
-// A place that was left behind does not harm the record that was claimed anew (B3).
+// A place that was left behind does not harm the record that was claimed anew.
 func TestPlaceLeftBehind(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)

@@ -32,7 +32,7 @@ func TestKnownEntriesAreNotRead(t *testing.T) {
 	require.Equal(t, 1, e.gets(func() { require.Equal(t, idem.ErrFenced, e.s.Complete(ctx, token, nil)) }))
 }
 
-// A1: two claims that both found nothing and share a commit: what the second saw
+// Two claims that both found nothing and share a commit: what the second saw
 // does not count any more once the first has run.
 func TestOneCommitGrantsAKeyOnce(t *testing.T) {
 	t.Parallel()
@@ -50,7 +50,7 @@ func TestOneCommitGrantsAKeyOnce(t *testing.T) {
 	})
 }
 
-// A1, D8: the same in a commit that is begun again: a function that was done in the
+// The same in a commit that is begun again: a function that was done in the
 // first pass, and fails in the next, leaves the key to the claim that came after it.
 func TestCommitBegunAgainGrantsAKeyOnce(t *testing.T) {
 	t.Parallel()

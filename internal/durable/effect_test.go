@@ -27,7 +27,7 @@ func counted(runs *atomic.Int32, account string, err error) sameCommit {
 	}
 }
 
-// D8: functions that share a commit. Those that fail are alone in it: only their own
+// Functions that share a commit. Those that fail are alone in it: only their own
 // callers hear of it, only their own writes are missing, and no update is lost.
 func TestEffectsShareACommit(t *testing.T) {
 	t.Parallel()

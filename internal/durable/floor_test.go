@@ -95,7 +95,7 @@ func first(readable map[idem.Due]bool, from idem.Due) idem.Due {
 	return least
 }
 
-// B7: the slices of a sweep, each from the start, do not read over those before.
+// The slices of a sweep, each from the start, do not read over those before.
 func TestSweepsDoNotReadOverWhatIsGone(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, func(o *idem.Options) { o.SweepSlice = 10 })

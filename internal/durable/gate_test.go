@@ -11,7 +11,7 @@ import (
 	"github.com/idemkv/idem/internal/codec"
 )
 
-// Rule 3: while a commit is on its way to the disk nobody sees what it changes, and
+// While a commit is on its way to the disk nobody sees what it changes, and
 // nobody waits for it.
 func TestNotSeenBeforeDurable(t *testing.T) {
 	t.Parallel()

@@ -316,6 +316,9 @@ func (g *pass) runOp(j *job, i int) error {
 		if spoiled && g.wrote {
 			return errSpoiled
 		}
+		if err != nil {
+			result = nil
+		}
 		next, changed = op.Finish(result, err)
 		if spoiled { // alone: believed, and its own transaction is gone
 			g.ran++

@@ -83,7 +83,7 @@ func TestScanHonoursContext(t *testing.T) {
 	require.Equal(t, context.Canceled, err)
 }
 
-// Rule 3, A17: a scan shows what a commit on its way changes, adds and removes as it
+// A scan shows what a commit on its way changes, adds and removes as it
 // was, wherever in a page that lies, and only within its bounds.
 func TestScanDuringCommit(t *testing.T) {
 	t.Parallel()
@@ -149,7 +149,7 @@ func TestScanDuringCommit(t *testing.T) {
 	})
 }
 
-// A17: a record that is there throughout is seen exactly once, whatever comes and
+// A record that is there throughout is seen exactly once, whatever comes and
 // goes between the pages, the record that the cursor names included.
 func TestScanWhileWriting(t *testing.T) {
 	t.Parallel()
@@ -208,7 +208,7 @@ func TestPrefixEnd(t *testing.T) {
 	})
 }
 
-// B4: places come in the order of time, page by page, up to the time asked for.
+// Places come in the order of time, page by page, up to the time asked for.
 func TestExpiring(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -234,7 +234,7 @@ func TestExpiring(t *testing.T) {
 	require.Empty(t, expiring(places[4], idem.Never, 100))
 }
 
-// C5: what is no place is passed over, and does not hide those after it.
+// What is no place is passed over, and does not hide those after it.
 func TestExpiringPassesOverWhatIsNoPlace(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)

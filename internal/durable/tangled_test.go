@@ -21,7 +21,7 @@ func (e tangled) Scan(space Space, from, to []byte, limit int) ([]Pair, error) {
 	return e.pairs, nil
 }
 
-// C5: keys that do not come in order are damage, and never an endless list.
+// Keys that do not come in order are damage, and never an endless list.
 func TestC5KeysOutOfOrder(t *testing.T) {
 	t.Parallel()
 	keys := func(keys ...string) (pairs []Pair) {

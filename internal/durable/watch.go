@@ -53,6 +53,13 @@ func (w *watch) end() {
 	}
 }
 
+// stop follows the last end.
+func (w *watch) stop() {
+	if w != nil {
+		w.timer.Stop()
+	}
+}
+
 func (w *watch) arm() {
 	if !w.on.Load() && w.on.CompareAndSwap(false, true) {
 		w.timer.Reset(w.every)

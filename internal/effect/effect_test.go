@@ -50,7 +50,7 @@ func TestRunUsesAGoroutineOfItsOwn(t *testing.T) {
 	require.True(t, fnReturned, "Run returned before fn had ended")
 }
 
-// D8: a panic goes on in fn's own caller, with the same value.
+// A panic goes on in fn's own caller, with the same value.
 func TestPanicIsRethrown(t *testing.T) {
 	t.Parallel()
 	type custom struct{ n int }
@@ -93,7 +93,7 @@ func TestNilPointerIsAPanicOfFn(t *testing.T) {
 	require.Panics(t, func() { effect.Rethrow(err) })
 }
 
-// D8: a Goexit (t.FailNow, say) goes on in fn's own caller.
+// A Goexit (t.FailNow, say) goes on in fn's own caller.
 func TestGoexitGoesOn(t *testing.T) {
 	t.Parallel()
 	_, err := effect.Run(func() ([]byte, error) {
