@@ -334,7 +334,14 @@ func send(client *http.Client, url string, c charge, total *tally) (got slip, re
 		return got, false, err
 	}
 	key := ""
-	for {
+	for round := 0; ; round++ {
+		if round > 0 {
+			// A busy machine may need longer than a try lasts. Whoever does not become
+			// more patient keeps it busy, and gets no answer.
+			more := *client.Transport.(*idemhttp.Transport)
+			more.TryTimeout, more.MaxBackoff, more.MaxRetryAfter = 2*more.TryTimeout, 2*more.MaxBackoff, 2*more.MaxRetryAfter
+			client.Transport = &more
+		}
 		r, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
 		if err != nil {
 			return got, false, err
