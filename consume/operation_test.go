@@ -68,7 +68,7 @@ func TestOperationLogsNoKey(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		c := e.consumer("billing", messages(), func(ctx context.Context, _ message) error {
 			logged := consume.FromContext(ctx).LogValue().String()
-			assert.Equal(t, fmt.Sprintf("[key_hash=%s attempt=1]", idem.KeyHash("consume/billing/evt-1")), logged)
+			assert.Equal(t, fmt.Sprintf("[key_hash=%s attempt=1]", e.KeyHash("consume/billing/evt-1")), logged)
 			return nil
 		})
 		gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), m1))

@@ -32,11 +32,10 @@ func TestE3InFlightAndMismatch(t *testing.T) {
 		before := s.wantRecord("k", idem.InFlight)
 		for range 3 {
 			a := s.post("k")
-			p := wantProblem(t, a, 409, idemhttp.TypeInFlight)
+			wantProblem(t, a, 409, idemhttp.TypeInFlight)
 			seconds, err := strconv.Atoi(a.header.Get("Retry-After"))
 			require.NoError(t, err)
 			require.GreaterOrEqual(t, seconds, 1)
-			require.Equal(t, idem.KeyHash(idemhttp.StoreKey("shop", "k")), p.KeyHash)
 			wantProblem(t, s.do("POST", "/other", "k", ""), 422, idemhttp.TypeMismatch)
 		}
 		require.Equal(t, before.Fence, s.wantRecord("k", idem.InFlight).Fence)

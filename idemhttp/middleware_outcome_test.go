@@ -359,7 +359,7 @@ func TestOperation(t *testing.T) {
 			assert.Equal(t, idem.DownstreamKey(op.Token().Key, "charge"), op.DownstreamKey("charge"))
 			var text strings.Builder
 			slog.New(slog.NewTextHandler(&text, nil)).Info("x", "op", op)
-			assert.Contains(t, text.String(), fmt.Sprint("op.key_hash=", idem.KeyHash(op.Token().Key), " op.attempt=", op.Attempt()))
+			assert.Contains(t, text.String(), fmt.Sprint("op.key_hash=", store.KeyHash(op.Token().Key), " op.attempt=", op.Attempt()))
 			assert.NotContains(t, text.String(), "shop")
 			switch op.Attempt() {
 			case 1:

@@ -251,7 +251,7 @@ func TestF1Methods(t *testing.T) {
 			assert.False(t, failed.Timeout())
 			if len(failed.Key) > 1 {
 				assert.NotContains(t, err.Error(), failed.Key)
-				assert.Contains(t, err.Error(), idem.KeyHash(failed.Key))
+				assert.NotContains(t, err.Error(), "hash")
 			}
 		}
 	})

@@ -20,9 +20,9 @@ import (
 // may put something in front of.
 func service(t *testing.T, front func(http.Handler) http.Handler, observer ...func(context.Context, idem.Event)) (url string, s *server, at map[string]*bank) {
 	o := storeOptions()
-	o.Observer = func(_ context.Context, e idem.Event) {
+	o.Observer = func(ctx context.Context, e idem.Event) {
 		for _, tell := range observer {
-			tell(e)
+			tell(ctx, e)
 		}
 	}
 	store, ledger, err := openLedger("memory", "", o)
