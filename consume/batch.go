@@ -2,6 +2,7 @@ package consume
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/idemkv/idem"
@@ -16,35 +17,44 @@ import (
 // A message that repeats one before it in the batch, ID and body, gets the verdict of
 // that one. Messages are otherwise judged on their own merits: one that fails stops
 // none after it, so for messages that must keep their order call Handle one by one.
+// Those whose turn does not come, because ctx ended or a handler panicked or ran into
+// MaxRun, are given back: it is as if they had never been delivered.
 //
-// The price of one commit: a process that dies leaves the messages of the batch that
-// it had handled unrecorded, to be run again. And a claim counts as an attempt also if
-// ctx ended, or a handler panicked, before its turn came; the claim is then released.
+// The price of one commit: a process that dies leaves the messages of the batch in
+// flight until their leases end, and those that it had handled run again. Where it
+// matters which of them had begun, because attempts are counted (MaxAttempts) or
+// unknown outcomes held (HoldUnknown), each message is claimed right before its turn
+// and completed right after it. A process that dies then leaves one message in flight.
+// That costs two commits for each message in place of two for the batch.
 func (c *Consumer[M]) HandleBatch(ctx context.Context, ms []M) []Verdict {
-	verdicts := make([]Verdict, len(ms))
-	for start := 0; start < len(ms); start += c.limits.MaxBatch {
-		end := min(start+c.limits.MaxBatch, len(ms))
-		b := batch[M]{Consumer: c, ctx: ctx, messages: ms[start:end], verdicts: verdicts[start:end]}
-		b.claim()
+	b := batch[M]{Consumer: c, ctx: ctx, messages: ms, verdicts: make([]Verdict, len(ms))}
+	size := c.limits.MaxBatch
+	if c.maxAttempts > 0 || c.opts.HoldUnknown {
+		size = 1
+	}
+	for part := range slices.Chunk(b.sort(), size) {
+		b.claim(part)
 		b.run()
 	}
-	return verdicts
+	b.judgeRepeats()
+	return b.verdicts
 }
 
-// batch is what is claimed in one commit.
+// batch is what HandleBatch was given, on its way to the verdicts.
 type batch[M any] struct {
 	*Consumer[M]
 	ctx      context.Context
 	messages []M
 	verdicts []Verdict
-	work     []work      // in the order of the messages
 	repeats  map[int]int // messages that repeat one before them, and which
+	work     []work      // what was claimed in one commit, in the order of the messages
 }
 
 // work is one run of the handler that is to be.
 type work struct {
 	message int
-	claim   idem.Claim      // zero: unprotected
+	request idem.Request // without a key: unprotected
+	claim   idem.Claim
 	ctx     context.Context // the handler's; ends when the claim is lost
 	stop    func()          // of the heartbeat
 	state   workState
@@ -59,21 +69,22 @@ const (
 	judged
 )
 
-func (w *work) protected() bool { return w.claim.Token.Key != "" }
+func (w *work) protected() bool { return w.request.Key != "" }
 
-// claim asks for all messages at once. What is refused is judged; the rest is work.
-func (b *batch[M]) claim() {
+// sort judges what cannot be run, finds the repeats, and returns the rest.
+func (b *batch[M]) sort() []work {
 	todo := make([]work, 0, len(b.messages))
-	requests := make([]idem.Request, 0, len(b.messages)) // of todo; without a key: unprotected
-	claims := make([]idem.Request, 0, len(b.messages))
-	first := make(map[idem.Request]int)
+	var first map[idem.Request]int
+	if len(b.messages) > 1 {
+		first = make(map[idem.Request]int)
+	}
 	for i, m := range b.messages {
 		r, reason, err := b.request(m)
 		if err != nil && reason != Unprotected {
 			b.verdicts[i] = Verdict{Decision: Dead, Reason: reason, Err: err}
 			continue
 		}
-		if err == nil {
+		if err == nil && first != nil {
 			if before, again := first[r]; again {
 				if b.repeats == nil {
 					b.repeats = make(map[int]int)
@@ -82,17 +93,34 @@ func (b *batch[M]) claim() {
 				continue
 			}
 			first[r] = i
-			claims = append(claims, r)
 		}
-		todo = append(todo, work{message: i})
-		requests = append(requests, r)
+		todo = append(todo, work{message: i, request: r})
+	}
+	return todo
+}
+
+// claim asks for a part of the batch at once. What is refused is judged; the rest is
+// work.
+func (b *batch[M]) claim(part []work) {
+	b.work = part[:0]
+	if b.ctx.Err() != nil {
+		for _, w := range part {
+			b.verdicts[w.message] = Verdict{Reason: Unavailable, Err: context.Cause(b.ctx)}
+		}
+		return
+	}
+	requests := make([]idem.Request, 0, len(part))
+	for _, w := range part {
+		if w.protected() {
+			requests = append(requests, w.request)
+		}
 	}
 	var answers []idem.ClaimResult
-	if len(claims) > 0 {
-		answers = b.store.ClaimMany(b.ctx, claims)
+	if len(requests) > 0 {
+		answers = b.store.ClaimMany(b.ctx, requests)
 	}
-	for i, w := range todo {
-		if requests[i].Key == "" {
+	for _, w := range part {
+		if !w.protected() {
 			w.ctx, w.stop = context.WithValue(b.ctx, operationKey{}, (*Operation)(nil)), func() {}
 			b.work = append(b.work, w)
 			continue
@@ -112,55 +140,103 @@ func (b *batch[M]) claim() {
 
 // run runs the handler for what is work, and records what came of it.
 func (b *batch[M]) run() {
-	defer b.settle() // also when the handler panics
+	defer b.end() // also when the handler panics
 	for i := range b.work {
 		w := &b.work[i]
-		if w.ctx.Err() != nil {
-			continue // not begun, because ctx has ended or the claim is lost
+		if w.state != waiting || w.ctx.Err() != nil {
+			continue // not begun, because ctx has ended, the claim is lost, or it was given back
 		}
 		w.state = running
-		err := b.handle(w.ctx, b.messages[w.message])
+		err := b.attempt(w)
 		w.state = handled
-		if err != nil && w.protected() {
-			w.stop()
-			b.verdicts[w.message] = b.failed(context.WithoutCancel(b.ctx), w.claim, err)
-			w.state = judged
-		} else if !w.protected() {
+		switch {
+		case !w.protected():
 			b.verdicts[w.message] = unprotected(err)
+			w.state = judged
+		case err != nil:
+			w.stop()
+			b.verdicts[w.message] = b.failed(b.ctx, w.claim, err)
 			w.state = judged
 		}
 	}
 }
 
-// settle ends what is not judged yet. Only a panic or Goexit, which goes on when this
+// attempt runs the handler. At MaxRun it tells the handler to stop and lets the lease
+// lapse, for whoever may take over then. What waits for this handler to return must not
+// be kept by it either.
+func (b *batch[M]) attempt(w *work) error {
+	if b.opts.MaxRun == 0 {
+		return b.handle(w.ctx, b.messages[w.message])
+	}
+	ctx, cancel := context.WithCancelCause(w.ctx)
+	defer cancel(nil)
+	over := make(chan struct{})
+	disarm := b.limits.Clock.AfterFunc(b.opts.MaxRun, func() {
+		defer close(over)
+		cancel(ErrMaxRun)
+		w.stop()
+		b.flush(ErrMaxRun)
+	})
+	defer func() {
+		if !disarm() {
+			<-over
+		}
+	}()
+	return b.handle(ctx, b.messages[w.message])
+}
+
+// end ends what is not judged yet. Only a panic or Goexit, which goes on when this
 // returns, leaves one running.
-func (b *batch[M]) settle() {
-	ctx := context.WithoutCancel(b.ctx)
-	var done []idem.Completion
-	var doneBy []*work
-	var releases sync.WaitGroup // at once, so that they share commits
+func (b *batch[M]) end() {
 	for i := range b.work {
 		w := &b.work[i]
-		ended := context.Cause(w.ctx)
-		w.stop()
 		switch {
-		case w.state == handled:
-			done = append(done, idem.Completion{Token: w.claim.Token})
-			doneBy = append(doneBy, w)
-		case w.state == running && b.opts.HoldUnknown && w.protected():
-			_ = b.store.Hold(ctx, w.claim.Token, []byte("the handler panicked"))
-		case w.state == waiting || w.state == running:
-			b.verdicts[w.message] = Verdict{Reason: Unavailable, Err: ended, Attempt: w.claim.Record.Attempt}
-			if w.protected() {
-				releases.Go(func() { _ = b.store.Release(ctx, w.claim.Token, nil) })
+		case w.state == waiting && !w.protected():
+			b.verdicts[w.message] = Verdict{Reason: Unavailable, Err: context.Cause(w.ctx)}
+		case w.state == running && w.protected():
+			w.stop()
+			settle := b.store.Release
+			if b.opts.HoldUnknown {
+				settle = b.store.Hold
 			}
+			_ = settle(b.ctx, w.claim.Token, []byte("the handler panicked"))
 		}
 	}
-	for i, err := range b.store.CompleteMany(ctx, done) {
-		w := doneBy[i]
-		b.verdicts[w.message] = b.completed(w.claim, err)
+	b.flush(nil)
+}
+
+// flush records what was handled, in one commit, and gives back what was claimed and
+// has not begun. ended says why it will not, where its own context does not.
+func (b *batch[M]) flush(ended error) {
+	var done []idem.Completion
+	var doneBy []*work
+	var unclaims sync.WaitGroup // at once, to share commits
+	for i := range b.work {
+		w := &b.work[i]
+		switch {
+		case w.state == handled:
+			w.stop()
+			done = append(done, idem.Completion{Token: w.claim.Token})
+			doneBy = append(doneBy, w)
+		case w.state == waiting && w.protected():
+			v := Verdict{Reason: Unavailable, Err: ended, Attempt: w.claim.Record.Attempt - 1}
+			if cause := context.Cause(w.ctx); cause != nil {
+				v.Err = cause
+			}
+			b.verdicts[w.message], w.state = v, judged
+			w.stop()
+			unclaims.Go(func() { _ = b.store.Unclaim(b.ctx, w.claim.Token) })
+		}
 	}
-	releases.Wait()
+	for i, err := range b.store.CompleteMany(b.ctx, done) {
+		w := doneBy[i]
+		b.verdicts[w.message], w.state = b.completed(w.claim, err), judged
+	}
+	unclaims.Wait()
+}
+
+// judgeRepeats gives each repeat the verdict of what it repeats.
+func (b *batch[M]) judgeRepeats() {
 	for again, before := range b.repeats {
 		v := b.verdicts[before]
 		if v.Reason == Processed {

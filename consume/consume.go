@@ -3,6 +3,7 @@ package consume
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/idemkv/idem"
@@ -38,6 +39,17 @@ type Options[M any] struct {
 	// Right where the handler's effect can neither be repeated nor looked up.
 	// Default: the next delivery runs it again.
 	HoldUnknown bool
+	// MaxAttempts is how often the handler is begun for a message before it is Dead
+	// with Exhausted. A message of a batch whose turn did not come has not been begun.
+	// Default: the store's, which is without limit by default.
+	MaxAttempts int
+	// MaxRun bounds one run of the handler, on the store's clock. At its end the
+	// handler's context is cancelled with ErrMaxRun as its cause, and the claim is no
+	// longer extended. It is not released while the handler runs: when its lease ends,
+	// another delivery may run the message, or with HoldUnknown it is held. What the
+	// handler returns after that is recorded if the claim is still its own. Default:
+	// without bound, so a handler that hangs keeps its message for ever.
+	MaxRun time.Duration
 }
 
 // MissingID is a policy for messages without an ID. There is no default: each costs
@@ -64,6 +76,8 @@ type Consumer[M any] struct {
 	handle func(context.Context, M) error
 	opts   Options[M]
 	limits idem.Options // of the store
+
+	maxAttempts int // 0: without limit
 }
 
 // New returns a Consumer that runs handle for messages of type M and keeps its
@@ -74,8 +88,8 @@ type Consumer[M any] struct {
 // now", after which it is run again; an idem.Permanent error for "never"; an error
 // that wraps ErrUnknown for "nobody knows". FromContext tells it more.
 //
-// idem.ErrInvalid is returned when something required is missing, or a duration is
-// negative.
+// idem.ErrInvalid is returned when something required is missing, or an option is out
+// of range.
 func New[M any](s *idem.Store, name string, handle func(context.Context, M) error, o Options[M]) (*Consumer[M], error) {
 	refuse := func(format string, args ...any) (*Consumer[M], error) {
 		return nil, fmt.Errorf("%w: consume: %s", idem.ErrInvalid, fmt.Sprintf(format, args...))
@@ -95,10 +109,18 @@ func New[M any](s *idem.Store, name string, handle func(context.Context, M) erro
 		return refuse("set one of Options.Body and Options.Fingerprint; it tells a redelivery from another message under the same ID")
 	case o.MissingID < RejectMissing || o.MissingID > RunUnprotected:
 		return refuse("Options.MissingID is not set; choose RejectMissing, DeriveMissing or RunUnprotected")
-	case o.Lease < 0 || o.Retention < 0:
-		return refuse("Options.Lease is %v and Options.Retention %v; neither may be negative", o.Lease, o.Retention)
+	case o.Lease != 0 && o.Lease < time.Millisecond: // the store would refuse every claim
+		return refuse("Options.Lease is %v; it must be at least 1ms, or 0 for the store's", o.Lease)
+	case o.Retention < 0 || o.MaxRun < 0:
+		return refuse("Options.Retention is %v and Options.MaxRun %v; neither may be negative", o.Retention, o.MaxRun)
+	case o.MaxAttempts < 0 || int64(o.MaxAttempts) > math.MaxUint32:
+		return refuse("Options.MaxAttempts is %d; it must be from 1 to %d, or 0 for the store's", o.MaxAttempts, uint32(math.MaxUint32))
 	}
-	return &Consumer[M]{store: s, name: name, handle: handle, opts: o, limits: s.Options()}, nil
+	c := &Consumer[M]{store: s, name: name, handle: handle, opts: o, limits: s.Options(), maxAttempts: o.MaxAttempts}
+	if c.maxAttempts == 0 {
+		c.maxAttempts = c.limits.MaxAttempts
+	}
+	return c, nil
 }
 
 // maxName leaves three quarters of a key for the ID.
@@ -147,5 +169,6 @@ func (c *Consumer[M]) request(m M) (r idem.Request, reason Reason, err error) {
 		return r, Invalid, err
 	}
 	r.Lease, r.Retention, r.HoldUnknown = c.opts.Lease, c.opts.Retention, c.opts.HoldUnknown
+	r.MaxAttempts = c.opts.MaxAttempts
 	return r, 0, nil
 }

@@ -13,8 +13,9 @@ import (
 // is in flight elsewhere is a Retry.
 //
 // ctx's cancellation reaches the handler, and does not keep what the handler did from
-// being recorded. A panic or Goexit of the handler goes on in the caller after the
-// claim is released, or held with Options.HoldUnknown.
+// being recorded. If ctx ends before the handler begins, the claim is undone, and does
+// not count as an attempt. A panic or Goexit of the handler goes on in the caller after
+// the claim is released, or held with Options.HoldUnknown.
 func (c *Consumer[M]) Handle(ctx context.Context, m M) Verdict {
 	return c.HandleBatch(ctx, []M{m})[0]
 }
@@ -33,6 +34,9 @@ func (c *Consumer[M]) refused(r idem.Record, err error) Verdict {
 		v.Reason = Mismatch
 	case errors.Is(err, idem.ErrExhausted):
 		v.Reason = Exhausted
+		if len(r.Result) > 0 { // how the last attempt failed
+			v.Err = fmt.Errorf("%w: %s", err, r.Result)
+		}
 	case errors.Is(err, idem.ErrInFlight):
 		v.Decision, v.Reason = Retry, InFlight
 		if now, _ := c.limits.Clock.Now(); !r.LeaseUntil.IsZero() {
@@ -52,14 +56,14 @@ func (c *Consumer[M]) failed(ctx context.Context, claim idem.Claim, err error) V
 		return []byte(text[:min(len(text), c.limits.MaxResult)])
 	}
 	var recordErr error
-	switch max := c.limits.MaxAttempts; {
+	switch {
 	case errors.Is(err, ErrUnknown):
 		v.Reason, recordErr = Held, c.store.Hold(ctx, claim.Token, note())
 	case idem.IsPermanent(err):
 		v.Reason, recordErr = Permanent, c.store.Fail(ctx, claim.Token, note())
 	default:
-		v.Decision, v.Reason, recordErr = Retry, Failed, c.store.Release(ctx, claim.Token, nil)
-		if max > 0 && v.Attempt >= max { // the next delivery would hear so
+		v.Decision, v.Reason, recordErr = Retry, Failed, c.store.Release(ctx, claim.Token, note())
+		if c.maxAttempts > 0 && v.Attempt >= c.maxAttempts { // the next delivery would hear so
 			v.Decision, v.Reason, v.Err = Dead, Exhausted, fmt.Errorf("%w: %w", idem.ErrExhausted, err)
 		}
 	}

@@ -128,6 +128,13 @@ func (e *env) record(key string) idem.Record {
 	return r
 }
 
+// noRecord checks that nothing is known of key.
+func (e *env) noRecord(key string) {
+	e.t.Helper()
+	_, err := e.Get(context.Background(), key)
+	assert.Equal(e.t, idem.ErrNotFound, err, key)
+}
+
 // handler counts its runs by message and returns err.
 type handler struct {
 	err error
@@ -177,6 +184,7 @@ type failing struct {
 	host    idem.Host
 	fails   atomic.Bool
 	applies atomic.Uint64
+	applied func() // called after each commit, if it is set
 }
 
 func newFailing() *failing { return &failing{Backend: memory.New(memory.Options{})} }
@@ -193,5 +201,8 @@ func (b *failing) Apply(ctx context.Context, ops []*idem.Op) error {
 		return err
 	}
 	b.applies.Add(1)
+	if b.applied != nil {
+		defer b.applied()
+	}
 	return b.Backend.Apply(ctx, ops)
 }

@@ -69,8 +69,9 @@ const (
 	// InFlight, Retry: another attempt is running elsewhere.
 	InFlight
 	// Unavailable, Retry: the store gave no answer (it is closed, broken or full, or
-	// the record is corrupt), or ctx ended first, or the claim was lost before its
-	// turn in the batch came. The handler was not run.
+	// the record is corrupt), or ctx ended first, or the message's turn in the batch
+	// did not come: its claim was lost, or a handler before it ran into MaxRun. The
+	// handler was not run, and no attempt is counted.
 	Unavailable
 	// Unrecorded, Retry: the handler ran and what came of it could not be recorded,
 	// because the claim was lost or the store broke. Another attempt may run it
@@ -80,8 +81,9 @@ const (
 	// Permanent, Dead: the handler returned an idem.Permanent error, now or for an
 	// earlier delivery. It is recorded.
 	Permanent
-	// Exhausted, Dead: the store's Options.MaxAttempts are used up, and none ended
-	// well: a message that kills its consumer, for one. Err wraps idem.ErrExhausted.
+	// Exhausted, Dead: MaxAttempts, the consumer's or the store's, are used up, and
+	// none ended well: a message that kills its consumer, for one. Err wraps
+	// idem.ErrExhausted and says how the last attempt failed, if it said so.
 	Exhausted
 	// Mismatch, Dead: the ID is that of an earlier message with another fingerprint.
 	// The handler was not run: one of the two is not what its ID says.
@@ -121,6 +123,10 @@ var (
 	// tell whether the message took effect: the bank's answer never came. The
 	// operation is held, and not run again until somebody has settled it.
 	ErrUnknown = errors.New("idem: outcome of the message is unknown")
+
+	// ErrMaxRun is the cause of the cancellation of a handler's context
+	// (context.Cause) when the handler has run for Options.MaxRun.
+	ErrMaxRun = errors.New("idem: the handler ran longer than Options.MaxRun")
 
 	// ErrNoID is returned, in a Verdict and by Key, when a message has no ID.
 	ErrNoID = errors.New("idem: message has no ID")

@@ -87,7 +87,10 @@ func TestNewRefuses(t *testing.T) {
 		"no such policy":         {s, "c", handle, with(func(o *consume.Options[message]) { o.MissingID = 4 }), "choose RejectMissing"},
 		"no body":                {s, "c", handle, with(func(o *consume.Options[message]) { o.Body = nil }), "Options.Body"},
 		"lease":                  {s, "c", handle, with(func(o *consume.Options[message]) { o.Lease = -1 }), "Options.Lease is -1ns"},
-		"retention":              {s, "c", handle, with(func(o *consume.Options[message]) { o.Retention = -time.Hour }), "Options.Retention -1h"},
+		"lease of 30 ns":         {s, "c", handle, with(func(o *consume.Options[message]) { o.Lease = 30 }), "Options.Lease is 30ns"},
+		"attempts":               {s, "c", handle, with(func(o *consume.Options[message]) { o.MaxAttempts = -1 }), "Options.MaxAttempts is -1"},
+		"run":                    {s, "c", handle, with(func(o *consume.Options[message]) { o.MaxRun = -1 }), "Options.MaxRun -1ns"},
+		"retention":              {s, "c", handle, with(func(o *consume.Options[message]) { o.Retention = -time.Hour }), "Options.Retention is -1h"},
 		"both body and fingerprint": {s, "c", handle, with(func(o *consume.Options[message]) {
 			o.Fingerprint = func(message) (idem.Fingerprint, error) { return idem.Fingerprint{}, nil }
 		}), "one of Options.Body and Options.Fingerprint"},
