@@ -197,6 +197,13 @@ func (s *site) wantRecord(key string, state idem.State) idem.Record {
 	return rec
 }
 
+// wantNoRecord checks that the store knows nothing of the key.
+func (s *site) wantNoRecord(key string) {
+	s.t.Helper()
+	_, err := s.store.Get(s.t.Context(), idemhttp.StoreKey("shop", key))
+	require.Equal(s.t, idem.ErrNotFound, err)
+}
+
 // wantNothingStored checks that the store is empty.
 func (s *site) wantNothingStored() {
 	s.t.Helper()
@@ -246,6 +253,8 @@ type breakable struct {
 	host   idem.Host
 	read   atomic.Pointer[error]
 	commit atomic.Bool // the next one fails
+
+	applied func() // called after each commit, if it is set
 }
 
 func (b *breakable) Bind(h idem.Host) (idem.Binding, error) {
@@ -265,6 +274,9 @@ func (b *breakable) Apply(ctx context.Context, ops []*idem.Op) error {
 		err := fmt.Errorf("%w: the disk is gone", idem.ErrBroken)
 		b.host.Broken(err)
 		return err
+	}
+	if b.applied != nil {
+		defer b.applied()
 	}
 	return b.Backend.Apply(ctx, ops)
 }

@@ -81,6 +81,7 @@ func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 	body := m.bodies.Get().(*requestBody)
 	req := idem.Request{
 		Key: StoreKey(scope, key), Lease: m.o.Lease, Retention: m.o.Retention, HoldUnknown: !m.o.RetryUnknown,
+		MaxAttempts: m.o.MaxAttempts,
 	}
 	if err := m.read(r, body, &req); err != nil {
 		m.recycle(body)
@@ -90,6 +91,9 @@ func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 	claim, err := m.store.Claim(r.Context(), req)
 	if m.o.Wait > 0 && err == idem.ErrInFlight && !m.nested(r, req.Key) {
 		claim, err = m.await(r.Context(), req)
+	}
+	if ended := r.Context().Err(); err == nil && ended != nil { // in the claim's commit
+		err = errors.Join(ended, m.store.Unclaim(r.Context(), claim.Token))
 	}
 	switch {
 	case err == nil:
@@ -128,8 +132,12 @@ func (m *middleware) recycle(body *requestBody) {
 // nested reports whether the request is being worked on by this very request: the
 // middleware was wrapped around its handler twice.
 func (m *middleware) nested(r *http.Request, key string) bool {
-	op := FromContext(r.Context())
-	return op != nil && op.store == m.store && op.token.Key == key
+	for op := FromContext(r.Context()); op != nil; op = op.outer {
+		if op.store == m.store && op.token.Key == key {
+			return true
+		}
+	}
+	return false
 }
 
 // await waits until the operation is not in flight, or for Options.Wait, and claims.
@@ -177,17 +185,11 @@ func (m *middleware) replay(w http.ResponseWriter, r *http.Request, rec *idem.Re
 func (m *middleware) run(w http.ResponseWriter, r *http.Request, next http.Handler, key string, claim idem.Claim, body *requestBody) {
 	rec := claim.Record
 	op := &Operation{store: m.store, key: key, token: claim.Token, attempt: rec.Attempt, checkpoint: rec.Checkpoint}
-	ctx := r.Context()
-	if !m.o.CancelWithClient {
-		ctx = context.WithoutCancel(ctx)
-	}
-	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, operationKey{}, op))
-	defer cancel(nil)
+	c := newCapture(w, m.o.MaxResponse)
+	op.answer, op.outer = c, FromContext(r.Context())
+	ctx, stop := m.handlerContext(r.Context(), op, claim)
 	inner := r.WithContext(ctx)
 	inner.Body = body.reader()
-	c := newCapture(w, m.o.MaxResponse)
-	op.answer = c
-	beat := m.startHeartbeat(op.token, cancel)
 
 	settled := false
 	defer func() {
@@ -196,21 +198,29 @@ func (m *middleware) run(w http.ResponseWriter, r *http.Request, next http.Handl
 		}
 		// The handler panicked or called Goexit, and goes on doing so after this.
 		carry(r, inner)
-		beat.stop()
+		stop()
 		m.settlePanic(r, c, op)
 		c.discard()
 	}()
 	next.ServeHTTP(c, inner)
 	carry(r, inner)
+	var stopped error // a handler that heeds this and writes nothing has not answered
+	if c.status == 0 && !c.hijacked && op.heard() == 0 {
+		stopped = context.Cause(ctx)
+	}
 	c.end()
-	outcome, result, err := m.outcome(c, op)
-	beat.stop()
+	outcome, result, err := m.outcome(c, op, stopped)
+	stop()
 	settled = true
 	if err == nil {
 		err = m.settle(r.Context(), outcome, op.token, result)
 	}
 	if outcome == Stored && cap(result) <= keepBuffer {
 		m.answers.Put(&result) // the store has its own copy
+	}
+	if err == nil && stopped != nil && c.discard() {
+		m.answer(w, r, because(stopped, m.about(op.token.Key, cutShort(outcome))))
+		return
 	}
 	m.finish(w, r, c, op, err)
 }
@@ -224,7 +234,10 @@ func carry(r, inner *http.Request) {
 // byAnswer is what the answer in c means where the handler has not said.
 func (m *middleware) byAnswer(status int, c *capture) Outcome {
 	if m.o.Outcome != nil {
-		return m.o.Outcome(status)
+		if o := m.o.Outcome(status); o == Stored || o == Released {
+			return o
+		}
+		return Unknown
 	}
 	o := DefaultOutcome(status)
 	if o == Stored && status >= 400 && c.passing() {
@@ -233,14 +246,21 @@ func (m *middleware) byAnswer(status int, c *capture) Outcome {
 	return o
 }
 
-// outcome is what the answer in c means, and what is to be stored for it.
-func (m *middleware) outcome(c *capture, op *Operation) (o Outcome, result []byte, err error) {
+// outcome is what the answer in c means, and what is to be stored for it. stopped is why
+// the handler's context ended, if it has said and written nothing since.
+func (m *middleware) outcome(c *capture, op *Operation, stopped error) (o Outcome, result []byte, err error) {
 	status := c.status
 	if c.hijacked && status == 0 {
 		status = http.StatusSwitchingProtocols
 	}
+	note := "the handler answered with status " + strconv.Itoa(status)
 	if o = op.heard(); o == 0 {
-		if o = m.byAnswer(status, c); o != Stored && o != Released && m.o.RetryUnknown {
+		if stopped != nil {
+			o, note = Unknown, "the handler was stopped and did not answer: "+stopped.Error()
+		} else if o = m.byAnswer(status, c); o == Released {
+			o = notNow
+		}
+		if o == Unknown && m.o.RetryUnknown {
 			o = Released
 		}
 	}
@@ -252,16 +272,14 @@ func (m *middleware) outcome(c *capture, op *Operation) (o Outcome, result []byt
 		} else {
 			result, err = appendAnswer(result[:0], status, false, m.changes(c.before, c.header), c.body)
 		}
-	case Released:
-	default:
-		o, result = Unknown, []byte("the handler answered with status "+strconv.Itoa(status))
+	case Released, Unknown:
+		result = []byte(note)
 	}
 	return o, result, err
 }
 
-// settle records the outcome. The client's leaving does not keep it from that.
+// settle records the outcome.
 func (m *middleware) settle(ctx context.Context, o Outcome, t idem.Token, result []byte) error {
-	ctx = context.WithoutCancel(ctx)
 	switch o {
 	case Stored:
 		err := m.store.Complete(ctx, t, result)
@@ -269,18 +287,24 @@ func (m *middleware) settle(ctx context.Context, o Outcome, t idem.Token, result
 			return nil // recorded, without the answer
 		}
 		return err
+	case notNow:
+		err := m.store.Unclaim(ctx, t)
+		if err == idem.ErrHeld {
+			return nil // the handler has held it by itself, and that counts for more
+		}
+		return err
 	case Released:
-		return m.store.Release(ctx, t, nil)
+		return m.store.Release(ctx, t, result)
 	}
-	return m.store.Hold(ctx, t, result[:min(len(result), m.store.Options().MaxResult)])
+	return m.store.Hold(ctx, t, result)
 }
 
 // settlePanic records what a handler that panicked leaves. Of what it has written
 // nothing is kept: it may be half an answer.
 func (m *middleware) settlePanic(r *http.Request, c *capture, op *Operation) {
 	o := op.heard()
-	if o == 0 && m.o.RetryUnknown {
-		o = Released
+	if o == notNow || o == 0 && m.o.RetryUnknown {
+		o = Released // the attempt counts: it had begun
 	}
 	result := []byte("the handler panicked")
 	if o == Stored {

@@ -87,8 +87,8 @@ func TestE12CancelWithClient(t *testing.T) {
 	go s.send(r)
 	<-g.entered
 	leave()
-	s.settled("k")
-	s.wantRecord("k", idem.Released)
+	_, err := s.store.Wait(t.Context(), idemhttp.StoreKey("shop", "k"))
+	require.Equal(t, idem.ErrNotFound, err)
 }
 
 // A stream without an end ends with its client, and says what that means (E12).
@@ -328,6 +328,9 @@ func TestE13NotRecorded(t *testing.T) {
 		"trailers":      {func(w http.ResponseWriter) { w.Header().Set("Trailer", "X"); fmt.Fprint(w, "paid") }, true},
 	} {
 		for _, how := range []string{"broken", "closed", "forgotten"} {
+			if name == "turned away" && how == "forgotten" {
+				continue // there was nothing to record
+			}
 			t.Run(name+", "+how, func(t *testing.T) {
 				t.Parallel()
 				b := &breakable{Backend: memory.New(memory.Options{})}

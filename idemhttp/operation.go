@@ -18,6 +18,8 @@ type Operation struct {
 	token   idem.Token
 	attempt int
 	answer  *capture
+	run     context.Context // the handler's
+	outer   *Operation      // of a middleware further out; nil if there is none
 
 	mu         sync.Mutex
 	checkpoint []byte
@@ -92,7 +94,7 @@ func (op *Operation) SaveCheckpoint(ctx context.Context, point []byte) error {
 
 // Retryable says that nothing was done that a retry could repeat: whatever the
 // status, the answer is not stored, and the next request with the key runs the
-// handler again. The last word of Retryable, Final and Unknown counts, also in a
+// handler again. The attempt counts towards Options.MaxAttempts. The last word of Retryable, Final and Unknown counts, also in a
 // handler that panics.
 func (op *Operation) Retryable() { op.say(Released) }
 
@@ -132,13 +134,17 @@ func (op *Operation) say(o Outcome) {
 	op.said = o
 }
 
-// refused says Retryable for a middleware further in, whose refusal is the answer. What
-// the handler has said itself, or answered before, counts for more.
-func (op *Operation) refused() {
+// refused says for a middleware further in, whose refusal is the answer, that the next
+// request may run. It counts as an attempt if the handler in there had run. What the
+// handler has said itself, or answered before, counts for more.
+func (op *Operation) refused(ran bool) {
 	op.mu.Lock()
 	defer op.mu.Unlock()
 	if op.said == 0 && op.answer.status == 0 {
-		op.said = Released
+		op.said = notNow
+		if ran {
+			op.said = Released
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package idemhttp
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -50,6 +51,8 @@ type Options struct {
 	// answer that says itself that it is not final is Released: a 409 with Retry-After,
 	// and a problem of another idemhttp service that asks for the same request again
 	// (TypeInFlight, TypeScopeMissing, TypeBodyUnreadable), which a proxy may pass on.
+	// Released means that no attempt is counted. A handler that returns without an
+	// answer after its context has ended is Unknown, and Outcome is not asked.
 	Outcome func(status int) Outcome
 	// RetryUnknown: an attempt of which nobody knows how it ended is run again by the
 	// next request: after a status that Outcome calls Unknown, a panic, a crash of the
@@ -65,9 +68,17 @@ type Options struct {
 	// Lease is how long an attempt holds its claim without a sign of life. Default:
 	// the store's.
 	Lease time.Duration
-	// Heartbeat is how often the lease is extended while the handler runs, on the
-	// store's clock. It must be shorter than the lease. Default: a third of it.
-	Heartbeat time.Duration
+	// MaxRun bounds one run of the handler, on the store's clock. At its end the
+	// handler's context is cancelled with ErrMaxRun as its cause, and the lease is no
+	// longer extended. The key is not released while the handler runs: when the lease
+	// ends it is held, or with RetryUnknown free for the next request. What the handler
+	// answers after that is recorded if the claim is still its own. Default: without
+	// bound, so a handler that hangs keeps its key for ever.
+	MaxRun time.Duration
+	// MaxAttempts is how often the handler is begun for one operation before requests
+	// get TypeExhausted. Statuses that mean "not now" (Released by Outcome) are no
+	// attempts. Default: the store's, which is without limit by default.
+	MaxAttempts int
 	// Retention is how long an answer replays. Default: the store's; idem.Forever is
 	// allowed.
 	Retention time.Duration
@@ -75,10 +86,10 @@ type Options struct {
 	// Idempotent-Replayed.
 	ReplayedHeader string
 	// CancelWithClient: the handler's context is cancelled when the client goes away,
-	// as it is without the middleware. Default: it is not, nor does it have the
-	// deadlines of contexts further out. A handler that stops half-way for a client
-	// that is about to ask again leaves nothing to answer it with. Handlers that stream
-	// until the client goes away need it.
+	// as it is without the middleware. Default: it is not; it keeps the deadline that
+	// middleware further out has set, and no other cancellation. A handler that stops
+	// half-way for a client that is about to ask again leaves nothing to answer it
+	// with. Handlers that stream until the client goes away need it.
 	CancelWithClient bool
 	// WriteProblem answers w with p, which the middleware answers by itself. Default
 	// WriteProblem.
@@ -119,14 +130,15 @@ func (o Options) withDefaults(store idem.Options) Options {
 	notNegative("MaxBody", o.MaxBody)
 	notNegative("MaxResponse", o.MaxResponse)
 	notNegative("Wait", o.Wait)
-	notNegative("Lease", o.Lease)
-	notNegative("Heartbeat", o.Heartbeat)
-	notNegative("Retention", o.Retention)
-	setDefault(&o.Lease, store.Lease)
-	setDefault(&o.Heartbeat, max(o.Lease/3, 1))
-	if o.Heartbeat >= o.Lease && o.Lease > 1 {
-		refuse("Options.Heartbeat is %v and must be shorter than the lease, %v", o.Heartbeat, o.Lease)
+	if o.Lease != 0 && o.Lease < time.Millisecond { // the store would refuse every claim
+		refuse("Options.Lease is %v; it must be at least 1ms, or 0 for the store's", o.Lease)
 	}
+	notNegative("MaxRun", o.MaxRun)
+	notNegative("MaxAttempts", o.MaxAttempts)
+	if int64(o.MaxAttempts) > math.MaxUint32 {
+		refuse("Options.MaxAttempts is %d; at most %d are counted", o.MaxAttempts, uint32(math.MaxUint32))
+	}
+	notNegative("Retention", o.Retention)
 	setDefault(&o.MaxBody, defaultMaxBody)
 	setDefault(&o.MaxResponse, store.MaxResult)
 	o.MaxResponse = min(o.MaxResponse, store.MaxResult)

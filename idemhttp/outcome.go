@@ -13,12 +13,17 @@ const (
 	// retry for the retention.
 	Stored Outcome = iota + 1
 	// Released: nothing happened that a retry could repeat. The answer is not
-	// stored, and the next request with the key runs the handler again.
+	// stored, and the next request with the key runs the handler again. By the status
+	// it means "not now", and no attempt is counted (idem.Store.Unclaim). By the
+	// handler's word, Operation.Retryable, the attempt counts (idem.Store.Release).
 	Released
 	// Unknown: whether it happened is not known. The operation is held
 	// (idem.Store.Hold): retries get TypeOutcomeUnknown, and nothing runs again,
 	// until somebody who knows settles it. With Options.RetryUnknown it is released.
 	Unknown
+
+	// notNow is Released by the status.
+	notNow
 )
 
 var outcomeNames = [...]string{"none", "stored", "released", "unknown"}

@@ -40,7 +40,7 @@ const (
 	TypeNotRetained = docs + "not-retained"
 	// TypeFailed (500): an operator has recorded that the operation failed for good.
 	TypeFailed = docs + "failed"
-	// TypeExhausted (500): the store's MaxAttempts are used up.
+	// TypeExhausted (500): MaxAttempts are used up.
 	TypeExhausted = docs + "exhausted"
 	// TypeUnreadable (500): the record of the key is damaged, or newer than this
 	// library.
@@ -53,7 +53,7 @@ const (
 	// TypeFull (503, with Retry-After): the store has no room for another key.
 	TypeFull = docs + "full"
 	// TypeNotRecorded (503, with Retry-After): the handler has run, and how it ended
-	// could not be recorded.
+	// could not be recorded, or with Options.RetryUnknown was not said.
 	TypeNotRecorded = docs + "not-recorded"
 )
 

@@ -52,6 +52,19 @@ func notRecorded() Problem {
 	return p
 }
 
+// cutShort is the problem after a handler that stopped without an answer, by what was
+// recorded of it.
+func cutShort(o Outcome) Problem {
+	if o == Unknown {
+		return problem(TypeOutcomeUnknown, http.StatusInternalServerError,
+			"The operation was begun and stopped before it was known to be done. Asking with another key could do it twice.")
+	}
+	p := problem(TypeNotRecorded, http.StatusServiceUnavailable,
+		"The operation was begun and stopped before it was known to be done. Ask again with the same key: another one could do it twice.")
+	p.RetryAfter = later
+	return p
+}
+
 // about names the key of a problem by its hash.
 func (m *middleware) about(key string, p Problem) Problem {
 	p.KeyHash = m.store.KeyHash(key)
@@ -87,7 +100,7 @@ func asProblem(err error, otherwise Problem) Problem {
 // what the answer means for its operation.
 func (m *middleware) answer(w http.ResponseWriter, r *http.Request, p Problem) {
 	if op := FromContext(r.Context()); op != nil && writesTo(w, op.answer) {
-		op.refused()
+		op.refused(p.Type == TypeNotRecorded)
 	}
 	ours := p.Status >= 500 || p.Type == TypeScopeMissing && p.Err != nil
 	if ours && !errors.Is(p.Err, context.Canceled) { // a client that leaves is no fault

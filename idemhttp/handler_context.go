@@ -1,0 +1,60 @@
+package idemhttp
+
+import (
+	"context"
+	"errors"
+
+	"github.com/idemkv/idem"
+)
+
+// ErrMaxRun is the cause of the cancellation of a handler's context (context.Cause) when
+// the handler has run for Options.MaxRun.
+var ErrMaxRun = errors.New("idem: the handler ran longer than Options.MaxRun")
+
+// handlerContext returns the context that the handler of op runs under, while the lease
+// of its claim is extended. Call stop once, when the handler has returned.
+//
+// At MaxRun the handler is told to stop, and the lease is left to lapse: to release the
+// claim would let a second handler run next to the first.
+func (m *middleware) handlerContext(outside context.Context, op *Operation, claim idem.Claim) (ctx context.Context, stop func()) {
+	ctx, release := m.detach(outside)
+	kept, endHeartbeat := m.store.Heartbeat(context.WithValue(ctx, operationKey{}, op), claim)
+	ctx, cancel := context.WithCancelCause(kept)
+	op.run = ctx
+
+	unfollow := func() bool { return true }
+	if op.outer != nil { // it may run out too, or lose its claim
+		unfollow = context.AfterFunc(op.outer.run, func() { cancel(context.Cause(op.outer.run)) })
+	}
+	disarm := func() bool { return true }
+	over := make(chan struct{})
+	if m.o.MaxRun > 0 {
+		disarm = m.store.Options().Clock.AfterFunc(m.o.MaxRun, func() {
+			defer close(over)
+			cancel(ErrMaxRun)
+			endHeartbeat()
+		})
+	}
+	return ctx, func() {
+		if !disarm() {
+			<-over
+		}
+		unfollow()
+		endHeartbeat()
+		cancel(nil)
+		release()
+	}
+}
+
+// detach keeps the client's leaving from the handler. A deadline that middleware further
+// out has set is not the client's, and holds.
+func (m *middleware) detach(outside context.Context) (context.Context, context.CancelFunc) {
+	if m.o.CancelWithClient {
+		return outside, func() {}
+	}
+	ctx := context.WithoutCancel(outside)
+	if deadline, ok := outside.Deadline(); ok {
+		return context.WithDeadline(ctx, deadline)
+	}
+	return ctx, func() {}
+}
