@@ -23,7 +23,8 @@
 // The record's key joins the consumer's name with the message's ID, so that two
 // consumers of one event each run it once. While the handler runs, the lease of its
 // claim is extended; if the claim is lost all the same, the handler's context is
-// cancelled with idem.ErrFenced as its cause.
+// cancelled with idem.ErrFenced as its cause. Options.MaxRun bounds the run of a handler
+// that may hang.
 //
 // # What it gives, and what not
 //

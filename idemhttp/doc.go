@@ -27,8 +27,9 @@
 //
 // Never put [http.TimeoutHandler] inside of it, nor anything else that answers while the
 // handler goes on: its 503 releases the key, and the next request runs the handler a
-// second time beside the first. Outside of the middleware it does no harm; inside, give
-// what the handler calls a context with a deadline.
+// second time next to the first. Put it outside: its deadline reaches the handler's
+// context. [Options.MaxRun] bounds the handler where nothing outside does. Neither frees
+// the key while the handler runs.
 //
 // POST and PATCH requests that bring a key are its business; all others pass through
 // untouched. Of those with a key
@@ -45,9 +46,11 @@
 //
 // Stored are answers that are final: 2xx, 3xx, and 4xx but for those that turn a
 // request away (401, 403, 408, 425, 429) and, like 503, leave it free to come again.
+// Being turned away is not an attempt: it does not count towards MaxAttempts.
 //
-// Any other 5xx, a panic, and a process that died leave the outcome unknown. Unless
-// told otherwise the middleware does not guess: the operation is held, retries are
+// Any other 5xx, a panic, a process that died, and a handler that writes nothing once its
+// context has ended leave the outcome unknown. Unless told otherwise the middleware does
+// not guess: the operation is held, retries are
 // told so, and nothing runs a second time until somebody who knows has settled it.
 // Where a handler can be repeated, Options.RetryUnknown lets the next request run it
 // again.
