@@ -77,7 +77,7 @@ type timeline struct {
 	anchor    time.Duration // elapsed time
 	opening   uint64
 	fence     atomic.Uint64 // highest drawn
-	savedWall int64         // at base; the wall clock saved does not go back behind it
+	toSaved   atomic.Int64  // what to add to the store time for the wall clock saved; never less
 	lostUntil int64
 	secret    [16]byte
 }
@@ -90,13 +90,15 @@ func newTimeline(c Clock, saved Meta) *timeline {
 	now := wallNanos(wall)
 	t := &timeline{
 		clock: c, anchor: elapsed, opening: saved.Opening + 1,
-		base: saved.Time, savedWall: saved.Wall, lostUntil: saved.LostUntil, secret: saved.Secret,
+		base: saved.Time, lostUntil: saved.LostUntil, secret: saved.Secret,
 	}
+	savedWall := saved.Wall
 	if saved.Fence == 0 {
-		t.base, t.savedWall = Instant(max(now, 1)), now
+		t.base, savedWall = Instant(max(now, 1)), now
 	} else if now > saved.Wall && saved.Wall >= clockFloor {
 		t.base = saved.Time.add(min(time.Duration(now-saved.Wall), maxDowntime))
 	}
+	t.toSaved.Store(saturatingSub(savedWall, int64(t.base)))
 	if t.secret == ([16]byte{}) {
 		_, _ = rand.Read(t.secret[:]) // never fails
 	}
@@ -121,19 +123,34 @@ func (t *timeline) wall(now Instant, toWall int64) int64 {
 	if wall := int64(now) + toWall; wall >= clockFloor {
 		return wall
 	}
-	return t.wallSince(now)
+	return saturatingAdd(int64(now), t.toSaved.Load())
 }
 
-// wallSince is the wall clock that was saved, gone on by the time elapsed since.
-func (t *timeline) wallSince(now Instant) int64 {
-	return int64(Instant(t.savedWall).add(time.Duration(now - t.base)))
+// lost returns up to when records may have been lost, on the wall clock. Where that was
+// taken from a clock that was not set, it is the time of this opening, which can be told
+// once the clock is set; until then everything may have been.
+func (t *timeline) lost(now Instant, toWall int64) int64 {
+	if t.lostUntil == 0 || t.lostUntil >= clockFloor {
+		return t.lostUntil
+	}
+	if wall := int64(now) + toWall; wall >= clockFloor {
+		return wall - int64(now-t.base)
+	}
+	return math.MaxInt64
 }
 
 func (t *timeline) meta() Meta {
 	now, toWall := t.now()
+	lost := t.lostUntil
+	if wall := int64(now) + toWall; wall >= clockFloor {
+		lost = t.lost(now, toWall)
+	}
+	for was := t.toSaved.Load(); was < toWall && !t.toSaved.CompareAndSwap(was, toWall); {
+		was = t.toSaved.Load()
+	}
 	return Meta{
-		Time: now, Wall: max(int64(now)+toWall, t.wallSince(now)), Fence: t.fence.Load(),
-		Opening: t.opening, LostUntil: t.lostUntil, Secret: t.secret,
+		Time: now, Wall: saturatingAdd(int64(now), t.toSaved.Load()), Fence: t.fence.Load(),
+		Opening: t.opening, LostUntil: lost, Secret: t.secret,
 	}
 }
 
@@ -153,6 +170,14 @@ func saturatingSub(a, b int64) int64 {
 		return math.MaxInt64
 	}
 	return d
+}
+
+// saturatingAdd is a+b for an a that is not negative.
+func saturatingAdd(a, b int64) int64 {
+	if b > 0 && a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
 }
 
 // wallTime shows t on the wall clock; zero for "not set" and "never".

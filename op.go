@@ -55,7 +55,7 @@ func (o *Op) Run(current *Entry, readErr error) (next *Entry, changed bool) {
 	}
 	o.at, o.toWall = o.store.time.now()
 	if o.act.kind == actClaim {
-		o.act.wall = o.store.time.wall(o.at, o.toWall)
+		o.act.wall, o.act.lostUntil = o.store.time.wall(o.at, o.toWall), o.store.time.lost(o.at, o.toWall)
 		o.act.fence = o.store.time.fence.Add(1) // one that is not granted is left out
 	}
 	if o.effect != nil {

@@ -138,7 +138,7 @@ func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (saw see
 		return saw, 0, err
 	}
 	if act.issuedAt != 0 {
-		act.wall = s.time.wall(now, toWall)
+		act.wall, act.lostUntil = s.time.wall(now, toWall), s.time.lost(now, toWall)
 	}
 	return saw, toWall, refuseClaim(e, act, now)
 }
@@ -372,7 +372,7 @@ func (s *Store) claimAction(r *Request, act *action) {
 	act.maxAttempts = uint32(r.MaxAttempts)
 	setDefault(&act.maxAttempts, uint32(s.opts.MaxAttempts))
 	if !r.IssuedAt.IsZero() {
-		act.issuedAt, act.lostUntil = max(wallNanos(r.IssuedAt), 1), s.time.lostUntil
+		act.issuedAt = max(wallNanos(r.IssuedAt), 1)
 	}
 	act.opening, act.leasesFrom = s.time.opening, s.leasesFrom
 	setDefault(&act.lease, s.opts.Lease)
