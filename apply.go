@@ -113,8 +113,8 @@ func (s *Store) apply(ctx context.Context, ops []*Op) error {
 }
 
 // applyClaims is apply for claims: not after Shutdown. Where the store is full it
-// sweeps one slice, and applies those that were refused again for as long as anything
-// makes room, this sweep or another.
+// sweeps a slice, and applies those that were refused again, for as long as anything
+// makes room: this sweep or another, whose room others may have taken by now.
 func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 	in := s.granting.enter()
 	if in == nil {
@@ -125,19 +125,25 @@ func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 	if err := s.apply(ctx, ops); err != nil {
 		return err
 	}
-	for swept := false; ; swept = true {
+	for limit := s.opts.SweepSlice; ; {
 		refused := fullOps(ops)
 		if refused == nil {
 			return nil
 		}
-		if x, ok := s.backend.(Expirer); ok && !swept {
-			_, _, _ = s.sweep(ctx, x, s.opts.SweepSlice, s.tell) // where it fails, they keep their answer
+		more := false // may have expired
+		if x, ok := s.backend.(Expirer); ok {
+			_, looked, err := s.sweep(ctx, x, limit, s.tell)
+			more = err == nil && looked >= limit // where it fails, they keep their answer
 		}
-		now := s.tracker.removals.Load()
-		if now == removals {
+		switch now := s.tracker.removals.Load(); {
+		case now != removals:
+			removals = now
+		case more: // extended ones, or such as cannot be read: look behind them
+			limit *= 2
+			continue
+		default:
 			return nil
 		}
-		removals = now
 		if err := s.apply(ctx, refused); err != nil {
 			for _, op := range refused { // theirs alone: the others were answered
 				op.late = err
