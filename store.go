@@ -267,6 +267,9 @@ func (s *Store) Hold(ctx context.Context, t Token, note []byte) error {
 // the claim was settled, ErrInvalid when lease is under 1 ms.
 func (s *Store) Extend(ctx context.Context, t Token, lease time.Duration) error {
 	if lease != 0 && lease < minLease {
+		if err := s.admitToken(ctx, t, false); err != nil {
+			return err
+		}
 		return invalid("a lease of %v; it must be at least %v, or 0 for the claim's own", lease, minLease)
 	}
 	return s.tokenOp(ctx, t, action{kind: actExtend, lease: lease})
@@ -278,6 +281,9 @@ func (s *Store) Extend(ctx context.Context, t Token, lease time.Duration) error 
 // ErrTooLarge when point is over Options.MaxResult: nothing is then changed.
 func (s *Store) Checkpoint(ctx context.Context, t Token, point []byte) error {
 	if len(point) > s.opts.MaxResult {
+		if err := s.admitToken(ctx, t, false); err != nil {
+			return err
+		}
 		return fmt.Errorf("%w: a checkpoint of %d bytes, Options.MaxResult is %d; nothing was changed",
 			ErrTooLarge, len(point), s.opts.MaxResult)
 	}

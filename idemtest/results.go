@@ -287,6 +287,9 @@ func tooLarge(t *testing.T, e *env) {
 		check()
 		require.Equal(t, fits, e.refused(idem.ErrCompleted, idem.Request{Key: "fits"}).Result)
 	}
+	e.close()
+	require.ErrorIs(t, e.s.Checkpoint(e.ctx, c.Token, over), idem.ErrClosed, "a closed store judges nothing")
+	require.ErrorIs(t, e.s.Extend(e.ctx, c.Token, 1), idem.ErrClosed)
 }
 
 func limits(t *testing.T, e *env) {
