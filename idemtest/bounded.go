@@ -16,6 +16,7 @@ var boundedCases = []testCase{
 	{"A18 a full store refuses new claims only", full},
 	{"rule 8 nothing is evicted", nothingEvicted},
 	{"A18 expired records make room", roomByExpiry},
+	{"expired records make room for all who come at once", roomForMany},
 }
 
 // fill claims keys until the store is full and returns the tokens granted. retain
@@ -134,5 +135,34 @@ func roomByExpiry(t *testing.T, e *env) {
 	}
 	for _, tok := range tokens {
 		require.ErrorIs(t, e.s.Complete(e.ctx, tok, nil), idem.ErrFenced)
+	}
+}
+
+// roomForMany: however many callers sweep the same records, each gets room that is
+// there, also behind records that were due and live on.
+func roomForMany(t *testing.T, e *env) {
+	const records = 64
+	for _, slice := range []int{1, 7, 256} {
+		e.dir = t.TempDir()
+		n := len(e.fill(records, idem.Request{Lease: time.Second, Retention: time.Second}))
+		e.expirer()
+		e.close()
+		e.dir = t.TempDir()
+		e.openWith(idem.Options{SweepSlice: slice}, e.h.OpenBounded(t, e.dir, records))
+		for i := range n {
+			c, err := e.s.Claim(e.ctx, idem.Request{Key: fmt.Sprint("k", i), Lease: time.Second, Retention: time.Second})
+			if err == nil && i < n/4 {
+				require.NoError(t, e.s.Extend(e.ctx, c.Token, time.Hour))
+			}
+		}
+		e.clock.Advance(2 * time.Second)
+		errs := make([]error, n/2)
+		e.together(len(errs), func(i int) {
+			_, errs[i] = e.s.Claim(e.ctx, idem.Request{Key: fmt.Sprint("new ", i), Lease: time.Hour})
+		})
+		for _, err := range errs {
+			require.NoError(t, err, "most of what is there has expired; %d are swept at a time", slice)
+		}
+		e.close()
 	}
 }

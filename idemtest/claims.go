@@ -410,15 +410,11 @@ func cancelledBefore(t *testing.T, e *env) {
 	_, sweepErr := e.s.Sweep(ctx, 1)
 	errs := map[string]error{
 		"Claim": claimErr, "Get": getErr, "Wait": waitErr, "Stats": statsErr, "Sweep": sweepErr,
-		"Complete":     e.s.Complete(ctx, c.Token, nil),
-		"Fail":         e.s.Fail(ctx, c.Token, nil),
-		"Release":      e.s.Release(ctx, c.Token, nil),
-		"Hold":         e.s.Hold(ctx, c.Token, nil),
-		"Extend":       e.s.Extend(ctx, c.Token, time.Hour),
-		"Checkpoint":   e.s.Checkpoint(ctx, c.Token, nil),
-		"Forget":       e.s.Forget(ctx, idem.Token{Key: "k"}),
-		"ClaimMany":    e.s.ClaimMany(ctx, []idem.Request{{Key: "new"}})[0].Err,
-		"CompleteMany": e.s.CompleteMany(ctx, []idem.Completion{{Token: c.Token}})[0],
+		"Extend":     e.s.Extend(ctx, c.Token, time.Hour),
+		"Checkpoint": e.s.Checkpoint(ctx, c.Token, nil),
+		"Forget":     e.s.Forget(ctx, idem.Token{Key: "k"}),
+		"ClaimMany":  e.s.ClaimMany(ctx, []idem.Request{{Key: "new"}})[0].Err,
+		"Health":     e.s.Health(ctx),
 	}
 	for _, err := range e.s.Records(ctx, idem.Filter{}) {
 		errs["Records"] = err

@@ -85,10 +85,15 @@ func everyField(t *testing.T, e *env) {
 
 		tok = claim("released "+name, r)
 		require.NoError(t, e.s.Checkpoint(e.ctx, tok, p))
-		require.NoError(t, e.s.Release(e.ctx, tok, nil))
+		require.NoError(t, e.s.Release(e.ctx, tok, p))
 		entry = open
-		entry.State, entry.Checkpoint, entry.ExpiresAt = idem.Released, p, gone
+		entry.State, entry.Checkpoint, entry.Result, entry.ExpiresAt = idem.Released, p, p, gone
 		put("released "+name, entry)
+
+		require.NoError(t, e.s.Release(e.ctx, claim("undone "+name, r), p))
+		require.NoError(t, e.s.Unclaim(e.ctx, claim("undone "+name, r)))
+		entry.Checkpoint, entry.Bound = nil, true
+		put("undone "+name, entry)
 
 		require.NoError(t, e.s.Complete(e.ctx, claim("completed "+name, r), p))
 		entry = open
@@ -196,11 +201,13 @@ func boundOnce(t *testing.T, e *env) {
 }
 
 func metaKept(t *testing.T, e *env) {
+	const lost = 1234567890123456789
 	e.durable()
 	s := e.spied()
+	s.meta = func(m idem.Meta) idem.Meta { m.LostUntil = lost; return m }
 	e.open(idem.Options{})
 	require.Zero(t, s.saved, "a new store has saved nothing")
-	fence := uint64(0)
+	fence, secret := uint64(0), [16]byte{}
 	for opening := range uint64(4) {
 		e.clock.Advance(time.Minute)
 		e.clock.StepWall(time.Duration(opening) * time.Hour)
@@ -212,6 +219,12 @@ func metaKept(t *testing.T, e *env) {
 		require.Equal(t, fence, s.saved.Fence, "the highest granted")
 		require.Equal(t, wall.UnixNano(), s.saved.Wall, "as it was when Close was called")
 		require.Equal(t, idem.Instant(start.UnixNano()+int64(elapsed)), s.saved.Time, "store time, at the same instant")
+		require.EqualValues(t, lost, s.saved.LostUntil)
+		require.NotZero(t, s.saved.Secret)
+		if opening > 0 {
+			require.Equal(t, secret, s.saved.Secret, "drawn once")
+		}
+		secret = s.saved.Secret
 	}
 	if e.h.Crash == nil {
 		return
@@ -271,7 +284,7 @@ func ctxEnded(t *testing.T, e *env) {
 		_, err := e.s.Claim(ctx, idem.Request{Key: "new"})
 		require.ErrorIs(t, err, context.Canceled)
 		ctx, between.cancel = context.WithCancel(e.ctx)
-		require.ErrorIs(t, e.s.Complete(ctx, tok, nil), context.Canceled)
+		require.ErrorIs(t, e.s.Checkpoint(ctx, tok, []byte("p")), context.Canceled)
 	}
 	between.cancel = nil
 	require.Equal(t, before, e.entry("k"))

@@ -261,7 +261,6 @@ func cancelledQueued(t *testing.T, e *env) {
 	queued := map[string]func(ctx context.Context) error{
 		"Claim":      func(ctx context.Context) error { _, err := e.s.Claim(ctx, idem.Request{Key: "queued"}); return err },
 		"duplicate":  func(ctx context.Context) error { _, err := e.s.Claim(ctx, idem.Request{Key: "first"}); return err },
-		"Complete":   func(ctx context.Context) error { return e.s.Complete(ctx, own, []byte("r")) },
 		"Checkpoint": func(ctx context.Context) error { return e.s.Checkpoint(ctx, own, []byte("p")) },
 		"Forget":     func(ctx context.Context) error { return e.s.Forget(ctx, idem.Token{Key: "own"}) },
 		"ClaimMany": func(ctx context.Context) error {

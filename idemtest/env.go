@@ -109,13 +109,13 @@ func (e *env) close() {
 }
 
 // reopen closes the store and opens its folder again with the same options. A
-// volatile engine then begins anew, a second later by every clock: it tells its
-// lives apart by the time they start.
+// volatile engine then begins anew, so much later by every clock that its fences are
+// above those of the life before, whatever is drawn.
 func (e *env) reopen() *idem.Store {
 	e.t.Helper()
 	e.close()
 	if e.h.Volatile {
-		e.clock.Advance(time.Second)
+		e.clock.Advance(5 * time.Second)
 	}
 	return e.open(e.opts)
 }

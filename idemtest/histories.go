@@ -237,8 +237,9 @@ func (h *history) act(client int, rng *rand.Rand) {
 			{"complete", func() error { return s.Complete(ctx, tok, c.bytes) }},
 			{"complete", func() error { return s.CompleteMany(ctx, []idem.Completion{{Token: tok, Result: c.bytes}})[0] }},
 			{"fail", func() error { return s.Fail(ctx, tok, c.bytes) }},
-			{"release", func() error { return s.Release(ctx, tok, nil) }},
-			{"release", func() error { return s.Release(ctx, tok, nil) }},
+			{"release", func() error { return s.Release(ctx, tok, c.bytes) }},
+			{"unclaim", func() error { return s.Unclaim(ctx, tok) }},
+			{"forget", func() error { return s.Forget(ctx, tok) }},
 			{"hold", func() error { return s.Hold(ctx, tok, c.bytes) }},
 			{"extend", func() error { return s.Extend(ctx, tok, c.lease) }},
 			{"extend", func() error { return s.Extend(ctx, tok, c.lease) }},
@@ -247,7 +248,7 @@ func (h *history) act(client int, rng *rand.Rand) {
 		op := ops[rng.IntN(len(ops))]
 		c.kind = op.kind
 		if rng.IntN(2) == 0 {
-			c.lease = randomTime(rng)
+			c.lease = randomLease(rng)
 		}
 		h.do(client, []*call{&c}, func() []answer { return []answer{{err: op.do()}} })
 	}
@@ -314,7 +315,7 @@ func (c *looksCtx) Err() error {
 func (h *history) claim(c *call, rng *rand.Rand) {
 	c.kind = "claim"
 	c.print = []idem.Fingerprint{{}, printA, printA, printB}[rng.IntN(4)]
-	c.lease, c.retention, c.unknown = randomTime(rng), randomTime(rng), rng.IntN(6) == 0
+	c.lease, c.retention, c.unknown = randomLease(rng), randomTime(rng), rng.IntN(6) == 0
 	if rng.IntN(4) == 0 {
 		c.retention = time.Hour
 	}
@@ -322,6 +323,10 @@ func (h *history) claim(c *call, rng *rand.Rand) {
 
 func randomTime(rng *rand.Rand) time.Duration {
 	return 1 + time.Duration(rng.Int64N(int64(20*time.Millisecond)))
+}
+
+func randomLease(rng *rand.Rand) time.Duration {
+	return time.Millisecond + time.Duration(rng.Int64N(int64(19*time.Millisecond)))
 }
 
 func (c *call) request() idem.Request {
@@ -432,7 +437,7 @@ func describe(ops []porcupine.Operation) string {
 			fmt.Fprintf(&out, " print %x lease %v retention %v unknown %v", c.print[:2], c.lease, c.retention, c.unknown)
 		case "extend":
 			fmt.Fprintf(&out, " fence %d lease %v", c.fence, c.lease)
-		case "get", "forget":
+		case "get":
 		default:
 			fmt.Fprintf(&out, " fence %d bytes %q", c.fence, c.bytes)
 		}

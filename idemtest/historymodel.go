@@ -36,6 +36,7 @@ type keyState struct {
 	expires    span // of all but in flight
 	result     text
 	checkpoint text
+	bound      bool   // released by Unclaim
 	highest    uint64 // fence ever granted
 }
 
@@ -94,7 +95,7 @@ func (m historyModel) porcupine() porcupine.Model {
 func (m historyModel) step(s keyState, c call, a answer) (keyState, bool) {
 	now := span{c.before, a.after}
 	if errors.Is(a.err, context.Canceled) {
-		return s, true // nothing was changed
+		return s, !settles(c.kind) // nothing was changed
 	}
 	switch c.kind {
 	case "claim":
@@ -108,7 +109,7 @@ func (m historyModel) step(s keyState, c call, a answer) (keyState, bool) {
 		}
 		return s.gone(now)
 	case "forget":
-		return keyState{highest: s.highest}, a.err == nil
+		return s.forget(c, a, now)
 	}
 	return m.token(s, c, a, now)
 }
@@ -202,7 +203,7 @@ func (m historyModel) claim(s keyState, c call, a answer, now span) (keyState, b
 	if a.err == idem.ErrMismatch {
 		r := a.record
 		r.Key = ""
-		fresh := s.state == idem.Released && !s.checkpoint.set
+		fresh := s.free()
 		next, ok := s.live(now)
 		return next, ok && another && !fresh && isZero(r)
 	}
@@ -250,7 +251,7 @@ func (m historyModel) grant(s keyState, c call, a answer, now span) (keyState, b
 	another := !agree(s.print, c.print)
 	ok := true
 	switch {
-	case r.Attempt > 1: // the same operation again
+	case r.Attempt > 1 || s.attempt == 0 && r.Checkpoint != nil: // the same operation again
 		if s, ok = s.live(then); !ok || another || m.maxAttempts > 0 && s.attempt >= m.maxAttempts {
 			return s, false
 		}
@@ -263,11 +264,11 @@ func (m historyModel) grant(s keyState, c call, a answer, now span) (keyState, b
 		default:
 			return s, false
 		}
-		next.attempt, next.checkpoint = s.attempt+1, s.checkpoint
+		next.attempt, next.checkpoint, next.result = s.attempt+1, s.checkpoint, s.result
 		if c.print.IsZero() {
 			next.print = s.print
 		}
-	case s.state == idem.Released && another && !s.checkpoint.set: // expired or not, a new one
+	case s.free() && another: // expired or not, a new one
 	default:
 		_, ok = s.gone(then)
 	}
@@ -277,7 +278,58 @@ func (m historyModel) grant(s keyState, c call, a answer, now span) (keyState, b
 	return next.shown(r, then)
 }
 
+// settles: the work is done, so the end of ctx is no answer.
+func settles(kind string) bool {
+	return slices.Contains([]string{"complete", "fail", "release", "unclaim", "hold"}, kind)
+}
+
+// free: released, and nothing keeps another request from having the key.
+func (s keyState) free() bool { return s.state == idem.Released && !s.checkpoint.set && !s.bound }
+
+// forget is of a token, or of whatever there is.
+func (s keyState) forget(c call, a answer, now span) (keyState, bool) {
+	switch {
+	case c.fence == 0 || c.fence == s.fence:
+		return keyState{highest: s.highest}, a.err == nil
+	case a.err == idem.ErrFenced:
+		return s.live(now)
+	}
+	next, ok := s.gone(now)
+	return next, ok && a.err == nil
+}
+
+func (s keyState) unclaim(c call, a answer, now span) (keyState, bool) {
+	if s.state == 0 {
+		return s, a.err == nil
+	}
+	if a.err != nil {
+		wrong := map[idem.State]error{idem.Held: idem.ErrHeld, idem.Completed: idem.ErrCompleted, idem.Failed: idem.ErrFailed}[s.state]
+		if s.fence != c.fence {
+			wrong = idem.ErrFenced
+		}
+		next, ok := s.live(now)
+		return next, ok && a.err == wrong
+	}
+	switch {
+	case s.fence != c.fence || s.state.Final() || s.state == idem.Held: // it was gone
+		return s.gone(now)
+	case s.state == idem.Released:
+		return s, true
+	case s.attempt == 1 && !s.checkpoint.set:
+		return keyState{highest: s.highest}, true
+	}
+	expires := now.plus(s.retention)
+	if _, ok := s.gone(now); ok { // nobody can tell whether it was, unless it is seen
+		expires.lo = now.lo
+	}
+	s.state, s.bound, s.attempt, s.expires = idem.Released, true, s.attempt-1, expires
+	return s, true
+}
+
 func (m historyModel) token(s keyState, c call, a answer, now span) (keyState, bool) {
+	if c.kind == "unclaim" {
+		return s.unclaim(c, a, now)
+	}
 	if s.state == 0 || s.fence != c.fence {
 		return s, a.err == idem.ErrFenced
 	}
@@ -308,7 +360,7 @@ func (m historyModel) token(s keyState, c call, a answer, now span) (keyState, b
 		}
 	case "release":
 		if open {
-			s.state, s.result, s.expires = idem.Released, text{}, now.plus(s.retention)
+			s.state, s.result, s.expires = idem.Released, result, now.plus(s.retention)
 			return s, a.err == nil
 		}
 		if s.state == idem.Released {

@@ -104,10 +104,10 @@ var pastimes = []pastime{
 			_, err := s.Get(e.ctx, key)
 			return orNotFound(err)
 		}
-		c, err := s.Claim(e.ctx, idem.Request{Key: "brief " + key, Lease: 1, Retention: 1})
+		c, err := s.Claim(e.ctx, idem.Request{Key: "brief " + key, Lease: time.Millisecond, Retention: 1})
 		if err == nil {
 			_ = c
-			e.clock.Advance(2)
+			e.clock.Advance(2 * time.Millisecond)
 			_, err = s.Sweep(e.ctx, 100)
 		}
 		return err

@@ -15,6 +15,34 @@ import (
 func (m *machine) pass(d time.Duration) {
 	m.clock.Advance(d)
 	m.now += int64(d)
+	m.saved += int64(d)
+}
+
+func (m *machine) wall() int64 {
+	wall, _ := m.clock.Now()
+	return wall.UnixNano()
+}
+
+// modelFloor is a time that has passed: a wall clock that reads less was not set.
+var modelFloor = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+
+// drawIssued is when a request may say that it was issued. What counts where the wall
+// clock is not set has a case of its own.
+func (m *machine) drawIssued(r *rapid.T) time.Time {
+	if m.wall() < modelFloor || rapid.IntRange(0, 2).Draw(r, "issued") > 0 {
+		return time.Time{}
+	}
+	ago := rapid.SampledFrom([]time.Duration{-time.Hour, 0, 1, time.Second, time.Minute, time.Hour, 24 * time.Hour}).Draw(r, "ago")
+	return time.Unix(0, m.wall()-int64(ago)+rapid.Int64Range(-1, 1).Draw(r, "off"))
+}
+
+// tooLate reports whether q, of which there is no record, may have had one.
+func (m *machine) tooLate(q idem.Request) bool {
+	if q.IssuedAt.IsZero() {
+		return false
+	}
+	issued := min(q.IssuedAt.UnixNano(), m.wall())
+	return issued <= m.lost || q.Retention != idem.Forever && m.wall()-issued >= int64(q.Retention)
 }
 
 func (m *machine) advance(r *rapid.T) {
@@ -43,13 +71,32 @@ var modelSteps = []time.Duration{-24 * time.Hour, -1, 1, time.Second, time.Hour,
 
 func (m *machine) step(r *rapid.T) {
 	m.clock.StepWall(rapid.SampledFrom(modelSteps).Draw(r, "step"))
+	if !m.h.Volatile {
+		m.commit(r)
+	}
 }
 
-// downtime is the time between two lives: by the wall clock, and never backwards.
+// commit makes a commit, so the model knows the time saved.
+func (m *machine) commit(r *rapid.T) {
+	m.timeless++
+	q := idem.Request{Key: fmt.Sprint("commit ", m.timeless)}
+	c, err := m.s.Claim(context.Background(), q)
+	if err == nil {
+		err = m.s.Forget(context.Background(), c.Token)
+	}
+	if err != nil || c.Token.Fence <= m.fence {
+		r.Fatalf("Claim and Forget of a new key, after fence %d: %v, %v", m.fence, c.Token, err)
+	}
+	m.fence = c.Token.Fence
+	m.saved = max(m.saved, m.wall())
+}
+
+// downtime is the time between two lives: what the wall clock shows beyond what was
+// saved, and a week at most.
 func (m *machine) downtime(r *rapid.T) {
 	step := rapid.SampledFrom(append([]time.Duration{0}, modelSteps...)).Draw(r, "downtime")
 	m.clock.StepWall(step)
-	m.now += max(0, int64(step))
+	m.now += min(max(0, m.wall()-m.saved), int64(7*24*time.Hour))
 	if rapid.Bool().Draw(r, "a new boot") {
 		wall, _ := m.clock.Now()
 		m.clock = NewClock(wall)
@@ -65,20 +112,18 @@ func (m *machine) nextLife(r *rapid.T) {
 	m.close()
 	m.downtime(r)
 	m.open()
+	m.commit(r)
 }
 
 // kill ends the life just after a commit, so that the model knows the time saved.
 func (m *machine) kill(r *rapid.T) {
-	m.timeless++
-	key := fmt.Sprint("kill ", m.timeless)
-	q := idem.Request{Key: key, Lease: 1, Retention: idem.Forever}
-	c, err := m.s.Claim(context.Background(), q)
-	m.claimed(r, q, m.expectClaim(q), c, err)
+	m.commit(r)
 	left := m.h.Crash(m.t, m.b, m.dir)
 	m.close()
 	m.dir = left
 	m.downtime(r)
 	m.open()
+	m.commit(r)
 }
 
 // check compares all there is.

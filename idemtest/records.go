@@ -53,13 +53,13 @@ func recordsFilter(t *testing.T, e *env) {
 			key := p + state.String()
 			require.NoError(t, settle(e.claim(idem.Request{Key: key, Fingerprint: printA}).Token))
 			want[key] = e.get(key)
-			gone := e.claim(idem.Request{Key: key + " expired", Retention: 1, Lease: 1})
+			gone := e.claim(idem.Request{Key: key + " expired", Retention: 1, Lease: time.Millisecond})
 			if state.Final() {
 				require.NoError(t, settle(gone.Token))
 			}
 		}
 	}
-	e.clock.Advance(2) // the expired ones are there, and unswept
+	e.clock.Advance(2 * time.Millisecond) // the expired ones are there, and unswept
 	check := func() {
 		t.Helper()
 		for _, p := range append(prefixes, "", "a", "absent", "a/b/completed", "a/b/completed2") {
@@ -216,7 +216,7 @@ func stats(t *testing.T, e *env) {
 	settle(4, "completed", func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("r")) })
 	settle(5, "failed", func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, nil) })
 	settle(1, "lapsed", func(idem.Token) error { return nil })
-	e.claim(idem.Request{Key: "expired", Lease: 1, Retention: 1})
+	e.claim(idem.Request{Key: "expired", Lease: time.Millisecond, Retention: 1})
 	e.clock.Advance(time.Minute)
 	settle(2, "in flight", func(idem.Token) error { return nil })
 	e.clock.Advance(time.Second)

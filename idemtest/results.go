@@ -262,8 +262,6 @@ func tooLarge(t *testing.T, e *env) {
 	c = e.claim(idem.Request{Key: "k"})
 	before := e.entry("k")
 	require.ErrorIs(t, e.s.Checkpoint(e.ctx, c.Token, over), idem.ErrTooLarge)
-	require.ErrorIs(t, e.s.Fail(e.ctx, c.Token, over), idem.ErrTooLarge)
-	require.ErrorIs(t, e.s.Hold(e.ctx, c.Token, over), idem.ErrTooLarge)
 	require.Equal(t, before, e.entry("k"), "nothing was changed")
 	require.ErrorIs(t, e.s.Complete(e.ctx, c.Token, over), idem.ErrTooLarge)
 	check := func() {
@@ -276,6 +274,21 @@ func tooLarge(t *testing.T, e *env) {
 	require.ErrorIs(t, e.s.Complete(e.ctx, c.Token, over), idem.ErrTooLarge, "the same again")
 	require.ErrorIs(t, e.s.Complete(e.ctx, c.Token, nil), idem.ErrCompleted)
 	check()
+
+	c = e.claim(idem.Request{Key: "failed"})
+	require.ErrorIs(t, e.s.Fail(e.ctx, c.Token, over), idem.ErrTooLarge)
+	r := e.refused(idem.ErrFailed, idem.Request{Key: "failed"})
+	require.True(t, r.ResultDropped, "recorded, without its reason")
+	require.Nil(t, r.Result)
+	require.ErrorIs(t, e.s.Fail(e.ctx, c.Token, over), idem.ErrTooLarge, "the same again")
+	require.ErrorIs(t, e.s.Fail(e.ctx, c.Token, nil), idem.ErrFailed)
+
+	// Texts for people are cut.
+	c = e.claim(idem.Request{Key: "cut"})
+	require.NoError(t, e.s.Hold(e.ctx, c.Token, over))
+	require.Equal(t, fits, e.get("cut").Result)
+	require.NoError(t, e.s.Release(e.ctx, c.Token, append([]byte("why "), over...)))
+	require.Equal(t, append([]byte("why "), fits[4:]...), e.get("cut").Result)
 
 	c = e.claim(idem.Request{Key: "many"})
 	errs := e.s.CompleteMany(e.ctx, []idem.Completion{{Token: c.Token, Result: over}})
@@ -298,6 +311,7 @@ func limits(t *testing.T, e *env) {
 	before := e.entry("k")
 	invalid := map[string]error{
 		"negative Extend": e.s.Extend(e.ctx, c.Token, -1),
+		"short Extend":    e.s.Extend(e.ctx, c.Token, time.Millisecond-1),
 		"zero fence":      e.s.Complete(e.ctx, idem.Token{Key: "k"}, nil),
 	}
 	for name, key := range map[string]string{"empty key": "", "long key": strings.Repeat("k", idem.MaxKey+1)} {
@@ -309,6 +323,7 @@ func limits(t *testing.T, e *env) {
 		invalid[name+" Complete"] = e.s.Complete(e.ctx, tok, nil)
 		invalid[name+" Fail"] = e.s.Fail(e.ctx, tok, nil)
 		invalid[name+" Release"] = e.s.Release(e.ctx, tok, nil)
+		invalid[name+" Unclaim"] = e.s.Unclaim(e.ctx, tok)
 		invalid[name+" Hold"] = e.s.Hold(e.ctx, tok, nil)
 		invalid[name+" Extend"] = e.s.Extend(e.ctx, tok, 0)
 		invalid[name+" Checkpoint"] = e.s.Checkpoint(e.ctx, tok, nil)
@@ -316,6 +331,8 @@ func limits(t *testing.T, e *env) {
 		invalid[name+" CompleteMany"] = e.s.CompleteMany(e.ctx, []idem.Completion{{Token: tok}})[0]
 	}
 	_, invalid["negative lease"] = e.s.Claim(e.ctx, idem.Request{Key: "new", Lease: -1})
+	_, invalid["short lease"] = e.s.Claim(e.ctx, idem.Request{Key: "new", Lease: time.Millisecond - 1})
+	_, invalid["negative attempts"] = e.s.Claim(e.ctx, idem.Request{Key: "new", MaxAttempts: -1})
 	_, invalid["negative retention"] = e.s.Claim(e.ctx, idem.Request{Key: "new", Retention: -1})
 	if e.canExpire() {
 		_, invalid["sweep of none"] = e.s.Sweep(e.ctx, 0)

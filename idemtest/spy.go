@@ -13,6 +13,12 @@ import (
 type spy struct {
 	idem.Backend
 
+	// meta returns what the engine is told to save, if set.
+	meta func(idem.Meta) idem.Meta
+	// bound returns what the store is told was saved, if set.
+	bound func(idem.Meta) idem.Meta
+	// beforeApply is called when the engine is asked to apply.
+	beforeApply func()
 	// afterExpiring is called when the engine has answered Expiring.
 	afterExpiring func(places []idem.Due)
 
@@ -33,7 +39,13 @@ func (e *env) spied() *spy {
 }
 
 func (s *spy) Bind(h idem.Host) (idem.Binding, error) {
+	if meta := h.Meta; s.meta != nil {
+		h.Meta = func() idem.Meta { return s.meta(meta()) }
+	}
 	b, err := s.Backend.Bind(h)
+	if s.bound != nil {
+		b.Saved = s.bound(b.Saved)
+	}
 	s.saved = b.Saved
 	return b, err
 }
@@ -42,6 +54,9 @@ func (s *spy) Apply(ctx context.Context, ops []*idem.Op) error {
 	s.mu.Lock()
 	s.applies = append(s.applies, len(ops))
 	s.mu.Unlock()
+	if s.beforeApply != nil {
+		s.beforeApply()
+	}
 	return s.Backend.Apply(ctx, ops)
 }
 
@@ -58,6 +73,13 @@ func (s *spy) Expiring(ctx context.Context, from idem.Due, until idem.Instant, l
 		s.afterExpiring(places)
 	}
 	return places, err
+}
+
+func (s *spy) Check(ctx context.Context) error {
+	if checker, ok := s.Backend.(idem.Checker); ok {
+		return checker.Check(ctx)
+	}
+	return nil
 }
 
 func (s *spy) Size() (int64, error) {

@@ -232,7 +232,7 @@ func extendNeverShortens(t *testing.T, e *env) {
 	until(70 * time.Second) // the claim's own lease, not the store's
 	require.NoError(t, e.s.Extend(e.ctx, c.Token, time.Hour))
 	until(time.Hour + 10*time.Second)
-	require.NoError(t, e.s.Extend(e.ctx, c.Token, 1))
+	require.NoError(t, e.s.Extend(e.ctx, c.Token, time.Millisecond))
 	until(time.Hour + 10*time.Second)
 	require.NoError(t, e.s.Extend(e.ctx, c.Token, math.MaxInt64))
 	e.clock.Advance(100 * 365 * 24 * time.Hour)

@@ -52,6 +52,7 @@ type toyDisk struct {
 var (
 	_ idem.Scanner = (*toy)(nil)
 	_ idem.Expirer = (*toy)(nil)
+	_ idem.Checker = (*toy)(nil)
 
 	toyDisks   sync.Map // by folder
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -84,11 +85,11 @@ func encodeToy(key string, e *idem.Entry) []byte {
 
 func decodeToy(key string, raw []byte) (*idem.Entry, error) {
 	if sum := crc32.Checksum(append([]byte(key), raw[4:]...), castagnoli); sum != binary.BigEndian.Uint32(raw) {
-		return nil, fmt.Errorf("%w: key %s: checksum", idem.ErrCorrupt, idem.KeyHash(key))
+		return nil, fmt.Errorf("%w: its checksum is wrong", idem.ErrCorrupt)
 	}
 	e := new(idem.Entry)
 	if err := json.Unmarshal(raw[4:], e); err != nil {
-		return nil, fmt.Errorf("%w: key %s: %w", idem.ErrCorrupt, idem.KeyHash(key), err)
+		return nil, fmt.Errorf("%w: %w", idem.ErrCorrupt, err)
 	}
 	return e, nil
 }
@@ -286,6 +287,15 @@ func (b *toy) Scan(ctx context.Context, prefix, cursor string) (page []idem.Scan
 		page = append(page, idem.Scanned{Key: key, Entry: b.faults.shown(b.entries[key]), Err: b.bad[key]})
 	}
 	return page, next, nil
+}
+
+func (b *toy) Check(context.Context) error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.broken == nil && b.limit > 0 && len(b.entries)+len(b.bad) >= b.limit {
+		return fmt.Errorf("%w: room for %d records", idem.ErrFull, b.limit)
+	}
+	return b.broken
 }
 
 func keysOf[V any](m map[string]V) map[string]struct{} {

@@ -1,0 +1,125 @@
+package idemtest
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+)
+
+var settleCases = []testCase{
+	{"settling ignores that ctx has ended", settleEnded},
+	{"settling goes on when ctx ends on the threshold", settleBetween},
+	{"settling goes on when ctx ends while queued", settleQueued},
+}
+
+// settling is every call that settles a claim, with the state that it leaves; zero:
+// none. Each is of a key of its own name.
+func (e *env) settling() map[string]struct {
+	do    func(ctx context.Context, tok idem.Token) error
+	state idem.State
+} {
+	type call = struct {
+		do    func(ctx context.Context, tok idem.Token) error
+		state idem.State
+	}
+	return map[string]call{
+		"Complete": {func(ctx context.Context, tok idem.Token) error { return e.s.Complete(ctx, tok, []byte("r")) }, idem.Completed},
+		"CompleteMany": {func(ctx context.Context, tok idem.Token) error {
+			return e.s.CompleteMany(ctx, []idem.Completion{{Token: tok, Result: []byte("r")}})[0]
+		}, idem.Completed},
+		"Fail":    {func(ctx context.Context, tok idem.Token) error { return e.s.Fail(ctx, tok, []byte("r")) }, idem.Failed},
+		"Release": {func(ctx context.Context, tok idem.Token) error { return e.s.Release(ctx, tok, []byte("r")) }, idem.Released},
+		"Hold":    {func(ctx context.Context, tok idem.Token) error { return e.s.Hold(ctx, tok, []byte("r")) }, idem.Held},
+		"Unclaim": {func(ctx context.Context, tok idem.Token) error { return e.s.Unclaim(ctx, tok) }, 0},
+	}
+}
+
+// settledAs requires that each key is as its call has left it.
+func (e *env) settledAs() {
+	e.t.Helper()
+	for key, c := range e.settling() {
+		if c.state == 0 {
+			e.absent(key)
+			continue
+		}
+		r := e.get(key)
+		require.Equal(e.t, c.state, r.State, key)
+		require.Equal(e.t, "r", string(r.Result), key)
+	}
+}
+
+func settleEnded(t *testing.T, e *env) {
+	e.open(idem.Options{})
+	ctx, cancel := context.WithCancel(e.ctx)
+	cancel()
+	for key, c := range e.settling() {
+		require.NoError(t, c.do(ctx, e.claim(idem.Request{Key: key}).Token), key)
+	}
+	e.settledAs()
+	if !e.h.Volatile {
+		e.reopen()
+		e.settledAs()
+	}
+	for name, c := range e.settling() {
+		if c.state != 0 { // of Unclaim it is nil
+			require.ErrorIs(t, c.do(ctx, idem.Token{Key: "none", Fence: 1}), idem.ErrFenced, name)
+		}
+		require.ErrorIs(t, c.do(ctx, idem.Token{Key: "none"}), idem.ErrInvalid, name)
+	}
+	e.close()
+	for name, c := range e.settling() {
+		require.ErrorIs(t, c.do(ctx, idem.Token{Key: name, Fence: 1}), idem.ErrClosed, name)
+	}
+}
+
+func settleBetween(t *testing.T, e *env) {
+	between := &cancelBetween{}
+	e.wrap = func(b idem.Backend) idem.Backend { between.Backend = b; return between }
+	e.open(idem.Options{})
+	for key, c := range e.settling() {
+		tok := e.claim(idem.Request{Key: key}).Token
+		ctx, cancel := context.WithCancel(e.ctx)
+		between.cancel = cancel
+		require.NoError(t, c.do(ctx, tok), key)
+		require.Error(t, ctx.Err())
+		between.cancel = nil
+	}
+	e.settledAs()
+}
+
+func settleQueued(t *testing.T, e *env) {
+	e.stallable()
+	s := e.spied()
+	e.open(idem.Options{})
+	tokens := map[string]idem.Token{}
+	for key := range e.settling() {
+		tokens[key] = e.claim(idem.Request{Key: key}).Token
+	}
+	reached, release := e.stall()
+	first := async(func() error { _, err := e.s.Claim(e.ctx, idem.Request{Key: "first"}); return err })
+	e.await("the commit", reached)
+	asked := make(chan struct{}, len(tokens))
+	s.beforeApply = func() { asked <- struct{}{} }
+	ctx, cancel := context.WithCancel(e.ctx)
+	calls := map[string]*pending[error]{}
+	for key, c := range e.settling() {
+		calls[key] = async(func() error { return c.do(ctx, tokens[key]) })
+		e.await("a queued "+key, asked)
+	}
+	cancel()
+	settle()
+	for key, call := range calls {
+		require.False(t, call.isDone(), "%s said something before its commit", key)
+	}
+	release()
+	require.NoError(t, first.wait(e, "the first Claim"))
+	for key, call := range calls {
+		require.NoError(t, call.wait(e, key), key)
+	}
+	e.settledAs()
+	e.reopen()
+	e.settledAs()
+}
