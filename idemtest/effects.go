@@ -18,11 +18,13 @@ import (
 
 // Effects is what RunEffects must know of an engine with same-commit functions:
 // its Do, Complete and Update, with the caller's own data seen as keys and values.
-// Every field is required.
+// Every field is required but DoCtx.
 type Effects struct {
 	// Do and Complete call the engine's functions of the same name.
 	Do       func(ctx context.Context, s *idem.Store, r idem.Request, fn func(KV) ([]byte, error)) (result []byte, replayed bool, err error)
 	Complete func(ctx context.Context, s *idem.Store, token idem.Token, fn func(KV) ([]byte, error)) error
+	// DoCtx is Do where the function is given a context too. Nil: it is given none.
+	DoCtx func(ctx context.Context, s *idem.Store, r idem.Request, fn func(context.Context, KV) ([]byte, error)) (result []byte, replayed bool, err error)
 	// Update calls the method of the engine b, which is as Harness.Open returned it.
 	Update func(ctx context.Context, b idem.Backend, fn func(KV) error) error
 	// Get reads the caller's committed data, nil if there is none.
@@ -39,7 +41,7 @@ type KV interface {
 
 // RunEffects shows that the same-commit functions of an engine keep their rules.
 func RunEffects(t *testing.T, h Harness, x Effects) {
-	for _, c := range effectCases {
+	for _, c := range append(effectCases, effectEndCases...) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.fn(t, &effectEnv{env: newEnv(t, h), x: x})
@@ -49,7 +51,8 @@ func RunEffects(t *testing.T, h Harness, x Effects) {
 
 type effectEnv struct {
 	*env
-	x Effects
+	x     Effects
+	holds int // commits that queued has held up
 }
 
 func (e *effectEnv) do(key string, fn func(KV) ([]byte, error)) ([]byte, bool, error) {
@@ -80,10 +83,12 @@ func add(key string, n uint64) func(KV) ([]byte, error) {
 
 var errOwn = errors.New("the function's own error")
 
-var effectCases = []struct {
+type effectCase struct {
 	name string
 	fn   func(t *testing.T, e *effectEnv)
-}{
+}
+
+var effectCases = []effectCase{
 	{"D1 D8 run once and replayed", func(t *testing.T, e *effectEnv) {
 		e.open(idem.Options{})
 		var fresh atomic.Int64

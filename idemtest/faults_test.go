@@ -13,6 +13,9 @@ type faults struct {
 	deaf      bool // to ctx, while queued
 	reversed  bool // order of the ops in a commit
 	mute      bool // never calls Committed
+	dirty     bool // keeps what a failed same-commit function wrote
+	forgetful bool // does not record that such a function failed
+	unmarked  bool // gives such a function a context of nobody's
 
 	// show returns what the engine hands out of an entry.
 	show func(e idem.Entry) *idem.Entry

@@ -29,6 +29,7 @@ type toy struct {
 
 	mu      sync.RWMutex
 	entries map[string]*idem.Entry
+	mine    map[string][]byte // the caller's own data
 	bad     map[string]error
 	places  []idem.Due // the expiry index, in order
 	bound   bool
@@ -45,6 +46,7 @@ type toy struct {
 type toyDisk struct {
 	mu      sync.Mutex
 	records map[string][]byte // CRC32C of key and value, then the value
+	mine    map[string][]byte
 	places  []idem.Due
 	meta    idem.Meta
 }
@@ -70,6 +72,7 @@ func openToy(dir string) *toy {
 			b.entries[key] = e
 		}
 	}
+	b.mine = maps.Clone(b.disk.mine)
 	b.places = slices.Clone(b.disk.places)
 	return b
 }
@@ -143,10 +146,15 @@ func (b *toy) commit(ops []*idem.Op) (changed int, err error) {
 		return 0, err
 	}
 	next := map[string]*idem.Entry{} // nil: removed
+	mine := map[string][]byte{}
+	maps.Copy(mine, b.mine)
 	places := slices.Clone(b.places)
 	for _, op := range b.faults.ordered(ops) {
 		cur, readErr := b.current(next, op.Key())
 		after, change := b.faults.run(op, cur, readErr)
+		if x, ok := op.Effect().(*toyEffect); ok {
+			after, change = b.effect(op, x, mine)
+		}
 		if !change {
 			continue
 		}
@@ -164,7 +172,7 @@ func (b *toy) commit(ops []*idem.Op) (changed int, err error) {
 	if changed == 0 {
 		return 0, nil
 	}
-	if err := b.save(next, places, ops); err != nil {
+	if err := b.save(next, mine, places, ops); err != nil {
 		return 0, err
 	}
 	b.mu.Lock()
@@ -174,7 +182,7 @@ func (b *toy) commit(ops []*idem.Op) (changed int, err error) {
 			delete(b.entries, key)
 		}
 	}
-	b.places = places
+	b.places, b.mine = places, mine
 	b.mu.Unlock()
 	for _, op := range ops {
 		b.faults.committed(op)
@@ -220,7 +228,7 @@ func compareDue(a, b idem.Due) int {
 }
 
 // save makes a commit durable.
-func (b *toy) save(next map[string]*idem.Entry, places []idem.Due, ops []*idem.Op) error {
+func (b *toy) save(next map[string]*idem.Entry, mine map[string][]byte, places []idem.Due, ops []*idem.Op) error {
 	meta := b.host.Meta()
 	b.mu.RLock()
 	stall, fails := b.stall, b.fails
@@ -236,7 +244,7 @@ func (b *toy) save(next map[string]*idem.Entry, places []idem.Due, ops []*idem.O
 			delete(b.disk.records, key)
 		}
 	}
-	b.disk.places, b.disk.meta = places, b.faults.meta(b.disk.meta, meta)
+	b.disk.places, b.disk.mine, b.disk.meta = places, mine, b.faults.meta(b.disk.meta, meta)
 	if !fails {
 		return nil
 	}
@@ -369,7 +377,7 @@ func toyHarness(bend func(*toy) idem.Backend) idemtest.Harness {
 			d, left := toyOf(backend).disk, t.TempDir()
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			toyDisks.Store(left, &toyDisk{records: maps.Clone(d.records), places: slices.Clone(d.places), meta: d.meta})
+			toyDisks.Store(left, &toyDisk{records: maps.Clone(d.records), mine: maps.Clone(d.mine), places: slices.Clone(d.places), meta: d.meta})
 			return left
 		},
 		Damage: func(t testing.TB, dir, key string) {
