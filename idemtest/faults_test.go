@@ -15,6 +15,7 @@ type faults struct {
 	mute      bool // never calls Committed
 	dirty     bool // keeps what a failed same-commit function wrote
 	forgetful bool // does not record that such a function failed
+	stubborn  bool // runs one that failed ever again
 	unmarked  bool // gives such a function a context of nobody's
 
 	// show returns what the engine hands out of an entry.

@@ -49,7 +49,7 @@ func TestMutants(t *testing.T) {
 	}
 }
 
-// TestEveryRuleHasAMutant: each of the thirteen rules is broken by somebody.
+// TestEveryRuleHasAMutant: each of the fourteen rules is broken by somebody.
 func TestEveryRuleHasAMutant(t *testing.T) {
 	t.Parallel()
 	broken := map[int]bool{}
@@ -57,10 +57,10 @@ func TestEveryRuleHasAMutant(t *testing.T) {
 		require.NotEmpty(t, m.failed, name)
 		broken[m.rule] = true
 	}
-	for rule := 1; rule <= 13; rule++ {
+	for rule := 1; rule <= 14; rule++ {
 		require.True(t, broken[rule], "no mutant breaks rule %d", rule)
 	}
-	require.Len(t, broken, 13)
+	require.Len(t, broken, 14)
 }
 
 // rest is the time limit of a process that t starts, a little before its own: then the
@@ -87,6 +87,10 @@ func TestMutantSuite(t *testing.T) {
 	require.True(t, ok, "no mutant %q", name)
 	h := toyHarness(m.bend)
 	h.Patience = time.Second // to find soon that a mutant hangs
+	if _, ok := effectMutants[name]; ok {
+		idemtest.RunEffects(t, h, toyEffects)
+		return
+	}
 	idemtest.Run(t, h)
 }
 
@@ -127,5 +131,6 @@ func mutants() map[string]mutant {
 	all := maps.Clone(storeMutants)
 	maps.Copy(all, commitMutants)
 	maps.Copy(all, listingMutants)
+	maps.Copy(all, effectMutants)
 	return all
 }

@@ -37,11 +37,29 @@ var storeMutants = map[string]mutant{
 			e.ExpiresAt++
 		}
 	})},
-	"Forever overflows":   {7, []string{"A19 retention near the largest duration"}, showing(func(e *idem.Entry) { e.ExpiresAt++ })},
-	"fingerprint lost":    {9, []string{"A11 mismatch discloses nothing", "model"}, onOpen(func(e *idem.Entry) { e.Fingerprint = idem.Fingerprint{} })},
-	"checkpoint lost":     {9, []string{"A3 replay is byte-identical", "C1 killed between operations", "model"}, onOpen(func(e *idem.Entry) { e.Checkpoint = nil })},
-	"HoldUnknown lost":    {9, []string{"A13 HoldUnknown", "model"}, onOpen(func(e *idem.Entry) { e.HoldUnknown = false })},
-	"ResultDropped lost":  {9, []string{"A18 result over MaxResult", "model"}, onOpen(func(e *idem.Entry) { e.ResultDropped = false })},
+	"Forever overflows":  {7, []string{"A19 retention near the largest duration"}, showing(func(e *idem.Entry) { e.ExpiresAt++ })},
+	"fingerprint lost":   {9, []string{"A11 mismatch discloses nothing", "model"}, onOpen(func(e *idem.Entry) { e.Fingerprint = idem.Fingerprint{} })},
+	"checkpoint lost":    {9, []string{"A3 replay is byte-identical", "C1 killed between operations", "model"}, onOpen(func(e *idem.Entry) { e.Checkpoint = nil })},
+	"HoldUnknown lost":   {9, []string{"A13 HoldUnknown", "model"}, onOpen(func(e *idem.Entry) { e.HoldUnknown = false })},
+	"ResultDropped lost": {9, []string{"A18 result over MaxResult", "model"}, onOpen(func(e *idem.Entry) { e.ResultDropped = false })},
+	"Bound lost":         {14, []string{"Unclaim over a takeover keeps the fingerprint in force", "Backend keeps every field", "histories", "model"}, showing(func(e *idem.Entry) { e.Bound = false })},
+	"reason lost": {9, []string{"a release's reason is kept until the record is final", "Backend keeps every field", "model"}, onOpen(func(e *idem.Entry) {
+		if !e.State.Final() && e.State != idem.Held {
+			e.Result = nil
+		}
+	})},
+	"LostUntil lost": {5, []string{"a request older than what was lost is too late", "Backend keeps Meta"}, inside(func(b *toy) {
+		b.faults.save = func(_, now idem.Meta) idem.Meta { now.LostUntil = 0; return now }
+	})},
+	"Secret lost": {13, []string{"KeyHash is the store's own, and stays", "Backend keeps Meta"}, inside(func(b *toy) {
+		b.faults.save = func(_, now idem.Meta) idem.Meta { now.Secret = [16]byte{}; return now }
+	})},
+	"wall clock goes back": {10, []string{"the wall clock that is saved never goes back", "model"}, inside(func(b *toy) {
+		b.faults.save = func(_, now idem.Meta) idem.Meta {
+			now.Wall = b.wall()
+			return now
+		}
+	})},
 	"Attempt in a byte":   {9, []string{"Backend keeps every field"}, onOpen(func(e *idem.Entry) { e.Attempt &= 0xff })},
 	"seconds on the disk": {9, []string{"A2 no second grant after reopening"}, onOpen(func(e *idem.Entry) { e.LeaseUntil -= e.LeaseUntil % 1e9 })},
 	"Opening renewed":     {9, []string{"A13 LapseOnOpen", "histories", "model"}, onOpen(func(e *idem.Entry) { e.Opening++ })},
@@ -87,7 +105,7 @@ var storeMutants = map[string]mutant{
 	"Meta never saved": {2, []string{"A7 fences over many lives", "A7 fences never repeat", "Backend keeps Meta", "model"}, inside(func(b *toy) {
 		b.faults.save = func(before, _ idem.Meta) idem.Meta { return before }
 	})},
-	"Meta asked for before Run": {2, []string{"A7 fences over many lives", "model"}, inside(func(b *toy) {
+	"Meta asked for before Run": {2, []string{"Backend keeps Meta"}, inside(func(b *toy) {
 		b.faults.save = func(before, now idem.Meta) idem.Meta {
 			now.Fence = max(before.Fence, now.Fence-1) // without the last
 			return now
@@ -278,6 +296,18 @@ var commitMutants = map[string]mutant{
 	}},
 }
 
+// effectMutants get same-commit functions wrong.
+var effectMutants = map[string]mutant{
+	"keeps what a failed function wrote": {3, []string{"a failure counts where attempts are limited", "a permanent failure comes before anything else of its key"}, inside(func(b *toy) {
+		b.faults.dirty = true
+	})},
+	"forgets that a function failed": {14, []string{"a failure counts where attempts are limited", "D2 D8 a permanent error is final"}, inside(func(b *toy) {
+		b.faults.forgetful = true
+	})},
+	"lets a function call its store": {12, []string{"a function's context"}, inside(func(b *toy) { b.faults.unmarked = true })},
+	"runs a function until it works": {12, []string{"a function runs three times at most"}, inside(func(b *toy) { b.faults.stubborn = true })},
+}
+
 // listingMutants get capacity, listing and the expiry index wrong.
 var listingMutants = map[string]mutant{
 	"evicts": {8, []string{"rule 8 nothing is evicted"}, inside(func(b *toy) {
@@ -305,6 +335,7 @@ var listingMutants = map[string]mutant{
 		}
 	})},
 	"no bound":                  {12, []string{"A18 a full store refuses new claims only"}, inside(func(b *toy) { b.limit = 0 })},
+	"has room when it is full":  {6, []string{"Health of a full store"}, func(b *toy) idem.Backend { return healthy{b} }},
 	"expired records keep room": {8, []string{"A18 expired records make room"}, func(b *toy) idem.Backend { return noPlaces{b} }},
 	"sweep removes the live": {7, []string{"B3 sweep races the key's own operations", "B2 retention counts from completion", "histories", "model"}, inside(func(b *toy) {
 		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {

@@ -28,6 +28,7 @@ type (
 		*toy
 		before map[string]*idem.Entry
 	}
+	healthy        struct{ *toy }
 	noPlaces       struct{ *toy }
 	byKey          struct{ *toy }
 	allPlaces      struct{ *toy }
@@ -57,6 +58,8 @@ func (b *lateReader) Read(key string) (*idem.Entry, error) {
 	defer b.mu.RUnlock()
 	return b.before[key], nil
 }
+
+func (b healthy) Check(context.Context) error { return nil }
 
 func (b noPlaces) Expiring(context.Context, idem.Due, idem.Instant, int) ([]idem.Due, error) {
 	return nil, nil

@@ -381,6 +381,10 @@ func wallStepsAcrossCrash(t *testing.T, e *env) {
 	e.crash()
 	r.pass(time.Hour)
 	r.check("killed an hour after its last commit")
+	e.clock.StepWall(30 * day)
+	e.claim(idem.Request{Key: "a last commit"})
+	e.crash()
+	r.check("a step forward before the last commit is not downtime either")
 	r.advance(20*time.Hour, "to the end")
 }
 

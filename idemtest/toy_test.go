@@ -297,6 +297,12 @@ func (b *toy) Scan(ctx context.Context, prefix, cursor string) (page []idem.Scan
 	return page, next, nil
 }
 
+// wall is what the store's clock shows.
+func (b *toy) wall() int64 {
+	wall, _ := b.host.Clock.Now()
+	return wall.UnixNano()
+}
+
 func (b *toy) Check(context.Context) error {
 	b.mu.RLock()
 	defer b.mu.RUnlock()

@@ -63,6 +63,9 @@ func (kv toyKV) Put(key string, value []byte) { kv.data[key] = bytes.Clone(value
 func (b *toy) effect(op *idem.Op, x *toyEffect, mine map[string][]byte) (*idem.Entry, bool) {
 	kv := toyKV{maps.Clone(mine)}
 	result, err := x.run(kv)
+	for n := 0; b.faults.stubborn && err != nil && n < 10; n++ {
+		result, err = x.run(kv)
+	}
 	if err == nil || b.faults.dirty {
 		maps.Copy(mine, kv.data)
 	}
