@@ -39,6 +39,7 @@ const (
 	Complete   Kind = "complete"
 	Fail       Kind = "fail"
 	Release    Kind = "release"
+	Unclaim    Kind = "unclaim"
 	Hold       Kind = "hold"
 	Extend     Kind = "extend"
 	Checkpoint Kind = "checkpoint"
@@ -47,10 +48,16 @@ const (
 	Forget     Kind = "forget"
 	Sweep      Kind = "sweep"
 	Run        Kind = "run"            // idem.Do: a claim, or a replay
+	Undo       Kind = "undo"           // what Run does when its context ended in the claim's commit
 	Do         Kind = "do"             // same-commit
 	CompleteTx Kind = "completeEffect" // same-commit
 	Update     Kind = "update"         // the caller's own writes
 )
+
+// settles: the end of a context is no answer.
+func (k Kind) settles() bool {
+	return k == Complete || k == Fail || k == Release || k == Unclaim || k == Hold
+}
 
 // effect reports whether operations of the kind write to the ledger.
 func (k Kind) effect() bool { return k == Do || k == CompleteTx || k == Update }
@@ -69,6 +76,8 @@ type Op struct {
 	Bytes     Text   `json:"bytes,omitempty"`    // result, reason, note or checkpoint
 	TooLarge  bool   `json:"tooLarge,omitempty"` // Bytes are over MaxResult
 	Amount    int64  `json:"amount,omitempty"`   // of the ledger entry
+	Of        int64  `json:"of,omitempty"`       // Undo: the Run that it is of
+	Why       Text   `json:"why,omitempty"`      // Do: the text of the error of a function that fails
 }
 
 // Answer is what an operation returned.

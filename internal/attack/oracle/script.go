@@ -44,7 +44,8 @@ func (s Script) tell(ctx context.Context, l *load, n int) {
 	k.get(key("a"))
 
 	// A takeover; the first attempt comes late.
-	b := k.claim(&Op{Key: key("b"), Lease: 1})
+	b := k.claim(&Op{Key: key("b"), Lease: int64(time.Millisecond)})
+	k.wait(key("b"))
 	again := k.claim(&Op{Key: key("b")})
 	k.settle(Complete, b, k.some(10))
 	k.settle(Fail, again, k.some(200))
@@ -52,13 +53,21 @@ func (s Script) tell(ctx context.Context, l *load, n int) {
 
 	// Every other way to end an attempt.
 	c := k.claim(&Op{Key: key("c")})
-	k.settle(Release, c, nil)
+	k.settle(Release, c, k.some(40))
 	c = k.claim(&Op{Key: key("c")})
 	k.settle(Hold, c, k.some(50))
 	k.claim(&Op{Key: key("c")})
 	k.settle(Complete, c, []byte{})
-	k.claim(&Op{Key: key("unknown"), Lease: 1, Unknown: true})
-	k.claim(&Op{Key: key("unknown"), Lease: 1, Unknown: true})
+	k.claim(&Op{Key: key("unknown"), Lease: int64(time.Millisecond), Unknown: true})
+	k.wait(key("unknown"))
+	k.claim(&Op{Key: key("unknown"), Lease: int64(time.Millisecond), Unknown: true})
+	u := k.claim(&Op{Key: key("undone")})
+	k.settle(Unclaim, u, nil)
+	u = k.claim(&Op{Key: key("undone")})
+	k.settle(Release, u, nil)
+	u = k.claim(&Op{Key: key("undone"), Print: 1})
+	k.settle(Unclaim, u, nil)
+	k.claim(&Op{Key: key("undone"), Print: 2}) // mismatch
 	d := k.claim(&Op{Key: key("d")})
 	k.settle(Complete, d, nil)
 
@@ -80,8 +89,9 @@ func (s Script) tell(ctx context.Context, l *load, n int) {
 	k.update()
 
 	// What has expired is removed, and what was of the round before.
-	k.claim(&Op{Key: key("m"), Lease: 1, Retention: 1})
-	k.claim(&Op{Key: key("n"), Lease: 1, Retention: 1})
+	k.claim(&Op{Key: key("m"), Lease: int64(time.Millisecond), Retention: 1})
+	k.claim(&Op{Key: key("n"), Lease: int64(time.Millisecond), Retention: 1})
+	k.wait(key("n"))
 	k.sweep()
 	k.forget(fmt.Sprintf("round %d a", n-1))
 	k.forget(key("d"))
@@ -134,6 +144,16 @@ func (k *script) get(key string) {
 	k.end(op, err, Answer{Record: RecordOf(r)})
 }
 
+// wait waits until the lease of key has lapsed.
+func (k *script) wait(key string) {
+	op := &Op{Key: key}
+	if !k.ask(Wait, op) {
+		return
+	}
+	r, err := k.s.Store.Wait(k.ctx, key)
+	k.end(op, err, Answer{Record: RecordOf(r)})
+}
+
 // settle is one operation with a token; nothing if there is none.
 func (k *script) settle(kind Kind, t idem.Token, b []byte) {
 	op := &Op{Key: t.Key, Fence: t.Fence, Bytes: TextOf(b)}
@@ -144,7 +164,8 @@ func (k *script) settle(kind Kind, t idem.Token, b []byte) {
 	err := map[Kind]func() error{
 		Complete:   func() error { return s.Complete(k.ctx, t, b) },
 		Fail:       func() error { return s.Fail(k.ctx, t, b) },
-		Release:    func() error { return s.Release(k.ctx, t, nil) },
+		Release:    func() error { return s.Release(k.ctx, t, b) },
+		Unclaim:    func() error { return s.Unclaim(k.ctx, t) },
 		Hold:       func() error { return s.Hold(k.ctx, t, b) },
 		Extend:     func() error { return s.Extend(k.ctx, t, 0) },
 		Checkpoint: func() error { return s.Checkpoint(k.ctx, t, b) },
@@ -194,7 +215,7 @@ func (k *script) run(key string, fails error) {
 	b := k.some(100)
 	settle.Bytes = TextOf(b)
 	if fails != nil {
-		settle.Kind, settle.Bytes = Release, ""
+		settle.Kind, settle.Bytes = Release, TextOf([]byte(fails.Error()))
 		if idem.IsPermanent(fails) {
 			settle.Kind, settle.Bytes = Fail, TextOf([]byte(fails.Error()))
 		}
@@ -204,6 +225,9 @@ func (k *script) run(key string, fails error) {
 
 func (k *script) do(key string, b []byte, fails error) {
 	op := &Op{Key: key, Amount: 7, Bytes: TextOf(b)}
+	if fails != nil {
+		op.Why = TextOf([]byte(fails.Error()))
+	}
 	k.defaults(op)
 	if !k.ask(Do, op) {
 		return

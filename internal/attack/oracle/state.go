@@ -9,11 +9,13 @@ type state struct {
 	print      uint8
 	fence      uint64 // 0: not known
 	by         int64  // where fence is not known, the operation that was granted it
+	run        int64  // the Run that was granted it, if it was one
 	floor      uint64 // a fence of the key before this one; a later one is larger
 	attempt    int
 	unknown    bool
 	dropped    bool
-	life       int // in which the lease was granted or extended
+	bound      bool // released by Unclaim
+	life       int  // in which the lease was granted or extended
 	ownLease   int64
 	retention  int64
 	claimed    span
@@ -165,9 +167,27 @@ func orNever(t int64) int64 {
 
 func agree(a, b uint8) bool { return a == b || a == 0 || b == 0 }
 
-// rebound: a released operation that saved nothing binds its key to nothing.
+// released is s when its attempt has ended with result as the reason.
+func (s state) released(result Text, now span) state {
+	s.state, s.result, s.expires = idem.Released, result, now.plus(s.retention)
+	return s
+}
+
+// unclaimed is s, in flight, when its claim was undone.
+func (s state) unclaimed(now span) state {
+	if s.attempt == 1 && s.checkpoint == "" {
+		return s.nothing()
+	}
+	s = s.released(s.result, now)
+	s.bound = true
+	s.attempt--
+	return s
+}
+
+// rebound: a released operation that saved nothing binds its key to nothing, unless its
+// last claim was undone.
 func (s state) rebound(print uint8) bool {
-	return s.state == idem.Released && s.checkpoint == "" && !agree(s.print, print)
+	return s.state == idem.Released && s.checkpoint == "" && !s.bound && !agree(s.print, print)
 }
 
 // grants returns the states after a claim that was granted at some instant of now.
@@ -176,6 +196,9 @@ func (w *world) grants(s state, op *Op, life int, now span) []state {
 	fresh := state{
 		state: idem.InFlight, print: op.Print, by: op.ID, floor: max(s.floor, s.fence), attempt: 1, unknown: op.Unknown, life: life,
 		ownLease: op.Lease, retention: op.Retention, claimed: now, lease: now.plus(op.Lease),
+	}
+	if op.Kind == Run {
+		fresh.run = op.ID
 	}
 	var out []state
 	if _, ok := s.gone(now); ok || s.rebound(op.Print) {
@@ -198,7 +221,7 @@ func (w *world) grants(s state, op *Op, life int, now span) []state {
 		return out
 	}
 	again := fresh
-	again.attempt, again.checkpoint = s.attempt+1, s.checkpoint
+	again.attempt, again.checkpoint, again.result = s.attempt+1, s.checkpoint, s.result
 	if op.Print == 0 {
 		again.print = s.print
 	}

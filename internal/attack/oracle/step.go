@@ -6,7 +6,16 @@ import "github.com/idemkv/idem"
 // answered a then. No answer (nil) is that of an operation which a crash cut off:
 // it may have done anything that it might.
 func (w *world) step(s state, op *call, a *Answer, now span) []state {
-	if a != nil && (a.Err == Context || a.Err == Closed || a.Err == Own) {
+	switch {
+	case a == nil || a.Err != Context && a.Err != Closed && a.Err != Own:
+	case a.Err == Context && op.Kind.settles():
+		return nil
+	case a.Err == Own && op.Kind == Do && w.lives[op.life].MaxAttempts > 0:
+		return w.counted(s, op, now)
+	case op.Kind == Undo:
+	case op.Kind == Run && a.Err == Context: // perhaps granted; see Undo
+		return append(w.grants(s, &op.Op, op.life, now), s)
+	default:
 		return []state{s} // nothing was changed
 	}
 	switch op.Kind {
@@ -16,8 +25,58 @@ func (w *world) step(s state, op *call, a *Answer, now span) []state {
 		return one(w.look(s, op, a, now))
 	case Forget:
 		return one(s.nothing(), a == nil || a.Err == OK)
+	case Undo:
+		return undo(s, op, a, now)
+	case Unclaim:
+		return one(w.unclaim(s, op, a, now))
 	}
 	return one(w.token(s, op, a, now))
+}
+
+// counted is where the function of Do has failed: the attempt is counted.
+func (w *world) counted(s state, op *call, now span) (out []state) {
+	for _, g := range w.grants(s, &op.Op, op.life, now) {
+		out = append(out, g.released(op.Why, now))
+	}
+	return out
+}
+
+// undo is the claim of a Run undone, if it was granted and is still its own.
+func undo(s state, op *call, a *Answer, now span) []state {
+	if a != nil && a.Err != Context || s.run != op.Of || s.state != idem.InFlight {
+		return []state{s}
+	}
+	return []state{s, s.unclaimed(now)}
+}
+
+func (w *world) unclaim(s state, op *call, a *Answer, now span) (state, bool) {
+	if s.state == 0 {
+		return s, a == nil || a.Err == OK
+	}
+	if s.fence == op.Fence {
+		if live, ok := s.live(now); ok {
+			next, want := live, OK
+			switch s.state {
+			case idem.InFlight:
+				next = live.unclaimed(now)
+			case idem.Held, idem.Completed, idem.Failed:
+				want = map[idem.State]Code{idem.Held: Held, idem.Completed: Completed, idem.Failed: Failed}[s.state]
+			}
+			if a == nil || a.Err == want {
+				if gone, ok := s.gone(now); ok && next.state == idem.Released && gone.state != 0 {
+					next.expires.lo = min(next.expires.lo, now.lo) // perhaps it was gone
+				}
+				return next, true
+			}
+		}
+		gone, ok := s.gone(now)
+		return gone, ok && a != nil && a.Err == OK
+	}
+	if a != nil && a.Err == Fenced {
+		return s.live(now)
+	}
+	gone, ok := s.gone(now)
+	return gone, a == nil || ok && a.Err == OK
 }
 
 func one(s state, ok bool) []state {
@@ -37,6 +96,12 @@ func (w *world) claim(s state, op *call, a *Answer, now span) []state {
 	}
 	grants := w.grants(s, &op.Op, op.life, now)
 	var out []state
+	if op.Why != "" { // the function fails
+		if a != nil {
+			return nil
+		}
+		return w.counted(s, op, now)
+	}
 	for _, g := range grants {
 		ok := true
 		switch {
@@ -96,7 +161,7 @@ func (w *world) look(s state, op *call, a *Answer, now span) (state, bool) {
 
 // token is every operation that shows a token.
 func (w *world) token(s state, op *call, a *Answer, now span) (state, bool) {
-	if op.TooLarge && op.Kind != Complete && op.Kind != CompleteTx {
+	if op.TooLarge && op.Kind == Checkpoint {
 		return s, a == nil || a.Err == TooLarge // refused before anything was looked at
 	}
 	if s.state == 0 || s.fence != op.Fence {
@@ -140,7 +205,7 @@ func (w *world) settle(s state, op *call, now span) (state, Code) {
 		}
 	case Release:
 		if open {
-			s.state, s.result, s.expires = idem.Released, "", now.plus(s.retention)
+			s = s.released(op.Bytes, now)
 		}
 		if s.state == idem.Released {
 			return s, OK

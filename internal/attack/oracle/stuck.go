@@ -226,8 +226,8 @@ func (c *stuckCase) lookFurther(is func(string, error, func() error), claim, get
 		_, err := store.Claim(ctx, r("queued"))
 		return err
 	}))
-	is("a queued completion whose context ends", context.Canceled, c.cancelled(func(ctx context.Context) error {
-		return store.Complete(ctx, c.open, []byte("never"))
+	is("a queued checkpoint whose context ends", context.Canceled, c.cancelled(func(ctx context.Context) error {
+		return store.Checkpoint(ctx, c.open, []byte("never"))
 	}))
 	is("Wait whose context ends", context.Canceled, c.cancelled(func(ctx context.Context) error {
 		_, err := store.Wait(ctx, "open")

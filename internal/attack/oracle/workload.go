@@ -121,12 +121,15 @@ func (k *worker) op(kind Kind, key string) *Op {
 	return &Op{ID: k.id.Add(1), Worker: k.n, Kind: kind, Key: key}
 }
 
+// lease is up to d, and no shorter than a lease may be.
+func (k *worker) lease(d time.Duration) int64 { return max(k.upTo(d), int64(time.Millisecond)) }
+
 func (k *worker) upTo(d time.Duration) int64 { return 1 + k.rng.Int64N(int64(d)) }
 
 // claim makes op a random claim and returns the request of it.
 func (k *worker) claim(op *Op) idem.Request {
 	op.Print = uint8([]int{0, 1, 1, 1, 2}[k.rng.IntN(5)])
-	op.Lease, op.Retention, op.Unknown = k.upTo(k.Lease), k.upTo(k.Retention), k.chance(12)
+	op.Lease, op.Retention, op.Unknown = k.lease(k.Lease), k.upTo(k.Retention), k.chance(12)
 	if k.chance(8) {
 		op.Lease = int64(time.Minute)
 	}
@@ -292,16 +295,19 @@ func (k *worker) completeMany(ctx context.Context) {
 
 // settle is one operation with a token.
 func (k *worker) settle(ctx context.Context) {
-	kinds := []Kind{Complete, Complete, Complete, Fail, Release, Release, Hold, Extend, Extend, Checkpoint, Checkpoint}
+	kinds := []Kind{Complete, Complete, Complete, Fail, Release, Release, Unclaim, Hold, Extend, Extend, Checkpoint, Checkpoint}
 	op := k.op(kinds[k.rng.IntN(len(kinds))], k.key())
 	tok := k.token(op)
 	var b []byte
 	switch op.Kind {
-	case Complete, Fail, Hold, Checkpoint:
+	case Complete, Fail, Checkpoint:
 		b = k.bytes(op)
+	case Release, Hold: // a text that is too long is cut
+		b = k.bytes(op)
+		op.TooLarge, op.Bytes = false, TextOf(b[:min(len(b), k.MaxBytes)])
 	case Extend:
 		if !k.chance(3) {
-			op.Lease = k.upTo(k.Lease)
+			op.Lease = k.lease(k.Lease)
 		}
 	}
 	k.begin(op)
@@ -312,7 +318,9 @@ func (k *worker) settle(ctx context.Context) {
 	case Fail:
 		err = s.Fail(ctx, tok, b)
 	case Release:
-		err = s.Release(ctx, tok, nil)
+		err = s.Release(ctx, tok, b)
+	case Unclaim:
+		err = s.Unclaim(ctx, tok)
 	case Hold:
 		err = s.Hold(ctx, tok, b)
 	case Extend:
@@ -330,6 +338,8 @@ func (k *worker) effect(op *Op) Effect {
 	b := k.bytes(op)
 	if op.Kind == Update {
 		op.Bytes, op.TooLarge = "", false
+	} else if op.Kind == Do && fails {
+		op.Why = TextOf([]byte(errOwn.Error()))
 	}
 	return reading(func(kv KV) ([]byte, error) {
 		enter(kv, op)
@@ -381,6 +391,7 @@ func (k *worker) run(ctx context.Context) {
 	switch k.rng.IntN(6) {
 	case 0:
 		settle.Kind, fails = Release, errOwn
+		settle.Bytes = TextOf([]byte(fails.Error()))
 	case 1:
 		settle.Kind, fails = Fail, idem.Permanent(errOwn)
 		settle.Bytes = TextOf([]byte(fails.Error()))
@@ -394,19 +405,23 @@ func (k *worker) run(ctx context.Context) {
 	k.runs(ctx, claim, r, settle, b, fails)
 }
 
-// runs is idem.Do of r with a function that returns b and fails, and the two
-// operations that it is.
+// runs is idem.Do of r with a function that returns b and fails, and the operations
+// that it is.
 func (k *worker) runs(ctx context.Context, claim *Op, r idem.Request, settle *Op, b []byte, fails error) {
-	k.begin(claim)
+	undo := k.op(Undo, claim.Key)
+	undo.Of = claim.ID
+	k.begin(claim, undo)
 	ran := false
 	value, replayed, err := idem.Do(ctx, k.s.Store, r, func(_ context.Context, c idem.Claim) ([]byte, error) {
 		ran, settle.Fence = true, c.Token.Fence
 		k.end(claim, nil, Answer{Record: RecordOf(c.Record)})
+		k.end(undo, errOwn, Answer{}) // there is nothing to undo
 		k.begin(settle)
 		return b, fails
 	})
 	if !ran {
 		k.end(claim, err, Answer{Replayed: replayed, Bytes: TextOf(value)})
+		k.end(undo, err, Answer{})
 		return
 	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok && fails != nil {
