@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -216,4 +217,53 @@ func TestPowerMarkersNameWhatIsThere(t *testing.T) {
 		require.NoError(t, f.open(t).Close())
 	}
 	require.GreaterOrEqual(t, markers, 3)
+}
+
+// Whatever a power cut leaves of an opening and what follows it can be opened: there is no
+// note of a log that is not there yet. The store was closed before, or killed.
+func TestPowerWhileOpening(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for _, how := range []string{"closed", "killed"} {
+		f := newFaulty()
+		s := f.open(t)
+		first := turn(t, s, 0)
+		c, err := s.Claim(ctx, idem.Request{Key: "in the log"})
+		require.NoError(t, err)
+		require.NoError(t, s.Complete(ctx, c.Token, nil))
+		first = append(first, c.Token)
+		left := &faulty{mem: f.crash(100)}
+		require.NoError(t, s.Close())
+		if how == "closed" {
+			left = f
+		}
+		var mu sync.Mutex // Pebble compacts next to what opens it
+		var images []*vfs.MemFS
+		noted := 0
+		left.on(func(op errorfs.Op) error {
+			if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+				mu.Lock()
+				defer mu.Unlock()
+				for _, percent := range []int{0, 50, 100} {
+					image := left.crash(percent)
+					images = append(images, image)
+					if _, err := image.Stat("store/" + noteName); err == nil {
+						noted++
+					}
+				}
+			}
+			return nil
+		})
+		s = left.open(t)
+		_, err = s.Claim(ctx, idem.Request{Key: "second"})
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+		require.Greater(t, noted, 3)
+		require.Greater(t, len(images)-noted, 3)
+		for _, image := range images {
+			again := (&faulty{mem: image}).open(t)
+			requireCompleted(t, again, first)
+			require.NoError(t, again.Close())
+		}
+	}
 }
