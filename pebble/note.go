@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -75,8 +76,11 @@ func unflushed(manifest string, f vfs.FS) (need wal.NumWAL, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	for r := record.NewReader(file, 0); ; {
+	b, err := io.ReadAll(file)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return 0, err
+	}
+	for r := record.NewReader(bytes.NewReader(b), 0); ; {
 		rec, err := r.Next()
 		var edit []byte
 		if err == nil {
