@@ -151,11 +151,9 @@ func (e *engine) Update(fn func(durable.Tx) error) error {
 		return withCause(err)
 	}
 	if after := e.afterCommit.Load(); after != nil {
-		if err := (*after)(); err != nil {
-			return err
-		}
+		return (*after)()
 	}
-	return e.Moved() // after the commit: what is answered was written where the path leads
+	return nil
 }
 
 // Moved returns an error if the path no longer names the file that is open. The lock

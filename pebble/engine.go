@@ -233,21 +233,21 @@ func (e *engine) Update(fn func(durable.Tx) error) (err error) {
 	}
 	t.batch = nil
 	if after := e.afterCommit.Load(); after != nil {
-		if err := (*after)(); err != nil {
-			return err
-		}
-	}
-	// What was just written may be where nobody will look for it.
-	if err := e.Moved(); err != nil {
-		e.fatal.set(err)
-		return err
+		return (*after)()
 	}
 	return nil
 }
 
-// Moved returns an error if the directory is not any more what was opened: another
-// process may open what is there now, or make a store, and grant the same keys.
-func (e *engine) Moved() error { return e.lock.moved() }
+// Moved returns an error, and ends Pebble's writing, if the directory is not any more
+// what was opened: another process may open what is there now, or make a store, and
+// grant the same keys.
+func (e *engine) Moved() error {
+	err := e.lock.moved()
+	if err != nil {
+		e.fatal.set(err)
+	}
+	return err
+}
 
 // apply commits batch and closes it if that went well. It runs in a goroutine of
 // its own, because a Pebble that cannot write to its disk waits for ever for room
