@@ -153,10 +153,11 @@ func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 	}
 }
 
-// fullOps returns the ops that were refused for lack of room.
+// fullOps returns the ops that were refused for lack of room. An effect's own error,
+// whatever it wraps, is none of that: the effect must not run again.
 func fullOps(ops []*Op) (refused []*Op) {
 	for _, op := range ops {
-		if op.err != nil && errors.Is(op.err, ErrFull) {
+		if op.err != nil && !op.failed && errors.Is(op.err, ErrFull) {
 			refused = append(refused, op)
 		}
 	}
