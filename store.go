@@ -67,7 +67,7 @@ func New(b Backend, o Options) (*Store, error) {
 	if o.LapseOnOpen {
 		s.leasesFrom = s.time.opening
 	}
-	s.startSweeper()
+	s.startSweeper(ready)
 	return s, nil
 }
 
@@ -126,7 +126,7 @@ func (s *Store) startClaim(ctx context.Context, r *Request, act *action, c *Clai
 }
 
 // readClaim is startClaim without the answer: with an error, saw has an entry if that
-// is what the claim was refused over.
+// is what the claim was refused over. ErrTooLate is a refusal over none.
 func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (saw seen, toWall int64, err error) {
 	if err := s.admitClaim(ctx, r); err != nil {
 		return saw, 0, err
@@ -470,7 +470,7 @@ func (s *Store) settled(ctx context.Context, op *Op) error {
 		return op.answer()
 	}
 	e := Event{Fence: op.act.fence}
-	if op.err == ErrFenced {
+	if op.err == ErrFenced && !op.failed {
 		e.Kind = TokenRefused
 	} else if op.changed {
 		e.Kind = settledKinds[op.act.kind]
@@ -493,7 +493,7 @@ func (s *Store) settled(ctx context.Context, op *Op) error {
 
 // answer is op.err for people: a completion or failure whose bytes were dropped says so.
 func (o *Op) answer() error {
-	if o.err != ErrTooLarge {
+	if o.failed || o.err != ErrTooLarge {
 		return o.err
 	}
 	return fmt.Errorf("%w: key %s is recorded as final and its result or reason, over Options.MaxResult (%d bytes), was not kept: its duplicates will hear so",

@@ -133,8 +133,9 @@ func (s *Store) peek(key string) seen {
 	return saw
 }
 
-// startSweeper starts the background sweep.
-func (s *Store) startSweeper() {
+// startSweeper starts the background sweep, which begins when ready is closed: until
+// then the tracker does not have it.
+func (s *Store) startSweeper(ready <-chan struct{}) {
 	x, ok := s.backend.(Expirer)
 	if !ok || s.opts.SweepInterval < 0 {
 		return
@@ -144,6 +145,7 @@ func (s *Store) startSweeper() {
 		Now:       func() time.Duration { now, _ := s.time.now(); return time.Duration(now) },
 		AfterFunc: s.opts.Clock.AfterFunc,
 		Sweep: func(ctx context.Context) (more bool, next time.Duration, err error) {
+			<-ready
 			slice := s.opts.SweepSlice
 			if s.calls.any() { // others are at work
 				slice = max(1, slice/busyShare)
