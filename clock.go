@@ -92,13 +92,15 @@ func newTimeline(c Clock, saved Meta) *timeline {
 		clock: c, anchor: elapsed, opening: saved.Opening + 1,
 		base: saved.Time, lostUntil: saved.LostUntil, secret: saved.Secret,
 	}
-	savedWall := saved.Wall
 	if saved.Fence == 0 {
-		t.base, savedWall = Instant(max(now, 1)), now
+		saved.Time, saved.Wall = Instant(max(now, 1)), now
+		t.base = saved.Time
 	} else if now > saved.Wall && saved.Wall >= clockFloor {
 		t.base = saved.Time.add(min(time.Duration(now-saved.Wall), maxDowntime))
 	}
-	t.toSaved.Store(saturatingSub(savedWall, int64(t.base)))
+	// The wall clock saved goes on by the downtime that was counted, so that none is
+	// counted twice if the clock steps back within this opening.
+	t.toSaved.Store(saturatingSub(saved.Wall, int64(saved.Time)))
 	if t.secret == ([16]byte{}) {
 		_, _ = rand.Read(t.secret[:]) // never fails
 	}

@@ -32,7 +32,7 @@ func TestInstantAddSaturates(t *testing.T) {
 		{Never, 0, Never},
 		{Never, Forever, Never},
 	} {
-		assert.Equal(t, c.want, c.t.add(c.d), "A19: %d + %d", c.t, c.d)
+		assert.Equal(t, c.want, c.t.add(c.d), "%d + %d", c.t, c.d)
 	}
 }
 
@@ -54,7 +54,7 @@ func TestWallNanosClamps(t *testing.T) {
 		"the largest of time": {time.Unix(math.MaxInt64, 0), math.MaxInt64},
 		"the least of time":   {time.Unix(math.MinInt64/2, 0), 0},
 	} {
-		assert.Equal(t, c.want, wallNanos(c.t), "B5: %s", name)
+		assert.Equal(t, c.want, wallNanos(c.t), "%s", name)
 	}
 }
 
@@ -74,7 +74,14 @@ func TestWallTime(t *testing.T) {
 	assert.True(t, wallTime(Never, -5).IsZero(), "never, whatever the wall clock")
 	assert.Equal(t, int64(105), wallTime(100, 5).UnixNano())
 	assert.Equal(t, int64(95), wallTime(100, -5).UnixNano())
-	assert.Equal(t, int64(math.MaxInt64), wallTime(Never-1, 5).UnixNano(), "A19: it does not come round to 1677")
+	assert.Equal(t, int64(math.MaxInt64), wallTime(Never-1, 5).UnixNano(), "it does not come round to 1677")
+}
+
+// newFences holds that tl draws its fences above floor, and at random.
+func newFences(t *testing.T, tl *timeline, floor uint64) {
+	t.Helper()
+	assert.GreaterOrEqual(t, tl.fence.Load(), floor, "a token of an earlier life never fits")
+	assert.LessOrEqual(t, tl.fence.Load(), floor+1<<32, "a step of 4.3 s at most")
 }
 
 func TestTimelineOfNewStore(t *testing.T) {
@@ -84,20 +91,23 @@ func TestTimelineOfNewStore(t *testing.T) {
 		time  Instant
 		fence uint64
 	}{
-		"2026":      {autumn, Instant(autumn.UnixNano()), uint64(autumn.UnixMicro())},
-		"1970":      {time.Unix(0, 0), 1, 1},
-		"1960":      {time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC), 1, 1},
-		"year 1":    {time.Time{}, 1, 1},
-		"year 9999": {time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), Never - 1, math.MaxInt64 / 1000},
+		"2026":      {autumn, Instant(autumn.UnixNano()), uint64(autumn.UnixNano())},
+		"1970":      {time.Unix(0, 0), 1, 0},
+		"1960":      {time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC), 1, 0},
+		"year 1":    {time.Time{}, 1, 0},
+		"year 9999": {time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), Never - 1, math.MaxInt64},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tl := newTimeline(NewFakeClock(c.wall), Meta{})
 			now, _ := tl.now()
-			assert.Equal(t, c.time, now, "B5")
-			assert.Equal(t, c.fence, tl.fence.Load(), "A7: a token of an earlier life never fits")
+			assert.Equal(t, c.time, now)
+			newFences(t, tl, c.fence)
 			assert.Equal(t, uint64(1), tl.opening)
-			assert.NotZero(t, tl.meta().Fence, "a saved Meta says that the store is not new")
+			m := tl.meta()
+			assert.NotZero(t, m.Fence, "a saved Meta says that the store is not new")
+			assert.Equal(t, wallNanos(c.wall), m.Wall)
+			assert.NotZero(t, m.Secret)
 		})
 	}
 }
@@ -112,11 +122,11 @@ func TestTimelineStaysShortOfNever(t *testing.T) {
 		now, _ := tl.now()
 		require.Less(t, now, Never)
 		held := &Entry{State: Held, ExpiresAt: Never}
-		assert.True(t, held.live(now), "A13: held never expires")
+		assert.True(t, held.live(now), "held never expires")
 		a := claimOf()
 		claimed, err := transition(nil, &a, now)
 		require.NoError(t, err)
-		assert.Equal(t, ErrInFlight, refuseClaim(claimed, &a, now), "A1: the lease holds")
+		assert.Equal(t, ErrInFlight, refuseClaim(claimed, &a, now), "the lease holds")
 		c.Advance(time.Hour)
 	}
 	again := newTimeline(NewFakeClock(autumn), tl.meta())
@@ -144,7 +154,7 @@ func TestTimelineWallStepsAtRunTime(t *testing.T) {
 			c.Step(step)
 			c.Advance(time.Minute)
 			now, toWall := tl.now()
-			assert.Equal(t, start+Instant(time.Minute), now, "B5")
+			assert.Equal(t, start+Instant(time.Minute), now)
 			wall, _ := c.Now()
 			assert.Equal(t, wallNanos(wall), int64(now)+toWall)
 		})
@@ -154,32 +164,106 @@ func TestTimelineWallStepsAtRunTime(t *testing.T) {
 func TestTimelineAcrossOpenings(t *testing.T) {
 	t.Parallel()
 	at := func(wall time.Time) Meta {
-		return Meta{Time: Instant(autumn.UnixNano()), Wall: wallNanos(wall), Fence: 41, Opening: 3}
+		return Meta{Time: Instant(autumn.UnixNano()), Wall: wallNanos(wall), Fence: 41, Opening: 3, LostUntil: 6, Secret: [16]byte{1}}
 	}
+	const day = Instant(24 * time.Hour)
 	start := Instant(autumn.UnixNano())
+	floor := time.Unix(0, clockFloor)
 	for name, c := range map[string]struct {
 		saved Meta
 		wall  time.Time
 		want  Instant
 	}{
-		"downtime counts":                            {at(autumn), autumn.Add(time.Hour), start + Instant(time.Hour)},
+		"downtime counts":                            {at(autumn), autumn.Add(time.Hour), start + day/24},
 		"no downtime":                                {at(autumn), autumn, start},
+		"seven days of it":                           {at(autumn), autumn.AddDate(0, 0, 7), start + 7*day},
+		"no more than seven days":                    {at(autumn), autumn.AddDate(0, 0, 7).Add(1), start + 7*day},
+		"closed for thirty days":                     {at(autumn), autumn.AddDate(0, 0, 30), start + 7*day},
 		"the wall went back":                         {at(autumn), autumn.Add(-24 * time.Hour), start},
 		"boot in 1970":                               {at(autumn), time.Unix(0, 0), start},
-		"booted in 1970 last time, 2026 now":         {at(time.Unix(60, 0)), autumn, start + Instant(autumn.UnixNano()) - Instant(time.Minute)},
-		"year 1 last time":                           {at(time.Time{}), time.Unix(60, 0), start + Instant(time.Minute)},
-		"year 9999 now":                              {at(autumn), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), Never - 1},
+		"booted in 1970 last time, 2026 now":         {at(time.Unix(60, 0)), autumn, start},
+		"year 1 last time":                           {at(time.Time{}), time.Unix(60, 0), start},
+		"before the floor last time":                 {at(floor.Add(-1)), floor.Add(time.Hour), start},
+		"at the floor last time":                     {at(floor), floor.Add(time.Hour), start + day/24},
+		"year 9999 now":                              {at(autumn), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), start + 7*day},
 		"year 9999 last time":                        {at(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)), autumn, start},
-		"store time ahead of the wall, and downtime": {at(autumn.AddDate(-10, 0, 0)), autumn.AddDate(-10, 0, 1), start + Instant(24*time.Hour)},
+		"store time ahead of the wall, and downtime": {at(autumn.AddDate(-1, 0, 0)), autumn.AddDate(-1, 0, 1), start + day},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tl := newTimeline(NewFakeClock(c.wall), c.saved)
 			now, _ := tl.now()
-			assert.Equal(t, c.want, now, "B5")
+			assert.Equal(t, c.want, now)
 			assert.Equal(t, uint64(4), tl.opening)
-			assert.Equal(t, uint64(41), tl.fence.Load(), "A7")
+			newFences(t, tl, max(41, uint64(wallNanos(c.wall))))
+			m := tl.meta()
+			assert.Equal(t, c.saved.LostUntil, m.LostUntil)
+			assert.Equal(t, c.saved.Secret, m.Secret)
+			assert.Equal(t, max(c.saved.Wall+int64(c.want-start), wallNanos(c.wall)), m.Wall, "it never goes back")
 		})
+	}
+}
+
+// What is saved of the wall clock never goes back, also within an opening: a clock that
+// was right and then steps back would have the next opening count time twice.
+func TestSavedWallNeverGoesBack(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	for name, back := range map[string]time.Time{"to 1970": time.Unix(9, 0), "by a year": autumn.AddDate(-1, 0, 0)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			saved := Meta{Time: Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Opening: 1}
+			c := NewFakeClock(autumn.Add(2 * day)) // it was closed for two days
+			tl := newTimeline(c, saved)
+			saved = tl.meta()
+			require.Equal(t, autumn.Add(2*day).UnixNano(), saved.Wall)
+			c.Step(back)
+			c.Advance(time.Hour)
+			saved = tl.meta()
+			require.Equal(t, autumn.Add(2*day+time.Hour).UnixNano(), saved.Wall)
+
+			again := newTimeline(NewFakeClock(autumn.Add(2*day+2*time.Hour)), saved)
+			now, _ := again.now()
+			assert.Equal(t, Instant(autumn.Add(2*day+2*time.Hour).UnixNano()), now, "it was closed for an hour")
+
+			// Nothing was saved before the clock stepped back.
+			c = NewFakeClock(autumn.Add(2 * day))
+			tl = newTimeline(c, Meta{Time: Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Opening: 1})
+			c.Step(back)
+			again = newTimeline(NewFakeClock(autumn.Add(2*day+time.Hour)), tl.meta())
+			now, _ = again.now()
+			assert.Equal(t, Instant(autumn.Add(2*day+time.Hour).UnixNano()), now, "the two days count once")
+		})
+	}
+}
+
+// A copy of what was saved, opened again, and two stores made at one moment, one with a
+// clock that was not set: no token of one fits the other.
+func TestFencesOfTwoLivesAreApart(t *testing.T) {
+	t.Parallel()
+	saved := newTimeline(NewFakeClock(autumn), Meta{}).meta()
+	ahead := saved
+	ahead.Fence += 1 << 40 // by claims, or a clock that was ahead
+	for name, lives := range map[string][2]Meta{
+		"a copy":                             {saved, saved},
+		"a copy with fences ahead of a wall": {ahead, ahead},
+		"two that are new":                   {{}, {}},
+	} {
+		for _, wall := range []time.Time{autumn, time.Unix(5, 0)} {
+			t.Run(name+wall.Format(" 2006"), func(t *testing.T) {
+				t.Parallel()
+				drawn := map[uint64]bool{}
+				for _, m := range lives {
+					tl := newTimeline(NewFakeClock(wall), m)
+					for range 100 {
+						n := tl.fence.Add(1)
+						assert.False(t, drawn[n], "fence %d is drawn in both", n)
+						assert.Greater(t, n, m.Fence)
+						drawn[n] = true
+					}
+				}
+			})
+		}
 	}
 }
 
@@ -196,45 +280,106 @@ func TestTimelineReadsTheClockOnce(t *testing.T) {
 	assert.Equal(t, 3, c.Reads())
 }
 
-// Random lives of a store under a wall clock that steps as it likes, against rule
-// 10 said in other words: within an opening store time is elapsed time, from one
-// to the next it grows by what the wall clock grew since the last save.
+// Random lives of a store under a wall clock that is right, not set, ahead, or steps as
+// it likes, and that is closed, saved and killed at any time.
+//
+// Within an opening store time is elapsed time, and no opening begins before what was
+// saved. It is ahead of the true time by no more than openings had reason to count: of
+// an opening's reading of the wall clock that is further ahead than any that was saved,
+// what it is ahead by, up to seven days. So with a clock that was right at first, and is
+// behind or not set at times, it is never ahead. With a clock that is always right it is
+// the true time, as long as nothing is killed or closed for over seven days.
 func TestTimelineProperty(t *testing.T) {
 	t.Parallel()
-	walls := rapid.Int64Range(-1<<40, 1<<40) // seconds: 35,000 years either way
+	const day = 24 * time.Hour
+	// life is what the model knows at a moment, or when it was saved.
+	type life struct {
+		meta    Meta
+		at      time.Duration // true time, since the first opening
+		allowed time.Duration
+		ahead   time.Duration // the furthest that a saved reading was ahead of the true time
+		exact   bool
+	}
 	rapid.Check(t, func(t *rapid.T) {
-		wall := time.Unix(walls.Draw(t, "wall"), 0)
-		c := NewFakeClock(wall)
+		duration := func(most time.Duration) time.Duration {
+			return time.Duration(rapid.Int64Range(0, int64(most)).Draw(t, "duration"))
+		}
+		var true_ time.Duration
+		kinds := []string{"right", "1970", "behind", "2100", "ahead"}
+		wall := func() time.Time {
+			now := autumn.Add(true_)
+			switch rapid.SampledFrom(kinds).Draw(t, "wall") {
+			case "1970":
+				return time.Unix(0, 0).Add(duration(day))
+			case "2100":
+				return time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC).Add(duration(day))
+			case "behind":
+				return now.Add(-duration(400 * day))
+			case "ahead":
+				return now.Add(duration(400 * day))
+			}
+			return now
+		}
+		if rapid.Bool().Draw(t, "never ahead") {
+			kinds = kinds[:3]
+		}
+		if rapid.Bool().Draw(t, "always right") {
+			kinds = kinds[:1]
+		}
+		offset := func(w time.Time) time.Duration { return w.Sub(autumn.Add(true_)) }
+		first := wall()
+		c := NewFakeClock(first)
 		tl := newTimeline(c, Meta{})
-		want, _ := tl.now()
-		var saved Meta
-		for range rapid.IntRange(1, 30).Draw(t, "steps") {
-			switch rapid.SampledFrom([]string{"pass", "step", "save", "reopen"}).Draw(t, "what") {
+		began, _ := tl.now()
+		now := life{ahead: offset(first), exact: true}
+		opened, openedAt := began, true_
+		save := func() life {
+			w, _ := c.Now()
+			m := tl.meta()
+			require.GreaterOrEqual(t, m.Wall, now.meta.Wall, "the saved wall clock went back")
+			require.GreaterOrEqual(t, m.Time, now.meta.Time)
+			return life{meta: m, at: true_, allowed: now.allowed, ahead: max(now.ahead, offset(w)), exact: now.exact}
+		}
+		now = save()
+		saved := now
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			switch what := rapid.SampledFrom([]string{"pass", "step", "save", "close", "kill"}).Draw(t, "what"); what {
 			case "pass":
-				d := time.Duration(rapid.Int64Range(0, int64(24*time.Hour)).Draw(t, "d"))
+				d := duration(10 * day)
+				true_ += d
 				c.Advance(d)
-				want = Instant(min(uint64(want)+uint64(d), uint64(Never-1)))
 			case "step":
-				c.Step(time.Unix(walls.Draw(t, "wall"), 0))
+				if len(kinds) > 1 {
+					c.Step(wall())
+				}
 			case "save":
-				saved = tl.meta()
-				require.Equal(t, want, saved.Time)
-			case "reopen":
-				if saved.Fence == 0 {
-					continue // nothing was committed: the next store is a new one
+				now = save()
+				saved = now
+			case "close", "kill":
+				if what == "close" {
+					saved = save()
 				}
-				now, _ := c.Now()
-				c = NewFakeClock(now)
-				tl = newTimeline(c, saved)
-				if want = saved.Time; wallNanos(now) > saved.Wall {
-					down := wallNanos(now) - saved.Wall
-					if want = Never - 1; int64(saved.Time) < math.MaxInt64-1-down {
-						want = saved.Time + Instant(down)
-					}
+				down := duration(rapid.SampledFrom([]time.Duration{time.Hour, 7 * day, 60 * day}).Draw(t, "down"))
+				true_ += down
+				w := wall()
+				c = NewFakeClock(w)
+				tl = newTimeline(c, saved.meta)
+				now = saved
+				if saved.meta.Wall >= clockFloor {
+					now.allowed += min(7*day, max(0, offset(w)-saved.ahead))
 				}
+				now.exact = now.exact && true_-saved.at <= 7*day
+				opened, _ = tl.now()
+				openedAt = true_
+				require.GreaterOrEqual(t, opened, saved.meta.Time, "it began before what was saved")
+				require.LessOrEqual(t, opened, saved.meta.Time.add(7*day))
 			}
 			got, _ := tl.now()
-			require.Equal(t, want, got)
+			require.Equal(t, opened.add(true_-openedAt), got, "it is not elapsed time")
+			require.LessOrEqual(t, time.Duration(got-began), true_+now.allowed, "it is ahead of the true time")
+			if now.exact && len(kinds) == 1 {
+				require.Equal(t, true_, time.Duration(got-began), "it is behind the true time")
+			}
 		}
 	})
 }
