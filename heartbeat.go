@@ -12,38 +12,34 @@ import (
 // cause: ErrFenced after a takeover. Stop working then. Work that settles its claim by
 // itself (bolt.Complete, Hold) has not lost it, and may go on.
 //
-// A claim that was saved can be kept as well: of a Claim with nothing but its Token the
-// lease is looked up.
+// Nothing but the Token of claim counts: one that was saved can be kept as well.
 //
 // Call stop when the work has ended, before Complete or any other word on it. It
 // cancels kept, waits for an extension under way, and may be called again. A
 // cancelled ctx does not end the heartbeat: what it interrupts has not ended yet. Do
 // does all this by itself.
 func (s *Store) Heartbeat(ctx context.Context, claim Claim) (kept context.Context, stop func()) {
-	kept, lost := context.WithCancelCause(s.mark(ctx, claim.Token.Key))
+	marked, work := s.mark(ctx, claim.Token.Key)
+	kept, lost := context.WithCancelCause(marked)
 	beat, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.beat(beat, claim, lost)
+		s.beat(beat, claim.Token, lost)
 	}()
 	return kept, func() {
 		cancel()
 		<-done
+		work.over.Store(true)
 		lost(nil)
 	}
 }
 
-// beat extends the lease of claim until ctx ends, or the claim is settled or lost.
-func (s *Store) beat(ctx context.Context, claim Claim, lost context.CancelCauseFunc) {
-	r := claim.Record
-	if r.ClaimedAt.IsZero() {
-		// What is not found or not ours any more, Extend tells below.
-		r, _ = s.Get(ctx, claim.Token.Key)
-	}
-	lease := s.leaseOf(r)
+// beat extends the lease of t's claim until ctx ends, or the claim is settled or lost.
+func (s *Store) beat(ctx context.Context, t Token, lost context.CancelCauseFunc) {
+	lease, left := s.leaseOf(t)
 	wait := lease / 3
-	if now, toWall := s.time.now(); lease != Forever && r.LeaseUntil.Sub(wallTime(now, toWall)) <= lease/2 {
+	if left <= lease/2 {
 		wait = 0
 	}
 	for ; ; wait = lease / 3 {
@@ -55,7 +51,7 @@ func (s *Store) beat(ctx context.Context, claim Claim, lost context.CancelCauseF
 			stop()
 			return
 		}
-		switch err := s.Extend(ctx, claim.Token, lease); {
+		switch err := s.Extend(ctx, t, 0); {
 		case err == nil || err == ErrHeld || ctx.Err() != nil: // held ones can still be lost
 		case err == ErrCompleted || err == ErrFailed:
 			return // settled with this very token: nobody else can have the claim
@@ -66,13 +62,20 @@ func (s *Store) beat(ctx context.Context, claim Claim, lost context.CancelCauseF
 	}
 }
 
-// leaseOf is the lease that the claim of r was granted.
-func (s *Store) leaseOf(r Record) time.Duration {
-	if r.LeaseUntil.IsZero() && !r.ClaimedAt.IsZero() {
-		return Forever
+// leaseOf returns the lease of t's claim and what is left of it: nothing if there is no
+// such claim any more, which Extend will tell.
+func (s *Store) leaseOf(t Token) (lease, left time.Duration) {
+	now, _ := s.time.now()
+	saw := s.tracker.claimed(t)
+	e := saw.entry
+	if !saw.current() {
+		e, _ = s.read(t.Key)
 	}
-	if lease := r.LeaseUntil.Sub(r.ClaimedAt); lease > 0 {
-		return lease
+	switch {
+	case e == nil || e.Fence != t.Fence:
+		return s.opts.Lease, 0
+	case e.LeaseUntil == Never:
+		return e.Lease, Forever
 	}
-	return s.opts.Lease // a wall clock past what can be told shows both alike
+	return e.Lease, time.Duration(e.LeaseUntil - now)
 }

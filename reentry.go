@@ -1,6 +1,9 @@
 package idem
 
-import "context"
+import (
+	"context"
+	"sync/atomic"
+)
 
 // frame marks a context as that of work which the store waits for: a same-commit
 // function, or what runs under a claim. A call of the store from in there can wait for
@@ -10,26 +13,29 @@ type frame struct {
 	store *Store
 	key   string // of the claim; "" in a same-commit function
 	outer *frame
+	over  atomic.Bool // the work has ended: what keeps its context waits for nothing of it
 }
 
 type frameKey struct{}
 
-func (s *Store) mark(ctx context.Context, key string) context.Context {
+func (s *Store) mark(ctx context.Context, key string) (context.Context, *frame) {
 	outer, _ := ctx.Value(frameKey{}).(*frame)
-	return context.WithValue(ctx, frameKey{}, &frame{s, key, outer})
+	f := &frame{store: s, key: key, outer: outer}
+	return context.WithValue(ctx, frameKey{}, f), f
 }
 
 // markCommit is Host.Within.
 func (s *Store) markCommit(ctx context.Context) context.Context {
 	s.effects.Store(true)
-	return s.mark(ctx, "")
+	marked, _ := s.mark(ctx, "")
+	return marked
 }
 
 // within reports whether ctx is of work of this store that is chosen.
 func (s *Store) within(ctx context.Context, chosen func(*frame) bool) bool {
 	f, _ := ctx.Value(frameKey{}).(*frame)
 	for ; f != nil; f = f.outer {
-		if f.store == s && chosen(f) {
+		if f.store == s && !f.over.Load() && chosen(f) {
 			return true
 		}
 	}
