@@ -133,8 +133,19 @@ func (s *Store) droppedErr(r Record) error {
 		ErrTooLarge, s.KeyHash(r.Key))
 }
 
-// reason is the text recorded for a permanent error, cut to what fits.
+// reason is the text recorded for an error, cut to what fits.
 func (s *Store) reason(cause error) []byte {
-	text := cause.Error()
+	text := errorText(cause)
 	return []byte(text[:min(len(text), s.opts.MaxResult)])
+}
+
+// errorText is err's text. That of a nil pointer in an error panics: in a commit it would
+// break the store, and after the work has failed nothing would be recorded.
+func errorText(err error) (text string) {
+	defer func() {
+		if recover() != nil {
+			text = "the error's text panicked"
+		}
+	}()
+	return err.Error()
 }
