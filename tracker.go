@@ -25,7 +25,7 @@ type tracker struct {
 	sweeper  *ttl.Sweeper // nil: nothing is swept
 	waiters  waiters
 	open     openClaims
-	removals atomic.Uint64 // entries that have gone: a full store has room again
+	removals atomic.Uint64 // entries that are about to go, and that have: a full store has room again
 
 	seed   maphash.Seed
 	counts *[changeSlots]atomic.Uint64 // nil where reads are direct, as are the next two
@@ -105,6 +105,9 @@ func (t *tracker) claimed(token Token) seen {
 // begin says that op is about to change its key: what was read of it is of no use any
 // more, and the cache must not hold it until end.
 func (t *tracker) begin(op *Op) {
+	if op.next == nil { // here too: who looks between the change and end must not find it full for good
+		t.removals.Add(1)
+	}
 	if t.counts == nil {
 		return
 	}
