@@ -22,9 +22,9 @@ type Filter struct {
 	Unsettled bool
 }
 
-// chooses reports whether f wants the live entry of key, which has its prefix.
-func (s *Store) chooses(f *Filter, key string, e *Entry, now Instant) bool {
-	if f.State != 0 && e.State != f.State || f.KeyHash != "" && s.KeyHash(key) != f.KeyHash {
+// chooses reports whether f wants the live entry e of a key that it wants.
+func (s *Store) chooses(f *Filter, e *Entry, now Instant) bool {
+	if f.State != 0 && e.State != f.State {
 		return false
 	}
 	asked := action{kind: actClaim, leasesFrom: s.leasesFrom}
@@ -45,13 +45,16 @@ func (s *Store) Records(ctx context.Context, f Filter) iter.Seq2[Record, error] 
 				yield(Record{}, err)
 				return
 			}
+			if f.KeyHash != "" && s.KeyHash(sc.Key) != f.KeyHash {
+				continue
+			}
 			if sc.Err != nil {
 				if !yield(Record{Key: sc.Key}, sc.Err) {
 					return
 				}
 				continue
 			}
-			if !sc.Entry.live(sc.now) || !s.chooses(&f, sc.Key, sc.Entry, sc.now) {
+			if !sc.Entry.live(sc.now) || !s.chooses(&f, sc.Entry, sc.now) {
 				continue
 			}
 			if !yield(record(sc.Key, sc.Entry, sc.toWall), nil) {
