@@ -26,7 +26,7 @@
 //	case err == nil: // ours to run
 //		receipt, err := bank.charge(ctx, idem.DownstreamKey(id, "charge"), body)
 //		if err != nil {
-//			return nil, errors.Join(err, store.Release(ctx, claim.Token)) // may be tried again
+//			return nil, errors.Join(err, store.Release(ctx, claim.Token, []byte(err.Error()))) // may be tried again
 //		}
 //		return receipt, store.Complete(ctx, claim.Token, receipt)
 //	case errors.Is(err, idem.ErrCompleted): // a retry: the same receipt again
@@ -38,10 +38,11 @@
 // A nil error of [Store.Claim] is the only licence to run the work. A caller that
 // checks nothing else can never run an operation that is running or done.
 //
-// A claim ends in one of four ways. [Store.Complete] records success and
+// A claim whose work was begun ends in one of four ways. [Store.Complete] records success and
 // [Store.Fail] a failure that no retry will mend; both are final, and both replay.
 // [Store.Release] gives the claim up so that it can be claimed again at once.
-// [Store.Hold] says that nobody knows: see below.
+// [Store.Hold] says that nobody knows: see below. [Store.Unclaim] undoes a claim whose
+// work was not begun.
 //
 // Keys of many clients or purposes share one store: [JoinKey] joins a tenant, a
 // kind and the client's key so that no two lists of parts meet. [FingerprintOf]
@@ -113,7 +114,7 @@
 //		if receipt, found := bank.find(id); found {
 //			return store.Complete(ctx, claim.Record.Token(), receipt)
 //		}
-//		return store.Release(ctx, claim.Record.Token()) // it never happened
+//		return store.Release(ctx, claim.Record.Token(), nil) // it never happened
 //	}
 //
 // An attempt that itself does not know, because the bank's answer never came, says
@@ -220,7 +221,7 @@
 // failed and what the disk holds is unknown: the store then answers nothing else,
 // grants nothing and replays nothing, until it is closed and opened again.
 //
-// Keys are not written into errors, events and logs; [KeyHash] stands for the key.
+// Keys are not written into errors, events and logs; [Store.KeyHash] stands for the key.
 // Options.Observer is told what happens, as an [Event] each; [Store.Stats],
 // [Store.Records], [Store.Get] and [Store.Forget] are for whoever is on call.
 //

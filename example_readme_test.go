@@ -27,7 +27,7 @@ func payOnce(ctx context.Context, store *idem.Store, bank *bankClient, id string
 	case err == nil: // ours to run
 		receipt, err := bank.charge(ctx, idem.DownstreamKey(id, "charge"), body)
 		if err != nil {
-			return nil, errors.Join(err, store.Release(ctx, claim.Token, nil)) // may be tried again
+			return nil, errors.Join(err, store.Release(ctx, claim.Token, []byte(err.Error()))) // may be tried again
 		}
 		return receipt, store.Complete(ctx, claim.Token, receipt)
 	case errors.Is(err, idem.ErrCompleted): // a retry: the same receipt again
@@ -138,7 +138,10 @@ func Example_checkpoint() {
 			fmt.Printf("attempt %d\n", claim.Record.Attempt)
 			return end(ctx, claim.Token)
 		}
-		if err := attempt("trip_4", store.Release); err != nil {
+		release := func(ctx context.Context, t idem.Token) error {
+			return store.Release(ctx, t, []byte("no seats yet"))
+		}
+		if err := attempt("trip_4", release); err != nil {
 			return err
 		}
 		return attempt("trip_4", func(ctx context.Context, t idem.Token) error {

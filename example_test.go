@@ -254,6 +254,6 @@ func ExampleToken_LogValue() {
 	log.Info("claimed", "token", token)
 	fmt.Println(token)
 	// Output:
-	// level=INFO msg=claimed token.key_hash=b295a9d948f7 token.fence=7
-	// token(key b295a9d948f7, fence 7)
+	// level=INFO msg=claimed token.fence=7
+	// token(fence 7)
 }
