@@ -17,10 +17,16 @@ import (
 
 // everything calls each method of the store that can answer ErrClosed or ErrBroken.
 func everything(s *idem.Store) map[string]error {
-	ctx := context.Background()
+	return everythingWith(context.Background(), s)
+}
+
+// everythingWith is everything with ctx.
+func everythingWith(ctx context.Context, s *idem.Store) map[string]error {
 	token := idem.Token{Key: "k", Fence: 1}
 	errs := map[string]error{
 		"Complete":   s.Complete(ctx, token, nil),
+		"Unclaim":    s.Unclaim(ctx, token),
+		"Health":     s.Health(ctx),
 		"Fail":       s.Fail(ctx, token, nil),
 		"Release":    s.Release(ctx, token, nil),
 		"Hold":       s.Hold(ctx, token, nil),
@@ -30,7 +36,7 @@ func everything(s *idem.Store) map[string]error {
 		"ClaimMany":  s.ClaimMany(ctx, []idem.Request{{Key: "k"}})[0].Err,
 		"Complete2":  s.CompleteMany(ctx, []idem.Completion{{Token: token}})[0],
 		"Negative":   s.Extend(ctx, token, -1),
-		"Large":      s.Hold(ctx, token, make([]byte, 2<<20)),
+		"Large":      s.Checkpoint(ctx, token, make([]byte, 2<<20)),
 		"Effect":     s.CompleteEffect(ctx, token, effect(nil)),
 	}
 	_, errs["Claim"] = s.Claim(ctx, idem.Request{Key: "k"})
@@ -53,7 +59,7 @@ func TestClosed(t *testing.T) {
 	s := open(t, rich{newStub()}, idem.Options{})
 	require.NoError(t, s.Close())
 	for name, err := range everything(s) {
-		assert.Equal(t, idem.ErrClosed, err, "C7: %s", name)
+		assert.Equal(t, idem.ErrClosed, err, name)
 	}
 	require.NoError(t, s.Close(), "again")
 	require.NoError(t, s.Shutdown(t.Context()), "and in order")
@@ -205,7 +211,9 @@ func TestCloseOfABrokenStoreIsBounded(t *testing.T) {
 		assert.Equal(t, 2*time.Second, time.Since(start))
 		require.Empty(t, answer)
 		stuck.open()
-		require.Equal(t, idem.ErrClosed, <-answer)
+		err := <-answer
+		require.ErrorIs(t, err, idem.ErrClosed, "closed outranks broken")
+		require.ErrorIs(t, err, errDisk, "but what was asked may have been done, and the caller hears so")
 	})
 }
 
@@ -293,4 +301,50 @@ func TestCloseDuringTraffic(t *testing.T) {
 		require.Equal(t, idem.Completed, b.entries[key].State)
 	}
 	assert.NotEmpty(t, completed)
+}
+
+// A commit fails while the store is being closed: its caller hears that the store is
+// closed and, because what was asked may have been done, that the commit failed.
+func TestCommitFailsUnderClose(t *testing.T) {
+	t.Parallel()
+	for name, call := range map[string]func(s *idem.Store, t idem.Token) error{
+		"Claim": func(s *idem.Store, _ idem.Token) error {
+			_, err := s.Claim(context.Background(), idem.Request{Key: "new"})
+			return err
+		},
+		"ClaimMany": func(s *idem.Store, _ idem.Token) error {
+			return s.ClaimMany(context.Background(), []idem.Request{{Key: "new"}})[0].Err
+		},
+		"Complete": func(s *idem.Store, t idem.Token) error { return s.Complete(context.Background(), t, nil) },
+		"CompleteMany": func(s *idem.Store, t idem.Token) error {
+			return s.CompleteMany(context.Background(), []idem.Completion{{Token: t}})[0]
+		},
+		"Forget": func(s *idem.Store, t idem.Token) error { return s.Forget(context.Background(), t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newStub()
+				s := open(t, b, idem.Options{SweepInterval: -1})
+				token := mustClaim(t, s, k).Token
+				var stuck gate
+				stuck.shut()
+				b.onCommit = func() error { stuck.pass(); return errDisk }
+				answer, closed := make(chan error, 1), make(chan error, 1)
+				go func() { answer <- call(s, token) }()
+				synctest.Wait()
+				go func() { closed <- s.Close() }()
+				synctest.Wait()
+				require.Empty(t, closed)
+				stuck.open()
+				err := <-answer
+				require.ErrorIs(t, err, idem.ErrClosed)
+				require.ErrorIs(t, err, idem.ErrBroken)
+				require.ErrorIs(t, err, errDisk)
+				assert.Contains(t, err.Error(), "a commit under way failed")
+				require.NoError(t, <-closed)
+				require.Equal(t, idem.ErrClosed, call(s, token), "and later calls that it is closed")
+			})
+		})
+	}
 }

@@ -93,7 +93,7 @@ func unencodable[T any](t *testing.T, name string, v T) {
 		s := open(t, memory.New(memory.Options{}), idem.Options{})
 		_, replayed, err := idem.Do(t.Context(), s, k, returning(v))
 		require.ErrorContains(t, err, "is completed, but its value cannot be encoded")
-		assert.Contains(t, err.Error(), idem.KeyHash("k"))
+		assert.Contains(t, err.Error(), s.KeyHash("k"))
 		assert.False(t, replayed)
 		r := get(t, s, "k")
 		assert.Equal(t, idem.Completed, r.State)

@@ -98,29 +98,120 @@ func TestDoEffectPermanentError(t *testing.T) {
 	assert.Equal(t, idem.Failed, get(t, s, "claimed").State)
 }
 
-// The failure could not be recorded: the error says both.
-func TestEffectPermanentErrorNotRecorded(t *testing.T) {
+// The commit that was to record a function's failure failed: nobody knows what is there.
+func TestEffectFailureInAFailedCommit(t *testing.T) {
 	t.Parallel()
-	boom := errors.New("card stolen")
-	failing := func() (*stub, *idem.Store, effect) {
-		b := newStub()
-		s := open(t, b, idem.Options{})
-		return b, s, func() ([]byte, error) {
-			b.onApply = func(context.Context, []*idem.Op) error { return idem.ErrCorrupt }
-			return nil, idem.Permanent(boom)
-		}
+	for name, call := range map[string]func(s *idem.Store, f effect) error{
+		"DoEffect": func(s *idem.Store, f effect) error {
+			_, _, err := s.DoEffect(t.Context(), k, f)
+			return err
+		},
+		"CompleteEffect": func(s *idem.Store, f effect) error {
+			return s.CompleteEffect(t.Context(), mustClaim(t, s, k).Token, f)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newStub()
+			s := open(t, b, idem.Options{})
+			err := call(s, func() ([]byte, error) {
+				b.breaking.Store(true)
+				return nil, idem.Permanent(errors.New("card stolen"))
+			})
+			require.ErrorIs(t, err, idem.ErrBroken)
+			require.ErrorIs(t, err, errDisk)
+		})
 	}
-	_, s, f := failing()
-	_, _, err := s.DoEffect(t.Context(), k, f)
-	require.ErrorIs(t, err, boom)
-	require.ErrorIs(t, err, idem.ErrCorrupt)
-	require.ErrorContains(t, err, "was not recorded")
+}
 
-	_, s, f = failing()
-	c := mustClaim(t, s, k)
-	err = s.CompleteEffect(t.Context(), c.Token, f)
-	require.ErrorIs(t, err, boom)
-	require.ErrorIs(t, err, idem.ErrCorrupt)
+// Where attempts are limited, a same-commit function that fails has used one up. Without
+// a limit nothing is left of it.
+func TestEffectFailureCountsAnAttempt(t *testing.T) {
+	t.Parallel()
+	b := newStub()
+	told := new(recorder)
+	s := open(t, b, idem.Options{Observer: told.observe, CacheBytes: -1})
+	boom := errors.New("no seats")
+	runs := 0
+	failing := effect(func() ([]byte, error) { runs++; return nil, boom })
+	limited := idem.Request{Key: "k", MaxAttempts: 2}
+	for n := 1; n <= 2; n++ {
+		commits := b.applies.Load()
+		_, replayed, err := s.DoEffect(t.Context(), limited, failing)
+		require.Equal(t, boom, err)
+		assert.False(t, replayed)
+		assert.Equal(t, int64(1), b.applies.Load()-commits, "in the same commit")
+		r := get(t, s, "k")
+		assert.Equal(t, idem.Released, r.State)
+		assert.Equal(t, n, r.Attempt)
+		assert.Equal(t, "no seats", string(r.Result))
+		kinds := []idem.EventKind{}
+		for _, e := range told.take() {
+			kinds = append(kinds, e.Kind)
+			assert.True(t, e.Kind == idem.CommitDone || e.Attempt == n)
+		}
+		assert.Equal(t, []idem.EventKind{idem.CommitDone, idem.ClaimGranted, idem.OperationReleased}, kinds)
+	}
+	_, _, err := s.DoEffect(t.Context(), limited, failing)
+	require.Equal(t, idem.ErrExhausted, err)
+	assert.Equal(t, 2, runs)
+
+	_, _, err = s.DoEffect(t.Context(), idem.Request{Key: "unlimited"}, failing)
+	require.Equal(t, boom, err)
+	_, err = s.Get(t.Context(), "unlimited")
+	require.Equal(t, idem.ErrNotFound, err)
+}
+
+// A same-commit function's error is its caller's alone, also where it is one that the
+// store could have answered itself: it is not taken for that.
+func TestEffectErrorsAreNotTheStores(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{
+		idem.ErrFull, idem.ErrTooLarge, idem.ErrFenced, idem.ErrCompleted, idem.ErrInFlight, idem.ErrFailed, idem.ErrClosed,
+	} {
+		t.Run(err.Error(), func(t *testing.T) {
+			t.Parallel()
+			clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+			told := new(recorder)
+			s := open(t, rich{newStub()}, idem.Options{Clock: clock, SweepInterval: -1, Observer: told.observe, MaxAttempts: 9})
+			fillUp(t, s, clock, 3) // a claim that is refused for room would sweep these, and run again
+			claim := mustClaim(t, s, idem.Request{Key: "claimed"})
+			told.take()
+			runs := 0
+			theirs := fmt.Errorf("of the other store: %w", err)
+			_, replayed, got := s.DoEffect(t.Context(), k, effect(func() ([]byte, error) { runs++; return nil, theirs }))
+			require.Equal(t, theirs, got)
+			assert.False(t, replayed)
+			require.Equal(t, err, s.CompleteEffect(t.Context(), claim.Token, effect(func() ([]byte, error) { runs++; return nil, err })))
+			assert.Equal(t, 2, runs)
+			for _, e := range told.take() {
+				assert.Contains(t, []idem.EventKind{idem.CacheMiss, idem.CommitDone, idem.ClaimGranted, idem.OperationReleased}, e.Kind)
+			}
+			assert.Equal(t, 1, get(t, s, "k").Attempt)
+			assert.Equal(t, idem.InFlight, get(t, s, "claimed").State)
+		})
+	}
+}
+
+// textless is an error whose text panics, as that of a nil pointer does.
+type textless struct{ text string }
+
+func (e *textless) Error() string { return e.text }
+
+// The text of an error is asked for in the commit: one that panics breaks nothing.
+func TestErrorsWithoutText(t *testing.T) {
+	t.Parallel()
+	s := open(t, newStub(), idem.Options{})
+	var none *textless
+	_, _, err := s.DoEffect(t.Context(), k, effect(func() ([]byte, error) { return nil, idem.Permanent(none) }))
+	require.ErrorIs(t, err, none)
+	r := get(t, s, "k")
+	assert.Equal(t, idem.Failed, r.State)
+	assert.Contains(t, string(r.Result), "panicked")
+
+	_, _, err = idem.Do(t.Context(), s, idem.Request{Key: "do"}, func(context.Context, idem.Claim) (int, error) { return 0, none })
+	require.ErrorIs(t, err, none)
+	assert.Equal(t, idem.Released, get(t, s, "do").State)
 }
 
 func TestDoEffectResultOverMaxResult(t *testing.T) {

@@ -188,7 +188,7 @@ func TestEventFields(t *testing.T) {
 		Clock: clock, Observer: told.observe, SweepInterval: -1, CacheBytes: -1, Lease: time.Minute, Retention: time.Hour,
 	})
 	ctx := t.Context()
-	hash := idem.KeyHash("k")
+	hash := s.KeyHash("k")
 	commit := idem.Event{Kind: idem.CommitDone, Count: 1, Duration: time.Millisecond}
 
 	mustClaim(t, s, k)
@@ -223,7 +223,7 @@ func TestEventFields(t *testing.T) {
 	told.take()
 	_, err = s.Claim(ctx, idem.Request{Key: "print", Fingerprint: printB})
 	require.Equal(t, idem.ErrMismatch, err)
-	require.Equal(t, []idem.Event{{Kind: idem.ClaimMismatch, KeyHash: idem.KeyHash("print")}}, told.take(), "A11: nothing of the other request")
+	require.Equal(t, []idem.Event{{Kind: idem.ClaimMismatch, KeyHash: s.KeyHash("print")}}, told.take(), "A11: nothing of the other request")
 
 	mustClaim(t, s, idem.Request{Key: "bad"})
 	told.take()

@@ -52,7 +52,7 @@ func (s *steps) time(now Instant, e *Entry) Instant {
 }
 
 func (s *steps) action(cur *Entry, granted, opening uint64) action {
-	kinds := [...]actionKind{actClaim, actClaim, actComplete, actFail, actRelease, actHold, actExtend, actCheckpoint, actForget, actSweep}
+	kinds := [...]actionKind{actClaim, actClaim, actComplete, actFail, actRelease, actHold, actExtend, actCheckpoint, actForget, actSweep, actUnclaim}
 	a := action{kind: kinds[s.pick(len(kinds))], opening: opening}
 	switch a.kind {
 	case actClaim:
@@ -64,18 +64,28 @@ func (s *steps) action(cur *Entry, granted, opening uint64) action {
 		if s.pick(4) == 0 {
 			a.leasesFrom = opening
 		}
+		if s.pick(4) == 3 {
+			a.wall = 1000
+			a.issuedAt, a.lostUntil = 900+int64(s.next()), 850+int64(s.next())
+		}
 	case actSweep:
 		if a.due = 1; cur != nil && cur.Due != 0 && s.pick(4) != 0 {
 			a.due = cur.Due
 		}
 	case actForget:
+		if s.pick(2) == 1 {
+			a.fence = granted - uint64(s.pick(3))%(granted+1)
+		}
 	default:
 		a.fence = granted - uint64(s.pick(3))%(granted+1) // the latest, mostly
 		a.bytes = s.text()
 		if a.kind == actExtend {
 			a.bytes, a.lease = nil, s.duration(0)
 		}
-		if a.kind == actComplete && s.pick(8) == 0 {
+		if a.kind == actUnclaim {
+			a.bytes = nil
+		}
+		if (a.kind == actComplete || a.kind == actFail) && s.pick(8) == 0 {
 			a.bytes, a.dropped = nil, true
 		}
 	}

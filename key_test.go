@@ -94,14 +94,6 @@ func TestCanonicalJSONErrors(t *testing.T) {
 	}
 }
 
-func TestKeyHashIsFrozen(t *testing.T) {
-	t.Parallel()
-	assert.Equal(t, "b2b281c8e278", idem.KeyHash("txn_001"))
-	assert.Equal(t, "e3b0c44298fc", idem.KeyHash(""))
-	assert.Equal(t, "06eb7d6a69ee", idem.KeyHash("\x00\xff"))
-	assert.Equal(t, "fb236ae29378", idem.KeyHash(strings.Repeat("k", idem.MaxKey)))
-}
-
 func TestJoinKeyIsFrozen(t *testing.T) {
 	t.Parallel()
 	for want, parts := range map[string][]string{

@@ -23,7 +23,7 @@ type mRecord struct {
 	Point, Result                       string
 	Attempt                             int
 	Fence, Opening                      uint64
-	Hold, Dropped                       bool
+	Hold, Dropped, Bound                bool
 	Claimed, LeaseEnd, Finished, GoneAt uint64
 	Lease, Retention                    uint64
 }
@@ -40,6 +40,8 @@ type mAsk struct {
 	opening, from    uint64
 	body             string
 	dropped          bool
+	issued           uint64 // 0: unknown
+	wall, lost       uint64
 }
 
 // mRule is one line of the model: if it fits, it gives the record and the answer.
@@ -69,10 +71,12 @@ func model(r mRecord, q mAsk) (mRecord, string) {
 		}
 		return false
 	}
-	granted := func(attempt int, point, print string) func() (mRecord, string) {
+	issued := min(q.issued, q.wall)
+	late := q.issued != 0 && (issued <= q.lost || mSum(issued, q.retention) <= q.wall)
+	granted := func(attempt int, point, reason, print string) func() (mRecord, string) {
 		return func() (mRecord, string) {
 			n := mRecord{
-				State: "in_flight", Print: print, Point: point, Result: mNone, Attempt: attempt, Fence: q.fence,
+				State: "in_flight", Print: print, Point: point, Result: reason, Attempt: attempt, Fence: q.fence,
 				Opening: q.opening, Hold: q.hold, Claimed: q.now, LeaseEnd: mSum(q.now, q.lease),
 				Lease: q.lease, Retention: q.retention,
 			}
@@ -83,17 +87,18 @@ func model(r mRecord, q mAsk) (mRecord, string) {
 			return n, ""
 		}
 	}
-	anew, again := granted(1, mNone, q.print), granted(r.Attempt+1, r.Point, r.Print)
+	anew, again := granted(1, mNone, mNone, q.print), granted(r.Attempt+1, r.Point, r.Result, r.Print)
 	if q.print != "" {
-		again = granted(r.Attempt+1, r.Point, q.print)
+		again = granted(r.Attempt+1, r.Point, r.Result, q.print)
 	}
 
 	var rules []mRule
 	switch q.op {
 	case "claim":
 		rules = []mRule{
+			{gone && late, answer("too_late")},
 			{gone, anew},
-			{in("released") && differ && r.Point == mNone, anew},
+			{in("released") && differ && r.Point == mNone && !r.Bound, anew},
 			{differ, answer("mismatch")},
 			{in("completed", "failed", "held"), answer(r.State)},
 			{in("in_flight") && holds, answer("in_flight")},
@@ -102,7 +107,11 @@ func model(r mRecord, q mAsk) (mRecord, string) {
 			{true, again},
 		}
 	case "forget":
-		rules = []mRule{{true, func() (mRecord, string) { return mRecord{}, "" }}}
+		rules = []mRule{
+			{q.fence == 0 || r.Fence == q.fence, func() (mRecord, string) { return mRecord{}, "" }},
+			{gone, answer("")},
+			{true, answer("fenced")},
+		}
 	case "sweep":
 		rules = []mRule{
 			{gone, func() (mRecord, string) { return mRecord{}, "" }},
@@ -116,14 +125,20 @@ func model(r mRecord, q mAsk) (mRecord, string) {
 		}
 		sameBytes := r.Dropped == q.dropped && mBytes(r.Result) == mBytes(q.body)
 		rules = []mRule{
+			{gone && q.op == "unclaim", answer("")},
 			{gone || r.Fence != q.fence, answer("fenced")},
+			{q.op == "unclaim" && in("in_flight") && r.Attempt == 1 && r.Point == mNone, func() (mRecord, string) { return mRecord{}, "" }},
+			{q.op == "unclaim" && in("in_flight"), become("", func(n *mRecord) {
+				n.State, n.Bound, n.Attempt, n.GoneAt = "released", true, r.Attempt-1, mSum(q.now, n.Retention)
+			})},
+			{q.op == "unclaim" && in("released"), answer("")},
 			{final != "" && in("in_flight", "held"), become(tooLarge, func(n *mRecord) {
 				n.State, n.Point, n.Result, n.Dropped, n.Finished = final, mNone, q.body, q.dropped, q.now
 				n.GoneAt = mSum(q.now, n.Retention)
 			})},
 			{final != "" && in(final) && sameBytes, answer(tooLarge)},
 			{q.op == "release" && in("in_flight", "held"), become("", func(n *mRecord) {
-				n.State, n.Result, n.GoneAt = "released", mNone, mSum(q.now, n.Retention)
+				n.State, n.Result, n.GoneAt = "released", q.body, mSum(q.now, n.Retention)
 			})},
 			{q.op == "release" && in("released"), answer("")},
 			{q.op == "hold" && in("in_flight"), become("", func(n *mRecord) {
@@ -200,14 +215,14 @@ func modelOf(e *Entry) mRecord {
 	}
 	return mRecord{
 		State: e.State.String(), Print: mPrint(e.Fingerprint), Point: mText(e.Checkpoint), Result: mText(e.Result),
-		Attempt: int(e.Attempt), Fence: e.Fence, Opening: e.Opening, Hold: e.HoldUnknown, Dropped: e.ResultDropped,
+		Attempt: int(e.Attempt), Fence: e.Fence, Opening: e.Opening, Hold: e.HoldUnknown, Dropped: e.ResultDropped, Bound: e.Bound,
 		Claimed: mTime(e.ClaimedAt), LeaseEnd: mTime(e.LeaseUntil), Finished: mTime(e.FinishedAt), GoneAt: mTime(e.ExpiresAt),
 		Lease: mTime(Instant(e.Lease)), Retention: mTime(Instant(e.Retention)),
 	}
 }
 
 var mOps = map[actionKind]string{
-	actClaim: "claim", actComplete: "complete", actFail: "fail", actRelease: "release", actHold: "hold",
+	actClaim: "claim", actComplete: "complete", actFail: "fail", actRelease: "release", actUnclaim: "unclaim", actHold: "hold",
 	actExtend: "extend", actCheckpoint: "checkpoint", actForget: "forget", actSweep: "sweep",
 }
 
@@ -216,12 +231,14 @@ func askOf(a *action, now Instant) mAsk {
 		op: mOps[a.kind], now: mTime(now), fence: a.fence, print: mPrint(a.fingerprint),
 		lease: mTime(Instant(a.lease)), retention: mTime(Instant(a.retention)), hold: a.holdUnknown,
 		max: int(a.maxAttempts), opening: a.opening, from: a.leasesFrom, body: mText(a.bytes), dropped: a.dropped,
+		issued: uint64(a.issuedAt), wall: uint64(a.wall), lost: uint64(a.lostUntil),
 	}
 }
 
 var mAnswers = map[error]string{
 	nil: "", ErrCompleted: "completed", ErrFailed: "failed", ErrInFlight: "in_flight", ErrHeld: "held",
 	ErrMismatch: "mismatch", ErrExhausted: "exhausted", ErrFenced: "fenced", ErrTooLarge: "too_large",
+	ErrTooLate: "too_late",
 }
 
 // machine is transition, or a mutant of it.
@@ -268,12 +285,14 @@ func checkStep(cur, next *Entry, a *action, answer error, now Instant) error {
 		return fail("the sweeper would come after the record expires")
 	case (next.Due == 0) != (next.ExpiresAt == Never):
 		return fail("Due must be zero exactly when the record never expires")
-	case next.State == 0 || next.Attempt == 0 || next.Fence == 0:
+	case next.Bound && next.State != Released:
+		return fail("a record is bound that nobody unclaimed")
+	case next.State == 0 || next.Attempt == 0 && !next.Bound || next.Fence == 0:
 		return fail("state, attempt or fence is zero")
 	case next.State.Final() && next.Checkpoint != nil:
 		return fail("a final record kept its checkpoint")
-	case next.ResultDropped && (next.State != Completed || next.Result != nil):
-		return fail("a dropped result is not of a completed record without one")
+	case next.ResultDropped && (!next.State.Final() || next.Result != nil):
+		return fail("a dropped result is not of a final record without one")
 	case next.State == Held && next.ExpiresAt != Never:
 		return fail("a held record expires")
 	}

@@ -20,6 +20,9 @@ func life(s *idem.Store, b *stub, clock *idem.FakeClock) {
 	ctx := context.Background()
 	c, _ := s.Claim(ctx, k)
 	_, _ = s.Claim(ctx, k)
+	_, _ = s.Claim(ctx, idem.Request{Key: "late", IssuedAt: time.Unix(1, 0)})
+	undone, _ := s.Claim(ctx, idem.Request{Key: "undone"})
+	_ = s.Unclaim(ctx, undone.Token)
 	_ = s.Extend(ctx, c.Token, 0)
 	_ = s.Checkpoint(ctx, c.Token, nil)
 	_ = s.Release(ctx, c.Token, nil)
@@ -160,4 +163,59 @@ func TestObserverThatShutsDown(t *testing.T) {
 		require.NoError(t, <-down)
 		synctest.Wait()
 	})
+}
+
+// tenant is a value of the caller's context.
+type tenant struct{}
+
+// An Observer gets the values of the caller's context, for traces and tenants, and never
+// its end. What nobody called for comes with the background's.
+func TestObserverGetsTheCallersContext(t *testing.T) {
+	t.Parallel()
+	type told struct {
+		kind   idem.EventKind
+		tenant any
+	}
+	var all []told
+	b := newStub()
+	s := open(t, rich{b}, idem.Options{SweepInterval: -1, Observer: func(ctx context.Context, e idem.Event) {
+		require.NoError(t, ctx.Err())
+		assert.Nil(t, ctx.Done())
+		_, ends := ctx.Deadline()
+		assert.False(t, ends)
+		all = append(all, told{e.Kind, ctx.Value(tenant{})})
+	}})
+	take := func() []told { was := all; all = nil; return was }
+	as := func(name string) context.Context { return context.WithValue(t.Context(), tenant{}, name) }
+
+	claim, err := s.Claim(as("a"), k)
+	require.NoError(t, err)
+	assert.Equal(t, []told{{idem.CacheMiss, "a"}, {idem.CommitDone, nil}, {idem.ClaimGranted, "a"}}, take())
+	_, err = s.Claim(as("b"), k)
+	require.Equal(t, idem.ErrInFlight, err)
+	assert.Equal(t, []told{{idem.CacheMiss, "b"}, {idem.ClaimInFlight, "b"}}, take())
+	ctx, cancel := context.WithTimeout(as("c"), 0)
+	defer cancel()
+	<-ctx.Done()
+	require.NoError(t, s.Complete(ctx, claim.Token, nil))
+	assert.Equal(t, []told{{idem.CommitDone, nil}, {idem.OperationCompleted, "c"}}, take(), "the caller has left")
+	for _, r := range s.ClaimMany(as("d"), []idem.Request{{Key: "x"}, {Key: "y", IssuedAt: time.Unix(1, 0)}}) {
+		_ = r
+	}
+	assert.Equal(t, []told{
+		{idem.CacheMiss, "d"}, {idem.CacheMiss, "d"}, {idem.ClaimTooLate, "d"}, {idem.CommitDone, nil}, {idem.ClaimGranted, "d"},
+	}, take())
+	_, _, err = idem.Do(as("e"), s, idem.Request{Key: "do"}, returning(1))
+	require.NoError(t, err)
+	for _, e := range take() {
+		if e.kind != idem.CommitDone {
+			assert.Equal(t, "e", e.tenant, e.kind)
+		}
+	}
+	_, _, err = s.DoEffect(as("f"), idem.Request{Key: "effect"}, effect(func() ([]byte, error) { return nil, nil }))
+	require.NoError(t, err)
+	assert.Equal(t, []told{{idem.CacheMiss, "f"}, {idem.CommitDone, nil}, {idem.ClaimGranted, "f"}, {idem.OperationCompleted, "f"}}, take())
+	b.breaking.Store(true)
+	require.ErrorIs(t, s.Forget(as("g"), idem.Token{Key: "k"}), idem.ErrBroken)
+	assert.Equal(t, []told{{idem.StoreBroken, nil}}, take())
 }

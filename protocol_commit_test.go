@@ -58,17 +58,17 @@ func (p *pProtocol) runUntil(w *pWorld, n, fails uint8) error {
 }
 
 // spoil is a pass of which n operations ran when a function failed: of another
-// caller, or the last of the n itself. Nothing of it is left but what was counted
-// and pinned, and who failed.
+// caller, or the last of the n itself. Nothing of it is left but what has begun, and
+// who failed.
 func (p *pProtocol) spoil(w *pWorld, n, fails uint8) error {
-	before := w.callers
+	before, under := w.callers, w.under
 	p.begin(w)
 	if err := p.runUntil(w, n, fails); err != nil {
 		return err
 	}
 	for i := range w.group[:w.nGroup] {
 		op := &w.group[i]
-		again := pOp{who: op.who, ask: op.ask, fence: op.fence, grant: op.grant, due: op.due, counted: op.counted, pinned: op.pinned}
+		again := pOp{who: op.who, ask: op.ask, fence: op.fence, grant: op.grant, due: op.due, counted: op.counted}
 		if op.ask == askClaim || op.ask == askDo {
 			again.fence, again.grant = 0, 0
 		}
@@ -82,6 +82,7 @@ func (p *pProtocol) spoil(w *pWorld, n, fails uint8) error {
 	}
 	w.phase, w.ran, w.wrote, w.gated, w.gate = phaseSpoiled, 0, false, false, pRec{}
 	if p.countTakenBack {
+		w.under = under
 		for i := range w.callers {
 			w.callers[i].known, w.callers[i].seen = before[i].known, before[i].seen
 		}
@@ -131,13 +132,7 @@ func (p *pProtocol) run(w *pWorld, op *pOp, fails bool) error {
 	}
 	if !op.counted {
 		op.counted = true
-		if !p.noCountBefore {
-			p.count(w)
-		}
-	}
-	if over := (&Op{act: *a, prev: e}).overCached(); over && !op.pinned && !p.noPins {
-		op.pinned, w.pinned, w.cache = true, true, pRec{}
-		w.overtake()
+		p.beginChange(w, a.kind == actForget || e != nil && e.State.Final())
 	}
 	if !w.gated {
 		w.gate, w.gated = found, true
@@ -162,6 +157,34 @@ func (p *pProtocol) current(w *pWorld, op *pOp) (pRec, error) {
 	return c.seen, nil
 }
 
+// beginChange is tracker.begin: an op is about to change the record, of which the
+// cache may hold a copy.
+func (p *pProtocol) beginChange(w *pWorld, mayBeCached bool) {
+	w.under++
+	if !p.noCountBefore {
+		p.count(w)
+	}
+	if mayBeCached && !p.keepsCached && !p.emptiesLate {
+		w.cache = pRec{}
+	}
+}
+
+// endChange is what tracker.end and tracker.abandon do to the count.
+func (p *pProtocol) endChange(w *pWorld) {
+	w.under--
+	if !p.noCountAfter {
+		p.count(w)
+	}
+	if p.emptiesLate {
+		w.cache = pRec{}
+	}
+}
+
+// counts reports whether a count that is loaded now is of use.
+func (p *pProtocol) counts(w *pWorld) bool {
+	return w.under == 0 || p.noCountAfter || p.countsUnder
+}
+
 // count makes the count go up. Nobody's count can come back to where it is, so that
 // all that needs to be known of one is whether it is still there.
 func (p *pProtocol) count(w *pWorld) {
@@ -181,14 +204,6 @@ func (p *pProtocol) count(w *pWorld) {
 	}
 }
 
-func (w *pWorld) overtake() {
-	for i := range w.callers {
-		if c := &w.callers[i]; c.stage == stageMissed || c.stage == stageRead {
-			c.overtaken = true
-		}
-	}
-}
-
 // tell ends a commit that went well: counts, cache, waiters, callers.
 func (p *pProtocol) tell(w *pWorld) error {
 	for w.told < w.nGroup {
@@ -202,11 +217,9 @@ func (p *pProtocol) tell(w *pWorld) error {
 		}
 	}
 	ops := append([]pOp(nil), w.group[:w.nGroup]...)
-	if counted, pinned := w.unchanged(); counted {
-		p.count(w)
-		if pinned {
-			w.pinned = false
-			w.overtake()
+	for _, op := range ops {
+		if op.counted && !op.changed { // in a pass that was spoiled: its caller abandons it
+			p.endChange(w)
 		}
 	}
 	if w.phase != phaseShown { // answering early leaves the commit to go on
@@ -225,30 +238,9 @@ func (p *pProtocol) tell(w *pWorld) error {
 	return nil
 }
 
-// unchanged reports whether the group has an operation that changed the record only
-// in a pass that was spoiled, and whether one pinned it: its caller, not the commit,
-// ends that.
-func (w *pWorld) unchanged() (counted, pinned bool) {
-	for _, op := range w.group[:w.nGroup] {
-		if !op.changed {
-			counted, pinned = counted || op.counted, pinned || op.pinned
-		}
-	}
-	return counted, pinned
-}
-
-// committed is Store.committed of op; those of the group from told on follow.
+// committed is tracker.end of op.
 func (p *pProtocol) committed(w *pWorld, op pOp) error {
-	if !p.noCountAfter {
-		p.count(w)
-	}
-	if op.pinned {
-		_, w.pinned = w.unchanged()
-		for _, later := range w.group[w.told:w.nGroup] {
-			w.pinned = w.pinned || later.changed && later.pinned
-		}
-		w.overtake()
-	}
+	p.endChange(w)
 	for i := range w.callers {
 		c := &w.callers[i]
 		holds := c.fence != 0 && c.fence == op.ended
@@ -258,7 +250,10 @@ func (p *pProtocol) committed(w *pWorld, op pOp) error {
 		switch {
 		case !holds:
 		case op.rec.state == InFlight:
-			c.left, c.leaves = op.rec, true
+			c.left, c.leaves = op.rec, p.counts(w)
+			if !c.leaves {
+				c.left = pRec{}
+			}
 		default:
 			c.left, c.leaves = pRec{}, false
 		}
@@ -286,7 +281,8 @@ func (p *pProtocol) wake(w *pWorld, op pOp) error {
 			continue
 		}
 		if op.rec.state == InFlight || c.told.fence < c.waits && !p.tellWhatWas {
-			c.stage, c.overtaken, c.told, c.waits = stageMissed, false, pRec{}, 0 // it looks again
+			c.told = pRec{}
+			p.lookAgain(w, c)
 			continue
 		}
 		answer, _ := waited(c.told.entry(), c.told, pAt(w.now), 0)
@@ -313,8 +309,7 @@ func (p *pProtocol) fail(w *pWorld, kept bool) error {
 	}
 	p.endCommit(w)
 	p.count(w)
-	w.pinned = false
-	w.overtake()
+	w.under = 0
 	for i := range w.callers { // of this group, of the next, and waiters: ErrBroken
 		if c := &w.callers[i]; c.stage == stageQueued || c.stage == stageWaiting {
 			c.end()

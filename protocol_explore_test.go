@@ -196,7 +196,7 @@ func (p *pProtocol) story(begin []pStep, trail []pTrail, part pPart, seen *pSeen
 
 var pAskNames = [...]string{
 	askClaim: "claims", askWait: "waits for", askComplete: "completes", askExtend: "extends", askRelease: "releases",
-	askHold: "holds", askForget: "forgets", askSweep: "sweeps", askDo: "does the work of",
+	askUnclaim: "unclaims", askHold: "holds", askForget: "forgets", askSweep: "sweeps", askDo: "does the work of",
 }
 
 // in tells the step in words.

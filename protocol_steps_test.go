@@ -26,12 +26,14 @@ type pProtocol struct {
 	decideEarly     bool // a claim is granted by what its look-up saw, not by the commit
 	tellWhatWas     bool // a waiter is told of a claim that ended before the one it saw
 	fillOvertaken   bool // the cache takes a fill that a commit overtook
-	noPins          bool // the cache drops nothing when a commit begins
+	keepsCached     bool // the cache keeps what a change begins on
+	emptiesLate     bool // it lets go of that when the change has ended
 	fenceNotSaved   bool // the commit does not save the fence
 	fenceSavedLater bool // the fence is saved by the next commit
 
 	noCountBefore  bool // the count does not go up when a commit decides to change the record
-	noCountAfter   bool // nor when the change can be read
+	noCountAfter   bool // nor when the change can be read, nor does it tell that one is under way
+	countsUnder    bool // it does not tell that one is under way
 	countLate      bool // it is loaded after the read
 	leftUnchecked  bool // what a claim left is used whatever the count is
 	countTakenBack bool // a pass that is spoiled takes its counts back
@@ -183,7 +185,7 @@ func (p *pProtocol) step(w *pWorld, s pStep) error {
 	case stepAsk:
 		return p.ask(w, s.who, s.ask)
 	case stepCount:
-		p.loadCount(c)
+		p.loadCount(w, c)
 	case stepCache:
 		return p.lookCache(w, s.who)
 	case stepRead:
@@ -222,7 +224,7 @@ func (p *pProtocol) step(w *pWorld, s pStep) error {
 		w.now++
 		for i := range w.callers { // a waiter's timer: it looks again
 			if c := &w.callers[i]; c.stage == stageWaiting {
-				c.stage, c.overtaken, c.waits = stageMissed, false, 0
+				p.lookAgain(w, c)
 			}
 		}
 	case stepCrashLost, stepCrashKept:
@@ -267,7 +269,7 @@ func (p *pProtocol) ask(w *pWorld, who uint8, ask pAsk) error {
 		if p.fine {
 			return nil
 		}
-		p.loadCount(c)
+		p.loadCount(w, c)
 		return p.lookCache(w, who)
 	case askForget: // its caller takes every promise back
 		for i := range w.callers {
@@ -275,7 +277,7 @@ func (p *pProtocol) ask(w *pWorld, who uint8, ask pAsk) error {
 			w.callers[i].forgotten = true
 		}
 		w.finalUntil, w.finalGrant = pUnset, 0
-	case askComplete, askRelease: // so is the claim's own
+	case askComplete, askRelease, askUnclaim: // so is the claim's own
 		c.promised = pUnset
 	}
 	if ask != askForget && c.leaves {
@@ -287,9 +289,15 @@ func (p *pProtocol) ask(w *pWorld, who uint8, ask pAsk) error {
 }
 
 // loadCount begins a look-up that may have to go on to a commit.
-func (p *pProtocol) loadCount(c *pCaller) {
-	c.known = c.ask != askWait && !p.countLate
+func (p *pProtocol) loadCount(w *pWorld, c *pCaller) {
+	c.known = !p.countLate && p.counts(w)
 	c.stage = stageCounted
+}
+
+// lookAgain is a waiter's next look-up, from where it has missed the cache.
+func (p *pProtocol) lookAgain(w *pWorld, c *pCaller) {
+	p.loadCount(w, c)
+	c.stage, c.waits = stageMissed, 0
 }
 
 func (p *pProtocol) lookCache(w *pWorld, who uint8) error {
@@ -322,7 +330,7 @@ func (p *pProtocol) look(w *pWorld, who uint8) error {
 		value = w.gate
 	}
 	c.seen = pRec{}
-	if value.state.Final() && w.cache.state == 0 && (p.fillOvertaken || !w.pinned && !c.overtaken) {
+	if value.state.Final() && w.cache.state == 0 && (p.fillOvertaken || c.known) {
 		w.cache = value
 	}
 	return p.decide(w, who, value)
@@ -364,7 +372,7 @@ func (p *pProtocol) decide(w *pWorld, who uint8, value pRec) error {
 		answer, _ := waited(c.told.entry(), c.told, now, 0)
 		return p.answerLookup(w, who, answer, c.told)
 	}
-	c.stage, c.waits, c.told = stageWaiting, value.fence, pRec{}
+	c.stage, c.waits, c.told, c.known = stageWaiting, value.fence, pRec{}, false
 	return nil
 }
 

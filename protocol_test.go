@@ -65,6 +65,7 @@ var milestones = map[string][]pStep{
 var protocols = map[string]pProtocol{
 	"heartbeat":     {asks: []pAsk{askClaim, askComplete, askExtend}},
 	"release":       {asks: []pAsk{askClaim, askComplete, askRelease}},
+	"unclaim":       {asks: []pAsk{askClaim, askComplete, askUnclaim}},
 	"forget":        {asks: []pAsk{askClaim, askComplete, askForget}, spoils: true},
 	"wait":          {asks: []pAsk{askClaim, askComplete, askWait}},
 	"hold":          {asks: []pAsk{askClaim, askComplete, askRelease, askHold}},
@@ -149,10 +150,14 @@ var protocolMutants = []struct {
 	{"the fence is not saved", "heartbeat", "", 2, func(p *pProtocol) { p.fenceNotSaved = true }, false},
 	{"the fence is saved by the next commit", "heartbeat", "", 2, func(p *pProtocol) { p.fenceSavedLater = true }, false},
 	{"the cache takes fills that were overtaken", "forget", "completed", 3, func(p *pProtocol) { p.fillOvertaken = true }, false},
-	{"the cache keeps what a commit changes", "forget", "completed", 3, func(p *pProtocol) { p.noPins = true }, false},
+	{"the cache keeps what a commit changes", "forget", "completed", 3, func(p *pProtocol) { p.keepsCached = true }, false},
+	{"the cache keeps it until it is changed", "forget", "completed", 3, func(p *pProtocol) {
+		p.emptiesLate, p.asks = true, []pAsk{askClaim, askComplete, askWait, askForget}
+	}, false},
 	{"waiters are told of earlier claims", "wait", "expired", 3, func(p *pProtocol) { p.tellWhatWas = true }, false},
 	{"no count when a commit decides", "heartbeat", "", 1, func(p *pProtocol) { p.noCountBefore = true }, true},
 	{"no count when it can be read", "heartbeat", "", 1, func(p *pProtocol) { p.noCountAfter = true }, true},
+	{"what is read under a change counts", "forget", "completed", 3, func(p *pProtocol) { p.countsUnder = true }, false},
 	{"the count is loaded after the read", "heartbeat", "", 1, func(p *pProtocol) { p.countLate = true }, true},
 	{"what a claim left is used whatever the count", "heartbeat", "taken over", 2, func(p *pProtocol) { p.leftUnchecked = true }, true},
 	{"a pass that is spoiled takes its counts back", "forget", "", 1, func(p *pProtocol) { p.countTakenBack = true }, true},

@@ -91,6 +91,7 @@ const (
 	askComplete
 	askExtend
 	askRelease
+	askUnclaim
 	askHold
 	askForget
 	askSweep
@@ -98,7 +99,7 @@ const (
 )
 
 var pKinds = [...]actionKind{
-	askClaim: actClaim, askComplete: actComplete, askExtend: actExtend, askRelease: actRelease,
+	askClaim: actClaim, askComplete: actComplete, askExtend: actExtend, askRelease: actRelease, askUnclaim: actUnclaim,
 	askHold: actHold, askForget: actForget, askSweep: actSweep, askDo: actClaim,
 }
 
@@ -145,10 +146,9 @@ type pCaller struct {
 	ask       pAsk
 	stage     pStage
 	seen      pRec  // stageRead: what the engine showed; stageQueued: what the call brings
-	known     bool  // the count was loaded, and is where it was
+	known     bool  // the count was loaded under no change, and is where it was
 	told      pRec  // Wait: what a commit handed over; ver 0: nothing
 	waits     uint8 // Wait: the fence of the claim that it saw in flight
-	overtaken bool  // the cache was pinned or unpinned since it missed
 	low       uint8 // ghost: the newest change anybody had heard of when the call began
 	forgotten bool  // ghost: a Forget was under way at some time of the call
 	late      bool  // ghost: begun on a broken store
@@ -170,7 +170,6 @@ type pOp struct {
 	rec          pRec // after it was run: what the answer rests on
 	changed      bool
 	counted      bool  // it was to change the record, in this pass or one that was spoiled
-	pinned       bool  // and that was a final one
 	rejected     bool  // its function failed
 	ended        uint8 // the fence of the claim that it ended, if it did
 }
@@ -187,7 +186,7 @@ const (
 	phaseNone      pPhase = iota
 	phaseRunning          // the first of the group have run
 	phaseSpoiled          // a function spoiled the transaction: all are to run again
-	phaseRun              // the transition was run on each, the gate is up, the cache pinned
+	phaseRun              // the transition was run on each, the gate is up
 	phaseShown            // the engine shows it
 	phaseSynced           // durable
 	phaseWithdrawn        // the gate is down
@@ -208,8 +207,8 @@ type pWorld struct {
 	broken bool
 	gated  bool
 	gate   pRec
-	cache  pRec // state 0: nothing
-	pinned bool
+	cache  pRec  // state 0: nothing
+	under  uint8 // changes under way
 	queue  [pCallers + 1]pOp
 	nQueue uint8
 	phase  pPhase

@@ -23,6 +23,7 @@ type stub struct {
 	afterGet func(key string)                                // when Read has its entry and has not returned
 	onApply  func(ctx context.Context, ops []*idem.Op) error // before the ops join a commit
 	onCommit func() error                                    // everything has run, nothing can be read; an error breaks
+	onShown  func()                                          // it can be read, and the store was not told
 	refuse   func(key string) error                          // of a claim that would be granted
 	onClose  func() error                                    // its error is Close's
 	onScan   func(prefix string) error                       // of Scan, Size and Expiring
@@ -30,6 +31,7 @@ type stub struct {
 	saved    idem.Meta                                       // of the opening before
 	direct   bool                                            // no cache
 	deaf     bool                                            // runs no effects
+	most     int                                             // records that it holds; 0: no bound
 
 	// Faults that a test may switch on at any time.
 	full     atomic.Bool // claims that would be granted get ErrFull
@@ -89,7 +91,7 @@ func (b *stub) readErr(key string) error {
 func (b *stub) damage(keys ...string) {
 	m := map[string]error{}
 	for _, k := range keys {
-		m[k] = fmt.Errorf("%w: key %s", idem.ErrCorrupt, idem.KeyHash(k))
+		m[k] = fmt.Errorf("%w: key %s", idem.ErrCorrupt, b.host.KeyHash(k))
 	}
 	b.corrupt.Store(&m)
 }
@@ -138,8 +140,8 @@ func (b *stub) Apply(ctx context.Context, ops []*idem.Op) error {
 	return err
 }
 
-func (b *stub) room(key string) error {
-	if b.full.Load() {
+func (b *stub) room(key string, records int) error {
+	if b.full.Load() || b.most > 0 && records >= b.most {
 		return fmt.Errorf("%w: the stub", idem.ErrFull)
 	}
 	if b.refuse != nil {
@@ -182,7 +184,7 @@ func (b *stub) commit(ops []*idem.Op) (changed bool, err error) {
 		}
 		next, wrote := op.Run(cur, readErr)
 		if op.Grants() {
-			if err := b.room(key); err != nil {
+			if err := b.room(key, len(entries)); err != nil {
 				op.Refuse(err)
 				continue
 			}
@@ -225,6 +227,9 @@ func (b *stub) commit(ops []*idem.Op) (changed bool, err error) {
 	if err != nil {
 		b.host.Broken(err)
 		return false, err
+	}
+	if b.onShown != nil {
+		b.onShown()
 	}
 	for _, op := range ops {
 		op.Committed()

@@ -47,6 +47,9 @@ func worldActions(n node, at int, opening uint64) []action {
 			holding.holdUnknown, holding.retention = true, Forever
 			limited.maxAttempts = 2
 			as = append(as, claim, holding, limited)
+			if f == fpA && from == 0 {
+				as = append(as, issuedClaims(claim, int64(worldInstants[at]))...)
+			}
 		}
 	}
 	for fence := uint64(1); fence <= worldFences; fence++ {
@@ -69,7 +72,10 @@ func worldActions(n node, at int, opening uint64) []action {
 		token(actComplete, nil, func(a *action) { a.dropped = true })
 		token(actFail, []byte("r"))
 		token(actFail, nil)
-		token(actRelease, nil)
+		token(actFail, nil, func(a *action) { a.dropped = true })
+		token(actRelease, []byte("w"))
+		token(actUnclaim, nil)
+		token(actForget, nil)
 		token(actHold, []byte("n"))
 		token(actCheckpoint, []byte{})
 	}
@@ -81,6 +87,19 @@ func worldActions(n node, at int, opening uint64) []action {
 		if at != 0 {
 			as = append(as, action{kind: actSweep, due: at})
 		}
+	}
+	return as
+}
+
+// issuedClaims is claim, issued at and around each time that counts, when the wall clock
+// reads wall.
+func issuedClaims(claim action, wall int64) (as []action) {
+	for _, issued := range []int64{wall - int64(worldLease), wall - int64(worldLease) + 1, wall, wall + 50} {
+		a := claim
+		a.issuedAt, a.wall = issued, wall
+		lost, kept := a, a
+		lost.lostUntil, kept.lostUntil = min(issued, wall), min(issued, wall)-1
+		as = append(as, a, lost, kept)
 	}
 	return as
 }
@@ -157,11 +176,12 @@ func TestTransitionAgainstModel(t *testing.T) {
 	t.Logf("%d states, %d steps", states, steps)
 	require.Greater(t, states, worldFloor)
 	for _, want := range []string{
-		"claim/", "claim/mismatch", "claim/completed", "claim/failed", "claim/held", "claim/in_flight", "claim/exhausted",
+		"claim/", "claim/mismatch", "claim/completed", "claim/failed", "claim/held", "claim/in_flight", "claim/exhausted", "claim/too_late",
 		"complete/", "complete/too_large", "complete/completed", "complete/failed", "complete/fenced",
-		"fail/", "fail/completed", "fail/failed", "fail/fenced", "release/", "release/completed", "release/fenced",
+		"fail/", "fail/completed", "fail/failed", "fail/fenced", "fail/too_large", "release/", "release/completed", "release/fenced",
+		"unclaim/", "unclaim/held", "unclaim/completed", "unclaim/failed", "unclaim/fenced",
 		"hold/", "hold/failed", "hold/fenced", "extend/", "extend/held", "extend/completed", "extend/fenced",
-		"checkpoint/", "checkpoint/held", "checkpoint/failed", "checkpoint/fenced", "forget/", "sweep/",
+		"checkpoint/", "checkpoint/held", "checkpoint/failed", "checkpoint/fenced", "forget/", "forget/fenced", "sweep/",
 	} {
 		assert.Positive(t, answers[want], "no step was answered %s", want)
 	}
@@ -193,6 +213,13 @@ func TestTransitionModelFindsMutants(t *testing.T) {
 				next = cur
 			}
 			return next, err
+		}
+	}
+	asked := func(change func(a *action)) machine {
+		return func(cur *Entry, a *action, now Instant) (*Entry, error) {
+			b := *a
+			change(&b)
+			return transition(cur, &b, now)
 		}
 	}
 	again := func(cur, next *Entry, now Instant) bool { return cur.live(now) && next.Fence != cur.Fence }
@@ -308,6 +335,51 @@ func TestTransitionModelFindsMutants(t *testing.T) {
 			}
 		}),
 		"A18: a dropped result is kept": changed(func(_, next *Entry, _ *action, _ Instant) { next.ResultDropped = false }),
+		"a claim loses the last release's reason": changed(func(cur, next *Entry, a *action, now Instant) {
+			if a.kind == actClaim {
+				next.Result = nil
+			}
+		}),
+		"Unclaim counts the attempt": changed(func(_, next *Entry, a *action, _ Instant) {
+			if a.kind == actUnclaim {
+				next.Attempt++
+			}
+		}),
+		"Unclaim does not bind": changed(func(_, next *Entry, _ *action, _ Instant) { next.Bound = false }),
+		"what is bound takes another request": seenAs(func(c *Entry, a *action, _ *Instant) {
+			if a.kind == actClaim {
+				c.Bound = false
+			}
+		}),
+		"what is bound stays bound": changed(func(cur, next *Entry, _ *action, _ Instant) { next.Bound = next.Bound || cur != nil && cur.Bound }),
+		"Unclaim drops a first attempt's checkpoint": seenAs(func(c *Entry, a *action, _ *Instant) {
+			if a.kind == actUnclaim && c.Attempt == 1 {
+				c.Checkpoint = nil
+			}
+		}),
+		"Unclaim leaves a first attempt behind": seenAs(func(c *Entry, a *action, _ *Instant) {
+			if a.kind == actUnclaim && c.Checkpoint == nil {
+				c.Checkpoint = []byte{}
+			}
+		}),
+		"Unclaim takes what is held": seenAs(func(c *Entry, a *action, _ *Instant) {
+			if a.kind == actUnclaim && c.State == Held {
+				c.State = InFlight
+			}
+		}),
+		"what is too late is granted": asked(func(a *action) { a.issuedAt = 0 }),
+		"what is too late by nothing is granted": asked(func(a *action) {
+			if a.issuedAt != 0 {
+				a.issuedAt++
+			}
+		}),
+		"what was lost is granted":     asked(func(a *action) { a.lostUntil = 0 }),
+		"a future IssuedAt is trusted": asked(func(a *action) { a.lostUntil = min(a.lostUntil, a.issuedAt-1) }),
+		"Forget looks at no fence": asked(func(a *action) {
+			if a.kind == actForget {
+				a.fence = 0
+			}
+		}),
 		"A6: Forget forgets nothing": func(cur *Entry, a *action, now Instant) (*Entry, error) {
 			if a.kind == actForget {
 				return cur, nil

@@ -273,6 +273,81 @@ func TestTransitionClaimRefused(t *testing.T) {
 	runRows(t, rows)
 }
 
+// A claim that knows when its request was made, and meets no live record.
+func TestTransitionClaimTooLate(t *testing.T) {
+	t.Parallel()
+	const wall = int64(5000)
+	issued := func(at, lost int64) action {
+		return claimOf(func(a *action) { a.issuedAt, a.wall, a.lostUntil = at, wall, lost })
+	}
+	edge := wall - int64(retention)
+	rows := []row{
+		{name: "none, as old as its retention", act: issued(edge, 0), now: t0, err: ErrTooLate, same: true},
+		{name: "none, older", act: issued(1, 0), now: t0, err: ErrTooLate, same: true},
+		{name: "expired, as old as its retention", cur: ended(Completed), act: issued(edge, 0), now: Never - 1, err: ErrTooLate, same: true},
+		{name: "none, from when records were lost", act: issued(wall-1, wall-1), now: t0, err: ErrTooLate, same: true},
+		{name: "none, from the future counts as now", act: issued(wall+50, wall), now: t0, err: ErrTooLate, same: true},
+		{name: "none, 1 ns younger than its retention", act: issued(edge+1, 0), now: t0, want: grantedAt(t0)},
+		{name: "none, after records were lost", act: issued(wall-1, wall-2), now: t0, want: grantedAt(t0)},
+		{name: "none, from the future", act: issued(wall+50, 0), now: t0, want: grantedAt(t0)},
+		{name: "none, it is not known when", act: claimOf(func(a *action) { a.wall, a.lostUntil = wall, wall }), now: t0, want: grantedAt(t0)},
+		{name: "a live record answers as ever", cur: ended(Completed), act: issued(1, wall), now: leaseEnd, err: ErrCompleted, same: true},
+		{
+			name: "a released one is granted", cur: ended(Released), act: issued(1, wall), now: leaseEnd,
+			want: grantedAt(leaseEnd, second, due(t0+Instant(retention))),
+		},
+	}
+	forever := issued(1, 0)
+	forever.retention = Forever
+	rows = append(rows, row{
+		name: "none, kept for ever: never too old", act: forever, now: t0,
+		want: grantedAt(t0, func(e *Entry) { e.Retention, e.ExpiresAt, e.Due = Forever, Never, 0 }),
+	})
+	runRows(t, rows)
+}
+
+func bound(e *Entry)                { e.Bound = true }
+func because(e *Entry)              { e.Result = []byte("why") }
+func counted(n uint32) func(*Entry) { return func(e *Entry) { e.Attempt = n } }
+
+// What Release and Unclaim leave to the claim after them.
+func TestTransitionClaimOfReleased(t *testing.T) {
+	t.Parallel()
+	place := due(t0 + Instant(retention))
+	runRows(t, []row{
+		{
+			name: "the reason of the release stays until the record is final", cur: ended(Released, because), act: claimOf(), now: leaseEnd,
+			want: grantedAt(leaseEnd, second, because, place),
+		},
+		{
+			name: "and over a takeover", cur: flying(because, second), act: claimOf(), now: leaseEnd,
+			want: grantedAt(leaseEnd, because, counted(3), place),
+		},
+		{
+			name: "not for a new operation", cur: ended(Released, because), act: claimOf(asking(fpB)), now: leaseEnd,
+			want: grantedAt(leaseEnd, place, func(e *Entry) { e.Fingerprint = fpB }),
+		},
+		{
+			name: "bound, the same request: granted, and bound no more", cur: ended(Released, bound), act: claimOf(), now: leaseEnd,
+			want: grantedAt(leaseEnd, second, place),
+		},
+		{
+			name: "bound, without an attempt that counts", cur: ended(Released, bound, saved, counted(0)), act: claimOf(attempts(1)), now: leaseEnd,
+			want: grantedAt(leaseEnd, saved, place),
+		},
+		{name: "bound, another request", cur: ended(Released, bound), act: claimOf(asking(fpB)), now: leaseEnd, err: ErrMismatch, same: true},
+		{
+			name: "bound, a zero fingerprint agrees", cur: ended(Released, bound), act: claimOf(asking(Fingerprint{})), now: leaseEnd,
+			want: grantedAt(leaseEnd, second, place),
+		},
+		{
+			name: "bound and expired: another request", cur: ended(Released, bound, because), act: claimOf(asking(fpB)), now: inLease + Instant(retention),
+			want: grantedAt(inLease+Instant(retention), place, func(e *Entry) { e.Fingerprint = fpB }),
+		},
+		{name: "bound, no attempt left", cur: ended(Released, bound), act: claimOf(attempts(1)), now: leaseEnd, err: ErrExhausted, same: true},
+	})
+}
+
 // A refusal is answered from the cache too, so it must cost nothing.
 func TestRefuseClaimAllocatesNothing(t *testing.T) {
 	cur, a := ended(Completed), claimOf()
@@ -286,8 +361,16 @@ func TestRefuseClaimAllocatesNothing(t *testing.T) {
 func TestTransitionForget(t *testing.T) {
 	t.Parallel()
 	a := action{kind: actForget}
+	of := func(f uint64) action { return action{kind: actForget, fence: f} }
 	runRows(t, []row{
-		{name: "A6: none: nil", act: a, now: t0},
+		{name: "none: nil", act: a, now: t0},
+		{name: "by fence: none: nil", act: of(fence), now: t0},
+		{name: "by fence: in flight: gone", cur: flying(), act: of(fence), now: inLease},
+		{name: "by fence: completed: gone", cur: ended(Completed), act: of(fence), now: leaseEnd},
+		{name: "by fence: held: gone", cur: ended(Held), act: of(fence), now: leaseEnd},
+		{name: "by fence: another's", cur: flying(), act: of(fence - 1), now: inLease, err: ErrFenced, same: true},
+		{name: "by fence: another's, completed", cur: ended(Completed), act: of(fence + 1), now: leaseEnd, err: ErrFenced, same: true},
+		{name: "by fence: another's that has expired: nil", cur: ended(Failed), act: of(fence - 1), now: Never - 1, same: true},
 		{name: "A6: in flight: gone", cur: flying(), act: a, now: inLease},
 		{name: "A6: completed: gone", cur: ended(Completed), act: a, now: leaseEnd},
 		{name: "A13: held: gone", cur: ended(Held), act: a, now: leaseEnd},

@@ -77,6 +77,15 @@ func TestTransitionCompleteAndFail(t *testing.T) {
 			want: flying(final(Completed, inLease, ""), func(e *Entry) { e.Result, e.ResultDropped = nil, true }),
 		},
 		{
+			name: "Fail over MaxResult: recorded, reason dropped", cur: flying(), act: token(actFail, dropping), now: inLease,
+			err:  ErrTooLarge,
+			want: flying(final(Failed, inLease, ""), func(e *Entry) { e.Result, e.ResultDropped = nil, true }),
+		},
+		{
+			name: "and again", cur: ended(Failed, func(e *Entry) { e.Result, e.ResultDropped = nil, true }),
+			act: token(actFail, dropping), now: leaseEnd, err: ErrTooLarge, same: true,
+		},
+		{
 			name: "A18: the same again", cur: ended(Completed, func(e *Entry) { e.Result, e.ResultDropped = nil, true }),
 			act: token(actComplete, dropping), now: leaseEnd, err: ErrTooLarge, same: true,
 		},
@@ -126,6 +135,19 @@ func TestTransitionReleaseAndHold(t *testing.T) {
 		return func(e *Entry) { e.State, e.ExpiresAt = Released, now+Instant(retention) }
 	}
 	runRows(t, []row{
+		{
+			name: "Release with a reason", cur: flying(), act: token(actRelease, saying("why")), now: inLease,
+			want: flying(released(inLease), because),
+		},
+		{
+			name: "Release in place of an earlier reason", cur: flying(because), act: token(actRelease), now: inLease,
+			want: flying(released(inLease)),
+		},
+		{name: "Release again: the first reason stays", cur: ended(Released, because), act: token(actRelease, saying("other")), now: leaseEnd, same: true},
+		{
+			name: "Hold in place of a release's reason", cur: flying(because), act: token(actHold, saying("note")), now: inLease,
+			want: ended(Held),
+		},
 		{name: "A5: Release in flight: checkpoint kept", cur: flying(saved), act: token(actRelease), now: inLease, want: flying(saved, released(inLease))},
 		{name: "A8: Release lapsed", cur: flying(), act: token(actRelease), now: late, want: flying(released(late))},
 		{
@@ -146,6 +168,52 @@ func TestTransitionReleaseAndHold(t *testing.T) {
 		{name: "A13: Hold again: the first note stays", cur: ended(Held), act: token(actHold, saying("other")), now: late, same: true},
 		{name: "A13: Hold of lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actHold, saying("note")), now: late, want: ended(Held, func(e *Entry) { e.HoldUnknown = true })},
 	})
+}
+
+func TestTransitionUnclaim(t *testing.T) {
+	t.Parallel()
+	const late = leaseEnd + 50
+	undone := func(now Instant, attempt uint32) func(*Entry) {
+		return func(e *Entry) {
+			e.State, e.Bound, e.Attempt, e.ExpiresAt = Released, true, attempt, now+Instant(retention)
+		}
+	}
+	a := token(actUnclaim)
+	runRows(t, []row{
+		{name: "a first attempt: gone", cur: flying(), act: a, now: inLease},
+		{name: "a first attempt that has lapsed: gone", cur: flying(), act: a, now: late},
+		{name: "a first attempt with HoldUnknown: gone", cur: flying(holdUnknown), act: a, now: late},
+		{name: "a first attempt with a checkpoint: kept, and not counted", cur: flying(saved), act: a, now: inLease, want: flying(saved, undone(inLease, 0))},
+		{name: "with an empty checkpoint", cur: flying(func(e *Entry) { e.Checkpoint = []byte{} }), act: a, now: inLease, want: flying(func(e *Entry) { e.Checkpoint = []byte{} }, undone(inLease, 0))},
+		{name: "a second attempt: the reason of the release before it stays", cur: flying(second, because), act: a, now: inLease, want: flying(because, undone(inLease, 1))},
+		{name: "a takeover, lapsed", cur: flying(counted(3)), act: a, now: late, want: flying(undone(late, 2))},
+		{
+			name: "with HoldUnknown: free, and it expires", cur: flying(second, holdUnknown), act: a, now: inLease,
+			want: flying(func(e *Entry) { e.HoldUnknown = true }, undone(inLease, 1), due(inLease+Instant(retention))),
+		},
+		{name: "again", cur: ended(Released, bound), act: a, now: leaseEnd, same: true},
+		{name: "released", cur: ended(Released), act: a, now: leaseEnd, same: true},
+		{name: "none", act: a, now: inLease, same: true},
+		{name: "expired", cur: flying(), act: a, now: goneAt, same: true},
+		{name: "another's, expired", cur: flying(), act: token(actUnclaim, func(a *action) { a.fence-- }), now: goneAt, same: true},
+		{name: "another's", cur: flying(), act: token(actUnclaim, func(a *action) { a.fence-- }), now: inLease, err: ErrFenced, same: true},
+		{name: "held", cur: ended(Held), act: a, now: inLease, err: ErrHeld, same: true},
+		{name: "completed", cur: ended(Completed), act: a, now: inLease, err: ErrCompleted, same: true},
+		{name: "failed", cur: ended(Failed), act: a, now: inLease, err: ErrFailed, same: true},
+	})
+}
+
+// What a same-commit function's error makes of the record.
+func TestEffectFailure(t *testing.T) {
+	t.Parallel()
+	claim, limited := claimOf(), claimOf(attempts(2))
+	complete := token(actComplete)
+	assert.Equal(t, actFail, effectFailure(&claim, true))
+	assert.Equal(t, actFail, effectFailure(&limited, true))
+	assert.Equal(t, actFail, effectFailure(&complete, true))
+	assert.Equal(t, actRelease, effectFailure(&limited, false), "the attempt counts")
+	assert.Zero(t, effectFailure(&claim, false))
+	assert.Zero(t, effectFailure(&complete, false), "the claim's holder says how it goes on")
 }
 
 func TestTransitionExtendAndCheckpoint(t *testing.T) {

@@ -1,0 +1,158 @@
+package idem_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/memory"
+)
+
+// fillUp has s hold n records that have expired.
+func fillUp(t *testing.T, s *idem.Store, clock *idem.FakeClock, n int) {
+	t.Helper()
+	for i := range n {
+		c := mustClaim(t, s, idem.Request{Key: fmt.Sprint("old", i), Retention: time.Second})
+		require.NoError(t, s.Complete(t.Context(), c.Token, nil))
+	}
+	clock.Advance(time.Minute)
+}
+
+// Callers that meet a store full of expired records at once all get the room there is.
+func TestManyClaimsOnAFullStore(t *testing.T) {
+	t.Parallel()
+	const n = 50
+	for name, direct := range map[string]bool{"memory": true, "stub": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+			var backend idem.Backend = memory.New(memory.Options{MaxRecords: n})
+			if !direct {
+				backend = newBounded(n)
+			}
+			s := open(t, backend, idem.Options{Clock: clock, SweepInterval: -1})
+			fillUp(t, s, clock, n)
+			errs := make([]error, n)
+			var wg sync.WaitGroup
+			for i := range n {
+				wg.Go(func() { _, errs[i] = s.Claim(context.Background(), idem.Request{Key: fmt.Sprint("new", i)}) })
+			}
+			wg.Wait()
+			for _, err := range errs {
+				assert.NoError(t, err)
+			}
+			_, err := s.Claim(t.Context(), k)
+			require.ErrorIs(t, err, idem.ErrFull, "now it is full")
+		})
+	}
+}
+
+// newBounded is a stub that holds so many records.
+func newBounded(records int) rich {
+	b := rich{newStub()}
+	b.most = records
+	return b
+}
+
+// A claim on a full store looks at one slice of what has expired, however much there is.
+func TestClaimOnAFullStoreSweepsOneSlice(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		extended int // of the records due: they live on
+		err      error
+		left     int
+		commits  int64
+	}{
+		"and is granted the room":        {0, nil, 10 - 3 + 1, 3},
+		"of what lives on: it is full":   {10, idem.ErrFull, 10, 2},
+		"of which something has expired": {2, nil, 10 - 1 + 1, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+			b := newBounded(10)
+			s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1, SweepSlice: 3, Lease: time.Millisecond})
+			for i := range 10 {
+				claim := mustClaim(t, s, idem.Request{Key: fmt.Sprintf("old%d", i), Retention: time.Second})
+				if i < c.extended { // its place in the index stays where it was
+					require.NoError(t, s.Extend(t.Context(), claim.Token, 24*time.Hour))
+				} else {
+					require.NoError(t, s.Complete(t.Context(), claim.Token, nil))
+				}
+			}
+			clock.Advance(time.Minute)
+			commits, looks := b.applies.Load(), b.looks.Load()
+			_, err := s.Claim(t.Context(), k)
+			require.ErrorIs(t, err, c.err)
+			assert.Equal(t, c.commits, b.applies.Load()-commits, "the claim, one slice, and the claim again if there is room")
+			assert.Equal(t, int64(1), b.looks.Load()-looks)
+			assert.Len(t, b.entries, c.left)
+		})
+	}
+}
+
+// Room that another sweep makes is seen, also where the records are gone from the index
+// already and the store has not been told.
+func TestClaimOnAFullStoreSeesAnothersRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+		b := newBounded(3)
+		s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1})
+		fillUp(t, s, clock, 3)
+		var shown gate
+		shown.shut()
+		var swept atomic.Bool
+		b.onScan = func(string) error {
+			if swept.CompareAndSwap(false, true) { // the claim was refused and is about to sweep
+				made := make(chan struct{})
+				b.onShown = func() {
+					b.onShown = nil
+					close(made)
+					shown.pass()
+				}
+				go func() { _, _ = s.Sweep(context.Background(), 10) }()
+				<-made
+			}
+			return nil
+		}
+		answer := make(chan error, 1)
+		go func() {
+			_, err := s.Claim(context.Background(), k)
+			answer <- err
+		}()
+		synctest.Wait()
+		shown.open()
+		require.NoError(t, <-answer)
+	})
+}
+
+// A sweep's limit counts the records that it looks at.
+func TestSweepOfOneIsOneCommit(t *testing.T) {
+	t.Parallel()
+	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	b := rich{newStub()}
+	s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Millisecond})
+	for _, key := range []string{"a", "b", "c"} { // due, and live
+		c := mustClaim(t, s, idem.Request{Key: key, Retention: time.Second})
+		require.NoError(t, s.Extend(t.Context(), c.Token, 24*time.Hour))
+	}
+	fillUp(t, s, clock, 3)
+	for n, want := range []int{0, 0, 0, 1, 1, 1, 0} {
+		commits := b.applies.Load()
+		removed, err := s.Sweep(t.Context(), 1)
+		require.NoError(t, err)
+		assert.Equal(t, want, removed, "%d", n)
+		if n < 6 {
+			assert.Equal(t, int64(1), b.applies.Load()-commits)
+		}
+	}
+}

@@ -1,0 +1,89 @@
+package idem_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+)
+
+// checked is a stub that can tell whether it has room.
+type checked struct {
+	rich
+	check func(ctx context.Context) error
+}
+
+func (b *checked) Check(ctx context.Context) error { return b.check(ctx) }
+
+// Health says what a claim of a new key would meet.
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	b := &checked{rich: rich{newStub()}}
+	b.check = func(context.Context) error {
+		if b.full.Load() {
+			return fmt.Errorf("%w: the stub", idem.ErrFull)
+		}
+		return nil
+	}
+	s := open(t, b, idem.Options{SweepInterval: -1})
+	ctx, cancel := context.WithCancel(t.Context())
+	require.NoError(t, s.Health(ctx))
+	b.full.Store(true)
+	_, err := s.Claim(ctx, k)
+	require.ErrorIs(t, err, idem.ErrFull)
+	require.Equal(t, err, s.Health(ctx))
+	b.full.Store(false)
+	require.NoError(t, s.Health(ctx))
+	assert.Empty(t, b.entries, "it writes nothing")
+	cancel()
+	require.Equal(t, context.Canceled, s.Health(ctx))
+
+	b.fail(errDisk)
+	require.ErrorIs(t, s.Health(t.Context()), idem.ErrBroken)
+	require.ErrorIs(t, s.Health(t.Context()), errDisk)
+	require.NoError(t, s.Close())
+	require.Equal(t, idem.ErrClosed, s.Health(t.Context()))
+}
+
+// A store that is shutting down grants nothing, although it is open to tokens.
+func TestHealthWhileDraining(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, newStub(), idem.Options{SweepInterval: -1})
+		require.NoError(t, s.Health(t.Context()), "of an engine that cannot tell")
+		claim := mustClaim(t, s, k)
+		down := shutdown(t.Context(), s)
+		require.Equal(t, idem.ErrClosed, s.Health(t.Context()))
+		require.NoError(t, s.Complete(t.Context(), claim.Token, nil))
+		require.NoError(t, <-down)
+	})
+}
+
+// The store closes while its engine is asked.
+func TestHealthWhileClosing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &checked{rich: rich{newStub()}}
+		var asked gate
+		asked.shut()
+		b.check = func(context.Context) error {
+			asked.pass()
+			return fmt.Errorf("%w: the stub", idem.ErrClosed)
+		}
+		s := open(t, b, idem.Options{SweepInterval: -1})
+		answer, closed := make(chan error, 1), make(chan error, 1)
+		go func() { answer <- s.Health(context.Background()) }()
+		synctest.Wait()
+		go func() { closed <- s.Close() }()
+		synctest.Wait()
+		require.Empty(t, closed, "it waits for the call")
+		asked.open()
+		require.Equal(t, idem.ErrClosed, <-answer)
+		require.NoError(t, <-closed)
+	})
+}
