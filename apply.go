@@ -112,9 +112,9 @@ func (s *Store) apply(ctx context.Context, ops []*Op) error {
 	return s.outranked(err)
 }
 
-// applyClaims is apply for claims: not after Shutdown. Where the store is full it
-// sweeps a slice, and applies those that were refused again, for as long as anything
-// makes room: this sweep or another, whose room others may have taken by now.
+// applyClaims is apply for claims: not after Shutdown. Where the store is full it sweeps
+// a slice and applies those that were refused again. It goes on for as long as anything
+// makes room, this sweep or another, because others may have taken that room by now.
 func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 	in := s.granting.enter()
 	if in == nil {
@@ -125,26 +125,25 @@ func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 	if err := s.apply(ctx, ops); err != nil {
 		return err
 	}
-	for limit := s.opts.SweepSlice; ; {
+	for {
 		refused := fullOps(ops)
 		if refused == nil {
 			return nil
 		}
-		more := false // may have expired
+		var err error
 		if x, ok := s.backend.(Expirer); ok {
-			_, looked, err := s.sweep(ctx, x, limit, s.tell)
-			more = err == nil && looked >= limit // where it fails, they keep their answer
+			if _, _, err = s.sweep(ctx, x, s.opts.SweepSlice, s.tell); !errors.Is(err, ErrBroken) {
+				err = nil // they keep their answer
+			}
 		}
-		switch now := s.tracker.removals.Load(); {
-		case now != removals:
-			removals = now
-		case more: // extended ones, or such as cannot be read: look behind them
-			limit *= 2
-			continue
-		default:
+		now := s.tracker.removals.Load()
+		if err == nil && now == removals {
 			return nil
 		}
-		if err := s.apply(ctx, refused); err != nil {
+		if removals = now; err == nil {
+			err = s.apply(ctx, refused)
+		}
+		if err != nil {
 			for _, op := range refused { // theirs alone: the others were answered
 				op.late = err
 			}

@@ -164,7 +164,7 @@ func TestTimelineWallStepsAtRunTime(t *testing.T) {
 func TestTimelineAcrossOpenings(t *testing.T) {
 	t.Parallel()
 	at := func(wall time.Time) Meta {
-		return Meta{Time: Instant(autumn.UnixNano()), Wall: wallNanos(wall), Fence: 41, Opening: 3, LostUntil: 6, Secret: [16]byte{1}}
+		return Meta{Time: Instant(autumn.UnixNano()), Wall: wallNanos(wall), Fence: 41, Opening: 3, LostUntil: clockFloor + 6, Secret: [16]byte{1}}
 	}
 	const day = Instant(24 * time.Hour)
 	start := Instant(autumn.UnixNano())

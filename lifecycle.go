@@ -156,8 +156,32 @@ func (s *Store) Health(ctx context.Context) error {
 	if in == nil {
 		return s.endedErr()
 	}
-	defer in.leave()
-	return s.outranked(c.Check(ctx))
+	err := s.outranked(c.Check(ctx))
+	in.leave()
+	if errors.Is(err, ErrFull) && s.hasExpired(ctx) {
+		return nil // a claim would make room
+	}
+	return err
+}
+
+// hasExpired reports whether a claim on a full store would make room: whether there is
+// an expired record in the slice that it would sweep.
+func (s *Store) hasExpired(ctx context.Context) bool {
+	x, ok := s.backend.(Expirer)
+	if !ok {
+		return false
+	}
+	places, err := s.expiring(ctx, x, Due{}, s.opts.SweepSlice)
+	if err != nil {
+		return false
+	}
+	now, _ := s.time.now()
+	for _, p := range places {
+		if e, err := s.read(p.Key); err == nil && e != nil && !e.live(now) {
+			return true
+		}
+	}
+	return false
 }
 
 // endedErr is the answer of a store that has ended.

@@ -29,6 +29,8 @@ type Store struct {
 	leasesFrom uint64      // leases of earlier openings have lapsed
 	effects    atomic.Bool // there have been same-commit functions
 
+	swept atomic.Pointer[Due] // the last place that a sweep took; nil: begin at the first
+
 	commits, commitOps atomic.Uint64
 }
 

@@ -33,17 +33,16 @@ func (s *Store) Sweep(ctx context.Context, limit int) (removed int, err error) {
 }
 
 func (s *Store) sweep(ctx context.Context, x Expirer, limit int, emit func(Event)) (removed, looked int, err error) {
-	// Sweeps at once look at the same places, which costs a little and harms nothing.
-	// A lock would make a claim on a full store wait for a long sweep, whatever its
-	// ctx, and an Observer that sweeps wait for itself.
 	total := sweepSlice{}
-	for from := (Due{}); looked < limit; {
+	for looked < limit {
 		var places []Due
-		if places, err = s.expiring(ctx, x, from, limit-looked); err != nil || len(places) == 0 {
+		var more bool
+		if places, more, err = s.due(ctx, x, limit-looked); err != nil || len(places) == 0 && (!more || looked > 0) {
 			break
 		}
-		from = places[len(places)-1]
-		looked += len(places)
+		if looked += len(places); len(places) == 0 {
+			continue
+		}
 		var slice sweepSlice
 		slice, err = s.sweepPlaces(ctx, places)
 		total.add(slice)
@@ -61,6 +60,31 @@ func (s *Store) sweep(ctx context.Context, x Expirer, limit int, emit func(Event
 		}
 	}
 	return total.removed, looked, err
+}
+
+// due returns the next places that are due, beginning anew after the last one: sweeps at
+// once each get others, and a place that stays, because its record cannot be read, hides
+// none behind it. A place that a sweep puts back, or a claim sets, comes after those that
+// are due. Without any, more says that there may be some before where it looked.
+func (s *Store) due(ctx context.Context, x Expirer, limit int) (places []Due, more bool, err error) {
+	for {
+		var from Due
+		swept := s.swept.Load()
+		if swept != nil {
+			from = *swept
+		}
+		if places, err = s.expiring(ctx, x, from, limit); err != nil {
+			return nil, false, err
+		}
+		if len(places) == 0 {
+			s.swept.CompareAndSwap(swept, nil)
+			return nil, swept != nil, nil
+		}
+		last := places[len(places)-1] // places are put into another order
+		if s.swept.CompareAndSwap(swept, &last) {
+			return places, true, nil
+		}
+	}
 }
 
 func (s *Store) expiring(ctx context.Context, x Expirer, from Due, limit int) ([]Due, error) {

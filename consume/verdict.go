@@ -124,8 +124,8 @@ var (
 	// operation is held, and not run again until somebody has settled it.
 	ErrUnknown = errors.New("idem: outcome of the message is unknown")
 
-	// ErrMaxRun is the cause of the cancellation of a handler's context
-	// (context.Cause) when the handler has run for Options.MaxRun.
+	// ErrMaxRun is returned by context.Cause of a handler's context when the handler
+	// has run for Options.MaxRun.
 	ErrMaxRun = errors.New("idem: the handler ran longer than Options.MaxRun")
 
 	// ErrNoID is returned, in a Verdict and by Key, when a message has no ID.

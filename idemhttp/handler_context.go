@@ -7,8 +7,8 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// ErrMaxRun is the cause of the cancellation of a handler's context (context.Cause) when
-// the handler has run for Options.MaxRun.
+// ErrMaxRun is returned by context.Cause of a handler's context when the handler has run
+// for Options.MaxRun.
 var ErrMaxRun = errors.New("idem: the handler ran longer than Options.MaxRun")
 
 // handlerContext returns the context that the handler of op runs under, while the lease
