@@ -92,9 +92,9 @@ func check(what, key string, value []byte) error {
 	}
 	switch v := value[0]; {
 	case v > Version:
-		return fmt.Errorf("%w: %s is of version %d, this library reads %d; use a newer one", idem.ErrVersion, what, v, Version)
+		return fmt.Errorf("%w: %s is of format %d, this library reads format %d; use a newer library", idem.ErrVersion, what, v, Version)
 	case v < Version && v > 0:
-		return fmt.Errorf("%w: %s is of version %d, from before the first release, this library reads %d; use the library that wrote it, or make a new store",
+		return fmt.Errorf("%w: %s is of format %d, from before the first release, this library reads format %d; use the library that wrote it, or make a new store",
 			idem.ErrVersion, what, v, Version)
 	}
 	return nil

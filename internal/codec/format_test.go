@@ -88,7 +88,7 @@ func TestRecordIsAsDocumented(t *testing.T) {
 	t.Parallel()
 	const key = "the key"
 	e := &idem.Entry{
-		State: idem.Held, HoldUnknown: true, Attempt: 0x01020304, Fence: 0x1112131415161718, Opening: 0x2122232425262728,
+		State: idem.Held, HoldUnknown: true, Bound: true, Attempt: 0x01020304, Fence: 0x1112131415161718, Opening: 0x2122232425262728,
 		ClaimedAt: 0x3132333435363738, LeaseUntil: 0x4142434445464748, FinishedAt: 0x5152535455565758,
 		ExpiresAt: 0x6162636465666768, Due: 0x7172737475767778, Lease: 0x0182838485868788, Retention: 0x0192939495969798,
 		Fingerprint: idem.FingerprintOf([]byte("request")), Checkpoint: []byte("point"), Result: []byte("the result"),
@@ -99,7 +99,7 @@ func TestRecordIsAsDocumented(t *testing.T) {
 	require.Len(t, f, 20)
 	require.Equal(t, []byte{Version}, f["version"])
 	require.Equal(t, []byte{byte(idem.Held)}, f["state"])
-	require.Equal(t, []byte{1 | 4 | 8}, f["flags"])
+	require.Equal(t, []byte{1 | 4 | 8 | 16}, f["flags"])
 	require.Equal(t, []byte{0}, f["reserved"])
 	require.Equal(t, e.Attempt, le.Uint32(f["attempt"]))
 	for name, want := range map[string]uint64{
@@ -132,7 +132,7 @@ func TestStatesAndFlagsAreAsDocumented(t *testing.T) {
 	}
 	entries := map[string]idem.Entry{
 		"hold unknown": {HoldUnknown: true}, "result dropped": {ResultDropped: true},
-		"there is a checkpoint": {Checkpoint: []byte{}}, "there is a result": {Result: []byte{}},
+		"there is a checkpoint": {Checkpoint: []byte{}}, "there is a result": {Result: []byte{}}, "bound": {Bound: true},
 	}
 	all := 0
 	for _, row := range table(t, "flags") {
@@ -160,23 +160,28 @@ func TestPlaceIsAsDocumented(t *testing.T) {
 
 func TestMetaIsAsDocumented(t *testing.T) {
 	t.Parallel()
-	m := idem.Meta{Time: 0x0102030405060708, Wall: 0x1112131415161718, Fence: 0x2122232425262728, Opening: 0x3132333435363738}
+	m := idem.Meta{
+		Time: 0x0102030405060708, Wall: 0x1112131415161718, Fence: 0x2122232425262728, Opening: 0x3132333435363738,
+		LostUntil: 0x4142434445464748, Secret: [16]byte([]byte("sixteen bytes so")),
+	}
 	value := AppendMeta(nil, m)
 	f := fields(t, "meta", value, nil)
 	le := binary.LittleEndian
-	require.Len(t, f, 6)
+	require.Len(t, f, 8)
 	require.Equal(t, []byte{Version}, f["version"])
 	require.EqualValues(t, m.Time, le.Uint64(f["time"]))
 	require.EqualValues(t, m.Wall, le.Uint64(f["wall"]))
 	require.Equal(t, m.Fence, le.Uint64(f["fence"]))
 	require.Equal(t, m.Opening, le.Uint64(f["opening"]))
+	require.EqualValues(t, m.LostUntil, le.Uint64(f["lost until"]))
+	require.Equal(t, m.Secret[:], f["secret"])
 	require.Equal(t, checksum("meta", value[:len(value)-4]), le.Uint32(f["checksum"]))
 }
 
 // The document's constants are the code's.
 func TestNumbersAreAsDocumented(t *testing.T) {
 	t.Parallel()
-	require.EqualValues(t, 1, Version)
+	require.EqualValues(t, 2, Version)
 	require.Equal(t, idem.Instant(math.MaxInt64), idem.Never)
 	require.Equal(t, time.Duration(1<<63-1), idem.Forever)
 	require.Equal(t, 1024, idem.MaxKey)
@@ -220,8 +225,12 @@ func recipe(t *testing.T, name string, args []string) string {
 		return idem.JoinKey(args...)
 	case "DownstreamKey":
 		return idem.DownstreamKey(args[0], args[1])
-	case "KeyHash":
-		return idem.KeyHash(args[0])
+	case "ContentKey":
+		raw := make([][]byte, len(args))
+		for i, a := range args {
+			raw[i] = []byte(a)
+		}
+		return idem.ContentKey(raw...)
 	case "Token":
 		fence, err := strconv.ParseUint(args[1], 10, 64)
 		require.NoError(t, err)

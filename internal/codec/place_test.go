@@ -32,7 +32,7 @@ func TestPlaceRoundTrip(t *testing.T) {
 	})
 }
 
-// B4: places sort by time, those of one time by key: the sweep goes in time order
+// Places sort by time, those of one time by key: the sweep goes in time order
 // and can go on from any place.
 func TestPlacesSort(t *testing.T) {
 	t.Parallel()
@@ -69,10 +69,10 @@ func TestMetaRoundTrip(t *testing.T) {
 	})
 }
 
-// C5: a damaged meta entry is never believed.
+// A damaged meta entry is never believed.
 func TestDamagedMeta(t *testing.T) {
 	t.Parallel()
-	value := AppendMeta(nil, idem.Meta{Time: 1, Wall: 2, Fence: 3, Opening: 4})
+	value := AppendMeta(nil, idem.Meta{Time: 1, Wall: 2, Fence: 3, Opening: 4, LostUntil: 5, Secret: [16]byte{6, 15: 7}})
 	corrupt := func(value []byte) {
 		t.Helper()
 		m, err := DecodeMeta(value)
@@ -97,10 +97,10 @@ func TestDamagedMeta(t *testing.T) {
 	corrupt(seal("another key", value))
 }
 
-func TestNewerMeta(t *testing.T) {
+func TestMetaOfAnotherVersion(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{1 + crcSize, metaSize, metaSize + 40} {
-		for _, version := range []byte{Version + 1, 255} {
+		for _, version := range []byte{1, Version + 1, 255} {
 			value := make([]byte, size)
 			value[0] = version
 			m, err := DecodeMeta(seal(MetaKey, value))
