@@ -124,7 +124,7 @@ func TestSweepsDoNotReadOverWhatIsGone(t *testing.T) {
 	e.fake.at(nil)
 
 	// What is placed before the floor since is found: time went on to the floor.
-	_, err := e.s.Claim(ctx, idem.Request{Key: "late", Retention: time.Nanosecond, Lease: time.Nanosecond})
+	_, err := e.s.Claim(ctx, idem.Request{Key: "late", Retention: time.Nanosecond, Lease: time.Millisecond})
 	require.NoError(t, err)
 	e.clock.Advance(time.Second)
 	removed, err := e.s.Sweep(ctx, 10)

@@ -34,10 +34,9 @@ func requireInStep(t require.TestingT, f *fake) {
 		if final {
 			require.Nil(t, e.Checkpoint, "%q", key)
 		}
-		if e.State == idem.InFlight || e.State == idem.Released || e.ResultDropped {
-			require.Nil(t, e.Result, "%q", key)
-		}
-		require.False(t, e.ResultDropped && e.State != idem.Completed, "%q: %+v", key, e)
+		require.False(t, e.ResultDropped && (!final || e.Result != nil), "%q: %+v", key, e)
+		require.False(t, e.Bound && e.State != idem.Released, "%q: %+v", key, e)
+		require.False(t, e.State == idem.InFlight && e.Attempt == 1 && e.Result != nil, "%q: a reason from nowhere: %+v", key, e)
 		fence, opening = max(fence, e.Fence), max(opening, e.Opening)
 	}
 	require.Equal(t, want, index, "the index is not in step with the records")
@@ -46,6 +45,7 @@ func requireInStep(t require.TestingT, f *fake) {
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, m.Fence, fence)
 		require.GreaterOrEqual(t, m.Opening, opening)
+		require.NotZero(t, m.Secret)
 	}
 }
 
@@ -69,11 +69,13 @@ func (s *script) open() {
 }
 
 func (s *script) request() idem.Request {
-	durations := rapid.SampledFrom([]time.Duration{0, 1, time.Second, time.Hour, idem.Forever - 1, idem.Forever})
+	durations := func(least time.Duration) *rapid.Generator[time.Duration] {
+		return rapid.SampledFrom([]time.Duration{0, least, time.Second, time.Hour, idem.Forever - 1, idem.Forever})
+	}
 	return idem.Request{
 		Key:         rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(s.t, "key"),
-		Lease:       durations.Draw(s.t, "lease"),
-		Retention:   durations.Draw(s.t, "retention"),
+		Lease:       durations(time.Millisecond).Draw(s.t, "lease"),
+		Retention:   durations(1).Draw(s.t, "retention"),
 		HoldUnknown: rapid.Bool().Draw(s.t, "hold unknown"),
 	}
 }
@@ -115,6 +117,8 @@ func (s *script) step() {
 		"complete":   func() { s.known(s.s.Complete(ctx, s.token(), result)) },
 		"fail":       func() { s.known(s.s.Fail(ctx, s.token(), result)) },
 		"release":    func() { s.known(s.s.Release(ctx, s.token(), nil)) },
+		"give up":    func() { s.known(s.s.Release(ctx, s.token(), result)) },
+		"unclaim":    func() { s.known(s.s.Unclaim(ctx, s.token())) },
 		"hold":       func() { s.known(s.s.Hold(ctx, s.token(), result)) },
 		"extend":     func() { s.known(s.s.Extend(ctx, s.token(), s.request().Lease)) },
 		"checkpoint": func() { s.known(s.s.Checkpoint(ctx, s.token(), result)) },
@@ -124,7 +128,7 @@ func (s *script) step() {
 			s.known(err)
 		},
 		"time passes": func() {
-			s.clock.Advance(rapid.SampledFrom([]time.Duration{1, time.Second, time.Hour, 25 * time.Hour, 1000 * time.Hour}).Draw(s.t, "time"))
+			s.clock.Advance(rapid.SampledFrom([]time.Duration{1, time.Millisecond, time.Second, time.Hour, 25 * time.Hour, 1000 * time.Hour}).Draw(s.t, "time"))
 		},
 		"wall clock steps": func() {
 			s.clock.StepWall(rapid.SampledFrom([]time.Duration{-48 * time.Hour, time.Hour}).Draw(s.t, "step"))
