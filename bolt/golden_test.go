@@ -1,6 +1,7 @@
 package bolt_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -18,9 +19,13 @@ import (
 	"github.com/idemkv/idem/internal/golden"
 )
 
-// goldenPath is a store of format 1, made once. It is never made again: if these
-// tests fail, stores in the field cannot be read.
-const goldenPath = "testdata/format1.db"
+// goldenPath is a store of format 2, made once, and goldenMade what it got when it was
+// made. They are never made again: if these tests fail, stores in the field cannot be
+// read.
+const (
+	goldenPath = "testdata/format2.db"
+	goldenMade = "testdata/format2.txt"
+)
 
 var goldenNew = flag.Bool("golden-new", false, "make the golden store of a new format; refuses to make one again")
 
@@ -32,17 +37,19 @@ func TestMakeGolden(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist, "%s is there; golden files are never made again", goldenPath)
 	require.NoError(t, os.MkdirAll(filepath.Dir(goldenPath), 0o755))
 	path := filepath.Join(t.TempDir(), "new.db")
-	fillGolden(t, path)
+	text, err := fillGolden(t, path).Text()
+	require.NoError(t, err)
 	b, err := os.ReadFile(path)
 	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(goldenMade, text, 0o644))
 	// bbolt grows its file by 16 MiB; what it has not used yet is not kept.
 	require.NoError(t, os.WriteFile(goldenPath, b[:used(t, path)], 0o644))
 }
 
 // fillGolden makes what the golden store holds, at path.
-func fillGolden(t testing.TB, path string) {
+func fillGolden(t testing.TB, path string) golden.Made {
 	t.Helper()
-	golden.Fill(t, func() idem.Backend {
+	return golden.Fill(t, func() idem.Backend {
 		b, err := bolt.Open(path, bolt.Options{})
 		require.NoError(t, err)
 		return b
@@ -80,13 +87,23 @@ func copyGolden(t testing.TB) string {
 	return path
 }
 
-func openGolden(t testing.TB) idem.Backend {
+func openGolden(t testing.TB) (idem.Backend, golden.Made) {
 	b, err := bolt.Open(copyGolden(t), bolt.Options{})
 	require.NoError(t, err)
-	return b
+	return b, madeGolden(t)
 }
 
-// Rule 9: a store of format 1 opens, holds what it held, and goes on.
+// madeGolden is what the golden store got when it was made.
+func madeGolden(t testing.TB) golden.Made {
+	t.Helper()
+	text, err := os.ReadFile(goldenMade)
+	require.NoError(t, err)
+	m, err := golden.ParseMade(text)
+	require.NoError(t, err)
+	return m
+}
+
+// A store of format 2 opens, holds what it held, and goes on.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	golden.Check(t, openGolden)
@@ -95,19 +112,20 @@ func TestGolden(t *testing.T) {
 // What this library makes holds just what the golden store does.
 func TestGoldenMadeNow(t *testing.T) {
 	t.Parallel()
-	golden.Check(t, func(t testing.TB) idem.Backend {
+	golden.Check(t, func(t testing.TB) (idem.Backend, golden.Made) {
 		path := filepath.Join(t.TempDir(), "idem.db")
-		fillGolden(t, path)
+		m := fillGolden(t, path)
 		b, err := bolt.Open(path, bolt.Options{})
 		require.NoError(t, err)
-		return b
+		return b, m
 	})
 }
 
 // The caller's own data is there as it was.
 func TestGoldenCallersData(t *testing.T) {
 	t.Parallel()
-	b := openGolden(t).(*bolt.Backend)
+	opened, _ := openGolden(t)
+	b := opened.(*bolt.Backend)
 	defer func() { require.NoError(t, b.Close()) }()
 	require.NoError(t, b.DB().View(func(tx *bbolt.Tx) error {
 		ledger := tx.Bucket([]byte("ledger"))
@@ -128,42 +146,68 @@ func patch(t *testing.T, path string, fn func(tx *bbolt.Tx) error) {
 	require.NoError(t, db.Close())
 }
 
-// A store that a newer library wrote to is refused as that, and left as it is.
-func TestGoldenNewerStore(t *testing.T) {
+// A store that another version wrote to, newer or older, is refused as that, and left as
+// it is.
+func TestStoreOfAnotherVersion(t *testing.T) {
 	t.Parallel()
-	path := copyGolden(t)
-	patch(t, path, func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte("idem.meta"))
-		return b.Put([]byte("meta"), golden.Newer("meta", b.Get([]byte("meta"))))
-	})
-	before, err := os.ReadFile(path)
-	require.NoError(t, err)
-	b, err := bolt.Open(path, bolt.Options{})
-	require.ErrorIs(t, err, idem.ErrVersion)
-	require.NotErrorIs(t, err, idem.ErrCorrupt)
-	require.Nil(t, b)
-	require.ErrorContains(t, err, path)
-	after, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, before, after, "a store that was refused was written to")
+	for name, c := range map[string]struct {
+		meta   func(was []byte) []byte
+		advice []string
+	}{
+		"newer":    {func(was []byte) []byte { return golden.Newer("meta", was) }, []string{"format 255", "use a newer library"}},
+		"format 1": {func([]byte) []byte { return golden.Format1Meta() }, []string{"format 1", "use the library that wrote it, or make a new store"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "idem.db")
+			b, err := bolt.Open(path, bolt.Options{})
+			require.NoError(t, err)
+			require.NoError(t, b.Close())
+			patch(t, path, func(tx *bbolt.Tx) error {
+				b := tx.Bucket([]byte("idem.meta"))
+				return b.Put([]byte("meta"), c.meta(b.Get([]byte("meta"))))
+			})
+			before, err := os.ReadFile(path)
+			require.NoError(t, err)
+			b, err = bolt.Open(path, bolt.Options{})
+			require.ErrorIs(t, err, idem.ErrVersion)
+			require.NotErrorIs(t, err, idem.ErrCorrupt)
+			require.Nil(t, b)
+			require.NotContains(t, err.Error(), "\n")
+			for _, text := range append(c.advice, path) {
+				require.ErrorContains(t, err, text)
+			}
+			after, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(before, after), "a store that was refused was written to")
+			entries, err := os.ReadDir(filepath.Dir(path))
+			require.NoError(t, err)
+			require.Len(t, entries, 1, "something was left next to it")
+		})
+	}
 }
 
-// One record of a newer version: ErrVersion for its key alone, and nothing is
+// One record of another version: ErrVersion for its key alone, and nothing is
 // granted; it can be forgotten.
-func TestGoldenNewerRecord(t *testing.T) {
+func TestGoldenRecordOfAnotherVersion(t *testing.T) {
 	t.Parallel()
-	path := copyGolden(t)
-	patch(t, path, func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte("idem.records"))
-		key := []byte(golden.KeyCompleted)
-		return b.Put(key, golden.Newer(golden.KeyCompleted, b.Get(key)))
-	})
-	b, err := bolt.Open(path, bolt.Options{})
-	require.NoError(t, err)
-	golden.CheckUnreadable(t, b, golden.KeyCompleted, idem.ErrVersion)
+	for name, as := range map[string]func(key string, value []byte) []byte{"newer": golden.Newer, "older": golden.Older} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := copyGolden(t)
+			patch(t, path, func(tx *bbolt.Tx) error {
+				b := tx.Bucket([]byte("idem.records"))
+				key := []byte(golden.KeyCompleted)
+				return b.Put(key, as(golden.KeyCompleted, b.Get(key)))
+			})
+			b, err := bolt.Open(path, bolt.Options{})
+			require.NoError(t, err)
+			golden.CheckUnreadable(t, b, madeGolden(t), golden.KeyCompleted, idem.ErrVersion)
+		})
+	}
 }
 
-// C5: the same record with a flipped bit: ErrCorrupt for its key alone.
+// The same record with a flipped bit: ErrCorrupt for its key alone.
 func TestGoldenDamagedRecord(t *testing.T) {
 	t.Parallel()
 	path := copyGolden(t)
@@ -175,5 +219,5 @@ func TestGoldenDamagedRecord(t *testing.T) {
 	})
 	b, err := bolt.Open(path, bolt.Options{})
 	require.NoError(t, err)
-	golden.CheckUnreadable(t, b, golden.KeyCompleted, idem.ErrCorrupt)
+	golden.CheckUnreadable(t, b, madeGolden(t), golden.KeyCompleted, idem.ErrCorrupt)
 }

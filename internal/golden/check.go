@@ -16,32 +16,40 @@ import (
 )
 
 // Check tests an engine on golden stores: each call of open gives one on a copy of
-// its own.
-func Check(t *testing.T, open func(t testing.TB) idem.Backend) {
-	for name, check := range map[string]func(*testing.T, idem.Backend){
+// its own, and what is known of it since it was made.
+func Check(t *testing.T, open func(t testing.TB) (idem.Backend, Made)) {
+	for name, check := range map[string]func(*testing.T, idem.Backend, Made){
 		"holds every record, place and number": checkContent,
 		"replays and refuses":                  checkReplays,
 		"knows its tokens":                     checkTokens,
 		"grants greater fences":                checkFences,
 		"time goes on":                         checkTime,
+		"knows what it may have lost":          checkLost,
 		"sweeps what has expired":              checkSweep,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			check(t, open(t))
+			b, m := open(t)
+			m.check(t)
+			check(t, b, m)
 		})
 	}
 }
 
 // checkContent compares all that is stored, in the engine's own terms.
-func checkContent(t *testing.T, b idem.Backend) {
+func checkContent(t *testing.T, b idem.Backend, m Made) {
 	ctx := context.Background()
 	defer func() { must(t, b.Close()) }()
-	binding, err := b.Bind(idem.Host{Meta: Meta, Broken: func(err error) { t.Error(err) }, Group: func(int, time.Duration) {}})
+	var saved idem.Meta
+	binding, err := b.Bind(idem.Host{Meta: func() idem.Meta { return saved }, Broken: func(err error) { t.Error(err) }, Group: func(int, time.Duration) {}})
 	must(t, err)
-	equal(t, "meta entry", Meta(), binding.Saved)
+	saved = binding.Saved
+	m.checkSecret(t, saved.Secret)
+	meta := m.Meta()
+	meta.Secret = saved.Secret
+	equal(t, "meta entry", meta, saved)
 
-	want := Entries()
+	want := m.Entries()
 	for key, e := range want {
 		got, err := b.Read(key)
 		if err != nil {
@@ -81,13 +89,13 @@ func checkContent(t *testing.T, b idem.Backend) {
 	equal(t, "places", places, got)
 }
 
-// checkReplays asks the store for every record: rule 9, byte for byte.
-func checkReplays(t *testing.T, b idem.Backend) {
+// checkReplays asks the store for every record, byte for byte.
+func checkReplays(t *testing.T, b idem.Backend, m Made) {
 	ctx := context.Background()
 	clock := idemtest.NewClock(Start().Add(110 * time.Second))
 	s := openStore(t, b, clock)
 	defer func() { must(t, s.Close()) }()
-	for key, e := range Entries() {
+	for key, e := range m.Entries() {
 		r, err := s.Get(ctx, key)
 		if key == KeyExpired {
 			is(t, "Get of an expired record", err, idem.ErrNotFound)
@@ -105,32 +113,53 @@ func checkReplays(t *testing.T, b idem.Backend) {
 		KeyCompleted: idem.ErrCompleted, KeyNil: idem.ErrCompleted, KeyEmpty: idem.ErrCompleted, KeyBinary: idem.ErrCompleted,
 		KeyDropped: idem.ErrCompleted, KeyForever: idem.ErrCompleted, KeyNUL: idem.ErrCompleted, KeyNotUTF8: idem.ErrCompleted,
 		KeyLong(): idem.ErrCompleted, KeySameCommit: idem.ErrCompleted, KeyFailed: idem.ErrFailed, KeyHeld: idem.ErrHeld,
-		KeyHoldUnknown: idem.ErrHeld, KeyExtended: idem.ErrInFlight, KeySecondOpening: idem.ErrInFlight,
+		KeyFailDropped: idem.ErrFailed, KeyHoldUnknown: idem.ErrHeld, KeyExtended: idem.ErrInFlight, KeySecondOpening: idem.ErrInFlight,
 	} {
 		c, err := s.Claim(ctx, idem.Request{Key: key})
 		is(t, "Claim of "+key, err, want)
-		equal(t, "result of "+key, Entries()[key].Result, c.Record.Result)
+		equal(t, "result of "+key, m.Entries()[key].Result, c.Record.Result)
 	}
 	_, err := s.Claim(ctx, idem.Request{Key: KeyCompleted, Fingerprint: idem.FingerprintOf([]byte("another"))})
 	is(t, "Claim with another fingerprint", err, idem.ErrMismatch)
 	c, err := s.Claim(ctx, idem.Request{Key: KeyTakenOver, Fingerprint: Fingerprint()})
 	must(t, err)
 	equal(t, "the next attempt", [2]any{3, []byte("step 1")}, [2]any{c.Record.Attempt, c.Record.Checkpoint})
+
+	another := idem.FingerprintOf([]byte("another"))
+	_, err = s.Claim(ctx, idem.Request{Key: KeyBound, Fingerprint: another})
+	is(t, "Claim of what an undone claim has bound", err, idem.ErrMismatch)
+	for key, want := range map[string]struct {
+		request idem.Fingerprint
+		attempt int
+		reason  []byte
+	}{
+		KeyBound: {Fingerprint(), 2, Reason()}, KeyRetried: {attempt: 3, reason: Reason()},
+		KeyReason: {attempt: 2, reason: Reason()}, KeyReleased: {attempt: 2},
+	} {
+		c, err := s.Claim(ctx, idem.Request{Key: key, Fingerprint: want.request})
+		must(t, err)
+		equal(t, "the next attempt of "+key, [2]any{want.attempt, want.reason}, [2]any{c.Record.Attempt, c.Record.Result})
+	}
+	equal(t, "hash of "+KeyCompleted, m.KeyHash, s.KeyHash(KeyCompleted))
 }
 
 // checkTokens uses tokens that were given out before: good ones work, stale ones are
-// fenced, whatever became of them (A6, A7).
-func checkTokens(t *testing.T, b idem.Backend) {
+// fenced, whatever became of them.
+func checkTokens(t *testing.T, b idem.Backend, m Made) {
 	ctx := context.Background()
 	s := openStore(t, b, idemtest.NewClock(Start().Add(110*time.Second)))
 	defer func() { must(t, s.Close()) }()
-	for name, token := range Stale() {
-		is(t, "Complete, "+name, s.Complete(ctx, token, []byte("stale")), idem.ErrFenced)
+	isStale := map[int]bool{}
+	for name, claim := range stale() {
+		isStale[claim] = true
+		is(t, "Complete, "+name, s.Complete(ctx, m.Tokens[claim], []byte("stale")), idem.ErrFenced)
 	}
-	for key, e := range Entries() {
-		token := idem.Token{Key: key, Fence: e.Fence}
+	is(t, "Unclaim again", s.Unclaim(ctx, m.Tokens[23]), nil)
+	is(t, "Release again", s.Release(ctx, m.Tokens[19], nil), nil)
+	for claim, token := range m.Tokens {
+		key, e := token.Key, m.Entries()[token.Key]
 		switch {
-		case key == KeyExpired || e.State == idem.Released:
+		case isStale[claim]:
 		case e.State == idem.Completed && e.ResultDropped:
 			is(t, key, s.Complete(ctx, token, []byte("new")), idem.ErrCompleted)
 		case e.State == idem.Completed:
@@ -147,35 +176,50 @@ func checkTokens(t *testing.T, b idem.Backend) {
 	}
 }
 
-// checkFences: A7.
-func checkFences(t *testing.T, b idem.Backend) {
+// checkFences: they go on above all that were given out, whatever the clock says.
+func checkFences(t *testing.T, b idem.Backend, m Made) {
 	ctx := context.Background()
-	s := openStore(t, b, idemtest.NewClock(Start().Add(-24*time.Hour))) // whatever the clock says
+	s := openStore(t, b, idemtest.NewClock(Start().Add(-24*time.Hour)))
 	defer func() { must(t, s.Close()) }()
-	for i, key := range []string{"new", KeyForgotten, KeyExpired} {
+	last := m.Meta().Fence
+	for _, key := range []string{"new", KeyForgotten, KeyExpired, KeyUndone} {
 		c, err := s.Claim(ctx, idem.Request{Key: key})
 		must(t, err)
-		equal(t, "fence of "+key, Meta().Fence+1+uint64(i), c.Token.Fence)
+		if c.Token.Fence <= last {
+			t.Errorf("fence of %s is %d, after %d", key, c.Token.Fence, last)
+		}
+		last = c.Token.Fence
 		equal(t, "attempt of "+key, 1, c.Record.Attempt)
 	}
 }
 
-// checkTime: rule 10. The wall clock says ten days before the store was closed; store
+// checkLost: an operation issued before the store lost records is not taken for a new one.
+func checkLost(t *testing.T, b idem.Backend, _ Made) {
+	ctx := context.Background()
+	s := openStore(t, b, idemtest.NewClock(Start().Add(110*time.Second)))
+	defer func() { must(t, s.Close()) }()
+	_, err := s.Claim(ctx, idem.Request{Key: "new", IssuedAt: time.Unix(0, LostUntil)})
+	is(t, "Claim of an operation that may have been lost", err, idem.ErrTooLate)
+	_, err = s.Claim(ctx, idem.Request{Key: "new", IssuedAt: time.Unix(0, LostUntil+1)})
+	is(t, "Claim of an operation issued later", err, nil)
+}
+
+// checkTime: the wall clock says ten days before the store was closed; store
 // time goes on from there all the same.
-func checkTime(t *testing.T, b idem.Backend) {
+func checkTime(t *testing.T, b idem.Backend, m Made) {
 	ctx := context.Background()
 	clock := idemtest.NewClock(Start().Add(-10 * 24 * time.Hour))
 	s := openStore(t, b, clock)
 	defer func() { must(t, s.Close()) }()
-	lapses := Entries()[KeySecondOpening].LeaseUntil
-	clock.Advance(time.Duration(lapses-Meta().Time) - 1)
+	lapses := m.Entries()[KeySecondOpening].LeaseUntil
+	clock.Advance(time.Duration(lapses-m.Meta().Time) - 1)
 	_, err := s.Claim(ctx, idem.Request{Key: KeySecondOpening})
 	is(t, "Claim 1 ns before the lease lapses", err, idem.ErrInFlight)
 	clock.Advance(1)
 	_, err = s.Claim(ctx, idem.Request{Key: KeySecondOpening})
 	is(t, "Claim when the lease lapses", err, nil)
 
-	expires := Entries()[KeySameCommit].ExpiresAt
+	expires := m.Entries()[KeySameCommit].ExpiresAt
 	clock.Advance(time.Duration(expires-lapses) - 1)
 	_, err = s.Get(ctx, KeySameCommit)
 	is(t, "Get 1 ns before the record expires", err, nil)
@@ -190,7 +234,7 @@ func checkTime(t *testing.T, b idem.Backend) {
 
 // checkSweep: places written by an earlier library lead the sweep to all that has
 // expired, and to nothing else.
-func checkSweep(t *testing.T, b idem.Backend) {
+func checkSweep(t *testing.T, b idem.Backend, m Made) {
 	ctx := context.Background()
 	clock := idemtest.NewClock(Start().Add(110 * time.Second))
 	s := openStore(t, b, clock)
@@ -211,7 +255,7 @@ func checkSweep(t *testing.T, b idem.Backend) {
 	sweep([]string{})
 	clock.Advance(24 * 365 * time.Hour)
 	var mortal []string
-	for key, e := range Entries() {
+	for key, e := range m.Entries() {
 		if e.ExpiresAt != idem.Never && key != KeyExpired {
 			mortal = append(mortal, key)
 		}

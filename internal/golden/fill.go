@@ -10,18 +10,19 @@ import (
 	"github.com/idemkv/idem/idemtest"
 )
 
-// Fill does to a new store what the golden stores of format 1 went through. open
-// opens its engine, which happens twice. inCommit writes data of the caller's own in
-// the commit that completes KeySameCommit with the result "charged".
-func Fill(t testing.TB, open func() idem.Backend, inCommit func(s *idem.Store, r idem.Request)) {
+// Fill does to a new store what the golden stores went through. open opens its engine,
+// which happens twice. inCommit writes data of the caller's own in the commit that
+// completes KeySameCommit with the result "charged".
+func Fill(t testing.TB, open func() idem.Backend, inCommit func(s *idem.Store, r idem.Request)) (m Made) {
 	t.Helper()
 	ctx := context.Background()
 	clock := idemtest.NewClock(Start())
-	s := openStore(t, open(), clock)
+	s := openStore(t, restored{open()}, clock)
 	claim := func(r idem.Request) idem.Token {
 		t.Helper()
 		c, err := s.Claim(ctx, r)
 		must(t, err)
+		m.Tokens = append(m.Tokens, c.Token)
 		return c.Token
 	}
 	complete := func(r idem.Request, result []byte) {
@@ -60,6 +61,16 @@ func Fill(t testing.TB, open func() idem.Backend, inCommit func(s *idem.Store, r
 	complete(idem.Request{Key: KeyExpired, Retention: time.Second}, []byte("gone"))
 	claim(idem.Request{Key: KeyForgotten})
 	must(t, s.Forget(ctx, idem.Token{Key: KeyForgotten}))
+	must(t, s.Release(ctx, claim(idem.Request{Key: KeyReason}), Reason()))
+	must(t, s.Release(ctx, claim(idem.Request{Key: KeyRetried}), Reason()))
+	claim(idem.Request{Key: KeyRetried})
+	must(t, s.Release(ctx, claim(idem.Request{Key: KeyBound, Fingerprint: Fingerprint()}), Reason()))
+	must(t, s.Unclaim(ctx, claim(idem.Request{Key: KeyBound})))
+	must(t, s.Unclaim(ctx, claim(idem.Request{Key: KeyUndone})))
+	if err := s.Fail(ctx, claim(idem.Request{Key: KeyFailDropped}), make([]byte, 1025)); !errors.Is(err, idem.ErrTooLarge) {
+		t.Fatalf("golden: a reason over Options.MaxResult: %v", err)
+	}
+	m.KeyHash = s.KeyHash(KeyCompleted)
 
 	clock.Advance(4 * time.Second)
 	must(t, s.Close())
@@ -67,8 +78,21 @@ func Fill(t testing.TB, open func() idem.Backend, inCommit func(s *idem.Store, r
 	s = openStore(t, open(), clock)
 	claim(idem.Request{Key: KeySecondOpening, Lease: 2 * time.Hour})
 	inCommit(s, idem.Request{Key: KeySameCommit})
+	r, err := s.Get(ctx, KeySameCommit)
+	must(t, err)
+	m.Tokens = append(m.Tokens, r.Token())
 	clock.Advance(40 * time.Second)
 	must(t, s.Close())
+	return m
+}
+
+// restored is an engine that says what that of a restored backup would.
+type restored struct{ idem.Backend }
+
+func (r restored) Bind(host idem.Host) (idem.Binding, error) {
+	binding, err := r.Backend.Bind(host)
+	binding.Saved.LostUntil = LostUntil
+	return binding, err
 }
 
 func openStore(t testing.TB, b idem.Backend, c idem.Clock) *idem.Store {
