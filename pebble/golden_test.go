@@ -17,9 +17,13 @@ import (
 	idempebble "github.com/idemkv/idem/pebble"
 )
 
-// goldenDir is a store of format 1, made once. It is never made again: if these
-// tests fail, stores in the field cannot be read.
-const goldenDir = "testdata/format1"
+// goldenDir is a store of format 2, made once, and goldenMade what it got when it was
+// made. They are never made again: if these tests fail, stores in the field cannot be
+// read.
+const (
+	goldenDir  = "testdata/format2"
+	goldenMade = "testdata/format2.txt"
+)
 
 var goldenNew = flag.Bool("golden-new", false, "make the golden store of a new format; refuses to make one again")
 
@@ -30,16 +34,18 @@ func TestMakeGolden(t *testing.T) {
 	_, err := os.Stat(goldenDir)
 	require.ErrorIs(t, err, fs.ErrNotExist, "%s is there; golden files are never made again", goldenDir)
 	dir := filepath.Join(t.TempDir(), "new")
-	fillGolden(t, dir)
+	text, err := fillGolden(t, dir).Text()
+	require.NoError(t, err)
 	require.NoError(t, os.Remove(filepath.Join(dir, "db", "LOCK"))) // an empty file, made on opening
 	require.NoError(t, os.MkdirAll(filepath.Dir(goldenDir), 0o755))
 	require.NoError(t, os.CopyFS(goldenDir, os.DirFS(dir)))
+	require.NoError(t, os.WriteFile(goldenMade, text, 0o644))
 }
 
 // fillGolden makes what the golden store holds, in dir.
-func fillGolden(t testing.TB, dir string) {
+func fillGolden(t testing.TB, dir string) golden.Made {
 	t.Helper()
-	golden.Fill(t, func() idem.Backend {
+	return golden.Fill(t, func() idem.Backend {
 		b, err := idempebble.Open(dir, idempebble.Options{})
 		require.NoError(t, err)
 		return b
@@ -60,13 +66,23 @@ func copyGolden(t testing.TB) string {
 	return dir
 }
 
-func openGolden(t testing.TB) idem.Backend {
+func openGolden(t testing.TB) (idem.Backend, golden.Made) {
 	b, err := idempebble.Open(copyGolden(t), idempebble.Options{})
 	require.NoError(t, err)
-	return b
+	return b, madeGolden(t)
 }
 
-// Rule 9: a store of format 1 opens, holds what it held, and goes on.
+// madeGolden is what the golden store got when it was made.
+func madeGolden(t testing.TB) golden.Made {
+	t.Helper()
+	text, err := os.ReadFile(goldenMade)
+	require.NoError(t, err)
+	m, err := golden.ParseMade(text)
+	require.NoError(t, err)
+	return m
+}
+
+// A store of format 2 opens, holds what it held, and goes on.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	golden.Check(t, openGolden)
@@ -75,19 +91,20 @@ func TestGolden(t *testing.T) {
 // What this library makes holds just what the golden store does.
 func TestGoldenMadeNow(t *testing.T) {
 	t.Parallel()
-	golden.Check(t, func(t testing.TB) idem.Backend {
+	golden.Check(t, func(t testing.TB) (idem.Backend, golden.Made) {
 		dir := filepath.Join(t.TempDir(), "store")
-		fillGolden(t, dir)
+		m := fillGolden(t, dir)
 		b, err := idempebble.Open(dir, idempebble.Options{})
 		require.NoError(t, err)
-		return b
+		return b, m
 	})
 }
 
-// The caller's own data is there as it was, and beside it only keys of the store.
+// The caller's own data is there as it was, besides only keys of the store.
 func TestGoldenCallersData(t *testing.T) {
 	t.Parallel()
-	b := openGolden(t).(*idempebble.Backend)
+	opened, _ := openGolden(t)
+	b := opened.(*idempebble.Backend)
 	defer func() { require.NoError(t, b.Close()) }()
 	own := map[string]string{}
 	for key, value := range content(t, b.DB()) {
@@ -145,20 +162,44 @@ func change(t *testing.T, dir, key string, by func(value []byte) []byte) {
 	})
 }
 
-// A store whose marker says that a newer library made it is refused as that, and
-// nothing is written.
-func TestGoldenNewerMarker(t *testing.T) {
-	t.Parallel()
-	dir := copyGolden(t)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "IDEM"), []byte("idem format 2 on pebble\n"), 0o600))
-	before := files(t, dir)
+// newStore makes a store and closes it.
+func newStore(t *testing.T) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "store")
 	b, err := idempebble.Open(dir, idempebble.Options{})
-	require.ErrorIs(t, err, idem.ErrVersion)
-	require.NotErrorIs(t, err, idem.ErrCorrupt)
-	require.ErrorContains(t, err, dir)
-	require.ErrorContains(t, err, "idem format 2 on pebble")
-	require.Nil(t, b)
-	require.Equal(t, before, files(t, dir), "a store that was refused was written to")
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+	return dir
+}
+
+// A store whose marker says that another version made it, newer or older, is refused as
+// that, and nothing is written.
+func TestMarkerOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	for marker, advice := range map[string]string{
+		"idem format 1 on pebble": "use the library that wrote it, or make a new store",
+		"idem format 3 on pebble": "use a newer library", "idem format 10 on pebble": "use a newer library",
+		"idem format 2 on something else": "use a newer library",
+	} {
+		t.Run(marker, func(t *testing.T) {
+			t.Parallel()
+			dir := newStore(t)
+			if marker == "idem format 1 on pebble" {
+				change(t, dir, "idem\x00mmeta", func([]byte) []byte { return golden.Format1Meta() })
+			}
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "IDEM"), []byte(marker+"\n"), 0o600))
+			before := files(t, dir)
+			b, err := idempebble.Open(dir, idempebble.Options{})
+			require.ErrorIs(t, err, idem.ErrVersion)
+			require.NotErrorIs(t, err, idem.ErrCorrupt)
+			for _, text := range []string{dir, marker, advice} {
+				require.ErrorContains(t, err, text)
+			}
+			require.NotContains(t, err.Error(), "\n")
+			require.Nil(t, b)
+			require.Equal(t, before, files(t, dir), "a store that was refused was written to")
+		})
+	}
 }
 
 // files are the contents of all files under dir, by path.
@@ -176,40 +217,56 @@ func files(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// The same where only the meta entry says so. Pebble begins files of its own when it
-// is opened; what is stored stays as it is.
-func TestGoldenNewerMeta(t *testing.T) {
+// The same where only the meta entry says so.
+func TestMetaOfAnotherVersion(t *testing.T) {
 	t.Parallel()
-	dir := copyGolden(t)
-	change(t, dir, "idem\x00mmeta", func(v []byte) []byte { return golden.Newer("meta", v) })
-	var before, after map[string]string
-	behind(t, dir, func(db *pebble.DB) { before = content(t, db) })
-	b, err := idempebble.Open(dir, idempebble.Options{})
-	require.ErrorIs(t, err, idem.ErrVersion)
-	require.NotErrorIs(t, err, idem.ErrCorrupt)
-	require.ErrorContains(t, err, dir)
-	require.Nil(t, b)
-	behind(t, dir, func(db *pebble.DB) { after = content(t, db) })
-	require.Equal(t, before, after)
+	for name, c := range map[string]struct {
+		meta   func(was []byte) []byte
+		advice []string
+	}{
+		"newer":    {func(was []byte) []byte { return golden.Newer("meta", was) }, []string{"format 255", "use a newer library"}},
+		"format 1": {func([]byte) []byte { return golden.Format1Meta() }, []string{"format 1", "use the library that wrote it, or make a new store"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := newStore(t)
+			change(t, dir, "idem\x00mmeta", c.meta)
+			before := files(t, dir)
+			b, err := idempebble.Open(dir, idempebble.Options{})
+			require.ErrorIs(t, err, idem.ErrVersion)
+			require.NotErrorIs(t, err, idem.ErrCorrupt)
+			require.NotContains(t, err.Error(), "\n")
+			for _, text := range append(c.advice, dir) {
+				require.ErrorContains(t, err, text)
+			}
+			require.Nil(t, b)
+			require.Equal(t, before, files(t, dir), "a store that was refused was written to")
+		})
+	}
 }
 
-// One record of a newer version: ErrVersion for its key alone, and nothing is
+// One record of another version: ErrVersion for its key alone, and nothing is
 // granted; it can be forgotten.
-func TestGoldenNewerRecord(t *testing.T) {
+func TestGoldenRecordOfAnotherVersion(t *testing.T) {
 	t.Parallel()
-	dir := copyGolden(t)
-	change(t, dir, "idem\x00r"+golden.KeyCompleted, func(v []byte) []byte { return golden.Newer(golden.KeyCompleted, v) })
-	b, err := idempebble.Open(dir, idempebble.Options{})
-	require.NoError(t, err)
-	golden.CheckUnreadable(t, b, golden.KeyCompleted, idem.ErrVersion)
+	for name, as := range map[string]func(key string, value []byte) []byte{"newer": golden.Newer, "older": golden.Older} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := copyGolden(t)
+			change(t, dir, "idem\x00r"+golden.KeyCompleted, func(v []byte) []byte { return as(golden.KeyCompleted, v) })
+			b, err := idempebble.Open(dir, idempebble.Options{})
+			require.NoError(t, err)
+			golden.CheckUnreadable(t, b, madeGolden(t), golden.KeyCompleted, idem.ErrVersion)
+		})
+	}
 }
 
-// C5: the same record with a flipped bit: ErrCorrupt for its key alone.
+// The same record with a flipped bit: ErrCorrupt for its key alone.
 func TestGoldenDamagedRecord(t *testing.T) {
 	t.Parallel()
 	dir := copyGolden(t)
 	change(t, dir, "idem\x00r"+golden.KeyCompleted, func(v []byte) []byte { v[100] ^= 4; return v })
 	b, err := idempebble.Open(dir, idempebble.Options{})
 	require.NoError(t, err)
-	golden.CheckUnreadable(t, b, golden.KeyCompleted, idem.ErrCorrupt)
+	golden.CheckUnreadable(t, b, madeGolden(t), golden.KeyCompleted, idem.ErrCorrupt)
 }

@@ -23,7 +23,8 @@ import (
 const (
 	markerName = "IDEM"
 	newMarker  = "IDEM.new" // there while the store is being made
-	markerText = "idem format 1 on pebble\n"
+	markerText = "idem format 2 on pebble\n"
+	oldMarker  = "idem format 1 on pebble\n" // of before the first release
 	dbName     = "db"
 )
 
@@ -107,8 +108,11 @@ func checkMarker(dir string, f vfs.FS) error {
 		return fmt.Errorf("idem: reading %s in %s: %w", markerName, dir, err)
 	case string(text) == markerText:
 		return nil
+	case string(text) == oldMarker:
+		return fmt.Errorf("%w: %s says %q, which is from before the first release; use the library that wrote it, or make a new store",
+			idem.ErrVersion, dir, strings.TrimSpace(string(text)))
 	case strings.HasPrefix(string(text), "idem format "):
-		return fmt.Errorf("%w: %s says %q; use a newer one", idem.ErrVersion, dir, strings.TrimSpace(string(text)))
+		return fmt.Errorf("%w: %s says %q; use a newer library", idem.ErrVersion, dir, strings.TrimSpace(string(text)))
 	}
 	return fmt.Errorf("%w: %s in %s is damaged; restore the directory from a backup", idem.ErrCorrupt, markerName, dir)
 }
