@@ -49,8 +49,8 @@ var (
 // idem.ErrLocked is returned when the file is open elsewhere, after
 // Options.LockTimeout; idem.ErrInvalid when it is not a file of this engine, is
 // empty, or an option is out of range; idem.ErrCorrupt when it is truncated or
-// damaged; idem.ErrVersion when a newer library wrote it. The file is then as it
-// was. Other errors are of the operating system.
+// damaged; idem.ErrVersion when it is of another version of the format. The file is
+// then as it was. Other errors are of the operating system.
 func Open(path string, o Options) (*Backend, error) {
 	o, err := o.withDefaults()
 	if err != nil {

@@ -42,8 +42,8 @@ var (
 // idem.ErrLocked is returned when the store is open elsewhere; idem.ErrInvalid when
 // dir is a file, a directory with something else in it, or an option is out of
 // range; idem.ErrCorrupt when the database is damaged or missing; idem.ErrVersion
-// when a newer library wrote it. What is there is then as it was. Other errors are
-// of the operating system.
+// when it is of another version of the format. What is there is then as it was. Other
+// errors are of the operating system.
 //
 // After idem.ErrBroken, parts of Pebble may be stuck and hold the directory's lock:
 // it may then take a new process to open it again.
