@@ -141,7 +141,7 @@ func TestObserverShutsDown(t *testing.T) {
 	ended := make(chan error, 1)
 	b := mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{})
 	var once sync.Once
-	s, err := idem.New(b, idem.Options{Lease: time.Nanosecond, Observer: func(_ context.Context, e idem.Event) {
+	s, err := idem.New(b, idem.Options{Lease: time.Millisecond, Observer: func(_ context.Context, e idem.Event) {
 		if e.Kind == idem.CommitDone {
 			once.Do(func() { ended <- s.Shutdown(context.Background()) })
 		}
