@@ -25,6 +25,7 @@ func TestUnreadableRecord(t *testing.T) {
 		"cut short":   {func(v []byte) []byte { return v[:60] }, idem.ErrCorrupt},
 		"emptied":     {func([]byte) []byte { return []byte{} }, idem.ErrCorrupt},
 		"newer":       {func(v []byte) []byte { return golden.Newer("bad", v) }, idem.ErrVersion},
+		"older":       {func(v []byte) []byte { return golden.Older("bad", v) }, idem.ErrVersion},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
