@@ -7,9 +7,12 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// ErrMaxRun is returned by context.Cause of a handler's context when the handler has run
-// for Options.MaxRun.
-var ErrMaxRun = errors.New("idem: the handler ran longer than Options.MaxRun")
+// Causes of a handler's context.
+var (
+	// ErrMaxRun is returned by context.Cause of a handler's context when the handler
+	// has run for Options.MaxRun.
+	ErrMaxRun = errors.New("idem: the handler ran longer than Options.MaxRun")
+)
 
 // handlerContext returns the context that the handler of op runs under, while the lease
 // of its claim is extended. Call stop once, when the handler has returned.
