@@ -340,6 +340,7 @@ func TestAnotherLayoutOfBbolt(t *testing.T) {
 	t.Parallel()
 	type otherTx struct{ commitHandlers []func(error) }
 	type otherBucket struct{ nodes map[int]int }
+	_, _ = otherTx{}.commitHandlers, otherBucket{}.nodes
 	tx, bucket := reflect.TypeFor[bbolt.Tx](), reflect.TypeFor[bbolt.Bucket]()
 	_, err := layoutOf(tx, bucket)
 	require.NoError(t, err)

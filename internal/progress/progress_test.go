@@ -24,17 +24,21 @@ func TestACallThatReturnsDoesNotHang(t *testing.T) {
 	require.NoError(t, Watch{}.Run("nothing", func() {}))
 }
 
+func ended(stop <-chan struct{}) bool {
+	select {
+	case <-stop:
+		return true
+	default:
+		return false
+	}
+}
+
 // The call takes many times as long as the patience, and moves.
 func TestASlowCallDoesNotHang(t *testing.T) {
 	watch := Watch{Patience: time.Millisecond}
 	for name, moves := range map[string]func(stop <-chan struct{}){
 		"computing": func(stop <-chan struct{}) {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for !ended(stop) {
 			}
 		},
 		"yielding": func(stop <-chan struct{}) {
