@@ -126,7 +126,7 @@ func (c *Checker) auditLedger(a *Audit) *Violation {
 func (w *world) decide(ks *keyStates, ledger map[int64]int64) ([]config, bool) {
 	var must, mustNot uint64
 	for i, p := range ks.pending {
-		if p == nil || !p.Kind.effect() {
+		if p == nil || !p.enters() {
 			continue
 		}
 		if _, entered := ledger[p.ID]; entered {

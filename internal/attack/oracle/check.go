@@ -175,7 +175,7 @@ func (c *Checker) crash(t int64) {
 func (c *Checker) call(op *call) *Violation {
 	op.late = c.broken
 	p := &pending{call: op, floor: c.known}
-	if op.Kind.effect() {
+	if op.enters() {
 		c.effects[op.ID] = p
 	}
 	if op.Key == "" {
@@ -213,13 +213,10 @@ func (c *Checker) ret(op *call, t int64) *Violation {
 		}
 		c.unknown(op, t)
 		return nil
-	case a.Err == Closed && c.broken && !op.late: // it outranks the answer of a commit that failed
-		c.unknown(op, t)
-		return nil
 	case op.late && a.Err != Closed && a.Err != Context:
 		return &Violation{Key: op.Key, What: fmt.Sprintf("%s %d was called when the store had said that it is broken, and got %s %s", op.Kind, op.ID, a.Err, a.Detail)}
 	}
-	if op.Kind.effect() {
+	if op.enters() {
 		delete(c.effects, op.ID)
 		if applied(op.Kind, a) {
 			c.ledger[op.ID] = op.Amount
@@ -228,6 +225,9 @@ func (c *Checker) ret(op *call, t int64) *Violation {
 	if op.Key == "" {
 		if a.Err != OK && a.Err != Context && a.Err != Closed && a.Err != Own {
 			return &Violation{What: fmt.Sprintf("%s %d got %s: %s", op.Kind, op.ID, a.Err, a.Detail)}
+		}
+		if op.Why != "" && a.Err == OK {
+			return &Violation{What: fmt.Sprintf("the function of %s %d failed, and it was answered nil", op.Kind, op.ID)}
 		}
 		return nil
 	}

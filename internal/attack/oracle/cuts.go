@@ -96,7 +96,7 @@ func (c *Cuts) store(rng *rand.Rand) error {
 func (c *Cuts) live(rng *rand.Rand, disk Disk, n int) (images []image, events []*Event, err error) {
 	clock := NewClock(0)
 	j := NewJournal(clock)
-	life := Life{N: n, LapseOnOpen: rng.IntN(3) == 0}
+	life := Life{N: n, LapseOnOpen: rng.IntN(3) == 0, MaxAttempts: 4 * rng.IntN(2)}
 	j.Begin(life)
 	var mu sync.Mutex
 	crashes := rand.New(rand.NewPCG(rng.Uint64(), 1))
@@ -120,7 +120,7 @@ func (c *Cuts) live(rng *rand.Rand, disk Disk, n int) (images []image, events []
 		MaxBytes: pick(200, 4<<10),
 	}
 	s, err := disk.Open(idem.Options{
-		Clock: clock, LapseOnOpen: life.LapseOnOpen, MaxResult: w.MaxBytes, CacheBytes: int64(pick(0, -1)),
+		Clock: clock, LapseOnOpen: life.LapseOnOpen, MaxAttempts: life.MaxAttempts, MaxResult: w.MaxBytes, CacheBytes: int64(pick(0, -1)),
 		SweepInterval: time.Millisecond, SweepSlice: 8,
 	})
 	if err != nil {

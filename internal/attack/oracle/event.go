@@ -59,8 +59,12 @@ func (k Kind) settles() bool {
 	return k == Complete || k == Fail || k == Release || k == Unclaim || k == Hold
 }
 
-// effect reports whether operations of the kind write to the ledger.
+// effect reports whether operations of the kind run a same-commit function.
 func (k Kind) effect() bool { return k == Do || k == CompleteTx || k == Update }
+
+// enters reports whether o writes to the ledger, if it takes effect. A function that
+// fails does not.
+func (o *Op) enters() bool { return o.Kind.effect() && o.Why == "" }
 
 // Op is an operation that is about to be called.
 type Op struct {
@@ -73,11 +77,13 @@ type Op struct {
 	Lease     int64  `json:"lease,omitempty"`
 	Retention int64  `json:"retention,omitempty"`
 	Unknown   bool   `json:"unknown,omitempty"`  // HoldUnknown
+	Attempts  int    `json:"attempts,omitempty"` // MaxAttempts; 0: that of the store
 	Bytes     Text   `json:"bytes,omitempty"`    // result, reason, note or checkpoint
 	TooLarge  bool   `json:"tooLarge,omitempty"` // Bytes are over MaxResult
 	Amount    int64  `json:"amount,omitempty"`   // of the ledger entry
 	Of        int64  `json:"of,omitempty"`       // Undo: the Run that it is of
-	Why       Text   `json:"why,omitempty"`      // Do: the text of the error of a function that fails
+	Why       Text   `json:"why,omitempty"`      // same-commit: the text of the error of a function that fails
+	Final     bool   `json:"final,omitempty"`    // and it is Permanent
 }
 
 // Answer is what an operation returned.
@@ -201,7 +207,6 @@ var codes = []struct {
 	{context.Canceled, Context},
 	{context.DeadlineExceeded, Context},
 	{idem.ErrClosed, Closed},
-	{idem.ErrBroken, Broken},
 	{idem.ErrCompleted, Completed},
 	{idem.ErrFailed, Failed},
 	{idem.ErrInFlight, InFlight},
@@ -218,14 +223,14 @@ var errOwn = errors.New("a same-commit function's own error")
 
 // codeOf returns err's code and, for Other, its text.
 func codeOf(err error) (Code, string) {
-	if err == nil {
+	switch {
+	case err == nil:
 		return OK, ""
+	case errors.Is(err, idem.ErrBroken): // closed or not
+		return Broken, err.Error()
 	}
 	for _, c := range codes {
 		if errors.Is(err, c.err) {
-			if c.code == Broken {
-				return Broken, err.Error()
-			}
 			return c.code, ""
 		}
 	}

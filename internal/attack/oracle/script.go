@@ -83,9 +83,12 @@ func (s Script) tell(ctx context.Context, l *load, n int) {
 	k.do(key("i"), k.some(k.large/3), nil)
 	k.do(key("i"), nil, nil)
 	k.do(key("j"), nil, errOwn)
+	k.do(key("j"), nil, idem.Permanent(errOwn))
+	k.do(key("j"), nil, nil) // a replay
 	l2 := k.claim(&Op{Key: key("l")})
 	k.completeTx(l2, k.some(100), errOwn)
 	k.completeTx(l2, k.some(100), nil)
+	k.completeTx(k.claim(&Op{Key: key("p")}), nil, idem.Permanent(errOwn))
 	k.update()
 
 	// What has expired is removed, and what was of the round before.
@@ -226,7 +229,7 @@ func (k *script) run(key string, fails error) {
 func (k *script) do(key string, b []byte, fails error) {
 	op := &Op{Key: key, Amount: 7, Bytes: TextOf(b)}
 	if fails != nil {
-		op.Why = TextOf([]byte(fails.Error()))
+		op.Why, op.Final = TextOf([]byte(fails.Error())), idem.IsPermanent(fails)
 	}
 	k.defaults(op)
 	if !k.ask(Do, op) {
@@ -238,6 +241,9 @@ func (k *script) do(key string, b []byte, fails error) {
 
 func (k *script) completeTx(t idem.Token, b []byte, fails error) {
 	op := &Op{Key: t.Key, Fence: t.Fence, Amount: 3, Bytes: TextOf(b)}
+	if fails != nil {
+		op.Why, op.Final = TextOf([]byte(fails.Error())), idem.IsPermanent(fails)
+	}
 	if t.Key == "" || !k.ask(CompleteTx, op) {
 		return
 	}

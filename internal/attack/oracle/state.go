@@ -217,7 +217,7 @@ func (w *world) grants(s state, op *Op, life int, now span) []state {
 	default:
 		return out
 	}
-	if w.exhausted(s, life) {
+	if w.exhausted(s, op, life) {
 		return out
 	}
 	again := fresh
@@ -228,9 +228,17 @@ func (w *world) grants(s state, op *Op, life int, now span) []state {
 	return append(out, again)
 }
 
-func (w *world) exhausted(s state, life int) bool {
-	most := w.lives[life].MaxAttempts
+func (w *world) exhausted(s state, op *Op, life int) bool {
+	most := w.most(op, life)
 	return most > 0 && s.attempt >= most
+}
+
+// most is how many attempts op's operation is granted; 0: any number.
+func (w *world) most(op *Op, life int) int {
+	if op.Attempts > 0 {
+		return op.Attempts
+	}
+	return w.lives[life].MaxAttempts
 }
 
 // refused is s where a claim must get code, and may get r, at some instant of now.
@@ -257,11 +265,11 @@ func (w *world) refused(s state, op *Op, life int, code Code, r *Record, seen bo
 	case code == Held && s.state == idem.Held:
 		return s, true
 	case code == Exhausted && s.state == idem.Released:
-		return s, w.exhausted(s, life)
+		return s, w.exhausted(s, op, life)
 	case s.state != idem.InFlight:
 	case code == InFlight:
 		return w.holds(s, life, now)
-	case code == Held && s.unknown, code == Exhausted && !s.unknown && w.exhausted(s, life):
+	case code == Held && s.unknown, code == Exhausted && !s.unknown && w.exhausted(s, op, life):
 		return w.lapsed(s, life, now)
 	}
 	return s, false
@@ -270,7 +278,9 @@ func (w *world) refused(s state, op *Op, life int, code Code, r *Record, seen bo
 // finish is s settled for good at some instant of now.
 func (s state) finish(as idem.State, op *Op, now span) state {
 	s.state, s.result, s.dropped, s.checkpoint = as, op.Bytes, false, ""
-	if op.TooLarge {
+	if op.Why != "" {
+		s.result = op.Why
+	} else if op.TooLarge {
 		s.result, s.dropped = "", true
 	}
 	s.expires = now.plus(s.retention)

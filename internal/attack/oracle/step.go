@@ -10,8 +10,10 @@ func (w *world) step(s state, op *call, a *Answer, now span) []state {
 	case a == nil || a.Err != Context && a.Err != Closed && a.Err != Own:
 	case a.Err == Context && op.Kind.settles():
 		return nil
-	case a.Err == Own && op.Kind == Do && w.lives[op.life].MaxAttempts > 0:
-		return w.counted(s, op, now)
+	case a.Err == Own && op.Kind == Do:
+		return w.fails(s, op, now)
+	case a.Err == Own && op.Final:
+		return one(w.token(s, op, a, now))
 	case op.Kind == Undo:
 	case op.Kind == Run && a.Err == Context: // perhaps granted; see Undo
 		return append(w.grants(s, &op.Op, op.life, now), s)
@@ -33,10 +35,18 @@ func (w *world) step(s state, op *call, a *Answer, now span) []state {
 	return one(w.token(s, op, a, now))
 }
 
-// counted is where the function of Do has failed: the attempt is counted.
-func (w *world) counted(s state, op *call, now span) (out []state) {
+// fails is where the function of Do has failed: for good, or the attempt is counted
+// where there is a limit of them, or nothing is changed.
+func (w *world) fails(s state, op *call, now span) (out []state) {
 	for _, g := range w.grants(s, &op.Op, op.life, now) {
-		out = append(out, g.released(op.Why, now))
+		switch {
+		case op.Final:
+			out = append(out, g.finish(idem.Failed, &op.Op, now))
+		case w.most(&op.Op, op.life) > 0:
+			out = append(out, g.released(TextOf([]byte(errOwn.Error())), now))
+		default:
+			return []state{s}
+		}
 	}
 	return out
 }
@@ -97,10 +107,10 @@ func (w *world) claim(s state, op *call, a *Answer, now span) []state {
 	grants := w.grants(s, &op.Op, op.life, now)
 	var out []state
 	if op.Why != "" { // the function fails
-		if a != nil {
+		if a != nil { // its answer is not the function's
 			return nil
 		}
-		return w.counted(s, op, now)
+		return w.fails(s, op, now)
 	}
 	for _, g := range grants {
 		ok := true
@@ -179,7 +189,7 @@ func (w *world) token(s state, op *call, a *Answer, now span) (state, bool) {
 	}
 	next, want := w.settle(s, op, now)
 	if a == nil {
-		return next, want == OK || want == TooLarge
+		return next, want == OK || want == TooLarge || want == Own
 	}
 	return next, a.Err == want
 }
@@ -190,10 +200,15 @@ func (w *world) settle(s state, op *call, now span) (state, Code) {
 	switch op.Kind {
 	case Complete, CompleteTx, Fail:
 		as, done := idem.Completed, OK
-		if op.Kind == Fail {
+		if op.Kind == Fail || op.Final {
 			as = idem.Failed
 		}
-		if op.TooLarge {
+		switch {
+		case op.Final && open:
+			done = Own
+		case op.Why != "": // and the record stays as it is, or refuses to have it run
+			open = false
+		case op.TooLarge:
 			done = TooLarge
 		}
 		if open {

@@ -136,13 +136,16 @@ func (k *worker) claim(op *Op) idem.Request {
 	if k.chance(4) {
 		op.Retention = int64(time.Hour)
 	}
+	if k.chance(6) {
+		op.Attempts = 1 + k.rng.IntN(3)
+	}
 	return op.request()
 }
 
 func (o *Op) request() idem.Request {
 	return idem.Request{
 		Key: o.Key, Fingerprint: prints[o.Print], Lease: time.Duration(o.Lease),
-		Retention: time.Duration(o.Retention), HoldUnknown: o.Unknown,
+		Retention: time.Duration(o.Retention), HoldUnknown: o.Unknown, MaxAttempts: o.Attempts,
 	}
 }
 
@@ -331,20 +334,26 @@ func (k *worker) settle(ctx context.Context) {
 	k.end(op, err, Answer{})
 }
 
-// effect returns the same-commit function of op. Some write and then fail.
+// effect returns the same-commit function of op. Some write and then fail, some of those
+// for good.
 func (k *worker) effect(op *Op) Effect {
 	op.Amount = 1 + k.rng.Int64N(100)
-	fails := k.chance(8)
+	var fails error
 	b := k.bytes(op)
 	if op.Kind == Update {
 		op.Bytes, op.TooLarge = "", false
-	} else if op.Kind == Do && fails {
+	}
+	if k.chance(6) {
+		fails = errOwn
 		op.Why = TextOf([]byte(errOwn.Error()))
+		if op.Kind != Update && k.chance(2) {
+			fails, op.Final = idem.Permanent(errOwn), true
+		}
 	}
 	return reading(func(kv KV) ([]byte, error) {
 		enter(kv, op)
-		if fails {
-			return nil, errOwn
+		if fails != nil {
+			return nil, fails
 		}
 		return bytes.Clone(b), nil
 	})
@@ -359,7 +368,7 @@ func reading(fn Effect) Effect {
 			case runtime.Error: // a memory fault, too
 				panic(v)
 			case error:
-				b, err = nil, fmt.Errorf("%w: reading: %w", errOwn, v)
+				b, err = nil, readError{v}
 			default:
 				panic(v)
 			}
@@ -367,6 +376,12 @@ func reading(fn Effect) Effect {
 		return fn(kv)
 	}
 }
+
+// readError has the text of errOwn, which may be recorded.
+type readError struct{ cause error }
+
+func (e readError) Error() string   { return errOwn.Error() }
+func (e readError) Unwrap() []error { return []error{errOwn, e.cause} }
 
 func (k *worker) do(ctx context.Context) {
 	op := k.op(Do, k.key())
