@@ -3,32 +3,37 @@ package attack
 import (
 	"fmt"
 	"os"
-	"runtime"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// stoppedIn keeps the goroutine on its thread, and returns a function for others that
-// returns when that thread has been stopped in the call for a while.
-func stoppedIn(call string) func() {
-	number, known := map[string]int{"pwrite64": syscall.SYS_PWRITE64, "fdatasync": syscall.SYS_FDATASYNC}[call]
-	runtime.LockOSThread()
-	if !known {
-		return func() {}
+// stoppedIn returns when a tracer has held a thread of this process in one of the calls
+// for a while.
+func stoppedIn(calls ...string) {
+	numbers := map[string]int{"pwrite64": syscall.SYS_PWRITE64, "fdatasync": syscall.SYS_FDATASYNC, "fsync": syscall.SYS_FSYNC}
+	held := func(thread string) bool {
+		stat, _ := os.ReadFile(thread + "/stat")
+		in, err := os.ReadFile(thread + "/syscall")
+		_, state, _ := strings.Cut(string(stat), ") ")
+		return err == nil && strings.HasPrefix(state, "t") && slices.ContainsFunc(calls, func(call string) bool {
+			number, known := numbers[call]
+			return known && strings.HasPrefix(string(in), fmt.Sprint(number, " "))
+		})
 	}
-	of := fmt.Sprintf("/proc/self/task/%d/", syscall.Gettid())
-	return func() {
-		// Every traced call stops the thread for a moment.
-		for seen := 0; seen < 20; time.Sleep(time.Millisecond) {
-			stat, _ := os.ReadFile(of + "stat")
-			in, err := os.ReadFile(of + "syscall")
-			seen++
-			_, state, _ := strings.Cut(string(stat), ") ")
-			if !strings.HasPrefix(state, "t") || err == nil && !strings.HasPrefix(string(in), fmt.Sprint(number, " ")) {
-				seen = 0
+	looks := map[string]int{}
+	for {
+		threads, _ := filepath.Glob("/proc/self/task/*")
+		for _, thread := range threads {
+			if !held(thread) { // every traced call stops a thread for a moment
+				delete(looks, thread)
+			} else if looks[thread]++; looks[thread] == 20 {
+				return
 			}
 		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

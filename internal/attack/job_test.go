@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -141,9 +140,6 @@ func (p *trialJob) do() error {
 			return err
 		}
 	}
-	// All that bbolt asks of the disk it asks on the caller's goroutine: on one thread,
-	// the calls of which strace counts.
-	runtime.LockOSThread()
 	clock := oracle.NewClock(0)
 	t := &oracle.Trial{
 		Journal: oracle.NewFileJournal(clock, file), Clock: clock,

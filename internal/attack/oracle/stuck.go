@@ -22,6 +22,8 @@ type Stuck struct {
 	// Stick is called before the commit that gets stuck. Reached returns when it has;
 	// Release makes the disk answer again.
 	Stick, Reached, Release func()
+	// Unsure: the call that is held may not be one of the commit, which ends then.
+	Unsure bool
 	// Close: the store is closed while its disk does not answer.
 	Close bool
 	// CacheOnly: it is where the engine keeps its readers out, too: only what the cache
@@ -33,7 +35,7 @@ type Stuck struct {
 }
 
 // Run does it. The commits before the one that gets stuck, and that one, are made on
-// the caller's goroutine, and are always the same.
+// the caller's goroutine, one after the other, and are always the same.
 func (k *Stuck) Run(ctx context.Context) error {
 	if k.Watch == nil {
 		k.Watch = progress.Watch{}.Run
@@ -46,18 +48,19 @@ func (k *Stuck) Run(ctx context.Context) error {
 	if err := c.prepare(); err != nil {
 		return err
 	}
-	if k.Rehearsal {
-		_, err := s.Store.Claim(ctx, idem.Request{Key: "new"})
-		return err
-	}
 	if k.Stick != nil {
 		k.Stick()
+	}
+	if k.Rehearsal {
+		_, err := s.Store.Claim(ctx, idem.Request{Key: "new"})
+		k.Release()
+		return err
 	}
 	under, cancel := context.WithCancel(ctx)
 	defer cancel()
 	looked := make(chan error, 1)
 	go func() {
-		err := k.Watch("a disk that should not answer", k.Reached)
+		err := c.reached()
 		if err == nil {
 			err = c.look(cancel)
 		}
@@ -83,6 +86,31 @@ type stuckCase struct {
 	answered chan struct{} // closed when the commit that was stuck has an answer
 	behind   chan error    // of a claim that waits for the next commit
 	closed   chan error    // of Close, if it was called
+}
+
+// errNotStuck: the trial has failed, and not the store.
+var errNotStuck = errors.New("the disk that should not answer did")
+
+// reached returns when the commit is stuck.
+func (c *stuckCase) reached() error {
+	reached := make(chan struct{})
+	go func() {
+		defer close(reached)
+		c.Reached()
+	}()
+	var answered chan struct{}
+	if c.Unsure {
+		answered = c.answered
+	}
+	var err error
+	hangs := c.Watch("a disk that should not answer", func() {
+		select {
+		case <-reached:
+		case <-answered:
+			err = errNotStuck
+		}
+	})
+	return errors.Join(err, hangs)
 }
 
 func (c *stuckCase) prepare() error {

@@ -55,9 +55,7 @@ func (t *Trial) Run(ctx context.Context) error {
 	return nil
 }
 
-// live is one opening. goOn is false where there can be no other. All of it is done on
-// the goroutine of the caller: he may have bound it to a thread whose system calls he
-// counts.
+// live is one opening. goOn is false where there can be no other.
 func (t *Trial) live(ctx context.Context, n int) (goOn bool, err error) {
 	t.Journal.Begin(Life{N: n})
 	options := idem.Options{Clock: t.Clock, SweepInterval: -1}
