@@ -92,7 +92,7 @@ microbench: ## every Go benchmark in the tree (BENCH=regexp)
 ATTACK = IDEM_ATTACK_SEED="$(SEED)" IDEM_ATTACK_ENGINE="$(ENGINE)"
 
 crash: ## kill stores in their work, ROUNDS times per engine, and judge what is left (ROUNDS=500 SEED=n ENGINE=bolt)
-	$(ATTACK) IDEM_ATTACK_ROUNDS="$(ROUNDS)" $(GO) test -count=1 -timeout 0 -v -run '^TestCrash$$' ./internal/attack
+	$(ATTACK) IDEM_ATTACK_ROUNDS="$(ROUNDS)" $(GO) test -count=1 -timeout 0 -v -run '^TestCrash' ./internal/attack
 
 power: ## cut the power of stores, lose what was not synced, and judge IMAGES disks per engine (IMAGES=5000 SEED=n ENGINE=pebble)
 	$(ATTACK) IDEM_ATTACK_IMAGES="$(IMAGES)" $(GO) test -count=1 -timeout 0 -v -run '^TestPower' ./internal/attack ./pebble

@@ -19,7 +19,13 @@ type Plan struct {
 	Path    string `json:"path"`
 	Journal string `json:"journal"` // appended to
 	From    int64  `json:"from"`    // the clock begins no earlier
-	Sizes   Sizes  `json:"sizes"`
+	// Ahead is how much more time has passed than on this machine, and Walls what the
+	// store's wall clock reads of it.
+	Ahead time.Duration `json:"ahead,omitempty"`
+	Walls oracle.Walls  `json:"walls"`
+	// Stale are fences to try, by key, besides those that the audit sees.
+	Stale map[string][]uint64 `json:"stale,omitempty"`
+	Sizes Sizes               `json:"sizes"`
 
 	Life       oracle.Life     `json:"life"`
 	Load       oracle.Workload `json:"load"`
@@ -39,6 +45,9 @@ const (
 // workNote is what a child notes before it closes its store.
 const workNote = "work: %d flushes, %d compactions, %d bytes"
 
+// hashNote is what a child notes of its store's secret.
+const hashNote = "the hash of a key: %s"
+
 // Child lives p's life. Its journal is what it leaves; it may be killed at any
 // instant.
 func Child(p Plan, out io.Writer) error {
@@ -46,13 +55,13 @@ func Child(p Plan, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	clock := oracle.NewClock(p.From)
+	clock := oracle.NewClockAhead(p.From, p.Ahead)
 	j := oracle.NewFileJournal(clock, file)
 	j.Begin(p.Life)
 	tell := func(line string) { fmt.Fprintln(out, line) }
 	tell(opening)
 	s, err := Open(p.Engine, p.Path, p.Sizes, idem.Options{
-		Clock: clock, LapseOnOpen: p.Life.LapseOnOpen, MaxAttempts: p.Life.MaxAttempts, MaxResult: p.Load.MaxBytes,
+		Clock: oracle.WallClock{Clock: clock, Walls: p.Walls}, LapseOnOpen: p.Life.LapseOnOpen, MaxAttempts: p.Life.MaxAttempts, MaxResult: p.Load.MaxBytes,
 		CacheBytes: p.CacheBytes, SweepInterval: 5 * time.Millisecond, SweepSlice: 8,
 	})
 	if err != nil {
@@ -63,6 +72,8 @@ func Child(p Plan, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("looking at what is there: %w", err)
 	}
+	j.Note(hashNote, s.Store.KeyHash("a key"))
+	p.Load.Stale = p.Stale
 	tell(working)
 	done := make(chan struct{})
 	go func() {

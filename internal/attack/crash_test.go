@@ -25,28 +25,35 @@ func TestCrash(t *testing.T) {
 	}
 	kills = int(setting(t, roundsEnv, uint64(kills)))
 	seed := setting(t, seedEnv, rand.Uint64N(1<<32))
+	eachEngine(t, func(t *testing.T, engine string) {
+		// Each store is killed again and again, and then there is a new one.
+		const kept = 12
+		var sum tally
+		for round := 0; round < kills; round += kept {
+			k := &killer{t: t, engine: engine, seed: seed, rng: rand.New(rand.NewPCG(seed, uint64(round))), dir: keptDir(t), round: round}
+			k.attack(min(kept, kills-round))
+			sum.add(k.tally)
+			if t.Failed() {
+				return
+			}
+			_ = os.RemoveAll(k.dir)
+		}
+		t.Logf("seed %d: %v", seed, sum)
+		if kills >= 100 && (sum.size < 1<<16 || engine == "pebble" && (sum.flushes == 0 || sum.compactions == 0)) {
+			t.Errorf("the stores stayed too small for maps to grow, or for flushes and compactions")
+		}
+	})
+}
+
+// eachEngine runs f for each engine that is asked for.
+func eachEngine(t *testing.T, f func(t *testing.T, engine string)) {
 	for _, engine := range Engines {
 		if only := os.Getenv(engineEnv); only != "" && only != engine {
 			continue
 		}
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
-			// Each store is killed again and again, and then there is a new one.
-			const kept = 12
-			var sum tally
-			for round := 0; round < kills; round += kept {
-				k := &killer{t: t, engine: engine, seed: seed, rng: rand.New(rand.NewPCG(seed, uint64(round))), dir: keptDir(t), round: round}
-				k.attack(min(kept, kills-round))
-				sum.add(k.tally)
-				if t.Failed() {
-					return
-				}
-				_ = os.RemoveAll(k.dir)
-			}
-			t.Logf("seed %d: %v", seed, sum)
-			if kills >= 100 && (sum.size < 1<<16 || engine == "pebble" && (sum.flushes == 0 || sum.compactions == 0)) {
-				t.Errorf("the stores stayed too small for maps to grow, or for flushes and compactions")
-			}
+			f(t, engine)
 		})
 	}
 }
@@ -99,7 +106,10 @@ type killer struct {
 	dir    string
 	round  int // of the first kill
 	lives  int
-	last   int64 // time of the last event
+	last   int64                       // time of the last event
+	now    []*oracle.Event             // of the life that ended last
+	alter  func(*Plan)                 // before it is lived; nil: as it is
+	judge  func(*oracle.Checker) error // of all lives; nil: as one history
 	events []*oracle.Event
 	tally  tally
 }
@@ -109,18 +119,32 @@ func (k *killer) attack(kills int) {
 	for k.tally.kills < kills && !k.t.Failed() {
 		k.live(true)
 	}
+	k.end()
+}
+
+// end lives a last life, which ends by itself, and judges them all.
+func (k *killer) end() {
 	if !k.t.Failed() {
 		k.live(false)
 	}
 	if k.t.Failed() {
 		return
 	}
-	c := oracle.NewChecker()
-	c.Load(k.events)
-	if err := c.All(); err != nil {
+	judge := k.judge
+	if judge == nil {
+		judge = k.history
+	}
+	if err := judge(oracle.NewChecker()); err != nil {
 		k.fail("%v", err)
 	}
+}
+
+// history judges all lives as one history.
+func (k *killer) history(c *oracle.Checker) error {
+	c.Load(k.events)
+	err := c.All()
 	k.tally.answered, k.tally.cut, k.tally.most = c.Tally()
+	return err
 }
 
 // live begins a life and kills it if kill is set.
@@ -140,6 +164,9 @@ func (k *killer) live(kill bool) {
 	}
 	if !kill {
 		p.Load.Ops, when = 200, ""
+	}
+	if k.alter != nil {
+		k.alter(&p)
 	}
 	killed, err := k.run(p, when, delay)
 	if err != nil {
@@ -166,7 +193,7 @@ func (k *killer) live(kill bool) {
 		k.fail("life %d: %v", k.lives, err)
 		return
 	}
-	k.events = append(k.events, events...)
+	k.events, k.now = append(k.events, events...), events
 	for _, e := range events {
 		k.last = max(k.last, e.T)
 		var flushes, compactions, size int64

@@ -66,6 +66,9 @@ func (c *Checker) audit(a *Audit, t int64) (*audited, *Violation) {
 		}
 		after.keys[key] = &keyStates{configs: found}
 		if there {
+			if c.lost[record.Fence] {
+				return nil, &Violation{Key: key, What: fmt.Sprintf("fence %d is of a time that was lost", record.Fence), found: &record}
+			}
 			if of, seen := c.keyOf[record.Fence]; seen && of != key {
 				return nil, &Violation{Key: key, What: fmt.Sprintf("fence %d is of key %q, and was seen at %q", record.Fence, key, of)}
 			}

@@ -19,6 +19,7 @@ type Checker struct {
 	known   uint64            // the highest fence that anybody has seen
 	keyOf   map[uint64]string // of fences that were seen
 	grantee map[uint64]int64  // the operation that was granted the fence
+	lost    map[uint64]bool   // fences of what a restored backup has forgotten
 
 	effects map[int64]*pending // same-commit operations that have not returned
 	ledger  map[int64]int64    // entries that are there: amount by operation
@@ -84,10 +85,15 @@ const (
 func NewChecker() *Checker {
 	return &Checker{
 		w:     world{lives: map[int]*Life{}, granted: map[uint64]int64{}},
-		calls: map[int64]*call{}, keys: map[string]*keyStates{}, keyOf: map[uint64]string{}, grantee: map[uint64]int64{},
+		calls: map[int64]*call{}, keys: map[string]*keyStates{}, keyOf: map[uint64]string{}, grantee: map[uint64]int64{}, lost: map[uint64]bool{},
 		effects: map[int64]*pending{}, ledger: map[int64]int64{},
 	}
 }
+
+// Loosen makes the Checker judge no time by the end of which something must have lapsed
+// or expired, and none that a record shows. What must not be forgotten yet, and all that
+// has nothing to do with time, is judged as ever.
+func (c *Checker) Loosen() { c.w.loose = true }
 
 // Load adds events to the journal. Operations end in the life they began in, and
 // all events of a life must be loaded before the first of them is judged.
@@ -114,6 +120,19 @@ func (c *Checker) Load(events []*Event) {
 // granted reports whether a is a grant that tells its fence.
 func granted(k Kind, a *Answer) bool {
 	return (k == Claim || k == Run) && a.Err == OK && !a.Replayed && a.Record != nil
+}
+
+// Lose is told the events of lives that a restored backup has forgotten. The fences that
+// they granted must not come out again.
+func (c *Checker) Lose(events []*Event) {
+	calls := map[int64]*Op{}
+	for _, e := range events {
+		if e.Call != nil {
+			calls[e.Call.ID] = e.Call
+		} else if e.Return != nil && granted(calls[e.Return.ID].Kind, e.Return) {
+			c.lost[e.Return.Record.Fence] = true
+		}
+	}
 }
 
 // Len returns the number of events loaded.
@@ -298,6 +317,9 @@ func (c *Checker) fence(p *pending, a *Answer) *Violation {
 		return nil
 	}
 	f := a.Record.Fence
+	if c.lost[f] {
+		return &Violation{Key: p.Key, What: fmt.Sprintf("fence %d is of a time that was lost", f)}
+	}
 	if granted(p.Kind, a) {
 		if other, taken := c.grantee[f]; taken {
 			return &Violation{Key: p.Key, What: fmt.Sprintf("fence %d was granted to operation %d, and before to %d", f, p.ID, other)}

@@ -6,6 +6,20 @@ import "github.com/idemkv/idem"
 // answered a then. No answer (nil) is that of an operation which a crash cut off:
 // it may have done anything that it might.
 func (w *world) step(s state, op *call, a *Answer, now span) []state {
+	states := w.exactly(s, op, a, now)
+	if w.loose {
+		for i := range states {
+			states[i].lease.hi = never
+			if states[i].state != idem.InFlight && states[i].state != 0 {
+				states[i].expires.hi = never
+			}
+		}
+	}
+	return states
+}
+
+// exactly is step where the store counts all the time that passes.
+func (w *world) exactly(s state, op *call, a *Answer, now span) []state {
 	switch {
 	case a == nil || a.Err != Context && a.Err != Closed && a.Err != Own:
 	case a.Err == Context && op.Kind.settles():

@@ -26,6 +26,8 @@ type Workload struct {
 	FirstID int64
 	// Lease and Retention bound those of most requests.
 	Lease, Retention time.Duration
+	// Stale are fences that may be shown, by key, besides those that are known.
+	Stale map[string][]uint64
 	// MaxBytes bounds results and the like, as Options.MaxResult of the store does.
 	MaxBytes int
 }
@@ -186,6 +188,9 @@ func (k *worker) token(op *Op) idem.Token {
 		if k.chance(6) {
 			op.Fence = known[k.rng.IntN(n)]
 		}
+	}
+	if stale := k.Stale[op.Key]; len(stale) > 0 && k.chance(3) {
+		op.Fence = stale[k.rng.IntN(len(stale))]
 	}
 	k.mu.Unlock()
 	return idem.Token{Key: op.Key, Fence: op.Fence}
