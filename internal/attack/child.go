@@ -1,12 +1,16 @@
 package attack
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/idemkv/idem"
@@ -33,6 +37,11 @@ type Plan struct {
 	// CloseAfter closes the store in the middle of its traffic; 0: when all
 	// operations are done, if ever.
 	CloseAfter time.Duration `json:"closeAfter,omitempty"`
+	// Attended: the store is closed when the standard input ends. Each line of it before
+	// that has every file of the store read.
+	Attended bool `json:"attended,omitempty"`
+	// Breaks: the store is to break in its traffic, and that is no error of the child's.
+	Breaks bool `json:"breaks,omitempty"`
 }
 
 // What a child tells its parent on its standard output, a line each.
@@ -40,6 +49,7 @@ const (
 	opening = "opening" // now
 	working = "working" // it was opened and audited
 	closing = "closing" // now
+	walked  = "walked"  // every file of the store was opened, read and closed
 )
 
 // workNote is what a child notes before it closes its store.
@@ -80,7 +90,11 @@ func Child(p Plan, out io.Writer) error {
 		defer close(done)
 		p.Load.Do(ctx, s, j, audit.Records)
 	}()
-	if p.CloseAfter > 0 {
+	if p.Attended {
+		if err := p.attend(tell); err != nil {
+			return err
+		}
+	} else if p.CloseAfter > 0 {
 		timer := time.NewTimer(p.CloseAfter)
 		defer timer.Stop()
 		select {
@@ -92,10 +106,56 @@ func Child(p Plan, out io.Writer) error {
 	}
 	flushes, compactions, size := work(s)
 	j.Note(workNote, flushes, compactions, size)
+	if p.Breaks {
+		<-done
+		if err := broken(ctx, s.Store); err != nil {
+			return err
+		}
+	}
 	tell(closing)
 	err = s.Store.Close()
 	<-done
+	if p.Breaks {
+		j.Note("closing: %v", err)
+		err = nil
+	}
 	return errors.Join(err, j.Err(), file.Close())
+}
+
+// attend does what the parent says, until that has no more to say.
+func (p Plan) attend(tell func(string)) error {
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		err := filepath.WalkDir(p.Path, func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) { // of a log or a table that is not needed any more
+				return nil
+			}
+			if err != nil || d.IsDir() {
+				return err
+			}
+			if _, err := os.ReadFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		tell(walked)
+	}
+	return nil
+}
+
+// broken returns an error if a store whose file has moved does not say so to everybody.
+func broken(ctx context.Context, s *idem.Store) error {
+	_, claim := s.Claim(ctx, idem.Request{Key: "new"})
+	_, get := s.Get(ctx, "new")
+	health := s.Health(ctx)
+	for what, err := range map[string]error{"Claim": claim, "Get": get, "Health": health} {
+		if !errors.Is(err, idem.ErrBroken) || !strings.Contains(err.Error(), "while the store was open") {
+			return fmt.Errorf("the store was moved, and %s answers %w", what, err)
+		}
+	}
+	return nil
 }
 
 // childEnv holds the Plan of a process that is to be a child.

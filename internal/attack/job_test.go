@@ -30,6 +30,7 @@ type job struct {
 	Stuck *stuckJob `json:"stuck,omitempty"`
 	Flips *flipsJob `json:"flips,omitempty"`
 	Fill  *fillJob  `json:"fill,omitempty"`
+	Open  *openJob  `json:"open,omitempty"`
 }
 
 // beJob does the job that this process was started for, and ends the process; it
@@ -51,6 +52,8 @@ func beJob() {
 			err = j.Flips.do()
 		case j.Fill != nil:
 			err = j.Fill.do()
+		case j.Open != nil:
+			err = j.Open.do()
 		}
 	}
 	if err != nil {
