@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -156,23 +157,22 @@ func (k *killer) restored(kills int, lost *[]*oracle.Event) {
 	k.end()
 }
 
-// sameSecret returns an error if the lives do not all give a key the same hash.
+// sameSecret returns an error if the lives do not all give a key the same hash. The
+// secret of a new store is saved with its first commit.
 func sameSecret(lives ...[]*oracle.Event) error {
-	seen := ""
+	saved, now := "", ""
 	for _, events := range lives {
 		for _, e := range events {
-			var hash string
-			if n, _ := fmt.Sscanf(e.Note, hashNote, &hash); n == 0 {
-				continue
+			if n, _ := fmt.Sscanf(e.Note, hashNote, &now); n == 1 && saved != "" && now != saved {
+				return fmt.Errorf("a key has the hash %s in one life and %s in another", saved, now)
 			}
-			if seen != "" && hash != seen {
-				return fmt.Errorf("a key has the hash %s in one life and %s in another", seen, hash)
+			if e.Return != nil && e.Return.Err == oracle.OK && e.Return.Record != nil {
+				saved = now
 			}
-			seen = hash
 		}
 	}
-	if seen == "" {
-		return fmt.Errorf("no life has told the hash of a key")
+	if saved == "" {
+		return errors.New("no life has told the hash of a key")
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func (c *Checker) audit(a *Audit, t int64) (*audited, *Violation) {
 			} else {
 				s, ok = s.gone(now)
 			}
-			if cf := (config{state: s}); ok && !slices.Contains(found, cf) {
+			if cf := (config{state: c.w.loosened(s)}); ok && !slices.Contains(found, cf) {
 				found = append(found, cf)
 			}
 		}

@@ -7,15 +7,23 @@ import "github.com/idemkv/idem"
 // it may have done anything that it might.
 func (w *world) step(s state, op *call, a *Answer, now span) []state {
 	states := w.exactly(s, op, a, now)
-	if w.loose {
-		for i := range states {
-			states[i].lease.hi = never
-			if states[i].state != idem.InFlight && states[i].state != 0 {
-				states[i].expires.hi = never
-			}
-		}
+	for i := range states {
+		states[i] = w.loosened(states[i])
 	}
 	return states
+}
+
+// loosened is s without an end by which anything has lapsed or expired, where the store
+// may count less time: even what was seen to be over may not be, after an opening that
+// saved nothing.
+func (w *world) loosened(s state) state {
+	if w.loose && s.state != 0 {
+		s.lease.hi = never
+		if s.state != idem.InFlight {
+			s.expires.hi = never
+		}
+	}
+	return s
 }
 
 // exactly is step where the store counts all the time that passes.
