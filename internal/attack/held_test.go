@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"time"
 )
 
 // held runs children whose system calls a tracer holds: from when the child says stick,
@@ -20,6 +21,7 @@ type held struct {
 	args   []string
 	// elsewhere is called when the child says elsewhere; nil: it says no such thing.
 	elsewhere func() error
+	nap       time.Duration // how long it is stopped when it says so
 }
 
 // What the child says on its standard output, a line each. The answer is a line, empty
@@ -28,6 +30,7 @@ const (
 	stick     = "stick"
 	release   = "release"
 	elsewhere = "elsewhere"
+	nap       = "nap"
 )
 
 var answers = sync.OnceValue(func() *bufio.Reader { return bufio.NewReader(os.Stdin) })
@@ -88,6 +91,8 @@ func (h held) run(j job, report any) error {
 			end = func() error { return nil }
 		case elsewhere:
 			answer = h.elsewhere()
+		case nap:
+			answer = stopFor(cmd.Process, h.nap)
 		default:
 			last = line
 			continue

@@ -37,6 +37,18 @@ func stoppedIn(calls ...string) {
 	}
 }
 
+// naps: stopFor stops processes.
+const naps = true
+
+// stopFor stops a process for a while.
+func stopFor(p *os.Process, d time.Duration) error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	<-time.After(d)
+	return p.Signal(syscall.SIGCONT)
+}
+
 // limitFiles bounds the size of the files that this process writes.
 func limitFiles(size uint64) error {
 	return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: size, Max: size})

@@ -2,11 +2,19 @@
 
 package attack
 
-import "errors"
+import (
+	"errors"
+	"os"
+	"time"
+)
 
 // What only Linux has, and what is skipped without strace there.
 
 func stoppedIn(...string) {}
+
+const naps = false
+
+func stopFor(*os.Process, time.Duration) error { return errors.New("not on this system") }
 
 func limitFiles(uint64) error { return errors.New("not on this system") }
 

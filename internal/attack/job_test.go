@@ -31,6 +31,7 @@ type job struct {
 	Flips *flipsJob `json:"flips,omitempty"`
 	Fill  *fillJob  `json:"fill,omitempty"`
 	Open  *openJob  `json:"open,omitempty"`
+	Hung  *hungJob  `json:"hung,omitempty"`
 }
 
 // beJob does the job that this process was started for, and ends the process; it
@@ -54,6 +55,8 @@ func beJob() {
 			err = j.Fill.do()
 		case j.Open != nil:
 			err = j.Open.do()
+		case j.Hung != nil:
+			err = j.Hung.do()
 		}
 	}
 	if err != nil {
