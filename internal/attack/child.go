@@ -151,8 +151,10 @@ func broken(ctx context.Context, s *idem.Store) error {
 	_, get := s.Get(ctx, "new")
 	health := s.Health(ctx)
 	for what, err := range map[string]error{"Claim": claim, "Get": get, "Health": health} {
-		if !errors.Is(err, idem.ErrBroken) || !strings.Contains(err.Error(), "while the store was open") {
-			return fmt.Errorf("the store was moved, and %s answers %w", what, err)
+		// Files may have gone before their folder did.
+		told := errors.Is(err, fs.ErrNotExist) || err != nil && strings.Contains(err.Error(), "while the store was open")
+		if !errors.Is(err, idem.ErrBroken) || !told {
+			return fmt.Errorf("the store was moved, and %s answers %v", what, err)
 		}
 	}
 	return nil
