@@ -45,10 +45,15 @@ func (c systemClock) AfterFunc(d time.Duration, f func()) func() bool {
 // counting too little lets them live longer, which is harmless. So it counts 7 days at
 // most, and nothing if either reading of the wall clock is before clockFloor. Wall never
 // goes back, so a reading in the far future counts nothing until the clock is there.
+//
+// Where the wall clock has been behind since the opening, how long the store had been
+// closed before is not known, and the next opening must not count it against records made
+// since. A negative Wall says so: nothing is counted from it.
 type Meta struct {
 	// Time is the store time at the commit.
 	Time Instant
-	// Wall is the wall clock at the same instant, Unix nanoseconds.
+	// Wall is the wall clock at the same instant, Unix nanoseconds; negative if the clock
+	// is behind what was saved, and then what that comes to by the time elapsed since.
 	Wall int64
 	// Fence is the highest fence granted. Zero only in a store that is new.
 	Fence uint64
@@ -78,6 +83,8 @@ type timeline struct {
 	opening   uint64
 	fence     atomic.Uint64 // highest drawn
 	toSaved   atomic.Int64  // what to add to the store time for the wall clock saved; never less
+	opened    int64         // toSaved at the opening
+	behind    bool          // the wall clock was behind what was saved then
 	lostUntil int64
 	secret    [16]byte
 }
@@ -97,10 +104,14 @@ func newTimeline(c Clock, saved Meta) *timeline {
 		t.base = saved.Time
 	} else if now > saved.Wall && saved.Wall >= clockFloor {
 		t.base = saved.Time.add(min(time.Duration(now-saved.Wall), maxDowntime))
+	} else {
+		saved.Wall = max(saved.Wall, -saved.Wall)
+		t.behind = now < max(saved.Wall, clockFloor)
 	}
 	// The wall clock saved goes on by the downtime that was counted, so that none is
 	// counted twice if the clock steps back within this opening.
-	t.toSaved.Store(saturatingSub(saved.Wall, int64(saved.Time)))
+	t.opened = saturatingSub(saved.Wall, int64(saved.Time))
+	t.toSaved.Store(t.opened)
 	if t.secret == ([16]byte{}) {
 		_, _ = rand.Read(t.secret[:]) // never fails
 	}
@@ -150,8 +161,12 @@ func (t *timeline) meta() Meta {
 	for was := t.toSaved.Load(); was < toWall && !t.toSaved.CompareAndSwap(was, toWall); {
 		was = t.toSaved.Load()
 	}
+	wall := saturatingAdd(int64(now), t.toSaved.Load())
+	if t.behind && t.toSaved.Load() == t.opened {
+		wall = -wall // it has not caught up
+	}
 	return Meta{
-		Time: now, Wall: saturatingAdd(int64(now), t.toSaved.Load()), Fence: t.fence.Load(),
+		Time: now, Wall: wall, Fence: t.fence.Load(),
 		Opening: t.opening, LostUntil: lost, Secret: t.secret,
 	}
 }
