@@ -45,6 +45,8 @@ type engine struct {
 	identity *disk.Identity
 	layout   layout
 
+	last int // transaction ID of the last commit; Update alone uses it
+
 	pageSize int64
 	size     atomic.Int64 // as of the last commit: whoever asks takes no part in waiting for the map
 
@@ -130,7 +132,15 @@ func (e *engine) Update(fn func(durable.Tx) error) error {
 	// that one might read: so there are none now but for as long as a look-up takes.
 	e.readers.Hold()
 	defer e.readers.Renew()
+	id := e.last
 	err := e.db.Update(func(btx *bbolt.Tx) error {
+		// A transaction goes on from the meta page in the file. Its ID falls back if an
+		// older copy was written over the file: what the free list holds is not of that
+		// copy's tree, and its records know nothing of the claims since.
+		if id = btx.ID(); id <= e.last {
+			return fmt.Errorf("%s was overwritten by an older copy while the store was open; "+
+				"restore it with the process stopped", e.path)
+		}
 		t := &tx{engine: e, tx: btx, layout: e.layout}
 		for i, name := range buckets {
 			b := btx.Bucket(name)
@@ -145,6 +155,7 @@ func (e *engine) Update(fn func(durable.Tx) error) error {
 		return t.flush()
 	})
 	if err == nil {
+		e.last = id
 		err = e.measure()
 	}
 	if err != nil {
