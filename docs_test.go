@@ -63,8 +63,12 @@ func undocumentedSpecs(fset *token.FileSet, d *ast.GenDecl, say func(token.Pos, 
 				undocumentedFields(fset, s.Name.Name, t.Methods, say)
 			}
 		case *ast.ValueSpec:
+			doc := s.Doc
+			if doc == nil && !d.Lparen.IsValid() {
+				doc = d.Doc
+			}
 			line := fset.Position(s.Pos()).Line
-			has := s.Doc != nil || s.Comment != nil || !d.Lparen.IsValid() && d.Doc != nil || line == covered+1
+			has := doc != nil || s.Comment != nil || line == covered+1
 			if has {
 				covered = line
 			}
@@ -72,7 +76,7 @@ func undocumentedSpecs(fset *token.FileSet, d *ast.GenDecl, say func(token.Pos, 
 				if n.IsExported() && !has {
 					say(n.Pos(), "%s", n.Name)
 				}
-				if n.IsExported() && strings.HasPrefix(n.Name, "Err") && !strings.Contains(flat(s.Doc), "is returned") {
+				if n.IsExported() && strings.HasPrefix(n.Name, "Err") && !strings.Contains(flat(doc), "is returned") {
 					say(n.Pos(), "%s does not say when it \"is returned\"", n.Name)
 				}
 			}
@@ -192,6 +196,8 @@ func TestUndocumentedFindsWhatIsMissing(t *testing.T) {
 			ErrB error
 			ErrC error
 		)
+		// ErrAlone is returned when it should.
+		var ErrAlone error
 	`
 	fset := token.NewFileSet()
 	f, err := parser.ParseFile(fset, "p.go", source, parser.ParseComments)
