@@ -191,13 +191,14 @@
 //
 // Leases and retention run on the store's own timeline. While a store is open it
 // follows elapsed time, and each commit saves it with the wall clock beside it;
-// an opened store goes on from there and counts the time it was closed, if the
-// wall clock says that any has passed. So a clock that steps, either way, neither
+// an opened store goes on from there and counts the time it was closed, up to 7 days,
+// if the wall clock says that any has passed. So a clock that steps, either way, neither
 // ends a lease nor prolongs one, and a machine that boots in 1970 replays what it
 // should. The times in a [Record] are converted to the wall clock, for people.
 //
 // ctx counts until an operation has joined a commit: cancelled before, nothing has
-// changed. From then on the call returns that commit's true answer.
+// changed. From then on the call returns that commit's true answer. What settles a
+// claim (Complete, Fail, Release, Unclaim, Hold) is recorded although ctx has ended.
 //
 // # Errors
 //
@@ -210,6 +211,8 @@
 //   - [ErrHeld]: the outcome is unknown and must be settled.
 //   - [ErrMismatch]: the key is another request's. A mistake of the client.
 //   - [ErrExhausted]: the attempts are used up.
+//   - [ErrTooLate]: there is no record, and Request.IssuedAt says that there may
+//     have been one.
 //
 // Of the answers to a token, [ErrFenced] says that the claim is lost: stop, and
 // record nothing. [ErrCompleted] and [ErrFailed] say that this claim has been
@@ -218,12 +221,15 @@
 // The rest is about input ([ErrInvalid], [ErrTooLarge]), about room ([ErrFull]),
 // about one record ([ErrCorrupt], [ErrVersion]) or about the whole store.
 // [ErrLocked] says that it is open elsewhere. [ErrBroken] says that a commit
-// failed and what the disk holds is unknown: the store then answers nothing else,
-// grants nothing and replays nothing, until it is closed and opened again.
+// failed or hung, or that the file was moved or replaced, and what the disk holds is
+// unknown: the store then answers nothing else, grants nothing and replays nothing,
+// until it is closed and opened again.
 //
 // Keys are not written into errors, events and logs; [Store.KeyHash] stands for the key.
 // Options.Observer is told what happens, as an [Event] each; [Store.Stats],
 // [Store.Records], [Store.Get] and [Store.Forget] are for whoever is on call.
+// Filter.KeyHash finds the record that an event or a log line names. [Store.Health]
+// answers a readiness probe: it says what a new claim would meet.
 //
 // # What is not promised
 //
