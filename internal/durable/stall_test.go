@@ -271,3 +271,14 @@ func TestStuckCommitTellsNobody(t *testing.T) {
 		require.False(t, errors.Is(err, context.DeadlineExceeded))
 	})
 }
+
+// A watch whose first tick comes before it is made has its timer all the same.
+func TestWatchOfTheShortestBound(t *testing.T) {
+	t.Parallel()
+	for range 20000 {
+		stalled := make(chan struct{})
+		w := newWatch(1, func() { close(stalled) })
+		w.begin()
+		<-stalled
+	}
+}

@@ -33,8 +33,8 @@ type watch struct {
 // stall.
 func newWatch(stall time.Duration, stalled func()) *watch {
 	w := &watch{every: max(stall/stallTicks, 1), stalled: stalled}
+	w.on.Store(true) // first: the tick that finds no commit takes it back
 	w.timer = time.AfterFunc(w.every, w.tick)
-	w.on.Store(true)
 	return w
 }
 
