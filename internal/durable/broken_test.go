@@ -357,3 +357,30 @@ func TestContext(t *testing.T) {
 		require.Zero(t, e.state("behind"))
 	})
 }
+
+// A function may use another store, and return the error of one that broke. That is
+// the function's own error and says nothing of the engine that runs it.
+func TestAnotherStoresFaultBreaksOnlyThat(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, e *env, _ bool) {
+		other := newEnv(t)
+		theirs := other.b.Update(ctx, sameCommit(func(*fakeTx) ([]byte, error) {
+			panic(fault{})
+		}))
+		require.ErrorIs(t, theirs, idem.ErrBroken)
+		var f *effect.Fault
+		require.ErrorAs(t, theirs, &f)
+		fails := sameCommit(func(*fakeTx) ([]byte, error) { return nil, theirs })
+		require.Equal(t, theirs, e.b.Update(ctx, fails))
+		_, _, err := e.s.DoEffect(ctx, idem.Request{Key: "k"}, fails)
+		require.Equal(t, theirs, err)
+		e.claim("k")
+	})
+}
+
+// fault is what a memory fault's panic is known by.
+type fault struct{}
+
+func (fault) Error() string { return "fault" }
+func (fault) RuntimeError() {}
+func (fault) Addr() uintptr { return 0x1000 }

@@ -408,10 +408,10 @@ func (g *pass) full() error {
 }
 
 // faultOf returns the memory fault that a same-commit function met, which is the
-// engine's and not the function's own.
+// engine's and not the function's own. It does not look into err: what a function
+// returns is its own, also where it tells of a fault in another store.
 func faultOf(err error) error {
-	var f *effect.Fault
-	if errors.As(err, &f) {
+	if f, ok := err.(*effect.Fault); ok {
 		return f
 	}
 	return nil
