@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -384,3 +385,35 @@ type fault struct{}
 func (fault) Error() string { return "fault" }
 func (fault) RuntimeError() {}
 func (fault) Addr() uintptr { return 0x1000 }
+
+// A store that breaks in the middle of a commit, by what goes wrong in the background,
+// begins no function in it: their callers have been answered, and have gone on.
+func TestNoFunctionBeginsInABrokenStore(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, e *env, _ bool) {
+		var ran atomic.Bool
+		var errUpdate, errDo error
+		var answered sync.WaitGroup
+		answered.Add(2)
+		fn := sameCommit(func(*fakeTx) ([]byte, error) { ran.Store(true); return nil, nil })
+		e.together(
+			func() {
+				e.fake.at(func(p point, key string) error {
+					if p == setting && key == "first" {
+						_ = e.b.Break(errDisk)
+						answered.Wait()
+					}
+					return nil
+				})
+				_, err := e.s.Claim(ctx, idem.Request{Key: "first"})
+				require.ErrorIs(t, err, idem.ErrBroken)
+			},
+			func() { errUpdate = e.b.Update(ctx, fn); answered.Done() },
+			func() { _, _, errDo = e.s.DoEffect(ctx, idem.Request{Key: "k"}, fn); answered.Done() },
+		)
+		require.ErrorIs(t, errUpdate, idem.ErrBroken)
+		require.ErrorIs(t, errDo, idem.ErrBroken)
+		synctest.Wait()
+		require.False(t, ran.Load(), "a function was begun whose caller had been answered")
+	})
+}

@@ -280,6 +280,9 @@ func (g *pass) step(j *job, i int) error {
 // it as a batch of its own, which a crash can leave alone on the disk: so the meta
 // entry goes with it, or a fence that is in a record could be granted again.
 func (g *pass) effect(ctx context.Context, fn any) (result []byte, spoiled bool, err error) {
+	if broken := g.b.brokenErr(); broken != nil { // its caller was answered, and may use again what fn uses
+		return nil, false, &effect.Fault{Err: broken}
+	}
 	if g.wrote {
 		if err := g.saveMeta(); err != nil {
 			return nil, false, &effect.Fault{Err: err}
