@@ -154,8 +154,9 @@ func TestStoreOfAnotherVersion(t *testing.T) {
 		meta   func(was []byte) []byte
 		advice []string
 	}{
-		"newer":    {func(was []byte) []byte { return golden.Newer("meta", was) }, []string{"format 255", "use a newer library"}},
-		"format 1": {func([]byte) []byte { return golden.Format1Meta() }, []string{"format 1", "use the library that wrote it, or make a new store"}},
+		"newer":              {func(was []byte) []byte { return golden.Newer("meta", was) }, []string{"format 255", "use a newer library"}},
+		"with other buckets": {func(was []byte) []byte { return golden.Newer("meta", was) }, []string{"format 255", "use a newer library"}},
+		"format 1":           {func([]byte) []byte { return golden.Format1Meta() }, []string{"format 1", "use the library that wrote it, or make a new store"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -165,6 +166,9 @@ func TestStoreOfAnotherVersion(t *testing.T) {
 			require.NoError(t, b.Close())
 			patch(t, path, func(tx *bbolt.Tx) error {
 				b := tx.Bucket([]byte("idem.meta"))
+				if name == "with other buckets" {
+					require.NoError(t, tx.DeleteBucket([]byte("idem.expiry")))
+				}
 				return b.Put([]byte("meta"), c.meta(b.Get([]byte("meta"))))
 			})
 			before, err := os.ReadFile(path)

@@ -244,16 +244,17 @@ func (e *engine) verify() (err error) {
 				missing++
 			}
 		}
-		switch missing {
-		case 0:
-		case len(buckets):
+		if missing == len(buckets) {
 			return fmt.Errorf("%w: %s is a bbolt database of something else; give the store a file of its own", idem.ErrInvalid, e.path)
-		default:
-			return fmt.Errorf("%w: %s lacks %d of the store's buckets", idem.ErrCorrupt, e.path, missing)
 		}
-		value := tx.Bucket(buckets[durable.Meta]).Get([]byte(codec.MetaKey))
-		if _, err := codec.DecodeMeta(value); err != nil {
-			return fmt.Errorf("%s: %w", e.path, err)
+		// The version comes first: another may have other buckets.
+		if meta := tx.Bucket(buckets[durable.Meta]); meta != nil {
+			if _, err := codec.DecodeMeta(meta.Get([]byte(codec.MetaKey))); err != nil {
+				return fmt.Errorf("%s: %w", e.path, err)
+			}
+		}
+		if missing > 0 {
+			return fmt.Errorf("%w: %s lacks %d of the store's buckets", idem.ErrCorrupt, e.path, missing)
 		}
 		return nil
 	})
