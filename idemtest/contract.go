@@ -201,7 +201,7 @@ func boundOnce(t *testing.T, e *env) {
 }
 
 func metaKept(t *testing.T, e *env) {
-	const lost = 1234567890123456789
+	const lost int64 = 1234567890123456789
 	e.durable()
 	s := e.spied()
 	s.meta = func(m idem.Meta) idem.Meta { m.LostUntil = lost; return m }
