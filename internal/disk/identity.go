@@ -28,6 +28,9 @@ func Identify(path string) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Windows looks up what a FileInfo is of by its name, when it is first compared: that
+	// must be now and not when something else has the name.
+	os.SameFile(info, info)
 	return &Identity{path: abs, info: info}, nil
 }
 
