@@ -82,7 +82,9 @@ func (b *Backend) DB() *bbolt.DB { return b.engine.db }
 // call the store or DB(). If it writes to the store's buckets, or makes one whose
 // name begins with "idem.", its writes are undone and idem.ErrInvalid is returned.
 // What it gives tx.OnCommit runs after the commit, in the goroutine that called
-// Update, and may call the store.
+// Update, and may call the store. (Both hold for the release of bbolt that go.mod names.
+// If a later one keeps its transactions in another way, some of these writes are not
+// found, and bbolt runs the handlers itself: a panic of one breaks the store.)
 //
 // ctx is honoured until the commit begins. idem.ErrBroken and idem.ErrClosed are
 // returned as by idem.Store.

@@ -36,6 +36,9 @@ func (c *callback) finish(err error) {
 // run runs c in the transaction, and returns an error if it did what it must not.
 func (t *tx) run(ctx context.Context, c *callback) (result []byte, err error) {
 	handlers := t.layout.handlers(t.tx)
+	if handlers == nil {
+		handlers = new([]func()) // they stay with bbolt
+	}
 	before := len(*handlers)
 	defer t.engine.blame(t.tx)
 	if result, err = c.fn(ctx, t.tx); err != nil {
@@ -81,13 +84,13 @@ func (t *tx) intrusion() error {
 	for i, b := range t.buckets {
 		was := &t.was[i]
 		if t.tx.Bucket(buckets[i]) != b || uint64(b.Root()) != was.root || b.Sequence() != was.sequence ||
-			b.FillPercent != bbolt.DefaultFillPercent || t.layout.written(b) {
+			b.FillPercent != bbolt.DefaultFillPercent || t.layout.written(b, false) {
 			return fmt.Errorf("%w: the function wrote to bucket %q of %s, which is the store's own; its writes were undone",
 				idem.ErrInvalid, buckets[i], t.tx.DB().Path())
 		}
 	}
 	root := t.tx.Cursor()
-	if !t.layout.written(root.Bucket()) {
+	if !t.layout.written(root.Bucket(), true) {
 		return nil // no bucket was made or removed
 	}
 	for name, _ := root.Seek(reserved); bytes.HasPrefix(name, reserved); name, _ = root.Next() {
@@ -115,40 +118,46 @@ func isOwn(name []byte) bool {
 type state struct{ root, sequence uint64 }
 
 // layout is where bbolt keeps what it does not show: the fields of Tx and Bucket by
-// their index.
+// their index, -1 where a release of bbolt that came later keeps it in another way. The
+// store does without then, and does not refuse to open: what is lost is a safeguard
+// against functions that do what they must not.
 type layout struct {
 	commitHandlers  int // of Tx, []func()
 	rootNode, nodes int // of Bucket, a pointer and a map
 }
 
 // layoutOf returns the layout of bbolt's Tx and Bucket.
-func layoutOf(tx, bucket reflect.Type) (layout, error) {
-	field := func(of reflect.Type, name string, kind reflect.Kind) int {
-		f, ok := of.FieldByName(name)
-		if !ok || f.Type.Kind() != kind {
-			return -1
+func layoutOf(tx, bucket reflect.Type) layout {
+	field := func(of reflect.Type, name string, fits func(reflect.Type) bool) int {
+		if f, ok := of.FieldByName(name); ok && len(f.Index) == 1 && fits(f.Type) {
+			return f.Index[0]
 		}
-		return f.Index[0]
+		return -1
 	}
-	l := layout{
-		commitHandlers: field(tx, "commitHandlers", reflect.Slice),
-		rootNode:       field(bucket, "rootNode", reflect.Pointer),
-		nodes:          field(bucket, "nodes", reflect.Map),
+	kind := func(k reflect.Kind) func(reflect.Type) bool {
+		return func(t reflect.Type) bool { return t.Kind() == k }
 	}
-	if l.commitHandlers < 0 || tx.Field(l.commitHandlers).Type != reflect.TypeFor[[]func()]() || l.rootNode < 0 || l.nodes < 0 {
-		return l, errors.New("idem: this release of go.etcd.io/bbolt keeps its transactions in another way than the engine knows; " +
-			"require the one that github.com/idemkv/idem does")
+	return layout{
+		commitHandlers: field(tx, "commitHandlers", func(t reflect.Type) bool { return t == reflect.TypeFor[[]func()]() }),
+		rootNode:       field(bucket, "rootNode", kind(reflect.Pointer)),
+		nodes:          field(bucket, "nodes", kind(reflect.Map)),
 	}
-	return l, nil
 }
 
-// handlers are what tx.OnCommit was given.
+// handlers are what tx.OnCommit was given; nil if they cannot be found.
 func (l layout) handlers(tx *bbolt.Tx) *[]func() {
+	if l.commitHandlers < 0 {
+		return nil
+	}
 	return (*[]func())(reflect.ValueOf(tx).Elem().Field(l.commitHandlers).Addr().UnsafePointer())
 }
 
-// written reports whether anything was written to b in its transaction.
-func (l layout) written(b *bbolt.Bucket) bool {
+// written reports whether anything was written to b in its transaction, and unknown if
+// that cannot be found out.
+func (l layout) written(b *bbolt.Bucket, unknown bool) bool {
+	if l.rootNode < 0 || l.nodes < 0 {
+		return unknown
+	}
 	v := reflect.ValueOf(b).Elem()
 	return !v.Field(l.rootNode).IsNil() || v.Field(l.nodes).Len() > 0
 }

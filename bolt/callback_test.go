@@ -334,22 +334,50 @@ func TestWritesToTheMapAreTheirCallersOwn(t *testing.T) {
 	require.NoError(t, err, "the store lives")
 }
 
-// A bbolt that keeps its transactions in another way is refused on opening, before
-// anything is read wrongly.
-func TestAnotherLayoutOfBbolt(t *testing.T) {
+// All that is looked for is there in the bbolt that go.mod names: where this fails, a
+// new release of it keeps its transactions in another way.
+func TestLayoutOfBbolt(t *testing.T) {
 	t.Parallel()
 	type otherTx struct{ commitHandlers []func(error) }
 	type otherBucket struct{ nodes map[int]int }
 	_, _ = otherTx{}.commitHandlers, otherBucket{}.nodes
 	tx, bucket := reflect.TypeFor[bbolt.Tx](), reflect.TypeFor[bbolt.Bucket]()
-	_, err := layoutOf(tx, bucket)
+	l := layoutOf(tx, bucket)
+	require.NotContains(t, []int{l.commitHandlers, l.rootNode, l.nodes}, -1)
+	require.Equal(t, layout{-1, l.rootNode, l.nodes}, layoutOf(reflect.TypeFor[otherTx](), bucket))
+	require.Equal(t, layout{l.commitHandlers, -1, 0}, layoutOf(tx, reflect.TypeFor[otherBucket]()))
+	require.Equal(t, layout{-1, -1, -1}, layoutOf(bucket, tx))
+}
+
+// On a bbolt that keeps its transactions in another way the store works: functions
+// commit, and bbolt runs their handlers. What can be seen without a look inside is still
+// refused.
+func TestAnotherLayoutOfBbolt(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	e := mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{})
+	e.engine.layout = layout{-1, -1, -1}
+	s, err := idem.New(e, idem.Options{SweepInterval: -1})
 	require.NoError(t, err)
-	for _, other := range [][2]reflect.Type{
-		{reflect.TypeFor[otherTx](), bucket}, {tx, reflect.TypeFor[otherBucket]()}, {bucket, tx},
+	defer func() { require.NoError(t, s.Close()) }()
+	handled := 0
+	result, _, err := Do(ctx, s, idem.Request{Key: "k"}, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
+		tx.OnCommit(func() { handled++ })
+		kv{tx}.Put("k", []byte("v"))
+		return []byte("r"), nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, "r", string(result))
+	require.Equal(t, 1, handled)
+	for name, fn := range map[string]func(tx *bbolt.Tx) error{
+		"makes a reserved bucket": func(tx *bbolt.Tx) error { _, err := tx.CreateBucket([]byte("idem.mine")); return err },
+		"removes a bucket":        func(tx *bbolt.Tx) error { return tx.DeleteBucket(buckets[durable.Expiry]) },
+		"sets a sequence":         func(tx *bbolt.Tx) error { return tx.Bucket(buckets[durable.Records]).SetSequence(7) },
 	} {
-		_, err := layoutOf(other[0], other[1])
-		require.ErrorContains(t, err, "go.etcd.io/bbolt")
+		require.ErrorIs(t, e.Update(ctx, fn), idem.ErrInvalid, name)
 	}
+	_, err = s.Claim(ctx, idem.Request{Key: "k"})
+	require.Equal(t, idem.ErrCompleted, err)
 }
 
 // What looking for intrusions costs each same-commit function.

@@ -25,10 +25,6 @@ import (
 
 // open opens or makes the file at path.
 func open(path string, o Options) (*engine, error) {
-	layout, err := layoutOf(reflect.TypeFor[bbolt.Tx](), reflect.TypeFor[bbolt.Bucket]())
-	if err != nil {
-		return nil, err
-	}
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("idem: opening %s: %w", path, err)
@@ -54,7 +50,8 @@ func open(path string, o Options) (*engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("idem: opening %s: %w", path, closing(db, err))
 	}
-	e := &engine{db: db, file: file, path: path, dir: dir, identity: identity, layout: layout, pageSize: int64(db.Info().PageSize), opts: o}
+	e := &engine{db: db, file: file, path: path, dir: dir, identity: identity, pageSize: int64(db.Info().PageSize), opts: o}
+	e.layout = layoutOf(reflect.TypeFor[bbolt.Tx](), reflect.TypeFor[bbolt.Bucket]())
 	e.readers.Init(e.openReader, reader.close)
 	if err := e.verify(); err != nil {
 		_ = db.Close()
