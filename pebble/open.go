@@ -241,6 +241,9 @@ func openError(dir string, err error) error {
 	if errors.Is(err, pebble.ErrDBDoesNotExist) || errors.Is(err, fs.ErrNotExist) || pebble.IsCorruptionError(err) {
 		return fmt.Errorf("%w: the database of %s is damaged: %w; restore the directory from a backup", idem.ErrCorrupt, dir, redact(err))
 	}
+	if strings.Contains(err.Error(), "unknown format major version") { // Pebble has the words alone
+		return fmt.Errorf("%w: %s was opened with a newer Pebble: %w; use a newer library", idem.ErrVersion, dir, redact(err))
+	}
 	return fmt.Errorf("idem: opening %s: %w", dir, redact(err))
 }
 

@@ -401,3 +401,24 @@ func TestWrongFunction(t *testing.T) {
 	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
 	require.NoError(t, err, "the store lives")
 }
+
+// A database that a newer Pebble has made its own is refused as of another version, and
+// left as it is.
+func TestOpenOfANewerPebble(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "store")
+	b, err := Open(dir, Options{})
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+	markers, err := filepath.Glob(filepath.Join(dir, dbName, "marker.format-version.*"))
+	require.NoError(t, err)
+	require.Len(t, markers, 1)
+	require.NoError(t, os.Rename(markers[0], filepath.Join(dir, dbName, "marker.format-version.000099.099")))
+	before := digest(t, dir)
+	_, err = Open(dir, Options{})
+	require.ErrorIs(t, err, idem.ErrVersion)
+	require.NotErrorIs(t, err, idem.ErrCorrupt)
+	require.ErrorContains(t, err, "use a newer library")
+	require.NotContains(t, err.Error(), "\n")
+	require.Equal(t, before, digest(t, dir))
+}
