@@ -90,15 +90,14 @@ func withoutResult(fn func(batch *pebble.Batch) error) func(ctx context.Context,
 // is in flight, and its result is replayed: replayed is then true.
 //
 // fn's ctx has the values of Do's, ends with it, and also when the store breaks: fn
-// must return then, because commits and Close wait for it. fn gets an indexed batch:
-// it reads the database with all that was committed or is being committed before it,
-// and its own writes. It touches only that batch,
-// and only its own keys, does not commit or close it, and never calls the store.
-// It may run more than once; only one run's writes commit. It may share the sync
-// with others. Its error or panic is its caller's alone: its writes vanish and the
-// record stays as it was; an error marked idem.Permanent is recorded as the
-// operation's final failure, and where r limits the attempts any error counts as
-// one. Other errors are those of idem.Store.Claim;
+// must return then, because commits and Close wait for it. fn gets an indexed batch: it
+// reads the database with all that was committed or is being committed before it, and
+// its own writes. It touches only that batch, and only its own keys, does not commit or
+// close it, and never calls the store. It may run more than once; only one run's writes
+// commit. It may share the sync with others. Its error or panic is its caller's alone:
+// its writes vanish and the record stays as it was; an error marked idem.Permanent is
+// recorded as the operation's final failure, and where r limits the attempts any error
+// counts as one. Other errors are those of idem.Store.Claim;
 // idem.ErrTooLarge is returned when the result is over Options.MaxResult, with fn's
 // writes and the completion recorded; idem.ErrInvalid when store is not on a Pebble
 // engine or fn wrote to keys of the store.
