@@ -143,7 +143,10 @@ func create(dir string, o Options, h *held) (err error) {
 func (e *engine) finishCreation() error {
 	f := e.opts.fs
 	if _, err := f.Stat(f.PathJoin(e.dir, markerName)); err == nil {
-		return f.Remove(f.PathJoin(e.dir, newMarker))
+		if err := f.Remove(f.PathJoin(e.dir, newMarker)); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil // the other has made it the marker
 	}
 	pairs, err := e.Scan(durable.Meta, []byte(codec.MetaKey), nil, 1)
 	if err == nil && len(pairs) == 0 {

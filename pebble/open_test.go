@@ -252,11 +252,25 @@ func TestReservedKeys(t *testing.T) {
 // first has finished and used.
 func TestCreationAfterAnother(t *testing.T) {
 	t.Parallel()
+	for name, taken := range map[string]bool{"behind it": false, "before its end": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testCreationAfterAnother(t, taken)
+		})
+	}
+}
+
+// testCreationAfterAnother begins when the first has ended or, where taken is true, just
+// before: the first has then taken the new marker of both for its own.
+func testCreationAfterAnother(t *testing.T, taken bool) {
 	dir := filepath.Join(t.TempDir(), "store")
 	o, err := Options{}.withDefaults()
 	require.NoError(t, err)
 	filled(t, dir)
 	require.NoError(t, begin(dir, o.fs)) // it had looked before
+	if taken {
+		require.NoError(t, os.Remove(filepath.Join(dir, newMarker)))
+	}
 	h, err := hold(filepath.Join(dir, dbName), filepath.Join(dir, dbName), o.fs)
 	require.NoError(t, err)
 	require.NoError(t, create(dir, o, h))
