@@ -100,17 +100,16 @@ func newTimeline(c Clock, saved Meta) *timeline {
 		base: saved.Time, lostUntil: saved.LostUntil, secret: saved.Secret,
 	}
 	if saved.Fence == 0 {
-		saved.Time, saved.Wall = Instant(max(now, 1)), now
-		t.base = saved.Time
+		t.base, saved.Wall = Instant(max(now, 1)), now
 	} else if now > saved.Wall && saved.Wall >= clockFloor {
 		t.base = saved.Time.add(min(time.Duration(now-saved.Wall), maxDowntime))
 	} else {
 		saved.Wall = max(saved.Wall, -saved.Wall)
 		t.behind = now < max(saved.Wall, clockFloor)
 	}
-	// The wall clock saved goes on by the downtime that was counted, so that none is
-	// counted twice if the clock steps back within this opening.
-	t.opened = saturatingSub(saved.Wall, int64(saved.Time))
+	// The reading of the opening counts as saved although the clock may step back before
+	// the first commit: what was closed before it must not be counted again.
+	t.opened = saturatingSub(max(saved.Wall, now), int64(t.base))
 	t.toSaved.Store(t.opened)
 	if t.secret == ([16]byte{}) {
 		_, _ = rand.Read(t.secret[:]) // never fails

@@ -169,25 +169,40 @@ func TestTimelineAcrossOpenings(t *testing.T) {
 	const day = Instant(24 * time.Hour)
 	start := Instant(autumn.UnixNano())
 	floor := time.Unix(0, clockFloor)
+	behind := func(wall time.Time) Meta {
+		m := at(wall)
+		m.Wall = -m.Wall
+		return m
+	}
 	for name, c := range map[string]struct {
-		saved Meta
-		wall  time.Time
-		want  Instant
+		saved  Meta
+		wall   time.Time
+		want   Instant
+		behind bool // it says so
 	}{
-		"downtime counts":                            {at(autumn), autumn.Add(time.Hour), start + day/24},
-		"no downtime":                                {at(autumn), autumn, start},
-		"seven days of it":                           {at(autumn), autumn.AddDate(0, 0, 7), start + 7*day},
-		"no more than seven days":                    {at(autumn), autumn.AddDate(0, 0, 7).Add(1), start + 7*day},
-		"closed for thirty days":                     {at(autumn), autumn.AddDate(0, 0, 30), start + 7*day},
-		"the wall went back":                         {at(autumn), autumn.Add(-24 * time.Hour), start},
-		"boot in 1970":                               {at(autumn), time.Unix(0, 0), start},
-		"booted in 1970 last time, 2026 now":         {at(time.Unix(60, 0)), autumn, start},
-		"year 1 last time":                           {at(time.Time{}), time.Unix(60, 0), start},
-		"before the floor last time":                 {at(floor.Add(-1)), floor.Add(time.Hour), start},
-		"at the floor last time":                     {at(floor), floor.Add(time.Hour), start + day/24},
-		"year 9999 now":                              {at(autumn), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), start + 7*day},
-		"year 9999 last time":                        {at(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)), autumn, start},
-		"store time ahead of the wall, and downtime": {at(autumn.AddDate(-1, 0, 0)), autumn.AddDate(-1, 0, 1), start + day},
+		"downtime counts":                            {at(autumn), autumn.Add(time.Hour), start + day/24, false},
+		"no downtime":                                {at(autumn), autumn, start, false},
+		"seven days of it":                           {at(autumn), autumn.AddDate(0, 0, 7), start + 7*day, false},
+		"no more than seven days":                    {at(autumn), autumn.AddDate(0, 0, 7).Add(1), start + 7*day, false},
+		"closed for thirty days":                     {at(autumn), autumn.AddDate(0, 0, 30), start + 7*day, false},
+		"the wall went back":                         {at(autumn), autumn.Add(-24 * time.Hour), start, true},
+		"boot in 1970":                               {at(autumn), time.Unix(0, 0), start, true},
+		"booted in 1970 last time, 2026 now":         {at(time.Unix(60, 0)), autumn, start, false},
+		"year 1 last time":                           {at(time.Time{}), time.Unix(60, 0), start, true},
+		"before the floor last time":                 {at(floor.Add(-1)), floor.Add(time.Hour), start, false},
+		"at the floor last time":                     {at(floor), floor.Add(time.Hour), start + day/24, false},
+		"year 9999 now":                              {at(autumn), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), start + 7*day, false},
+		"year 9999 last time":                        {at(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)), autumn, start, true},
+		"store time ahead of the wall, and downtime": {at(autumn.AddDate(-1, 0, 0)), autumn.AddDate(-1, 0, 1), start + day, false},
+
+		"behind last time":                  {behind(autumn), autumn.Add(time.Hour), start, false},
+		"behind last time, by thirty days":  {behind(autumn), autumn.AddDate(0, 0, 30), start, false},
+		"behind last time, just there":      {behind(autumn), autumn, start, false},
+		"behind last time, and yet":         {behind(autumn), autumn.Add(-1), start, true},
+		"behind last time, 1970 now":        {behind(autumn), time.Unix(60, 0), start, true},
+		"behind 2100 last time":             {behind(autumn.AddDate(74, 0, 0)), autumn, start, true},
+		"behind, before the floor":          {behind(time.Unix(60, 0)), autumn, start, false},
+		"behind, before the floor, and yet": {behind(time.Unix(60, 0)), time.Unix(50, 0), start, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -199,10 +214,14 @@ func TestTimelineAcrossOpenings(t *testing.T) {
 			m := tl.meta()
 			assert.Equal(t, c.saved.LostUntil, m.LostUntil)
 			assert.Equal(t, c.saved.Secret, m.Secret)
-			assert.Equal(t, max(c.saved.Wall+int64(c.want-start), wallNanos(c.wall)), m.Wall, "it never goes back")
+			saved := max(abs(c.saved.Wall)+int64(c.want-start), wallNanos(c.wall))
+			assert.Equal(t, saved, abs(m.Wall), "it never goes back")
+			assert.Equal(t, c.behind, m.Wall < 0)
 		})
 	}
 }
+
+func abs(n int64) int64 { return max(n, -n) }
 
 // What is saved of the wall clock never goes back, also within an opening: a clock that
 // was right and then steps back would have the next opening count time twice.
@@ -233,6 +252,59 @@ func TestSavedWallNeverGoesBack(t *testing.T) {
 			again = newTimeline(NewFakeClock(autumn.Add(2*day+time.Hour)), tl.meta())
 			now, _ = again.now()
 			assert.Equal(t, Instant(autumn.Add(2*day+time.Hour).UnixNano()), now, "the two days count once")
+		})
+	}
+}
+
+// A clock that was behind at the opening may catch up within it: from then on what is
+// saved is what it reads, and the next opening counts from that.
+func TestWallClockCatchesUp(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	was := autumn.UnixNano()
+	for name, first := range map[string]time.Time{"from 1970": time.Unix(9, 0), "from a year before": autumn.AddDate(-1, 0, 0)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := NewFakeClock(first) // it was closed for two days
+			tl := newTimeline(c, Meta{Time: Instant(was), Wall: was, Fence: 1, Opening: 1})
+			c.Advance(time.Hour)
+			require.Equal(t, -was-int64(time.Hour), tl.meta().Wall)
+			c.Step(autumn.Add(time.Hour - 1))
+			require.Equal(t, -was-int64(time.Hour), tl.meta().Wall, "a nanosecond is missing")
+			for _, missing := range []Meta{tl.meta(), newTimeline(NewFakeClock(first), tl.meta()).meta()} {
+				again := newTimeline(NewFakeClock(autumn.Add(3*day)), missing)
+				now, _ := again.now()
+				require.Equal(t, missing.Time, now, "none of it can be told")
+				require.Equal(t, autumn.Add(3*day).UnixNano(), again.meta().Wall)
+			}
+			c.Step(autumn.Add(2*day + time.Hour))
+			require.Equal(t, autumn.Add(2*day+time.Hour).UnixNano(), tl.meta().Wall)
+			c.Step(first)
+			saved := tl.meta()
+			require.Equal(t, autumn.Add(2*day+time.Hour).UnixNano(), saved.Wall, "it is lost again")
+			now, _ := newTimeline(NewFakeClock(autumn.Add(3*day)), saved).now()
+			require.Equal(t, saved.Time+Instant(23*time.Hour), now)
+		})
+	}
+}
+
+// An opening reads a clock that is right, which then steps back before anything is saved.
+// The next opening must not count what lay before it, whether that was counted or not.
+func TestWallStepsBackBeforeTheFirstCommit(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	was := autumn.UnixNano()
+	for name, wall := range map[string]int64{"seven of thirty days were counted": was, "none were counted": -was} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := NewFakeClock(autumn.Add(30 * day))
+			tl := newTimeline(c, Meta{Time: Instant(was), Wall: wall, Fence: 1, Opening: 1})
+			c.Step(autumn)
+			c.Advance(time.Hour)
+			saved := tl.meta()
+			assert.Equal(t, autumn.Add(30*day+time.Hour).UnixNano(), saved.Wall)
+			now, _ := newTimeline(NewFakeClock(autumn.Add(30*day+2*time.Hour)), saved).now()
+			assert.Equal(t, saved.Time+Instant(time.Hour), now)
 		})
 	}
 }
@@ -289,6 +361,10 @@ func TestTimelineReadsTheClockOnce(t *testing.T) {
 // what it is ahead by, up to seven days. So with a clock that was right at first, and is
 // behind or not set at times, it is never ahead. With a clock that is always right it is
 // the true time, as long as nothing is killed or closed for over seven days.
+//
+// What is made in a life does not age by time before it. An opening may count too much of
+// its age only if its clock is further ahead than that of the life that saved last, and
+// only if that one was not behind what was saved before.
 func TestTimelineProperty(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
@@ -299,6 +375,17 @@ func TestTimelineProperty(t *testing.T) {
 		allowed time.Duration
 		ahead   time.Duration // the furthest that a saved reading was ahead of the true time
 		exact   bool
+
+		// Of this life alone.
+		read time.Duration // the furthest that a reading was ahead
+		told bool          // a reading was not behind what had been saved
+		aged time.Duration // how much too much age openings had reason to count
+	}
+	// claim is a record, as it was made.
+	type claim struct {
+		time Instant
+		at   time.Duration
+		aged time.Duration
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		duration := func(most time.Duration) time.Duration {
@@ -331,14 +418,20 @@ func TestTimelineProperty(t *testing.T) {
 		c := NewFakeClock(first)
 		tl := newTimeline(c, Meta{})
 		began, _ := tl.now()
-		now := life{ahead: offset(first), exact: true}
+		now := life{ahead: offset(first), exact: true, read: offset(first), told: true}
 		opened, openedAt := began, true_
+		var claims []claim
+		before := Meta{Wall: wallNanos(first)} // what was saved before this life
 		save := func() life {
 			w, _ := c.Now()
 			m := tl.meta()
-			require.GreaterOrEqual(t, m.Wall, now.meta.Wall, "the saved wall clock went back")
+			require.GreaterOrEqual(t, abs(m.Wall), abs(now.meta.Wall), "the saved wall clock went back")
 			require.GreaterOrEqual(t, m.Time, now.meta.Time)
-			return life{meta: m, at: true_, allowed: now.allowed, ahead: max(now.ahead, offset(w)), exact: now.exact}
+			next := now
+			next.meta, next.at = m, true_
+			next.ahead, next.read = max(now.ahead, offset(w)), max(now.read, offset(w))
+			next.told = now.told || wallNanos(w) >= abs(before.Wall)+int64(true_-openedAt)
+			return next
 		}
 		now = save()
 		saved := now
@@ -355,6 +448,9 @@ func TestTimelineProperty(t *testing.T) {
 			case "save":
 				now = save()
 				saved = now
+				if len(claims) < 5 {
+					claims = append(claims, claim{now.meta.Time, true_, now.aged})
+				}
 			case "close", "kill":
 				if what == "close" {
 					saved = save()
@@ -364,10 +460,14 @@ func TestTimelineProperty(t *testing.T) {
 				w := wall()
 				c = NewFakeClock(w)
 				tl = newTimeline(c, saved.meta)
-				now = saved
+				now, before = saved, saved.meta
 				if saved.meta.Wall >= clockFloor {
 					now.allowed += min(7*day, max(0, offset(w)-saved.ahead))
 				}
+				if saved.told && abs(saved.meta.Wall) >= clockFloor {
+					now.aged += min(7*day, max(0, offset(w)-saved.read))
+				}
+				now.read, now.told = offset(w), wallNanos(w) >= abs(saved.meta.Wall)
 				now.exact = now.exact && true_-saved.at <= 7*day
 				opened, _ = tl.now()
 				openedAt = true_
@@ -377,6 +477,9 @@ func TestTimelineProperty(t *testing.T) {
 			got, _ := tl.now()
 			require.Equal(t, opened.add(true_-openedAt), got, "it is not elapsed time")
 			require.LessOrEqual(t, time.Duration(got-began), true_+now.allowed, "it is ahead of the true time")
+			for _, c := range claims {
+				require.LessOrEqual(t, time.Duration(got-c.time), true_-c.at+now.aged-c.aged, "it aged by time before it was made")
+			}
 			if now.exact && len(kinds) == 1 {
 				require.Equal(t, true_, time.Duration(got-began), "it is behind the true time")
 			}

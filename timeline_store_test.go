@@ -33,6 +33,7 @@ func TestRecordsOutliveWrongClocks(t *testing.T) {
 	at := func(d time.Duration) time.Time { return spring.Add(d) }
 	good := opening{wall: at(time.Hour), commit: true}
 	for name, c := range map[string]struct {
+		before   opening   // what the store saved before the record was made; its wall is zero if it was new
 		made     time.Time // zero: spring
 		openings []opening // after the one in which the record was completed, for a retention of 24 h
 		gone     bool
@@ -49,10 +50,17 @@ func TestRecordsOutliveWrongClocks(t *testing.T) {
 		"a right clock that steps back": {openings: []opening{
 			{wall: at(20 * time.Hour), commit: true}, {wall: at(-30 * day), commit: true}, {wall: at(22 * time.Hour)},
 		}},
+		"1970 between, and a day in all": {openings: []opening{{wall: unset, commit: true, passes: time.Hour}, {wall: at(day)}}},
+		"made in 1970, after two days closed": {
+			before: opening{wall: at(-2 * day), commit: true}, made: unset, openings: []opening{good},
+		},
+		"made a year behind, after two days closed": {
+			before: opening{wall: at(-2 * day), commit: true, killed: true}, made: at(-365 * day), openings: []opening{good},
+		},
 		"2100, and right again": {openings: []opening{{wall: far, commit: true, killed: true}, good}, gone: true},
 
 		"a right clock, for a day":        {openings: []opening{{wall: at(day)}}, gone: true},
-		"1970 between, and a day in all":  {openings: []opening{{wall: unset, commit: true, passes: time.Hour}, {wall: at(day)}}, gone: true},
+		"1970 between, and two days":      {openings: []opening{{wall: unset, commit: true, passes: time.Hour}, good, {wall: at(day + time.Hour)}}, gone: true},
 		"made in 1970, set, then closed":  {made: unset, openings: []opening{good, {wall: at(25 * time.Hour)}}, gone: true},
 		"1970 between, with 24 h elapsed": {openings: []opening{{wall: unset, passes: day}, good}, gone: true},
 	} {
@@ -62,14 +70,9 @@ func TestRecordsOutliveWrongClocks(t *testing.T) {
 				c.made = spring
 			}
 			b := newStub()
-			s := open(t, b, idem.Options{Clock: idem.NewFakeClock(c.made), SweepInterval: -1})
-			claim := mustClaim(t, s, idem.Request{Key: "k", Retention: day})
-			require.NoError(t, s.Complete(t.Context(), claim.Token, []byte("r")))
-			require.NoError(t, s.Close())
-			for _, o := range c.openings {
+			live := func(o opening) {
 				clock := idem.NewFakeClock(o.wall)
-				b = b.reopen()
-				s = open(t, b, idem.Options{Clock: clock, SweepInterval: -1})
+				s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1})
 				clock.Advance(o.passes)
 				if o.commit {
 					mustClaim(t, s, idem.Request{Key: o.wall.String()})
@@ -77,8 +80,20 @@ func TestRecordsOutliveWrongClocks(t *testing.T) {
 				if !o.killed {
 					require.NoError(t, s.Close())
 				}
+				b = b.reopen()
 			}
-			s = open(t, b.reopen(), idem.Options{Clock: idem.NewFakeClock(unset), SweepInterval: -1})
+			if !c.before.wall.IsZero() {
+				live(c.before)
+			}
+			s := open(t, b, idem.Options{Clock: idem.NewFakeClock(c.made), SweepInterval: -1})
+			claim := mustClaim(t, s, idem.Request{Key: "k", Retention: day})
+			require.NoError(t, s.Complete(t.Context(), claim.Token, []byte("r")))
+			require.NoError(t, s.Close())
+			b = b.reopen()
+			for _, o := range c.openings {
+				live(o)
+			}
+			s = open(t, b, idem.Options{Clock: idem.NewFakeClock(unset), SweepInterval: -1})
 			r, err := s.Get(t.Context(), "k")
 			if c.gone {
 				require.Equal(t, idem.ErrNotFound, err)

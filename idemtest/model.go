@@ -63,6 +63,7 @@ type machine struct {
 	now      int64
 	opening  int
 	saved    int64  // the wall clock as it is saved, going on with elapsed time
+	behind   bool   // the wall clock has been behind that since the opening
 	lost     int64  // the wall clock up to which records may have been lost
 	fence    uint64 // highest granted
 	records  map[string]*modelRecord

@@ -88,15 +88,19 @@ func (m *machine) commit(r *rapid.T) {
 		r.Fatalf("Claim and Forget of a new key, after fence %d: %v, %v", m.fence, c.Token, err)
 	}
 	m.fence = c.Token.Fence
+	m.behind = m.behind && m.wall() <= m.saved
 	m.saved = max(m.saved, m.wall())
 }
 
 // downtime is the time between two lives: what the wall clock shows beyond what was
-// saved, and a week at most.
+// saved, and a week at most; nothing after a life whose clock was behind.
 func (m *machine) downtime(r *rapid.T) {
 	step := rapid.SampledFrom(append([]time.Duration{0}, modelSteps...)).Draw(r, "downtime")
 	m.clock.StepWall(step)
-	m.now += min(max(0, m.wall()-m.saved), int64(7*24*time.Hour))
+	if !m.behind {
+		m.now += min(max(0, m.wall()-m.saved), int64(7*24*time.Hour))
+	}
+	m.behind = m.wall() < m.saved
 	if rapid.Bool().Draw(r, "a new boot") {
 		wall, _ := m.clock.Now()
 		m.clock = NewClock(wall)

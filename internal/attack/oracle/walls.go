@@ -17,14 +17,9 @@ func (w Walls) ahead(t int64) int64 {
 	return w.Then
 }
 
-// opens is how far the wall clock is ahead, at most, when the store is opened.
-func (w Walls) opens(events []*Event) int64 {
-	for _, e := range events {
-		if e.Audit != nil {
-			return max(w.ahead(events[0].T), w.ahead(e.T))
-		}
-	}
-	return max(w.First, w.Then)
+// between is how far the wall clock is ahead between two moments, at least and at most.
+func (w Walls) between(from, to int64) (least, most int64) {
+	return min(w.ahead(from), w.ahead(to)), max(w.ahead(from), w.ahead(to))
 }
 
 // WallClock is an idem.Clock that has true time for elapsed time, and a wall clock that
@@ -42,19 +37,15 @@ func (c WallClock) Now() (time.Time, time.Duration) {
 
 // Skew moves the times of journals to where the store's time may be at most. A store
 // cannot know how long it was closed but from its wall clock: one that is further ahead
-// than at any commit before makes an opening count too much, and 7 days at most. What
-// is further ahead in another life later counts nothing more.
+// than what was saved makes an opening count too much, and 7 days at most. Nothing is
+// counted from a life whose wall clock was behind what had been saved before.
 type Skew struct {
-	// CatchesUp: an opening may count time spent closed before the life that ended last,
-	// too, where the wall clock of that life's opening did not show it.
-	CatchesUp bool
-
-	owed  int64 // time spent closed that may yet be counted
-	last  int64 // the end of the life before, in true time
-	ahead int64 // of the store's time, at most
-	saved int64 // how far ahead the wall clock was at least at some commit
-	known bool
-	set   bool // a wall clock was right or ahead of some year before this one
+	ahead  int64 // of the store's time, at most
+	saved  int64 // how far ahead the wall clock that is saved was, at least
+	at     int64 // when that was saved, in true time
+	known  bool
+	behind bool // in the life that saved it, all of it
+	set    bool // a wall clock was right or ahead of some year before this one
 }
 
 const (
@@ -64,18 +55,29 @@ const (
 
 // Life moves the times in the events of the next life, which had these wall clocks.
 func (k *Skew) Life(w Walls, events []*Event) {
-	if opens := w.opens(events); opens > -unset {
+	began, end := events[0].T, events[len(events)-1].T
+	opened := end
+	for _, e := range events {
+		if e.Audit != nil {
+			opened = e.T
+			break
+		}
+	}
+	least, most := w.between(began, opened)
+	if most > -unset {
 		switch {
-		case k.known:
-			k.ahead += min(max(opens-k.saved+k.owed, 0), mostLost)
-		case k.set:
+		case k.known && !k.behind:
+			k.ahead += min(max(most-k.saved, 0), mostLost)
+		case !k.known && k.set:
 			k.ahead += mostLost
 		}
 	}
-	if k.CatchesUp && k.last > 0 {
-		k.owed += max(events[0].T-k.last, 0)
-	}
-	k.last = events[len(events)-1].T
+	// Whatever this life saves of the wall clock goes on from what was saved, by elapsed
+	// time: it falls behind by the time closed, unless a reading is ahead of it.
+	saved := k.saved - (opened - k.at)
+	_, furthest := w.between(began, end)
+	behind := furthest < max(saved, -unset)
+	granted := false
 	calls := map[int64]*Event{}
 	for _, e := range events {
 		if e.Call != nil {
@@ -83,11 +85,20 @@ func (k *Skew) Life(w Walls, events []*Event) {
 		}
 		if e.Return != nil && e.Return.Record != nil && e.Return.Err == OK && calls[e.Return.ID].Call.Kind == Claim {
 			// Granted in a commit in between.
-			ahead := min(w.ahead(calls[e.Return.ID].T), w.ahead(e.T))
-			if ahead > -unset && (!k.known || ahead >= k.saved-k.owed) {
-				k.saved, k.known, k.owed = ahead, true, 0
+			granted = true
+			read, _ := w.between(calls[e.Return.ID].T, e.T)
+			if read = max(read, least); read > -unset && (!k.known || read > saved) {
+				saved, k.known = read, true
 			}
+			k.at = e.T
 		}
+	}
+	switch {
+	case !k.known:
+	case granted:
+		k.saved, k.behind = saved, behind
+	case !behind: // it may have saved something
+		k.saved, k.at, k.behind = min(k.saved, saved), opened, false
 	}
 	k.set = k.set || max(w.First, w.Then) > -unset
 	for _, e := range events {

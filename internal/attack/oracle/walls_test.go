@@ -14,11 +14,11 @@ import (
 
 // wallLives completes a key in one life on a toy, and looks for it in the next, a while
 // later.
-func wallLives(t *testing.T, catchesUp bool, f faults, downtime time.Duration, walls ...Walls) error {
+func wallLives(t *testing.T, f faults, downtime time.Duration, walls ...Walls) error {
 	t.Helper()
 	ctx := context.Background()
 	var disk Disk = newToyDisk(f, rand.New(rand.NewPCG(1, 1)))
-	c, skew := NewChecker(), &Skew{CatchesUp: catchesUp}
+	c, skew := NewChecker(), &Skew{}
 	c.Loosen()
 	for i, w := range walls {
 		clock := NewClockAhead(0, time.Duration(i)*downtime)
@@ -76,7 +76,7 @@ func TestWallClocksThatAreWrong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			err := wallLives(t, true, c.faults, time.Hour, c.lives...)
+			err := wallLives(t, c.faults, time.Hour, c.lives...)
 			if !c.broken {
 				require.NoError(t, err)
 				return
