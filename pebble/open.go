@@ -97,22 +97,17 @@ func inspect(dir string, f vfs.FS) (made bool, err error) {
 }
 
 func checkMarker(dir string, f vfs.FS) error {
-	file, err := f.Open(f.PathJoin(dir, markerName))
-	if err != nil {
-		return fmt.Errorf("idem: opening %s: %w", dir, err)
-	}
-	defer func() { _ = file.Close() }()
-	text, err := io.ReadAll(io.LimitReader(file, 1024))
+	text, err := readFile(f.PathJoin(dir, markerName), f)
 	switch {
 	case err != nil:
 		return fmt.Errorf("idem: reading %s in %s: %w", markerName, dir, err)
-	case string(text) == markerText:
+	case text == markerText:
 		return nil
-	case string(text) == oldMarker:
+	case text == oldMarker:
 		return fmt.Errorf("%w: %s says %q, which is from before the first release; use the library that wrote it, or make a new store",
-			idem.ErrVersion, dir, strings.TrimSpace(string(text)))
-	case strings.HasPrefix(string(text), "idem format "):
-		return fmt.Errorf("%w: %s says %q; use a newer library", idem.ErrVersion, dir, strings.TrimSpace(string(text)))
+			idem.ErrVersion, dir, strings.TrimSpace(text))
+	case strings.HasPrefix(text, "idem format "):
+		return fmt.Errorf("%w: %s says %q; use a newer library", idem.ErrVersion, dir, strings.TrimSpace(text))
 	}
 	return fmt.Errorf("%w: %s in %s is damaged; restore the directory from a backup", idem.ErrCorrupt, markerName, dir)
 }
@@ -164,10 +159,25 @@ func (e *engine) finishCreation() error {
 }
 
 func writeNewMarker(dir string, f vfs.FS) error {
-	if err := writeFile(f.PathJoin(dir, newMarker), markerText, f); err != nil {
+	path := f.PathJoin(dir, newMarker)
+	// One that is whole is left alone. Pebble's Create removes a file before it makes it
+	// anew: killed between the two, the database beside it would be nobody's.
+	if text, err := readFile(path, f); err == nil && text == markerText {
+		return nil
+	}
+	if err := writeFile(path, markerText, f); err != nil {
 		return err
 	}
 	return syncDir(f, dir)
+}
+
+func readFile(path string, f vfs.FS) (string, error) {
+	file, err := f.Open(path)
+	if err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(io.LimitReader(file, 1024))
+	return string(text), errors.Join(err, file.Close())
 }
 
 func syncDir(f vfs.FS, dir string) error {

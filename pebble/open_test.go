@@ -10,10 +10,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
@@ -250,6 +252,25 @@ func TestReservedKeys(t *testing.T) {
 
 // Two processes that both found nothing: the second to come must not begin what the
 // first has finished and used.
+// A process that goes on making a store may be killed at any moment too: what says that
+// the store is being made is never away.
+func TestCreationGoesOnWithoutANewMarker(t *testing.T) {
+	t.Parallel()
+	f := newFaulty()
+	require.NoError(t, f.mem.MkdirAll("store", 0o700))
+	require.NoError(t, begin("store", f.mem))
+	var made atomic.Int64
+	f.on(func(op errorfs.Op) error {
+		if op.Path == "store/"+newMarker && op.Kind == errorfs.OpCreate {
+			made.Add(1)
+		}
+		return nil
+	})
+	s := f.open(t)
+	require.Zero(t, made.Load(), "it was written anew")
+	require.NoError(t, s.Close())
+}
+
 func TestCreationAfterAnother(t *testing.T) {
 	t.Parallel()
 	for name, taken := range map[string]bool{"behind it": false, "before its end": true} {
