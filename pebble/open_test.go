@@ -250,8 +250,6 @@ func TestReservedKeys(t *testing.T) {
 	require.Equal(t, "kept", string(rec.Result))
 }
 
-// Two processes that both found nothing: the second to come must not begin what the
-// first has finished and used.
 // A process that goes on making a store may be killed at any moment too: what says that
 // the store is being made is never away.
 func TestCreationGoesOnWithoutANewMarker(t *testing.T) {
@@ -271,6 +269,8 @@ func TestCreationGoesOnWithoutANewMarker(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+// Two processes that both found nothing: the second to come must not begin what the
+// first has finished and used.
 func TestCreationAfterAnother(t *testing.T) {
 	t.Parallel()
 	for name, taken := range map[string]bool{"behind it": false, "before its end": true} {
