@@ -40,7 +40,7 @@ func (k *Stuck) Run(ctx context.Context) error {
 	if k.Watch == nil {
 		k.Watch = progress.Watch{}.Run
 	}
-	s, err := k.Open(idem.Options{Clock: k.Clock, SweepInterval: -1})
+	s, err := k.Open(idem.Options{Clock: k.Clock, SweepInterval: -1, Stall: -1})
 	if err != nil {
 		return err
 	}
@@ -299,7 +299,7 @@ func (c *stuckCase) afterwards(granted idem.Token) error {
 	if behind != nil && (!c.Close || !errors.Is(behind, idem.ErrClosed)) {
 		return fmt.Errorf("a claim that queued behind it got %w", behind)
 	}
-	s, err := c.Open(idem.Options{Clock: c.Clock, SweepInterval: -1})
+	s, err := c.Open(idem.Options{Clock: c.Clock, SweepInterval: -1, Stall: -1})
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,10 @@ func (c WallClock) Now() (time.Time, time.Duration) {
 // than what was saved makes an opening count too much, and 7 days at most. Nothing is
 // counted from a life whose wall clock was behind what had been saved before.
 type Skew struct {
+	// Loose: each opening with a clock that is set may count as much as one opening can.
+	// What a life that was killed has saved of its clock is not always known.
+	Loose bool
+
 	ahead  int64 // of the store's time, at most
 	saved  int64 // how far ahead the wall clock that is saved was, at least
 	at     int64 // when that was saved, in true time
@@ -66,6 +70,8 @@ func (k *Skew) Life(w Walls, events []*Event) {
 	least, most := w.between(began, opened)
 	if most > -unset {
 		switch {
+		case k.Loose && (k.known || k.set):
+			k.ahead += mostLost
 		case k.known && !k.behind:
 			k.ahead += min(max(most-k.saved, 0), mostLost)
 		case !k.known && k.set:
