@@ -15,6 +15,10 @@ import (
 // lockDir locks dir by flock(2), which belongs to the open file: a POSIX record lock
 // would be dropped when the process closes any descriptor of the directory.
 func lockDir(dir string) (info fs.FileInfo, release func() error, err error) {
+	return lockDirBy(dir, flock)
+}
+
+func lockDirBy(dir string, flock func(f *os.File, how int) error) (info fs.FileInfo, release func() error, err error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, nil, err
