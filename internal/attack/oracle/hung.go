@@ -27,22 +27,29 @@ type Hung struct {
 }
 
 // Run does it. What is left must be judged afterwards, as after a Trial.
-func (h *Hung) Run(ctx context.Context) error {
+func (h *Hung) Run(ctx context.Context) (err error) {
 	o, ended, err := h.begin(ctx)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil { // traffic that goes on would be taken for somebody else's
+			h.Release()
+			err = errors.Join(err, h.abandon(o, ended))
+		}
+	}()
 	h.Stick()
 	h.Reached()
 	var closed <-chan error
 	if h.Early {
 		closed = o.closes()
 	}
-	if err := h.Watch("the traffic", func() { err = <-ended }); err != nil {
+	var last error
+	if err := h.Watch("the traffic", func() { last = <-ended }); err != nil {
 		return err
 	}
 	if !h.Early {
-		if err := o.broke(err); err != nil {
+		if err := o.broke(last); err != nil {
 			return err
 		}
 		closed = o.closes()
@@ -64,7 +71,10 @@ func (h *Hung) Run(ctx context.Context) error {
 	if err := o.everything(idem.ErrClosed); err != nil {
 		return err
 	}
-	_, err = h.Open(idem.Options{Clock: h.Clock})
+	again, err := h.Open(idem.Options{Clock: h.Clock})
+	if again.Store != nil {
+		again.Store.Close()
+	}
 	if !errors.Is(err, idem.ErrLocked) {
 		return fmt.Errorf("a write is stuck, and opening the store again gives %w; want ErrLocked", err)
 	}
@@ -78,7 +88,8 @@ func (h *Hung) Run(ctx context.Context) error {
 	return h.reopen()
 }
 
-// begin opens the store, and begins its traffic.
+// begin opens the store, and begins its traffic. ended gets the answer that ended it,
+// and is closed.
 func (h *Hung) begin(ctx context.Context) (o *opening, ended <-chan error, err error) {
 	if h.Watch == nil {
 		h.Watch = progress.Watch{}.Run
@@ -100,8 +111,19 @@ func (h *Hung) begin(ctx context.Context) (o *opening, ended <-chan error, err e
 	w := *h.Load
 	w.Life, w.Ops, w.FirstID = 1, 0, l.id.Load()
 	done := make(chan error, 1)
-	go func() { done <- w.Do(ctx, s, h.Journal, audit.Records) }()
+	go func() {
+		done <- w.Do(ctx, s, h.Journal, audit.Records)
+		close(done)
+	}()
 	return o, done, nil
+}
+
+// abandon ends the traffic of a trial that has failed.
+func (h *Hung) abandon(o *opening, ended <-chan error) error {
+	return h.Watch("closing after a trial that has failed", func() {
+		o.s.Store.Close() // the trial has its error
+		<-ended
+	})
 }
 
 // closers is how many close the store at once.
