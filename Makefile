@@ -30,7 +30,7 @@ NESTED = $(patsubst %/go.mod,%,$(shell find . -mindepth 2 -name go.mod | sort))
 PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 linux/arm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint cross cover fuzz bench bench-full microbench crash power soak tidy cc
+.PHONY: help demo test test-all race lint cross cover fuzz bench bench-full microbench crash power soak tidy cc
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,8 @@ demo: ## a payment service that is killed again and again, and its audit (DEMO="
 test: cc ## go vet, then every test with the race detector, in random order
 	$(GO) vet ./...
 	$(GO) test -race -shuffle=on -timeout $(TIMEOUT) ./...
+
+test-all: test ## the same, and then the modules of their own: bench, brokers, clients
 	@set -e; for m in $(NESTED); do \
 		echo "module $$m"; \
 		(cd $$m && $(GO) vet ./... && $(GO) test -race -shuffle=on -timeout $(TIMEOUT) ./...); \
