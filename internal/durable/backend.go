@@ -289,8 +289,8 @@ func (b *Backend) Close() error {
 	case closeErr := <-done:
 		return errors.Join(err, closeErr)
 	case <-timer.C:
-		return fmt.Errorf("%w: %s did not close within %v; it may take a new process to open it again",
-			idem.ErrBroken, b.engine.Name(), brokenClose)
+		return fmt.Errorf("%w; it did not close within %v, and it may take a new process to open it again",
+			*b.broken.Load(), brokenClose)
 	}
 }
 

@@ -85,7 +85,7 @@ func TestStuckCommit(t *testing.T) {
 				}
 				err := <-closed
 				require.ErrorIs(t, err, idem.ErrBroken)
-				require.ErrorContains(t, err, "fake.db did not close")
+				require.ErrorContains(t, err, "did not close within")
 				require.Equal(t, err, e.s.Close(), "again")
 				require.LessOrEqual(t, time.Since(begun), 2*stall)
 				requireCloses(t, e.fake, 0, "closed under a write")
@@ -192,7 +192,7 @@ func TestStuckClose(t *testing.T) {
 		<-reached
 		err := <-closed
 		require.ErrorIs(t, err, idem.ErrBroken)
-		require.ErrorContains(t, err, "fake.db did not close")
+		require.ErrorContains(t, err, "did not close within")
 		require.ErrorContains(t, e.b.brokenErr(), "closing did not end within 30s")
 	})
 }
