@@ -17,10 +17,12 @@ import (
 // with the answer of Extend as its cause (ErrFenced after a takeover), its value is
 // not recorded, and Do returns that error.
 //
-// An error of fn releases the claim and is returned; marked Permanent it is
-// recorded as final, and duplicates get ErrFailed with its text. A panic or
-// Goexit in fn goes on in the caller after the claim is released, or held if
-// r.HoldUnknown. ctx's cancellation reaches fn and does not keep its outcome from
+// An error of fn is returned, and its mark says what becomes of the claim. Permanent
+// records it as final, and duplicates get ErrFailed with its text. Unknown holds the
+// claim, Retryable releases it. Without a mark the claim is held if r.HoldUnknown, and
+// else released. So it is when fn panics or calls Goexit, which goes on in the caller.
+// A claim that fn has settled or held itself stays as it is; if fn then returns no
+// error, Do returns ErrHeld, or what the record says. ctx's cancellation reaches fn and does not keep its outcome from
 // being recorded. If ctx ends before fn begins, the claim is undone (Unclaim).
 //
 // Do within fn, with the context that fn was given, needs a key of its own: of the same
@@ -69,23 +71,15 @@ func run[T any](ctx context.Context, s *Store, claim Claim, fn func(context.Cont
 		}
 		// fn panicked or called Goexit, and goes on doing so when this returns.
 		stopHeartbeat()
-		if claim.Record.HoldUnknown {
-			_ = s.Hold(ctx, claim.Token, []byte("the attempt panicked"))
-		} else {
-			_ = s.Release(ctx, claim.Token, []byte("the attempt panicked"))
-		}
+		_ = s.End(ctx, claim.panicked())
 	}()
 	value, err = fn(fnCtx, claim)
 	returned = true
 	stopHeartbeat()
 
 	if err != nil {
-		settle := s.Release
-		if IsPermanent(err) {
-			settle = s.Fail
-		}
-		if settleErr := settle(ctx, claim.Token, s.reason(err)); settleErr != nil {
-			err = errors.Join(err, settleErr)
+		if endErr := s.End(ctx, claim.Ending(err)); endErr != nil && !settledItself(endErr) {
+			err = errors.Join(err, endErr)
 		}
 		return value, err
 	}
@@ -95,9 +89,9 @@ func run[T any](ctx context.Context, s *Store, claim Claim, fn func(context.Cont
 func completeValue[T any](ctx context.Context, s *Store, t Token, value T) error {
 	b, encodeErr := encode(value)
 	if encodeErr == nil {
-		return s.Complete(ctx, t, b)
+		return s.End(ctx, Ending{Token: t, State: Completed, Result: b})
 	}
-	err := s.tokenOp(ctx, t, action{kind: actComplete, dropped: true})
+	err := s.tokenOp(ctx, t, action{kind: actComplete, dropped: true, unlessHeld: true})
 	if err != nil && !errors.Is(err, ErrTooLarge) {
 		return errors.Join(encodeErr, err)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// D4, A6: work that has settled its claim by itself, in its own commit for one, has not
-// lost it. What it still does is not cancelled, however long that takes.
+// Work that has settled its claim by itself, in its own commit for one, has not lost it.
+// What it still does is not cancelled, however long that takes.
 func TestDoSettledByItself(t *testing.T) {
 	for name, settle := range map[string]func(context.Context, *idem.Store, idem.Token) error{
 		"completed": func(ctx context.Context, s *idem.Store, t idem.Token) error { return s.Complete(ctx, t, []byte("7")) },
@@ -27,8 +27,13 @@ func TestDoSettledByItself(t *testing.T) {
 					assert.NoError(t, context.Cause(ctx))
 					return 7, nil
 				})
-				if name == "failed" {
-					require.Equal(t, idem.ErrFailed, err)
+				switch name {
+				case "failed":
+					require.ErrorIs(t, err, idem.ErrFailed)
+					return
+				case "held":
+					require.Equal(t, idem.ErrHeld, err)
+					assert.Equal(t, idem.Held, get(t, s, "k").State)
 					return
 				}
 				require.NoError(t, err, "the value is the one that is recorded")
@@ -38,7 +43,41 @@ func TestDoSettledByItself(t *testing.T) {
 	}
 }
 
-// D4: a claim that its holder holds, and somebody else forgets, is lost like any other.
+// What the work has settled or held by itself stays so, whatever it returns then.
+func TestDoLeavesAloneWhatTheWorkSettled(t *testing.T) {
+	t.Parallel()
+	settle := map[idem.State]func(context.Context, *idem.Store, idem.Token) error{
+		idem.Completed: func(ctx context.Context, s *idem.Store, t idem.Token) error { return s.Complete(ctx, t, []byte("7")) },
+		idem.Failed:    func(ctx context.Context, s *idem.Store, t idem.Token) error { return s.Fail(ctx, t, []byte("7")) },
+		idem.Released:  func(ctx context.Context, s *idem.Store, t idem.Token) error { return s.Release(ctx, t, []byte("7")) },
+		idem.Held:      func(ctx context.Context, s *idem.Store, t idem.Token) error { return s.Hold(ctx, t, []byte("7")) },
+	}
+	ends := map[string]error{
+		"plain": boom, "permanent": idem.Permanent(boom), "unknown": idem.Unknown(boom), "retryable": idem.Retryable(boom),
+	}
+	for state, itself := range settle {
+		for name, end := range ends {
+			for _, hold := range []bool{false, true} {
+				s := newStore(t, idem.Options{})
+				r := idem.Request{Key: "k", HoldUnknown: hold}
+				_, replayed, err := idem.Do(t.Context(), s, r, func(ctx context.Context, c idem.Claim) (int, error) {
+					require.NoError(t, itself(ctx, s, c.Token))
+					return 0, end
+				})
+				require.ErrorIs(t, err, boom)
+				require.False(t, replayed)
+				rec := get(t, s, "k")
+				assert.Equal(t, state, rec.State, "%s, %v", name, hold)
+				assert.Equal(t, "7", string(rec.Result))
+				if state != idem.Released {
+					assert.Equal(t, end, err, "there is nothing to add")
+				}
+			}
+		}
+	}
+}
+
+// A claim that its holder holds, and somebody else forgets, is lost like any other.
 func TestDoHeldAndLost(t *testing.T) {
 	doTest(t, idem.Options{}, func(t *testing.T, s *idem.Store) {
 		_, _, err := idem.Do(t.Context(), s, k, func(ctx context.Context, c idem.Claim) (int, error) {

@@ -136,16 +136,6 @@ func TestDoPermanentError(t *testing.T) {
 	})
 }
 
-func TestPermanent(t *testing.T) {
-	t.Parallel()
-	require.NoError(t, idem.Permanent(nil))
-	assert.False(t, idem.IsPermanent(nil))
-	assert.False(t, idem.IsPermanent(errDisk))
-	err := idem.Permanent(errDisk)
-	assert.Equal(t, errDisk.Error(), err.Error())
-	require.ErrorIs(t, err, errDisk)
-}
-
 // D2: a panic or Goexit goes on in the caller, after the claim is given up, or held
 // if its outcome must not be guessed.
 func TestDoPanicAndGoexit(t *testing.T) {

@@ -13,8 +13,9 @@ import (
 //
 // It waits for a duplicate in flight and replays what it finds: replayed is then
 // true. The effect's own error is returned as it is and leaves the record as it
-// was; marked Permanent it is recorded as the operation's failure, and where the
-// request limits its attempts the record is released with the attempt counted. Other
+// was, also with HoldUnknown, because what it wrote is undone. Marked Permanent it is
+// recorded as the operation's failure, marked Unknown the operation is held, and where
+// the request limits its attempts the record is released with the attempt counted. Other
 // errors are Claim's; ErrTooLarge is returned when the result is over Options.MaxResult:
 // the effect and the completion are then recorded, the result is not.
 func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []byte, replayed bool, err error) {
@@ -77,12 +78,14 @@ func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, 
 	return op.next.Result, Claim{}, op.answer()
 }
 
-var effectKinds = [...]EventKind{Completed: OperationCompleted, Failed: OperationFailed, Released: OperationReleased}
+var effectKinds = [...]EventKind{
+	Completed: OperationCompleted, Failed: OperationFailed, Released: OperationReleased, Held: OperationHeld,
+}
 
 // CompleteEffect is Complete with an effect in the same commit, for engines to
 // build on: effect runs only if the record is InFlight or Held with t's fence, and
 // returns the result to record. See DoEffect, bolt.Complete and pebble.Complete.
-// A Permanent error of the effect fails the operation.
+// A Permanent error of the effect fails the operation, an Unknown one holds it.
 func (s *Store) CompleteEffect(ctx context.Context, t Token, effect any) error {
 	if err := s.admitToken(ctx, t, false); err != nil {
 		return err

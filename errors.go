@@ -93,28 +93,6 @@ var (
 	ErrClosed = errors.New("idem: store is closed")
 )
 
-// permanentError marks an error that makes Do record a final failure.
-type permanentError struct{ err error }
-
-func (e *permanentError) Error() string { return e.err.Error() }
-func (e *permanentError) Unwrap() error { return e.err }
-
-// Permanent marks err as final for Do, bolt.Do and pebble.Do: the operation is
-// recorded as failed with err's text as the reason, and is not tried again.
-// Permanent(nil) is nil.
-func Permanent(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &permanentError{err}
-}
-
-// IsPermanent reports whether err, or an error it wraps, was marked by Permanent.
-func IsPermanent(err error) bool {
-	var p *permanentError
-	return errors.As(err, &p)
-}
-
 // invalid builds an ErrInvalid that says what is out of range.
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))

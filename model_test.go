@@ -40,6 +40,7 @@ type mAsk struct {
 	opening, from    uint64
 	body             string
 	dropped          bool
+	ending           bool   // the work has returned: what it held by itself stays
 	issued           uint64 // 0: unknown
 	wall, lost       uint64
 }
@@ -132,6 +133,7 @@ func model(r mRecord, q mAsk) (mRecord, string) {
 				n.State, n.Bound, n.Attempt, n.GoneAt = "released", true, r.Attempt-1, mSum(q.now, n.Retention)
 			})},
 			{q.op == "unclaim" && in("released"), answer("")},
+			{q.ending && in("held") && q.op != "hold", answer("held")},
 			{final != "" && in("in_flight", "held"), become(tooLarge, func(n *mRecord) {
 				n.State, n.Point, n.Result, n.Dropped, n.Finished = final, mNone, q.body, q.dropped, q.now
 				n.GoneAt = mSum(q.now, n.Retention)
@@ -230,7 +232,7 @@ func askOf(a *action, now Instant) mAsk {
 	return mAsk{
 		op: mOps[a.kind], now: mTime(now), fence: a.fence, print: mPrint(a.fingerprint),
 		lease: mTime(Instant(a.lease)), retention: mTime(Instant(a.retention)), hold: a.holdUnknown,
-		max: int(a.maxAttempts), opening: a.opening, from: a.leasesFrom, body: mText(a.bytes), dropped: a.dropped,
+		max: int(a.maxAttempts), opening: a.opening, from: a.leasesFrom, body: mText(a.bytes), dropped: a.dropped, ending: a.unlessHeld,
 		issued: uint64(a.issuedAt), wall: uint64(a.wall), lost: uint64(a.lostUntil),
 	}
 }

@@ -109,7 +109,7 @@ func (o *Op) Finish(result []byte, err error) (next *Entry, changed bool) {
 	}
 	a := action{kind: actComplete, fence: open.Fence}
 	if o.failed = err != nil; o.failed {
-		if a.kind = effectFailure(&o.act, IsPermanent(err)); a.kind == 0 {
+		if a.kind = effectFailure(&o.act, markOf(err)); a.kind == 0 {
 			o.err = err
 			return o.prev, false
 		}

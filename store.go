@@ -204,16 +204,30 @@ func (s *Store) Complete(ctx context.Context, t Token, result []byte) error {
 // CompleteMany completes each on its own merits and in order, all in one commit.
 // The answers are in the order of cs; past Options.MaxBatch they are ErrInvalid.
 func (s *Store) CompleteMany(ctx context.Context, cs []Completion) []error {
-	out := make([]error, len(cs))
-	ops := make([]*Op, 0, min(len(cs), s.opts.MaxBatch))
+	return s.settleMany(ctx, len(cs), func(i int) (Token, action, error) {
+		act := action{kind: actComplete}
+		s.setBytes(&act, cs[i].Result)
+		return cs[i].Token, act, nil
+	})
+}
+
+// settleMany applies n actions that settle claims, in one commit.
+func (s *Store) settleMany(ctx context.Context, n int, get func(i int) (Token, action, error)) []error {
+	out := make([]error, n)
+	ops := make([]*Op, 0, min(n, s.opts.MaxBatch))
 	index := make([]int, 0, cap(ops))
-	for i, c := range cs {
+	for i := range n {
 		if i >= s.opts.MaxBatch {
-			out[i] = invalid("completion %d is over Options.MaxBatch, %d; send it in another call", i+1, s.opts.MaxBatch)
-		} else if out[i] = s.admitToken(ctx, c.Token, true); out[i] == nil {
-			act := action{kind: actComplete, fence: c.Token.Fence, opening: s.time.opening}
-			s.setBytes(&act, c.Result)
-			ops = append(ops, s.newTokenOp(c.Token, act))
+			out[i] = invalid("item %d is over Options.MaxBatch, %d; send it in another call", i+1, s.opts.MaxBatch)
+			continue
+		}
+		t, act, err := get(i)
+		if err == nil {
+			err = s.admitToken(ctx, t, true)
+		}
+		if out[i] = err; err == nil {
+			act.fence, act.opening = t.Fence, s.time.opening
+			ops = append(ops, s.newTokenOp(t, act))
 			index = append(index, i)
 		}
 	}

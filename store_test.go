@@ -156,7 +156,7 @@ func TestClaimMany(t *testing.T) {
 	assert.ErrorIs(t, errs[3], idem.ErrInvalid)
 	assert.Equal(t, idem.ErrFenced, errs[4])
 	assert.NoError(t, errs[5])
-	assert.ErrorContains(t, errs[6], "completion 7 is over Options.MaxBatch, 6")
+	assert.ErrorContains(t, errs[6], "item 7 is over Options.MaxBatch, 6")
 	assert.Equal(t, "1", string(get(t, s, "a").Result))
 	assert.Empty(t, s.CompleteMany(ctx, nil))
 }

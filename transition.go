@@ -22,6 +22,7 @@ type action struct {
 	leasesFrom  uint64        // leases of earlier openings have lapsed
 	bytes       []byte        // result, reason, note or checkpoint; owned by the action
 	dropped     bool          // complete, fail: the result or reason is not kept
+	unlessHeld  bool          // complete, fail, release: a record that is held stays so
 	due         Instant       // sweep: the index entry that was found
 }
 
@@ -64,7 +65,7 @@ func transition(cur *Entry, a *action, now Instant) (next *Entry, answer error) 
 	if !cur.live(now) || cur.Fence != a.fence {
 		return cur, ErrFenced
 	}
-	open := cur.State == InFlight || cur.State == Held
+	open := cur.State == InFlight || cur.State == Held && !a.unlessHeld
 	switch a.kind {
 	case actComplete, actFail:
 		if open {
@@ -290,12 +291,15 @@ func forget(cur *Entry, a *action, now Instant) (*Entry, error) {
 }
 
 // effectFailure is what a same-commit function's error asks for, besides undoing what
-// the function wrote: a permanent one fails the operation. Any other leaves the record
-// as it was (0), but for the attempt where the request has a limit of them.
-func effectFailure(a *action, permanent bool) actionKind {
+// the function wrote: a permanent one fails the operation, and one that leaves the outcome
+// unknown holds it. Any other leaves the record as it was (0), but for the attempt where
+// the request has a limit of them.
+func effectFailure(a *action, m mark) actionKind {
 	switch {
-	case permanent:
+	case m == permanent:
 		return actFail
+	case m == unknown:
+		return actHold
 	case a.kind == actClaim && a.maxAttempts > 0:
 		return actRelease
 	}

@@ -74,6 +74,9 @@ func worldActions(n node, at int, opening uint64) []action {
 		token(actFail, nil)
 		token(actFail, nil, func(a *action) { a.dropped = true })
 		token(actRelease, []byte("w"))
+		for _, k := range []actionKind{actComplete, actFail, actRelease, actHold} {
+			token(k, []byte("r"), func(a *action) { a.unlessHeld = true })
+		}
 		token(actUnclaim, nil)
 		token(actForget, nil)
 		token(actHold, []byte("n"))

@@ -208,12 +208,29 @@ func TestEffectFailure(t *testing.T) {
 	t.Parallel()
 	claim, limited := claimOf(), claimOf(attempts(2))
 	complete := token(actComplete)
-	assert.Equal(t, actFail, effectFailure(&claim, true))
-	assert.Equal(t, actFail, effectFailure(&limited, true))
-	assert.Equal(t, actFail, effectFailure(&complete, true))
-	assert.Equal(t, actRelease, effectFailure(&limited, false), "the attempt counts")
-	assert.Zero(t, effectFailure(&claim, false))
-	assert.Zero(t, effectFailure(&complete, false), "the claim's holder says how it goes on")
+	for _, a := range []*action{&claim, &limited, &complete} {
+		assert.Equal(t, actFail, effectFailure(a, permanent))
+		assert.Equal(t, actHold, effectFailure(a, unknown))
+	}
+	for _, m := range []mark{unmarked, retryable} {
+		assert.Equal(t, actRelease, effectFailure(&limited, m), "the attempt counts")
+		assert.Zero(t, effectFailure(&claim, m), "what it wrote is undone")
+		assert.Zero(t, effectFailure(&complete, m), "the claim's holder says how it goes on")
+	}
+}
+
+// The work has returned: what it has held by itself stays held.
+func TestTransitionOfWorkThatHeldItsClaim(t *testing.T) {
+	t.Parallel()
+	ending := func(k actionKind) action {
+		return token(k, func(a *action) { a.unlessHeld, a.bytes = true, []byte("r") })
+	}
+	var rows []row
+	for name, k := range map[string]actionKind{"complete": actComplete, "fail": actFail, "release": actRelease} {
+		rows = append(rows, row{name: name, cur: ended(Held), act: ending(k), now: inLease, err: ErrHeld, same: true})
+	}
+	rows = append(rows, row{name: "hold", cur: ended(Held), act: ending(actHold), now: inLease, same: true})
+	runRows(t, rows)
 }
 
 func TestTransitionExtendAndCheckpoint(t *testing.T) {

@@ -163,6 +163,31 @@ var effectCases = []effectCase{
 		_, _, err = e.do("k", mustNotRun(t))
 		require.ErrorIs(t, err, idem.ErrFailed)
 	}},
+	{"an unknown outcome is held", func(t *testing.T, e *effectEnv) {
+		s := e.open(idem.Options{})
+		unknown := func(kv KV) ([]byte, error) {
+			kv.Put("mine", []byte("must vanish"))
+			return nil, idem.Unknown(errOwn)
+		}
+		_, _, err := e.do("k", unknown)
+		require.ErrorIs(t, err, errOwn)
+		c, err := s.Claim(e.ctx, idem.Request{Key: "other"})
+		require.NoError(t, err)
+		require.ErrorIs(t, e.x.Complete(e.ctx, s, c.Token, unknown), errOwn)
+		for _, key := range []string{"k", "other"} {
+			rec, err := s.Get(e.ctx, key)
+			require.NoError(t, err)
+			require.Equal(t, idem.Held, rec.State)
+			require.Equal(t, errOwn.Error(), string(rec.Result))
+			require.Equal(t, 1, rec.Attempt)
+			_, _, err = e.do(key, mustNotRun(t))
+			require.ErrorIs(t, err, idem.ErrHeld)
+		}
+		require.Nil(t, e.x.Get(t, e.backend, "mine"))
+		rec, err := s.Get(e.ctx, "k")
+		require.NoError(t, err)
+		require.NoError(t, s.Complete(e.ctx, rec.Token(), []byte("found out")))
+	}},
 	{"Do is refused like a claim", func(t *testing.T, e *effectEnv) {
 		s := e.open(idem.Options{Lease: time.Minute})
 		one, two := idem.FingerprintOf([]byte("1")), idem.FingerprintOf([]byte("2"))

@@ -13,6 +13,7 @@ var settleCases = []testCase{
 	{"settling ignores that ctx has ended", settleEnded},
 	{"settling goes on when ctx ends on the threshold", settleBetween},
 	{"settling goes on when ctx ends while queued", settleQueued},
+	{"End leaves alone what the work has settled or held", endLeavesAlone},
 }
 
 // settling is every call that settles a claim, with the state that it leaves; zero:
@@ -33,6 +34,12 @@ func (e *env) settling() map[string]struct {
 		"Fail":    {func(ctx context.Context, tok idem.Token) error { return e.s.Fail(ctx, tok, []byte("r")) }, idem.Failed},
 		"Release": {func(ctx context.Context, tok idem.Token) error { return e.s.Release(ctx, tok, []byte("r")) }, idem.Released},
 		"Hold":    {func(ctx context.Context, tok idem.Token) error { return e.s.Hold(ctx, tok, []byte("r")) }, idem.Held},
+		"End": {func(ctx context.Context, tok idem.Token) error {
+			return e.s.End(ctx, idem.Ending{Token: tok, State: idem.Completed, Result: []byte("r")})
+		}, idem.Completed},
+		"EndMany": {func(ctx context.Context, tok idem.Token) error {
+			return e.s.EndMany(ctx, []idem.Ending{{Token: tok, State: idem.Held, Result: []byte("r")}})[0]
+		}, idem.Held},
 		"Unclaim": {func(ctx context.Context, tok idem.Token) error { return e.s.Unclaim(ctx, tok) }, 0},
 	}
 }
@@ -122,4 +129,34 @@ func settleQueued(t *testing.T, e *env) {
 	e.settledAs()
 	e.reopen()
 	e.settledAs()
+}
+
+func endLeavesAlone(t *testing.T, e *env) {
+	e.open(idem.Options{})
+	settle := map[idem.State]func(context.Context, idem.Token, []byte) error{
+		idem.Completed: e.s.Complete, idem.Failed: e.s.Fail, idem.Released: e.s.Release, idem.Held: e.s.Hold,
+	}
+	answers := map[idem.State]error{
+		idem.Completed: idem.ErrCompleted, idem.Failed: idem.ErrFailed, idem.Released: idem.ErrFenced, idem.Held: idem.ErrHeld,
+	}
+	for before, itself := range settle {
+		var ends []idem.Ending
+		for state := range settle {
+			tok := e.claim(idem.Request{Key: before.String() + " " + state.String()}).Token
+			require.NoError(t, itself(e.ctx, tok, []byte("mine")))
+			ends = append(ends, idem.Ending{Token: tok, State: state, Result: []byte("other")})
+		}
+		many := e.s.EndMany(e.ctx, ends)
+		for i, end := range ends {
+			want := answers[before]
+			if end.State == before && (before == idem.Released || before == idem.Held) {
+				want = nil // it is so already
+			}
+			require.Equal(t, want, many[i], "%v, then %v", before, end.State)
+			require.Equal(t, want, e.s.End(e.ctx, end), "%v, then %v", before, end.State)
+			r := e.get(end.Token.Key)
+			require.Equal(t, before, r.State)
+			require.Equal(t, "mine", string(r.Result))
+		}
+	}
 }

@@ -84,6 +84,8 @@ type Op struct {
 	Of        int64  `json:"of,omitempty"`       // Undo: the Run that it is of
 	Why       Text   `json:"why,omitempty"`      // same-commit: the text of the error of a function that fails
 	Final     bool   `json:"final,omitempty"`    // and it is Permanent
+	Doubt     bool   `json:"doubt,omitempty"`    // or it is Unknown
+	Ends      bool   `json:"ends,omitempty"`     // of a Run: what was held or settled by then stays, and is no error
 }
 
 // Answer is what an operation returned.

@@ -178,6 +178,12 @@ func (s state) released(result Text, now span) state {
 	return s
 }
 
+// held is s when nobody knows how its attempt ended.
+func (s state) held(note Text) state {
+	s.state, s.result, s.expires = idem.Held, note, at(never)
+	return s
+}
+
 // unclaimed is s, in flight, when its claim was undone.
 func (s state) unclaimed(now span) state {
 	if s.attempt == 1 && s.checkpoint == "" {

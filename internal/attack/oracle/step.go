@@ -34,7 +34,7 @@ func (w *world) exactly(s state, op *call, a *Answer, now span) []state {
 		return nil
 	case a.Err == Own && op.Kind == Do:
 		return w.fails(s, op, now)
-	case a.Err == Own && op.Final:
+	case a.Err == Own && (op.Final || op.Doubt):
 		return one(w.token(s, op, a, now))
 	case op.Kind == Undo:
 	case op.Kind == Run && a.Err == Context: // perhaps granted; see Undo
@@ -64,6 +64,8 @@ func (w *world) fails(s state, op *call, now span) (out []state) {
 		switch {
 		case op.Final:
 			out = append(out, g.finish(idem.Failed, &op.Op, now))
+		case op.Doubt:
+			out = append(out, g.held(TextOf([]byte(errOwn.Error()))))
 		case w.most(&op.Op, op.life) > 0:
 			out = append(out, g.released(TextOf([]byte(errOwn.Error())), now))
 		default:
@@ -213,12 +215,15 @@ func (w *world) token(s state, op *call, a *Answer, now span) (state, bool) {
 	if a == nil {
 		return next, want == OK || want == TooLarge || want == Own
 	}
+	if op.Ends && op.Kind != Complete && (want == Held || want == Completed || want == Failed) {
+		want = OK // Run's function has failed, and its error is all that Run says
+	}
 	return next, a.Err == want
 }
 
 // settle is what a live record of the token's own becomes, and the answer.
 func (w *world) settle(s state, op *call, now span) (state, Code) {
-	open := s.state == idem.InFlight || s.state == idem.Held
+	open := s.state == idem.InFlight || s.state == idem.Held && !op.Ends
 	switch op.Kind {
 	case Complete, CompleteTx, Fail:
 		as, done := idem.Completed, OK
@@ -228,6 +233,8 @@ func (w *world) settle(s state, op *call, now span) (state, Code) {
 		switch {
 		case op.Final && open:
 			done = Own
+		case op.Doubt && open:
+			return s.held(op.Why), Own
 		case op.Why != "": // and the record stays as it is, or refuses to have it run
 			open = false
 		case op.TooLarge:
@@ -249,7 +256,7 @@ func (w *world) settle(s state, op *call, now span) (state, Code) {
 		}
 	case Hold:
 		if s.state == idem.InFlight {
-			s.state, s.result, s.expires = idem.Held, op.Bytes, at(never)
+			s = s.held(op.Bytes)
 		}
 		if s.state == idem.Held {
 			return s, OK

@@ -351,8 +351,12 @@ func (k *worker) effect(op *Op) Effect {
 	if k.chance(6) {
 		fails = errOwn
 		op.Why = TextOf([]byte(errOwn.Error()))
-		if op.Kind != Update && k.chance(2) {
+		switch n := k.rng.IntN(6); {
+		case op.Kind == Update:
+		case n < 2:
 			fails, op.Final = idem.Permanent(errOwn), true
+		case n == 2:
+			fails, op.Doubt = idem.Unknown(errOwn), true
 		}
 	}
 	return reading(func(kv KV) ([]byte, error) {
@@ -408,12 +412,20 @@ func (k *worker) run(ctx context.Context) {
 	claim.Lease, r.Lease = int64(10*time.Minute), 10*time.Minute
 	settle := k.op(Complete, claim.Key)
 	var fails error
-	switch k.rng.IntN(6) {
+	switch k.rng.IntN(8) {
 	case 0:
 		settle.Kind, fails = Release, errOwn
-		settle.Bytes = TextOf([]byte(fails.Error()))
+		if r.HoldUnknown {
+			settle.Kind = Hold
+		}
 	case 1:
 		settle.Kind, fails = Fail, idem.Permanent(errOwn)
+	case 2:
+		settle.Kind, fails = Hold, idem.Unknown(errOwn)
+	case 3:
+		settle.Kind, fails = Release, idem.Retryable(errOwn)
+	}
+	if fails != nil {
 		settle.Bytes = TextOf([]byte(fails.Error()))
 	}
 	var b []byte
@@ -429,7 +441,7 @@ func (k *worker) run(ctx context.Context) {
 // that it is.
 func (k *worker) runs(ctx context.Context, claim *Op, r idem.Request, settle *Op, b []byte, fails error) {
 	undo := k.op(Undo, claim.Key)
-	undo.Of = claim.ID
+	undo.Of, settle.Ends = claim.ID, true
 	k.begin(claim, undo)
 	ran := false
 	value, replayed, err := idem.Do(ctx, k.s.Store, r, func(_ context.Context, c idem.Claim) ([]byte, error) {
