@@ -1,0 +1,89 @@
+package outcomes_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	pebbledb "github.com/cockroachdb/pebble/v2"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	bbolt "go.etcd.io/bbolt"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/outcomes"
+	"github.com/idemkv/idem/memory"
+	"github.com/idemkv/idem/pebble"
+)
+
+func request(c *outcomes.Call) idem.Request {
+	return idem.Request{Key: c.Key, Lease: outcomes.Lease, HoldUnknown: c.Hold}
+}
+
+// run runs d on a store on b.
+func run(t *testing.T, b idem.Backend, d outcomes.Door) {
+	clock := idemtest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	s, err := idem.New(b, idem.Options{Clock: clock, SweepInterval: -1})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	outcomes.Run(t, s, clock, d)
+}
+
+func TestDo(t *testing.T) {
+	t.Parallel()
+	run(t, memory.New(memory.Options{}), outcomes.Door{
+		Column: func(r outcomes.Row) outcomes.Fates { return r.Do },
+		Itself: true,
+		Call: func(t *testing.T, c *outcomes.Call) bool {
+			_, _, err := idem.Do(c.Ctx, c.Store, request(c), func(ctx context.Context, claim idem.Claim) ([]byte, error) {
+				return nil, c.Work(t, ctx, claim.Token).Return(ctx)
+			})
+			return err == nil
+		},
+	})
+}
+
+func sameCommit(r outcomes.Row) outcomes.Fates { return r.SameCommit }
+
+func TestBoltDo(t *testing.T) {
+	t.Parallel()
+	b, err := bolt.Open(filepath.Join(t.TempDir(), "idem.db"), bolt.Options{})
+	require.NoError(t, err)
+	run(t, b, outcomes.Door{
+		Column: sameCommit,
+		Call: func(t *testing.T, c *outcomes.Call) bool {
+			_, _, err := bolt.Do(c.Ctx, c.Store, request(c), func(ctx context.Context, _ *bbolt.Tx) ([]byte, error) {
+				return nil, c.Work(t, ctx, idem.Token{}).Return(ctx)
+			})
+			return err == nil
+		},
+	})
+}
+
+func TestPebbleDo(t *testing.T) {
+	t.Parallel()
+	b, err := pebble.Open(t.TempDir(), pebble.Options{})
+	require.NoError(t, err)
+	run(t, b, outcomes.Door{
+		Column: sameCommit,
+		Call: func(t *testing.T, c *outcomes.Call) bool {
+			_, _, err := pebble.Do(c.Ctx, c.Store, request(c), func(ctx context.Context, _ *pebbledb.Batch) ([]byte, error) {
+				return nil, c.Work(t, ctx, idem.Token{}).Return(ctx)
+			})
+			return err == nil
+		},
+	})
+}
+
+// The documentation shows the table that the doors are proved by.
+func TestDocumentation(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../../docs/OUTCOMES.md")
+	require.NoError(t, err)
+	assert.True(t, strings.Contains(string(doc), outcomes.Markdown()), "docs/OUTCOMES.md must contain:\n%s", outcomes.Markdown())
+}
