@@ -66,7 +66,10 @@ func Run(fn func() ([]byte, error)) (result []byte, err error) {
 				return
 			}
 			v := recover()
-			if f, ok := v.(interface{ Addr() uintptr }); ok {
+			if f, ok := v.(interface {
+				runtime.Error // and not a value of the caller's own that has an Addr
+				Addr() uintptr
+			}); ok {
 				err = &Fault{Err: Caught("memory fault", f)}
 				return
 			}

@@ -124,3 +124,16 @@ func TestRethrowOfOtherErrors(t *testing.T) {
 		effect.Rethrow(&effect.Fault{Err: errors.New("address")})
 	})
 }
+
+// addressed is a value with a method that memory faults have too.
+type addressed uintptr
+
+func (a addressed) Addr() uintptr { return uintptr(a) }
+
+func TestPanicWithAnAddressIsTheCallersOwn(t *testing.T) {
+	t.Parallel()
+	_, err := effect.Run(func() ([]byte, error) { panic(addressed(7)) })
+	var fault *effect.Fault
+	require.False(t, errors.As(err, &fault), "%v", err)
+	require.PanicsWithValue(t, addressed(7), func() { effect.Rethrow(err) })
+}
