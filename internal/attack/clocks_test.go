@@ -42,12 +42,19 @@ func TestCrashClocks(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(t *testing.T, engine string) {
 		killers(t, engine, 8, func(k *killer, kills int) {
-			skew := &oracle.Skew{Loose: true}
+			skew := &oracle.Skew{}
 			var moved []*oracle.Event
 			var plans []Plan
 			ahead := time.Duration(0)
 			day := int64(24 * time.Hour)
+			move := func() { // the events of the life that is over
+				skew.Life(plans[len(plans)-1].Walls, time.Now().UnixNano()+int64(ahead), k.now)
+				moved = append(moved, k.now...)
+			}
 			k.alter = func(p *Plan) {
+				if k.lives > 1 { // nobody looks at the times of the life before any more
+					move()
+				}
 				ahead += []time.Duration{0, 0, time.Hour, 48 * time.Hour, 200 * time.Hour}[k.rng.IntN(5)]
 				now := time.Now().UnixNano() + int64(ahead)
 				reading := func() int64 {
@@ -62,16 +69,12 @@ func TestCrashClocks(t *testing.T) {
 				if k.rng.IntN(2) == 0 {
 					p.Load.Retention = time.Duration(20 * day)
 				}
-				if k.lives > 1 { // of the life before, whose times are not looked at any more
-					skew.Life(plans[len(plans)-1].Walls, k.now)
-					moved = append(moved, k.now...)
-				}
 				plans = append(plans, *p)
 			}
 			k.judge = func(c *oracle.Checker) error {
-				skew.Life(plans[len(plans)-1].Walls, k.now)
+				move()
 				c.Loosen()
-				k.events = append(moved, k.now...)
+				k.events = moved
 				if err := k.history(c); err != nil {
 					return fmt.Errorf("%w\nThe clocks: %+v", err, wallsOf(plans))
 				}

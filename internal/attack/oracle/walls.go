@@ -36,81 +36,97 @@ func (c WallClock) Now() (time.Time, time.Duration) {
 }
 
 // Skew moves the times of journals to where the store's time may be at most. A store
-// cannot know how long it was closed but from its wall clock: one that is further ahead
-// than what was saved makes an opening count too much, and 7 days at most. Nothing is
-// counted from a life whose wall clock was behind what had been saved before.
+// knows how long it was closed from its wall clock alone. A clock that is further ahead
+// than what was saved makes an opening count too much, up to a week in all. An opening
+// counts nothing from a life whose clock was behind what had been saved before it, and
+// nothing to or from a clock that has not been set.
+//
+// The journal of a killed life does not tell what it saved last, or whether it saved
+// anything. So Skew bounds what is saved over all cases that the journal leaves open.
 type Skew struct {
-	// Loose: each opening with a clock that is set may count as much as one opening can.
-	// What a life that was killed has saved of its clock is not always known.
-	Loose bool
+	ahead int64 // of the store's time, at most
 
-	ahead  int64 // of the store's time, at most
-	saved  int64 // how far ahead the wall clock that is saved was, at least
-	at     int64 // when that was saved, in true time
-	known  bool
-	behind bool // in the life that saved it, all of it
-	set    bool // a wall clock was right or ahead of some year before this one
+	wall   int64 // the wall clock that is saved, at least; 0: the store is new
+	counts bool  // the next opening may count from it
+	saved  int64 // if so: how far it was ahead of true time when it was saved, at least
+	ended  int64 // when the last life was over
 }
 
 const (
-	unset    = int64(20*365*24) * int64(time.Hour) // behind by more: the clock has not been set
-	mostLost = int64(7*24) * int64(time.Hour)
+	// clockSet is the least that a wall clock reads once it is set: 2025-01-01 UTC.
+	clockSet = 1735689600 * int64(time.Second)
+	// mostCounted is how much time closed an opening counts at most.
+	mostCounted = int64(7*24) * int64(time.Hour)
 )
 
-// Life moves the times in the events of the next life, which had these wall clocks.
-func (k *Skew) Life(w Walls, events []*Event) {
-	began, end := events[0].T, events[len(events)-1].T
-	opened := end
+// Life moves the times in the events of the next life. Its wall clock was w, and it was
+// over by the true time ended.
+func (k *Skew) Life(w Walls, ended int64, events []*Event) {
+	began, opened := events[0].T, int64(0)
 	for _, e := range events {
-		if e.Audit != nil {
+		ended = max(ended, e.T)
+		if e.Audit != nil && opened == 0 {
 			opened = e.T
-			break
 		}
+	}
+	if opened == 0 { // killed before it could tell
+		opened = ended
 	}
 	least, most := w.between(began, opened)
-	if most > -unset {
-		switch {
-		case k.Loose && (k.known || k.set):
-			k.ahead += mostLost
-		case k.known && !k.behind:
-			k.ahead += min(max(most-k.saved, 0), mostLost)
-		case !k.known && k.set:
-			k.ahead += mostLost
-		}
+	if k.counts {
+		k.ahead += max(0, min(most-k.saved, mostCounted-(began-k.ended)))
 	}
-	// Whatever this life saves of the wall clock goes on from what was saved, by elapsed
-	// time: it falls behind by the time closed, unless a reading is ahead of it.
-	saved := k.saved - (opened - k.at)
-	_, furthest := w.between(began, end)
-	behind := furthest < max(saved, -unset)
-	granted := false
-	calls := map[int64]*Event{}
-	for _, e := range events {
-		if e.Call != nil {
-			calls[e.Call.ID] = e
-		}
-		if e.Return != nil && e.Return.Record != nil && e.Return.Err == OK && calls[e.Return.ID].Call.Kind == Claim {
-			// Granted in a commit in between.
-			granted = true
-			read, _ := w.between(calls[e.Return.ID].T, e.T)
-			if read = max(read, least); read > -unset && (!k.known || read > saved) {
-				saved, k.known = read, true
-			}
-			k.at = e.T
-		}
+
+	// What this life saves goes on from what was saved, by the time elapsed since the
+	// opening: it falls behind by the time closed, unless a reading is ahead of it.
+	reached := max(k.wall-opened, least)
+	mayCount, saved := true, reached
+	if opened+most < max(k.wall, clockSet) {
+		// Behind, for sure. The next opening counts only if a later reading in a commit was
+		// ahead of what was saved, and then from that reading.
+		_, furthest := w.between(began, ended)
+		mayCount, saved = furthest > reached && ended+furthest >= clockSet, furthest
 	}
+	commits, last, read := grants(w, events)
 	switch {
-	case !k.known:
-	case granted:
-		k.saved, k.behind = saved, behind
-	case !behind: // it may have saved something
-		k.saved, k.at, k.behind = min(k.saved, saved), opened, false
+	case commits:
+		reached = max(reached, read)
+		k.wall, k.counts, k.saved = last+reached, mayCount, max(saved, reached)
+	case mayCount && k.counts: // it may have saved this, or nothing
+		k.saved = min(k.saved, saved)
+	case mayCount:
+		k.counts, k.saved = true, saved
 	}
-	k.set = k.set || max(w.First, w.Then) > -unset
+	k.ended = ended
 	for _, e := range events {
 		e.T += k.ahead
 		if e.Audit != nil {
 			e.Audit.Began += k.ahead
 		}
 	}
+}
+
+// grants reports whether a grant was answered, which takes a commit. The last commit of
+// the life was then no earlier than last, and one of them at least has read a wall clock
+// that was so far ahead.
+func grants(w Walls, events []*Event) (commits bool, last, read int64) {
+	calls := map[int64]*Event{}
+	for _, e := range events {
+		if e.Call != nil {
+			calls[e.Call.ID] = e
+		}
+		if e.Return == nil {
+			continue
+		}
+		call := calls[e.Return.ID]
+		if !granted(call.Call.Kind, e.Return) {
+			continue
+		}
+		least, _ := w.between(call.T, e.T)
+		if !commits {
+			commits, read = true, least
+		}
+		last, read = max(last, call.T), max(read, least)
+	}
+	return commits, last, read
 }
