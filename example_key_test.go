@@ -39,16 +39,16 @@ func ExampleContentKey() {
 func ExampleCanonicalJSON() {
 	for _, text := range []string{
 		`{ "b": 1.50, "a": [ 1E2, "\u0041" ] }`,
-		`{"amount": 1, "amount": 100}`,
 		`{"account": 12345678901234567890}`,
+		`{"amount": 1, "amount": 100}`,
 	} {
 		canonical, err := idem.CanonicalJSON([]byte(text))
 		fmt.Printf("%s %v\n", canonical, err)
 	}
 	// Output:
 	// {"a":[100,"A"],"b":1.5} <nil>
+	// {"account":12345678901234567890} <nil>
 	//  idem: invalid argument: JSON: at byte 14: a name that the object has already
-	//  idem: invalid argument: JSON: at byte 12: an integer that a 64-bit float cannot tell from its neighbours; send it as a string
 }
 
 // Work that is claimed by hand and may outlast its lease.

@@ -85,16 +85,18 @@ func ContentKey(parts ...[]byte) string {
 }
 
 // CanonicalJSON returns the JSON value in b in the canonical form of RFC 8785: no
-// white space, names in order, one way to write each string and number. Two texts
-// that mean the same get the same bytes, to be shown to FingerprintOf or
+// white space, names in order, one way to write each string and number. Two texts get
+// the same bytes if and only if they mean the same. Show the bytes to FingerprintOf or
 // ContentKey. b is only read and the result is the caller's.
+//
+// Numbers compare by their exact value: 1.10e2 is 110, and 9007199254740993 is not
+// 9007199254740992. Here the form departs from RFC 8785, which rounds each number to a
+// float64. A number that a float64 does not tell from its neighbours keeps all its
+// digits. -0 is 0.
 //
 // ErrInvalid is returned, with the offset and nothing of the text, for what is not
 // one whole JSON value, a name that an object has twice, invalid UTF-8, a lone
-// surrogate, nesting deeper than 10,000, a number beyond the range of a float64,
-// and an integer that a float64 cannot tell from its neighbours (beyond 2^53):
-// rounded, two account numbers would look the same. Send such a number as a
-// string. Numbers with a point or an exponent are rounded to a float64.
+// surrogate, nesting deeper than 10,000, and an exponent beyond 999,999,999.
 func CanonicalJSON(b []byte) ([]byte, error) {
 	out, err := jcs.Canonical(b)
 	if err != nil {

@@ -77,6 +77,7 @@ func TestContentKeyOfCanonicalJSON(t *testing.T) {
 	}
 	assert.Equal(t, key(`{"amount":100,"currency":"EUR"}`), key("{ \"currency\": \"\\u0045UR\",\n \"amount\": 1.0e2 }"))
 	assert.NotEqual(t, key(`{"amount":100,"currency":"EUR"}`), key(`{"amount":101,"currency":"EUR"}`))
+	assert.NotEqual(t, key(`{"account":1234567890123456788}`), key(`{"account":1234567890123456789}`))
 }
 
 func TestCanonicalJSONErrors(t *testing.T) {
@@ -85,7 +86,7 @@ func TestCanonicalJSONErrors(t *testing.T) {
 		`{"secret":1,"secret":2}`: "idem: invalid argument: JSON: at byte 12: a name that the object has already",
 		`secret`:                  "idem: invalid argument: JSON: at byte 0: something else instead of a value",
 		"":                        "idem: invalid argument: JSON: at byte 0: the end instead of a value",
-		`[1,12345678901234567]`:   "idem: invalid argument: JSON: at byte 3: an integer that a 64-bit float cannot tell from its neighbours; send it as a string",
+		`[1,1e1000000000]`:        "idem: invalid argument: JSON: at byte 3: a number with an exponent beyond 999999999",
 	} {
 		out, err := idem.CanonicalJSON([]byte(in))
 		assert.Nil(t, out)

@@ -1,10 +1,18 @@
 // Package jcs writes JSON in the canonical form of RFC 8785 (JSON Canonicalization
 // Scheme): no white space, object names in the order of their UTF-16 code units,
-// strings and numbers as ECMAScript writes them. Two texts of one JSON value get
-// the same bytes.
+// strings and numbers as ECMAScript writes them. Two texts get the same bytes if, and
+// only if, they have the same JSON value.
 //
-// The input is I-JSON (RFC 7493). What I-JSON leaves open, and what would let two
-// different texts pass for one, is an error: see Canonical.
+// It departs from the RFC in one thing. RFC 8785 takes each number for a float64 and
+// writes the shortest digits that read back as it, which makes 9007199254740993 and
+// 9007199254740992 one number. Here a number keeps all its digits. The form is that
+// of the RFC wherever those are the float64's shortest digits: for every number that
+// was written from a float64 in ECMAScript's way, and every one of up to 15 digits in
+// the normal range.
+//
+// The input is I-JSON (RFC 7493), but for the size and precision of numbers. What
+// I-JSON leaves open, and what would let two different texts pass for one, is an
+// error: see Canonical.
 package jcs
 
 import (
@@ -34,9 +42,8 @@ func (e *Error) Error() string { return fmt.Sprintf("at byte %d: %s", e.Offset, 
 // and, but for the sorting of names, time. b is only read.
 //
 // An *Error is returned for what is no JSON or goes on after it, for a name that an
-// object has twice (however it is escaped), invalid UTF-8, a lone surrogate, a
-// number beyond the range of a float64, an integer that a float64 cannot tell from
-// its neighbours, and for nesting deeper than MaxDepth.
+// object has twice (however it is escaped), invalid UTF-8, a lone surrogate, an
+// exponent beyond MaxExponent, and for nesting deeper than MaxDepth.
 func Canonical(b []byte) ([]byte, error) {
 	p := parser{src: string(b)}
 	if !utf8.ValidString(p.src) {

@@ -1,7 +1,6 @@
 package jcs
 
 import (
-	"math"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -113,68 +112,4 @@ func appendText(b []byte, s string) []byte {
 		}
 	}
 	return append(append(b, s[done:]...), '"')
-}
-
-func (p *parser) number() error {
-	start := p.pos
-	p.take('-')
-	if !p.take('0') && p.digits() == 0 {
-		return p.want("a digit")
-	}
-	integer := true
-	if p.take('.') {
-		integer = false
-		if p.digits() == 0 {
-			return p.want("a digit after the point")
-		}
-	}
-	if p.take('e') || p.take('E') {
-		integer = false
-		if !p.take('+') {
-			p.take('-')
-		}
-		if p.digits() == 0 {
-			return p.want("a digit of the exponent")
-		}
-	}
-	literal := p.src[start:p.pos]
-	f, err := strconv.ParseFloat(literal, 64)
-	if err != nil {
-		return &Error{start, "a number beyond the range of a 64-bit float"}
-	}
-	from := len(p.out)
-	p.out = appendNumber(p.out, f)
-	// A float64 rounds integers beyond 2^53, and account numbers are such. Only one
-	// of those that round to it is its canonical form, and only that one passes.
-	if integer && literal != "-0" && string(p.out[from:]) != literal {
-		return &Error{start, "an integer that a 64-bit float cannot tell from its neighbours; send it as a string"}
-	}
-	return nil
-}
-
-// digits goes past digits and returns how many there were.
-func (p *parser) digits() int {
-	start := p.pos
-	for '0' <= p.peek() && p.peek() <= '9' {
-		p.pos++
-	}
-	return p.pos - start
-}
-
-// appendNumber writes f, which is finite, as ECMAScript's Number::toString does
-// (ECMA-262, 6.1.6.1.20): the shortest digits that read back as f, of those the
-// closest, with an exponent outside of 1e-6 to 1e21.
-func appendNumber(b []byte, f float64) []byte {
-	if f == 0 {
-		return append(b, '0') // also for -0
-	}
-	if abs := math.Abs(f); abs >= 1e-6 && abs < 1e21 {
-		return strconv.AppendFloat(b, f, 'f', -1, 64)
-	}
-	b = strconv.AppendFloat(b, f, 'e', -1, 64)
-	if n := len(b); b[n-4] == 'e' && b[n-2] == '0' { // e-07: at least two digits in Go
-		b[n-2] = b[n-1]
-		b = b[:n-1]
-	}
-	return b
 }
