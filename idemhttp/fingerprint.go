@@ -19,10 +19,11 @@ func RequestFingerprint(r *http.Request, body []byte) (idem.Fingerprint, error) 
 }
 
 // JSONFingerprint is RequestFingerprint for JSON of which only the meaning counts:
-// the body is put into its canonical form first (RFC 8785, [idem.CanonicalJSON]), so
-// that the order of members and white space do not matter and values do. It returns a
-// Problem for a body that is not JSON: 415 if its Content-Type names anything else,
-// 400 if it cannot be read as such. An empty body is taken as it is.
+// the body is put into its canonical form first ([idem.CanonicalJSON]). The order of
+// members and white space do not matter, values do, and numbers compare exactly. It
+// returns a Problem for a body that is not JSON: 415 if its Content-Type names anything
+// else, 400 if it cannot be read as such. The detail then says at which byte and why,
+// and quotes nothing of the body. An empty body is taken as it is.
 func JSONFingerprint(r *http.Request, body []byte) (idem.Fingerprint, error) {
 	if len(body) == 0 {
 		return RequestFingerprint(r, body)
@@ -32,7 +33,8 @@ func JSONFingerprint(r *http.Request, body []byte) (idem.Fingerprint, error) {
 	}
 	canonical, err := idem.CanonicalJSON(body)
 	if err != nil {
-		p := problem(TypeNotJSON, http.StatusBadRequest, "The body cannot be read as JSON.")
+		why := strings.TrimPrefix(err.Error(), idem.ErrInvalid.Error()+": JSON: ")
+		p := problem(TypeNotJSON, http.StatusBadRequest, "The body cannot be read as JSON: "+why+".")
 		p.Err = err
 		return idem.Fingerprint{}, p
 	}
