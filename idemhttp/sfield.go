@@ -1,6 +1,9 @@
 package idemhttp
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // The part of RFC 9651 (structured fields) that an item with parameters needs. The
 // values of parameters are looked over, not kept.
@@ -69,8 +72,7 @@ func sfBareItem(s string) (rest string, ok bool) {
 	case c == '@':
 		return sfNumber(s[1:], false)
 	case c == ':':
-		end := strings.IndexByte(s[1:], ':')
-		return s[1+end+1:], end >= 0 && span(s[1:1+end], isBase64) == end
+		return sfBytes(s)
 	case c == '?':
 		if len(s) < 2 || s[1] != '0' && s[1] != '1' {
 			return "", false
@@ -99,26 +101,50 @@ func sfNumber(s string, decimals bool) (rest string, ok bool) {
 	return s[1+fraction:], decimals && n <= 12 && fraction >= 1 && fraction <= 3
 }
 
-// sfDisplayString reads %"…" with lower-case percent escapes. Whether what they
-// stand for is UTF-8 is not looked at.
+// sfBytes reads base64 between colons. As the RFC advises, it may lack its padding, and
+// the bits left over may be set.
+func sfBytes(s string) (rest string, ok bool) {
+	content, rest, ok := strings.Cut(s[1:], ":")
+	digits := span(content, isBase64)
+	padding := len(content) - digits
+	if !ok || digits%4 == 1 || content[digits:] != "=="[:min(padding, 2)] {
+		return "", false
+	}
+	return rest, padding == 0 || (digits+padding)%4 == 0
+}
+
+// sfDisplayString reads %"…": UTF-8 in which what is not ASCII has lower-case percent
+// escapes.
 func sfDisplayString(s string) (rest string, ok bool) {
 	if !strings.HasPrefix(s, `%"`) {
 		return "", false
 	}
+	text := make([]byte, 0, len(s))
 	for i := 2; i < len(s); i++ {
 		switch c := s[i]; {
 		case c == '"':
-			return s[i+1:], true
+			return s[i+1:], utf8.Valid(text)
 		case c < ' ' || c >= 0x7f:
 			return "", false
 		case c == '%':
 			if i+2 >= len(s) || !isLowerHex(s[i+1]) || !isLowerHex(s[i+2]) {
 				return "", false
 			}
+			text = append(text, hexDigit(s[i+1])<<4|hexDigit(s[i+2]))
 			i += 2
+		default:
+			text = append(text, c)
 		}
 	}
 	return "", false
+}
+
+// hexDigit is the value of a digit that isLowerHex has passed.
+func hexDigit(c byte) byte {
+	if isDigit(c) {
+		return c - '0'
+	}
+	return c - 'a' + 10
 }
 
 // span returns how many bytes s begins with that are in the class.
@@ -140,7 +166,7 @@ func isParameterKey(c byte) bool {
 	return isLower(c) || isDigit(c) || strings.IndexByte("_-.*", c) >= 0
 }
 
-func isBase64(c byte) bool { return isAlpha(c) || isDigit(c) || strings.IndexByte("+/=", c) >= 0 }
+func isBase64(c byte) bool { return isAlpha(c) || isDigit(c) || c == '+' || c == '/' }
 
 // isTchar is the tchar of RFC 9110, of which field names and methods are made.
 func isTchar(c byte) bool {
