@@ -1,0 +1,273 @@
+package idemhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/idemkv/idem"
+)
+
+// exchange is one request with all its tries.
+type exchange struct {
+	Transport // with all defaults
+	request   *http.Request
+	header    http.Header // of every try
+	keyed     bool
+	key       string // as it is in the header
+	body      body
+	again     bool // there may be a second try
+	start     time.Duration
+	tries     int
+}
+
+func (e *exchange) run() (*http.Response, error) {
+	ctx := e.request.Context()
+	if err := e.prepare(ctx); err != nil {
+		e.body.close()
+		return nil, err
+	}
+	defer e.body.close()
+	for {
+		resp, end, worth, err := e.try(ctx)
+		ended := ctxError(ctx)
+		wait, more := time.Duration(0), false
+		if worth && ended == nil {
+			wait, more = e.next(resp)
+		}
+		e.tell(resp, err, more, wait)
+		switch {
+		case err == nil && !more && !(worth && ended != nil):
+			resp.Body = endWith(resp.Body, end)
+			return resp, nil
+		case ended != nil:
+			e.drop(resp, end, 0)
+			return nil, ended
+		case !more:
+			if worth && e.body.why != nil {
+				err = errors.Join(err, e.body.why)
+			}
+			return nil, err
+		}
+		e.drop(resp, end, wait)
+		if err := e.wait(ctx, wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// prepare sets header, key and body.
+func (e *exchange) prepare(ctx context.Context) (err error) {
+	r := e.request
+	e.body = newBody(r)
+	if err := ctxError(ctx); err != nil {
+		return err
+	}
+	if err := sendable(r); err != nil {
+		return err
+	}
+	e.header = r.Header.Clone()
+	if e.header == nil {
+		e.header = http.Header{}
+	}
+	var given []string
+	given, e.keyed = e.header[e.Header]
+	if slices.ContainsFunc(given, blank) {
+		// It would be retried as if the server could tell the tries apart.
+		return fmt.Errorf("%w: the request's %s is empty; set a key, or leave the header out to get one", idem.ErrInvalid, e.Header)
+	}
+	if !e.keyed && e.getsKey(r.Method) {
+		key, err := e.newKey()
+		if err != nil {
+			return err
+		}
+		e.header.Set(e.Header, key)
+		e.keyed = true
+	}
+	e.key = e.header.Get(e.Header)
+	// What else than HTTP an http.Transport has been taught (RegisterProtocol) cannot be
+	// seen. Mostly it is nothing, and its error the same every time.
+	_, std := e.Base.(*http.Transport)
+	if (e.keyed || idempotent(r.Method)) && e.MaxTries > 1 && (overHTTP(r) || !std) {
+		e.again, err = e.keepBody(ctx)
+	}
+	return err
+}
+
+// keepBody keeps the body for more than one try, within Timeout: a pipe whose writer is
+// stuck would hold the call for ever.
+func (e *exchange) keepBody(ctx context.Context) (again bool, err error) {
+	if e.Timeout <= 0 || e.body.first == nil || e.body.get != nil {
+		return e.body.keep(ctx, e.request, e.MaxBody)
+	}
+	bounded, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := e.Clock.AfterFunc(max(e.left(), 1), func() { cancel(errTimeout) })
+	defer stop()
+	again, err = e.body.keep(bounded, e.request, e.MaxBody)
+	if err != nil && context.Cause(bounded) == error(errTimeout) {
+		err = errTimeout
+	}
+	return again, err
+}
+
+func blank(value string) bool { return strings.Trim(value, " \t") == "" }
+
+func (e *exchange) getsKey(method string) bool {
+	if len(e.Methods) == 0 {
+		return method == http.MethodPost || method == http.MethodPatch
+	}
+	return slices.Contains(e.Methods, method)
+}
+
+func (e *exchange) newKey() (string, error) {
+	key, err := e.NewKey(e.request)
+	if err != nil {
+		return "", err
+	}
+	quoted, err := FormatKey(key)
+	if err != nil || !e.Bare {
+		return quoted, err
+	}
+	return key, nil
+}
+
+// idempotent is the table of RFC 9110, section 9.2.2. An empty method is GET.
+func idempotent(method string) bool {
+	switch method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// try sends the request once, and asks Retry whether another try is worth it. end,
+// which is not nil, frees what the answer needs until its body is closed.
+func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), worth bool, err error) {
+	tryCtx, cancel := context.WithCancelCause(ctx)
+	end = func() { cancel(context.Canceled) }
+	r, err := e.body.attach(tryCtx, e.request)
+	if err != nil {
+		end()
+		return nil, end, e.retryError(err), err
+	}
+	r.Header = e.header.Clone() // Base may keep it
+	e.tries++
+	stop, why := e.limit(cancel)
+	resp, err = e.Base.RoundTrip(r)
+	if resp != nil && resp.Body == nil {
+		resp.Body = http.NoBody
+	}
+	if err == nil && e.keyed && r.Method != http.MethodHead {
+		err = keepAnswer(resp, e.MaxAnswer)
+	}
+	if err == nil {
+		worth = e.Retry(resp, nil) // which may read the body, and that may stall
+	}
+	if !stop() && ctx.Err() == nil { // whatever came, its body can be cut off any moment
+		err = why
+	}
+	if err != nil {
+		if resp != nil {
+			_ = resp.Body.Close()
+		}
+		end()
+		return nil, end, e.retryError(err), err
+	}
+	return resp, end, worth, nil
+}
+
+// retryError is Retry for a try that has no answer.
+func (e *exchange) retryError(err error) bool {
+	return !isOwn(err) && err != error(errTimeout) && e.Retry(nil, err)
+}
+
+// limit cancels the try that begins now when its time is over, which is why. stop
+// reports whether it kept that from happening.
+func (e *exchange) limit(cancel context.CancelCauseFunc) (stop func() bool, why error) {
+	limit := e.TryTimeout
+	why = errTryTimeout
+	if e.Timeout > 0 {
+		if left := max(e.left(), 1); limit <= 0 || left < limit {
+			limit, why = left, errTimeout
+		}
+	}
+	if limit <= 0 {
+		return func() bool { return true }, nil
+	}
+	return e.Clock.AfterFunc(limit, func() { cancel(why) }), why
+}
+
+// left is what remains of Timeout.
+func (e *exchange) left() time.Duration {
+	_, now := e.Clock.Now()
+	return e.start + e.Timeout - now
+}
+
+// next tells after how long a wait the request is tried again, if it can be.
+func (e *exchange) next(resp *http.Response) (wait time.Duration, more bool) {
+	if !e.again || e.tries >= e.MaxTries {
+		return 0, false
+	}
+	wait = backoff(e.MinBackoff, e.MaxBackoff, e.tries)
+	if resp != nil {
+		wall, _ := e.Clock.Now()
+		if asked, ok := retryAfter(resp.Header, wall); ok {
+			// Not before, and not all at the same moment who were told the same.
+			wait = min(asked, e.MaxRetryAfter)
+			wait += min(backoff(e.MinBackoff, e.MaxBackoff, 1), math.MaxInt64-wait)
+		}
+	}
+	return wait, e.Timeout < 0 || wait < e.left()
+}
+
+func (e *exchange) tell(resp *http.Response, err error, again bool, wait time.Duration) {
+	if e.Observer == nil {
+		return
+	}
+	t := Try{Key: e.key, Number: e.tries, Err: err, Again: again, Wait: wait}
+	if resp != nil {
+		t.Status = resp.StatusCode
+	}
+	e.Observer(t)
+}
+
+const (
+	drainBytes = 64 << 10
+	drainTime  = time.Second
+)
+
+// drop frees the connection of an answer that is not wanted, in the time that the wait
+// after it leaves.
+func (e *exchange) drop(resp *http.Response, end func(), wait time.Duration) {
+	if resp == nil {
+		return
+	}
+	within := drainTime
+	if e.Timeout > 0 {
+		within = min(within, e.left()-wait)
+	}
+	stop := e.Clock.AfterFunc(within, end)
+	_, _ = io.CopyN(io.Discard, resp.Body, drainBytes) // what went wrong is dropped with it
+	stop()
+	_ = resp.Body.Close()
+	end()
+}
+
+func (e *exchange) wait(ctx context.Context, d time.Duration) error {
+	over := make(chan struct{})
+	stop := e.Clock.AfterFunc(d, func() { close(over) })
+	select {
+	case <-over:
+		return nil
+	case <-ctx.Done():
+		stop()
+		return ctxError(ctx)
+	}
+}
