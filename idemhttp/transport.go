@@ -44,6 +44,10 @@ import (
 // connection is cut half-way is asked for again. Of any other answer the caller may be
 // the one who finds it cut: the key to ask again with is in Response.Request.
 //
+// What cannot be waited for is returned at once: the last answer, whatever its status,
+// if the wait after it would go past Timeout, the context's deadline (http.Client's
+// Timeout sets one) or MaxRetryAfter.
+//
 // Each hop of a redirect is a request of its own. The request is not changed. Its
 // context ends the tries, and the waits between them, at any moment. The body of an
 // answer that is not returned is read, within bounds, and closed, so that its connection
@@ -68,8 +72,8 @@ type Transport struct {
 	MaxTries int
 	// Timeout bounds the time from the call to its return, over all tries and waits:
 	// from reading a body that is to be kept, to the header of the answer, to its end if
-	// it is kept, and to as much of it as Retry reads. A wait that would not end before it is not begun. Default 1 min;
-	// negative: no bound but the context's.
+	// it is kept, and to as much of it as Retry reads. A wait that would not end before
+	// it is not begun. Default 1 min; negative: no bound but the context's.
 	Timeout time.Duration
 	// TryTimeout bounds the time of each try in the same way; one cut short by it is
 	// made again. Default: no bound but Timeout.
@@ -79,7 +83,9 @@ type Transport struct {
 	// MaxBackoff is the longest wait of all but those that Retry-After asks for.
 	// Default 10 s.
 	MaxBackoff time.Duration
-	// MaxRetryAfter caps what Retry-After can ask for. Default 30 s.
+	// MaxRetryAfter is the longest wait that Retry-After can ask for. An answer that asks
+	// for more is returned at once: coming back earlier would disobey it. Default 30 s;
+	// negative: none but zero.
 	MaxRetryAfter time.Duration
 	// MaxBody is how many bytes of a body without GetBody are kept in memory so that
 	// they can be sent again. Default 1 MiB; negative: none.
@@ -151,7 +157,7 @@ func (t *Transport) withDefaults() Transport {
 // RoundTrip implements http.RoundTripper. When the tries or the time run out it
 // returns the last answer there was, whatever its status, or a [TransportError]
 // around the last error. A [TransportError] around the context's error is returned
-// when that has ended, one around NewKey's or FormatKey's when there is no key, and
+// when that ends in a wait or before a try has an answer, one around NewKey's or FormatKey's when there is no key, and
 // one around idem.ErrInvalid when the caller's key is empty, or the request one that
 // cannot be sent: without URL or host, or with a header field that HTTP cannot have. A
 // URL of another scheme than http and https is tried once if Base is an http.Transport.

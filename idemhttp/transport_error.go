@@ -53,6 +53,9 @@ const (
 	errTryTimeout = timeoutError("no answer within Transport.TryTimeout")
 )
 
+// errCancel is a context.Canceled.
+var errCancel = fmt.Errorf("%w: Request.Cancel is closed", context.Canceled)
+
 // ownError is of the request itself: its body cannot be read. Another try would meet
 // it again.
 type ownError struct{ err error }

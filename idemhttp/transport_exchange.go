@@ -36,18 +36,17 @@ func (e *exchange) run() (*http.Response, error) {
 	defer e.body.close()
 	for {
 		resp, end, worth, err := e.try(ctx)
-		ended := ctxError(ctx)
+		ended := e.ended(ctx)
 		wait, more := time.Duration(0), false
 		if worth && ended == nil {
-			wait, more = e.next(resp)
+			wait, more = e.next(ctx, resp)
 		}
 		e.tell(resp, err, more, wait)
 		switch {
-		case err == nil && !more && !(worth && ended != nil):
+		case err == nil && !more:
 			resp.Body = endWith(resp.Body, end)
 			return resp, nil
 		case ended != nil:
-			e.drop(resp, end, 0)
 			return nil, ended
 		case !more:
 			if worth && e.body.why != nil {
@@ -55,7 +54,7 @@ func (e *exchange) run() (*http.Response, error) {
 			}
 			return nil, err
 		}
-		e.drop(resp, end, wait)
+		e.drop(ctx, resp, end, wait)
 		if err := e.wait(ctx, wait); err != nil {
 			return nil, err
 		}
@@ -66,7 +65,7 @@ func (e *exchange) run() (*http.Response, error) {
 func (e *exchange) prepare(ctx context.Context) (err error) {
 	r := e.request
 	e.body = newBody(r)
-	if err := ctxError(ctx); err != nil {
+	if err := e.ended(ctx); err != nil {
 		return err
 	}
 	if err := sendable(r); err != nil {
@@ -210,8 +209,17 @@ func (e *exchange) left() time.Duration {
 	return e.start + e.Timeout - now
 }
 
-// next tells after how long a wait the request is tried again, if it can be.
-func (e *exchange) next(resp *http.Response) (wait time.Duration, more bool) {
+// fits reports whether a wait ends before the exchange has to. The deadline of the
+// context, which is also http.Client's Timeout, is in the system's time.
+func (e *exchange) fits(ctx context.Context, wait time.Duration) bool {
+	deadline, ok := ctx.Deadline()
+	return (!ok || wait < time.Until(deadline)) && (e.Timeout < 0 || wait < e.left())
+}
+
+// next tells after how long a wait the request is tried again, if it can be. What
+// cannot be waited for is not: the answer at hand is worth more than the news that
+// time ran out.
+func (e *exchange) next(ctx context.Context, resp *http.Response) (wait time.Duration, more bool) {
 	if !e.again || e.tries >= e.MaxTries {
 		return 0, false
 	}
@@ -219,12 +227,17 @@ func (e *exchange) next(resp *http.Response) (wait time.Duration, more bool) {
 	if resp != nil {
 		wall, _ := e.Clock.Now()
 		if asked, ok := retryAfter(resp.Header, wall); ok {
+			if asked > max(e.MaxRetryAfter, 0) {
+				return 0, false
+			}
 			// Not before, and not all at the same moment who were told the same.
-			wait = min(asked, e.MaxRetryAfter)
-			wait += min(backoff(e.MinBackoff, e.MaxBackoff, 1), math.MaxInt64-wait)
+			wait = asked + min(backoff(e.MinBackoff, e.MaxBackoff, 1), math.MaxInt64-asked)
 		}
 	}
-	return wait, e.Timeout < 0 || wait < e.left()
+	if !e.fits(ctx, wait) {
+		return 0, false
+	}
+	return wait, true
 }
 
 func (e *exchange) tell(resp *http.Response, err error, again bool, wait time.Duration) {
@@ -245,13 +258,16 @@ const (
 
 // drop frees the connection of an answer that is not wanted, in the time that the wait
 // after it leaves.
-func (e *exchange) drop(resp *http.Response, end func(), wait time.Duration) {
+func (e *exchange) drop(ctx context.Context, resp *http.Response, end func(), wait time.Duration) {
 	if resp == nil {
 		return
 	}
 	within := drainTime
 	if e.Timeout > 0 {
 		within = min(within, e.left()-wait)
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		within = min(within, time.Until(deadline)-wait)
 	}
 	stop := e.Clock.AfterFunc(within, end)
 	_, _ = io.CopyN(io.Discard, resp.Body, drainBytes) // what went wrong is dropped with it
@@ -263,11 +279,32 @@ func (e *exchange) drop(resp *http.Response, end func(), wait time.Duration) {
 func (e *exchange) wait(ctx context.Context, d time.Duration) error {
 	over := make(chan struct{})
 	stop := e.Clock.AfterFunc(d, func() { close(over) })
+	//lint:ignore SA1019 net/http still heeds it, so its callers count on it
+	cancelled := e.request.Cancel
 	select {
 	case <-over:
 		return nil
 	case <-ctx.Done():
-		stop()
-		return ctxError(ctx)
+	case <-cancelled:
 	}
+	stop()
+	return e.ended(ctx)
+}
+
+// ended is how the context or Request.Cancel has ended the request; nil while neither
+// has. http.Client sets both for its Timeout, and which comes first is chance.
+func (e *exchange) ended(ctx context.Context) error {
+	if err := ctxError(ctx); err != nil {
+		return err
+	}
+	select {
+	//lint:ignore SA1019 net/http still heeds it, so its callers count on it
+	case <-e.request.Cancel:
+	default:
+		return nil
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= 0 {
+		return context.DeadlineExceeded
+	}
+	return errCancel
 }

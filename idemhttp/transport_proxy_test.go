@@ -175,7 +175,11 @@ type statusWriter struct {
 	status int
 }
 
-func (w *statusWriter) WriteHeader(code int) { w.status = code; w.ResponseWriter.WriteHeader(code) }
+func (w *statusWriter) WriteHeader(code int) {
+	w.status = code
+	w.Header().Del("Retry-After") // a second is long for what takes milliseconds
+	w.ResponseWriter.WriteHeader(code)
+}
 
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
@@ -221,7 +225,6 @@ func proxied(t *testing.T, store *idem.Store, service *service, ops int, seed ui
 	kept, fresh := &http.Transport{MaxIdleConnsPerHost: clients}, &http.Transport{DisableKeepAlives: true}
 	transport := idemhttp.Transport{
 		MaxTries: 12, TryTimeout: 150 * time.Millisecond, MinBackoff: time.Millisecond, MaxBackoff: 20 * time.Millisecond,
-		MaxRetryAfter: 10 * time.Millisecond, // a second is long for what takes milliseconds
 		Observer: func(try idemhttp.Try) {
 			total.add("tries", 1)
 			if try.Err != nil {
@@ -339,7 +342,7 @@ func send(client *http.Client, url string, c charge, total *tally) (got slip, re
 			// A busy machine may need longer than a try lasts. Whoever does not become
 			// more patient keeps it busy, and gets no answer.
 			more := *client.Transport.(*idemhttp.Transport)
-			more.TryTimeout, more.MaxBackoff, more.MaxRetryAfter = 2*more.TryTimeout, 2*more.MaxBackoff, 2*more.MaxRetryAfter
+			more.TryTimeout, more.MaxBackoff = 2*more.TryTimeout, 2*more.MaxBackoff
 			client.Transport = &more
 		}
 		r, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
