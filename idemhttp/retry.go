@@ -16,14 +16,29 @@ import (
 
 // DefaultRetry reports whether a Transport makes a try again that ended so: with any
 // error but one of the server's certificate; with 425, 429, 502, 503 or 504; or with
-// 409 if the operation is in flight, which a Retry-After header or the problem type
-// of this package's middleware tells. Not if the answer is a replay, which will not
-// change. Of the body of a 409 it looks at the first bytes and puts them back.
+// 409 if the operation is in flight, which a Retry-After header, the problem type of
+// this package's middleware or Stripe's error tells. Not if the answer is a replay,
+// which will not change.
+//
+// An error status with the header Stripe-Should-Retry or X-Should-Retry (OpenAI,
+// Anthropic and others) is tried again if that is "true", and is not if it is "false",
+// whatever the status. Any 409 of Stripe's is tried again, as by its own libraries. Of
+// the body of a 409 DefaultRetry looks at the first bytes and puts them back.
 func DefaultRetry(resp *http.Response, err error) bool {
 	if err != nil {
 		var certificate *tls.CertificateVerificationError
 		var notTLS tls.RecordHeaderError
 		return !errors.As(err, &certificate) && !errors.As(err, &notTLS)
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		for _, name := range [...]string{"Stripe-Should-Retry", "X-Should-Retry"} {
+			switch resp.Header.Get(name) {
+			case "true":
+				return true
+			case "false":
+				return false
+			}
+		}
 	}
 	if resp.Header.Get(defaultReplayedHeader) == "true" {
 		return false
@@ -33,19 +48,24 @@ func DefaultRetry(resp *http.Response, err error) bool {
 		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	case http.StatusConflict:
-		return resp.Header.Get("Retry-After") != "" || problemType(resp) == TypeInFlight
+		return resp.Header.Get("Stripe-Version") != "" || inFlight(resp)
 	}
 	return false
 }
 
+// inFlight reports whether an answer says that the operation is being worked on.
+func inFlight(resp *http.Response) bool {
+	return resp.StatusCode == http.StatusConflict && (resp.Header.Get("Retry-After") != "" || inFlightBody(resp))
+}
+
 const maxProblem = 8 << 10
 
-// problemType returns the type of an RFC 9457 problem, "" if the answer is none, and
-// leaves its body to be read from the start.
-func problemType(resp *http.Response) string {
+// inFlightBody looks for the problem of this package's middleware (RFC 9457) and for
+// Stripe's errors, and leaves the body to be read from the start.
+func inFlightBody(resp *http.Response) bool {
 	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if err != nil || media != "application/problem+json" {
-		return ""
+	if err != nil || media != problemMedia && media != "application/json" {
+		return false
 	}
 	start, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
 	rest := io.Reader(resp.Body)
@@ -53,13 +73,24 @@ func problemType(resp *http.Response) string {
 		rest = failingReader{err}
 	}
 	resp.Body = readCloser{io.MultiReader(bytes.NewReader(start), rest), resp.Body}
-	var problem struct {
+	var found struct {
+		Type  string          `json:"type"`
+		Error json.RawMessage `json:"error"` // of others it may be a string
+	}
+	if err := json.Unmarshal(start, &found); err != nil {
+		return false
+	}
+	if media == problemMedia {
+		return found.Type == TypeInFlight
+	}
+	var stripe struct {
 		Type string `json:"type"`
+		Code string `json:"code"`
 	}
-	if err := json.Unmarshal(start, &problem); err != nil {
-		return ""
+	if err := json.Unmarshal(found.Error, &stripe); err != nil {
+		return false
 	}
-	return problem.Type
+	return stripe.Type == "idempotency_error" || stripe.Code == "idempotency_key_in_use" || stripe.Code == "lock_timeout"
 }
 
 type failingReader struct{ err error }

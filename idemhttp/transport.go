@@ -23,12 +23,13 @@ import (
 // that a request is idempotent by itself: it is tried again, and sent without a key.
 //
 // Tried again are connections that fail, and the answers 409 of an operation in
-// flight (of this package's middleware, or with a Retry-After), 425, 429, 502, 503
-// and 504. Nothing else is: a 422 or a 400 would be the same the next time, and a
-// 500 may be. Neither is a replay (Idempotent-Replayed: true), which is what the
-// server will answer from now on. Between tries it waits at random for up to
-// MinBackoff, twice that the next time and so on (full jitter), or for what
-// Retry-After asks.
+// flight (of this package's middleware, of Stripe, or with a Retry-After), 425, 429,
+// 502, 503 and 504. Nothing else is: a 422 or a 400 would be the same the next time,
+// and a 500 may be. Neither is a replay (Idempotent-Replayed: true), which is what the
+// server will answer from now on. A service that says itself whether to try again
+// (Stripe-Should-Retry, X-Should-Retry) is obeyed: see [DefaultRetry]. Between tries it
+// waits at random for up to MinBackoff, twice that the next time and so on (full
+// jitter), or for what Retry-After asks.
 //
 // Requests whose method is idempotent by RFC 9110, section 9.2.2 (GET, HEAD,
 // OPTIONS, TRACE, PUT, DELETE), get no key and are tried again by the same rules.
@@ -67,8 +68,10 @@ type Transport struct {
 	// like that (Stripe). Default: as a string in double quotes, which is the form
 	// of the Idempotency-Key draft (see FormatKey).
 	Bare bool
-	// MaxTries bounds the tries of one request, the first included. Default 8; 1
-	// never tries again.
+	// MaxTries bounds the tries of one request, the first included. Those that were
+	// told that the operation is in flight do not count: Timeout and the context's
+	// deadline bound them, and MaxTries only if neither is set. Default 8; 1 never tries
+	// again.
 	MaxTries int
 	// Timeout bounds the time from the call to its return, over all tries and waits:
 	// from reading a body that is to be kept, to the header of the answer, to its end if

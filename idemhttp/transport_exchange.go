@@ -25,6 +25,7 @@ type exchange struct {
 	again     bool // there may be a second try
 	start     time.Duration
 	tries     int
+	inFlight  int // how many of them were told so, and do not count against MaxTries
 }
 
 func (e *exchange) run() (*http.Response, error) {
@@ -35,11 +36,11 @@ func (e *exchange) run() (*http.Response, error) {
 	}
 	defer e.body.close()
 	for {
-		resp, end, worth, err := e.try(ctx)
+		resp, end, verdict, err := e.try(ctx)
 		ended := e.ended(ctx)
 		wait, more := time.Duration(0), false
-		if worth && ended == nil {
-			wait, more = e.next(ctx, resp)
+		if verdict != tryFinal && ended == nil {
+			wait, more = e.next(ctx, resp, verdict)
 		}
 		e.tell(resp, err, more, wait)
 		switch {
@@ -49,7 +50,7 @@ func (e *exchange) run() (*http.Response, error) {
 		case ended != nil:
 			return nil, ended
 		case !more:
-			if worth && e.body.why != nil {
+			if verdict != tryFinal && e.body.why != nil {
 				err = errors.Join(err, e.body.why)
 			}
 			return nil, err
@@ -146,15 +147,24 @@ func idempotent(method string) bool {
 	return false
 }
 
+// verdict is what a try's end is worth.
+type verdict int
+
+const (
+	tryFinal verdict = iota
+	tryAgain
+	tryPending // again, when the operation that is in flight has ended
+)
+
 // try sends the request once, and asks Retry whether another try is worth it. end,
 // which is not nil, frees what the answer needs until its body is closed.
-func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), worth bool, err error) {
+func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), v verdict, err error) {
 	tryCtx, cancel := context.WithCancelCause(ctx)
 	end = func() { cancel(context.Canceled) }
 	r, err := e.body.attach(tryCtx, e.request)
 	if err != nil {
 		end()
-		return nil, end, e.retryError(err), err
+		return nil, end, tryFinal, err
 	}
 	r.Header = e.header.Clone() // Base may keep it
 	e.tries++
@@ -167,7 +177,7 @@ func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), wo
 		err = keepAnswer(resp, e.MaxAnswer)
 	}
 	if err == nil {
-		worth = e.Retry(resp, nil) // which may read the body, and that may stall
+		v = e.judge(resp) // which may read the body, and that may stall
 	}
 	if !stop() && ctx.Err() == nil { // whatever came, its body can be cut off any moment
 		err = why
@@ -177,14 +187,27 @@ func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), wo
 			_ = resp.Body.Close()
 		}
 		end()
-		return nil, end, e.retryError(err), err
+		return nil, end, e.judgeError(err), err
 	}
-	return resp, end, worth, nil
+	return resp, end, v, nil
 }
 
-// retryError is Retry for a try that has no answer.
-func (e *exchange) retryError(err error) bool {
-	return !isOwn(err) && err != error(errTimeout) && e.Retry(nil, err)
+func (e *exchange) judge(resp *http.Response) verdict {
+	switch {
+	case !e.Retry(resp, nil):
+		return tryFinal
+	case inFlight(resp):
+		return tryPending
+	}
+	return tryAgain
+}
+
+// judgeError is judge for a try that has no answer.
+func (e *exchange) judgeError(err error) verdict {
+	if !isOwn(err) && err != error(errTimeout) && e.Retry(nil, err) {
+		return tryAgain
+	}
+	return tryFinal
 }
 
 // limit cancels the try that begins now when its time is over, which is why. stop
@@ -219,15 +242,22 @@ func (e *exchange) fits(ctx context.Context, wait time.Duration) bool {
 // next tells after how long a wait the request is tried again, if it can be. What
 // cannot be waited for is not: the answer at hand is worth more than the news that
 // time ran out.
-func (e *exchange) next(ctx context.Context, resp *http.Response) (wait time.Duration, more bool) {
-	if !e.again || e.tries >= e.MaxTries {
+func (e *exchange) next(ctx context.Context, resp *http.Response, v verdict) (wait time.Duration, more bool) {
+	nth := e.tries - e.inFlight
+	if v == tryPending && e.bounded(ctx) {
+		// The first request may take as long as the caller has. It is asked about less and
+		// less often.
+		e.inFlight++
+		nth = e.inFlight
+	}
+	if !e.again || e.tries-e.inFlight >= e.MaxTries {
 		return 0, false
 	}
-	wait = backoff(e.MinBackoff, e.MaxBackoff, e.tries)
+	wait = backoff(e.MinBackoff, e.MaxBackoff, nth)
 	if resp != nil {
 		wall, _ := e.Clock.Now()
-		if asked, ok := retryAfter(resp.Header, wall); ok {
-			if asked > max(e.MaxRetryAfter, 0) {
+		if asked, ok := retryAfter(resp.Header, wall); ok && asked > 0 {
+			if asked > e.MaxRetryAfter {
 				return 0, false
 			}
 			// Not before, and not all at the same moment who were told the same.
@@ -238,6 +268,12 @@ func (e *exchange) next(ctx context.Context, resp *http.Response) (wait time.Dur
 		return 0, false
 	}
 	return wait, true
+}
+
+// bounded reports whether time alone ends the tries.
+func (e *exchange) bounded(ctx context.Context) bool {
+	_, deadline := ctx.Deadline()
+	return deadline || e.Timeout > 0 && e.Timeout < idem.Forever
 }
 
 func (e *exchange) tell(resp *http.Response, err error, again bool, wait time.Duration) {
