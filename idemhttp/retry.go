@@ -55,31 +55,13 @@ func DefaultRetry(resp *http.Response, err error) bool {
 
 // inFlight reports whether an answer says that the operation is being worked on.
 func inFlight(resp *http.Response) bool {
-	return resp.StatusCode == http.StatusConflict && (resp.Header.Get("Retry-After") != "" || inFlightBody(resp))
-}
-
-const maxProblem = 8 << 10
-
-// inFlightBody looks for the problem of this package's middleware (RFC 9457) and for
-// Stripe's errors, and leaves the body to be read from the start.
-func inFlightBody(resp *http.Response) bool {
-	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if err != nil || media != problemMedia && media != "application/json" {
+	if resp.StatusCode != http.StatusConflict {
 		return false
 	}
-	start, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
-	rest := io.Reader(resp.Body)
-	if err != nil {
-		rest = failingReader{err}
+	if resp.Header.Get("Retry-After") != "" {
+		return true
 	}
-	resp.Body = readCloser{io.MultiReader(bytes.NewReader(start), rest), resp.Body}
-	var found struct {
-		Type  string          `json:"type"`
-		Error json.RawMessage `json:"error"` // of others it may be a string
-	}
-	if err := json.Unmarshal(start, &found); err != nil {
-		return false
-	}
+	media, found := peekJSON(resp)
 	if media == problemMedia {
 		return found.Type == TypeInFlight
 	}
@@ -91,6 +73,33 @@ func inFlightBody(resp *http.Response) bool {
 		return false
 	}
 	return stripe.Type == "idempotency_error" || stripe.Code == "idempotency_key_in_use" || stripe.Code == "lock_timeout"
+}
+
+const maxProblem = 8 << 10
+
+// said is what an answer in JSON says about itself: RFC 9457's type, Stripe's error.
+type said struct {
+	Type  string          `json:"type"`
+	Error json.RawMessage `json:"error"` // of other services it may be a string
+}
+
+// peekJSON reads the start of an answer in JSON and leaves its body to be read from
+// there. Of any other answer it returns nothing.
+func peekJSON(resp *http.Response) (media string, found said) {
+	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if err != nil || media != problemMedia && media != "application/json" {
+		return "", said{}
+	}
+	start, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
+	rest := io.Reader(resp.Body)
+	if err != nil {
+		rest = failingReader{err}
+	}
+	resp.Body = readCloser{io.MultiReader(bytes.NewReader(start), rest), resp.Body}
+	if err := json.Unmarshal(start, &found); err != nil {
+		return "", said{}
+	}
+	return media, found
 }
 
 type failingReader struct{ err error }

@@ -14,6 +14,19 @@ import (
 //
 //	client := &http.Client{Transport: &idemhttp.Transport{}}
 //
+// # Only servers that honour the key
+//
+// A key makes a request safe to repeat only where the server honours it. A server that
+// ignores Idempotency-Key and answers 504, 504, 200 has charged three times. If not all
+// servers behind a client honour keys, set HonoursKeys: where it says no, a POST gets no
+// key and is not repeated, unless no connection could be made for it.
+//
+//	transport := &idemhttp.Transport{HonoursKeys: func(r *http.Request) bool {
+//		return r.URL.Host == "api.stripe.com"
+//	}}
+//
+// # Keys
+//
 // A key that the caller has set is kept. Set one, with FormatKey, wherever the
 // operation outlives the call: a request that is made anew, after a restart or from
 // a queue, is the same operation only if it carries the same key. When the tries run
@@ -21,6 +34,8 @@ import (
 // an error that wraps idem.ErrInvalid, and nothing is sent. A header field that is
 // there without a value (r.Header["Idempotency-Key"] = nil) is how net/http is told
 // that a request is idempotent by itself: it is tried again, and sent without a key.
+//
+// # Tries
 //
 // Tried again are connections that fail, and the answers 409 of an operation in
 // flight (of this package's middleware, of Stripe, or with a Retry-After), 425, 429,
@@ -34,11 +49,16 @@ import (
 // Requests whose method is idempotent by RFC 9110, section 9.2.2 (GET, HEAD,
 // OPTIONS, TRACE, PUT, DELETE), get no key and are tried again by the same rules.
 // Any other method is sent once, unless it is one of Methods or the caller has set a
-// key.
+// key. A request that may be sent only once is tried again if no connection could be
+// made, which proves that nothing was sent.
+//
+// # Bodies
 //
 // A body is sent again from Request.GetBody, which http.NewRequest sets for buffers
 // and strings. Without it, up to MaxBody bytes are read into memory before the first
-// try. A longer body is sent once, as it is.
+// try. A longer body is sent once, as it is, and gets no new key: it passes as it does
+// without the Transport. One that the server's middleware does not take with a key,
+// because it is over Options.MaxBody there, is sent once more without.
 //
 // The answer to a request with a key, if its header tells its length and that is at
 // most MaxAnswer, is read into memory before it is returned, so that one whose
@@ -61,6 +81,11 @@ type Transport struct {
 	Header string
 	// Methods are those whose requests get a key. Default POST and PATCH.
 	Methods []string
+	// HonoursKeys tells which requests go to servers that honour keys; where it is false,
+	// a request gets no key, and one that has a key is sent with it but not repeated.
+	// What is safe without a key is repeated as ever. It does not read the body.
+	// Default: all of them, so every request that carries a key is repeated.
+	HonoursKeys func(*http.Request) bool
 	// NewKey returns the key for a request that has none; it does not read the body.
 	// Default: 128 bits of crypto/rand in 22 characters of URL-safe base64.
 	NewKey func(*http.Request) (string, error)
@@ -91,7 +116,8 @@ type Transport struct {
 	// negative: none but zero.
 	MaxRetryAfter time.Duration
 	// MaxBody is how many bytes of a body without GetBody are kept in memory so that
-	// they can be sent again. Default 1 MiB; negative: none.
+	// they can be sent again. A longer one is sent once, without a new key. Default 1 MiB;
+	// negative: none, and each is streamed from the first byte on.
 	MaxBody int64
 	// MaxAnswer is how many bytes of an answer to a request with a key are kept in
 	// memory before it is returned. Default 1 MiB; negative: none.

@@ -13,8 +13,9 @@ import (
 type body struct {
 	first  io.ReadCloser                 // what the next try sends, nil if there is nothing
 	get    func() (io.ReadCloser, error) // what those after it send, nil if they cannot
-	length int64                         // for Request.ContentLength
-	why    error                         // why it cannot be sent again
+	empty  bool
+	length int64 // for Request.ContentLength
+	why    error // why it cannot be sent again
 }
 
 func newBody(r *http.Request) body {
@@ -22,8 +23,18 @@ func newBody(r *http.Request) body {
 	if r.Body == http.NoBody {
 		b.first, b.get = nil, nil
 	}
+	b.empty = b.first == nil
 	return b
 }
+
+// tooLong reports whether the body cannot be sent again because it is longer than
+// limit, as far as that is known.
+func (b *body) tooLong(limit int64) bool {
+	return b.why != nil || b.first != nil && b.get == nil && (limit < 0 || b.length > limit)
+}
+
+// resendable reports whether the next try has all of the body.
+func (b *body) resendable() bool { return b.get != nil || b.empty }
 
 // keep sees to it that the body can be sent again, if need be by reading up to limit
 // bytes of it, and reports whether it can.
@@ -32,7 +43,7 @@ func (b *body) keep(ctx context.Context, r *http.Request, limit int64) (again bo
 		return true, nil
 	}
 	tooLong := fmt.Errorf("it was not tried again: its body has no GetBody and is over Transport.MaxBody (%d bytes)", max(limit, 0))
-	if limit < 0 || r.ContentLength > limit {
+	if b.tooLong(limit) {
 		b.why = tooLong
 		return false, nil
 	}
@@ -54,7 +65,8 @@ func (b *body) keep(ctx context.Context, r *http.Request, limit int64) (again bo
 		return false, &ownError{fmt.Errorf("it has %d bytes, ContentLength says %d", len(read), r.ContentLength)}
 	}
 	b.close()
-	if b.length = int64(len(read)); b.length > 0 {
+	b.length = int64(len(read))
+	if b.empty = b.length == 0; !b.empty {
 		b.get = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(read)), nil }
 		b.first, _ = b.get()
 	}

@@ -20,9 +20,11 @@ type exchange struct {
 	request   *http.Request
 	header    http.Header // of every try
 	keyed     bool
+	made      bool   // the key is our own
 	key       string // as it is in the header
 	body      body
 	again     bool // there may be a second try
+	hidden    bool // the key is no leave for Base to make one
 	start     time.Duration
 	tries     int
 	inFlight  int // how many of them were told so, and do not count against MaxTries
@@ -39,8 +41,11 @@ func (e *exchange) run() (*http.Response, error) {
 		resp, end, verdict, err := e.try(ctx)
 		ended := e.ended(ctx)
 		wait, more := time.Duration(0), false
-		if verdict != tryFinal && ended == nil {
+		if verdict != tryFinal && verdict != tryWithoutKey && ended == nil {
 			wait, more = e.next(ctx, resp, verdict)
+		}
+		if verdict == tryWithoutKey {
+			more = ended == nil
 		}
 		e.tell(resp, err, more, wait)
 		switch {
@@ -56,6 +61,10 @@ func (e *exchange) run() (*http.Response, error) {
 			return nil, err
 		}
 		e.drop(ctx, resp, end, wait)
+		if verdict == tryWithoutKey {
+			e.removeKey()
+			continue
+		}
 		if err := e.wait(ctx, wait); err != nil {
 			return nil, err
 		}
@@ -76,28 +85,47 @@ func (e *exchange) prepare(ctx context.Context) (err error) {
 	if e.header == nil {
 		e.header = http.Header{}
 	}
-	var given []string
-	given, e.keyed = e.header[e.Header]
+	given, keyed := e.header[e.Header]
 	if slices.ContainsFunc(given, blank) {
 		// It would be retried as if the server could tell the tries apart.
 		return fmt.Errorf("%w: the request's %s is empty; set a key, or leave the header out to get one", idem.ErrInvalid, e.Header)
 	}
-	if !e.keyed && e.getsKey(r.Method) {
-		key, err := e.newKey()
-		if err != nil {
-			return err
-		}
-		e.header.Set(e.Header, key)
-		e.keyed = true
-	}
-	e.key = e.header.Get(e.Header)
+	declared := keyed && len(given) == 0 // idempotent by itself
+	honoured := e.HonoursKeys == nil || e.HonoursKeys(r)
+	wanted := !keyed && honoured && e.getsKey(r.Method)
+	e.keyed, e.key = keyed || wanted, e.header.Get(e.Header)
+
+	safe := idempotent(r.Method) || declared || e.keyed && honoured
+	e.hidden = !safe && keyed
 	// What else than HTTP an http.Transport has been taught (RegisterProtocol) cannot be
 	// seen. Mostly it is nothing, and its error the same every time.
 	_, std := e.Base.(*http.Transport)
-	if (e.keyed || idempotent(r.Method)) && e.MaxTries > 1 && (overHTTP(r) || !std) {
-		e.again, err = e.keepBody(ctx)
+	if safe && e.MaxTries > 1 && (overHTTP(r) || !std) {
+		if e.again, err = e.keepBody(ctx); err != nil {
+			return err
+		}
 	}
-	return err
+	if !wanted {
+		return nil
+	}
+	if e.body.tooLong(e.MaxBody) {
+		// A key would be of no use, and servers bound the bodies that come with one.
+		e.keyed = false
+		return nil
+	}
+	key, err := e.newKey()
+	if err != nil {
+		return err
+	}
+	e.header.Set(e.Header, key)
+	e.key, e.made = key, true
+	return nil
+}
+
+// removeKey has the request sent once more, as it is without the Transport.
+func (e *exchange) removeKey() {
+	e.header.Del(e.Header)
+	e.key, e.keyed, e.made, e.again = "", false, false, false
 }
 
 // keepBody keeps the body for more than one try, within Timeout: a pipe whose writer is
@@ -153,13 +181,19 @@ type verdict int
 const (
 	tryFinal verdict = iota
 	tryAgain
-	tryPending // again, when the operation that is in flight has ended
+	tryPending    // again, when the operation that is in flight has ended
+	tryUnsent     // again, even if the request may be sent only once: it was not
+	tryWithoutKey // again, at once
 )
 
 // try sends the request once, and asks Retry whether another try is worth it. end,
 // which is not nil, frees what the answer needs until its body is closed.
 func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), v verdict, err error) {
 	tryCtx, cancel := context.WithCancelCause(ctx)
+	unsent := func(error) bool { return false }
+	if !e.again {
+		tryCtx, unsent = watchSending(tryCtx)
+	}
 	end = func() { cancel(context.Canceled) }
 	r, err := e.body.attach(tryCtx, e.request)
 	if err != nil {
@@ -167,12 +201,19 @@ func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), v 
 		return nil, end, tryFinal, err
 	}
 	r.Header = e.header.Clone() // Base may keep it
+	if e.hidden {
+		hideKeys(r.Header)
+	}
 	e.tries++
 	stop, why := e.limit(cancel)
 	resp, err = e.Base.RoundTrip(r)
 	if resp != nil && resp.Body == nil {
 		resp.Body = http.NoBody
 	}
+	if resp != nil && e.hidden {
+		showKeys(resp)
+	}
+	nothingSent := err != nil && unsent(err)
 	if err == nil && e.keyed && r.Method != http.MethodHead {
 		err = keepAnswer(resp, e.MaxAnswer)
 	}
@@ -187,13 +228,18 @@ func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), v 
 			_ = resp.Body.Close()
 		}
 		end()
-		return nil, end, e.judgeError(err), err
+		if v = e.judgeError(err); v == tryAgain && nothingSent && e.body.resendable() {
+			v = tryUnsent
+		}
+		return nil, end, v, err
 	}
 	return resp, end, v, nil
 }
 
 func (e *exchange) judge(resp *http.Response) verdict {
 	switch {
+	case e.made && e.tries == 1 && e.body.resendable() && withoutKey(resp):
+		return tryWithoutKey
 	case !e.Retry(resp, nil):
 		return tryFinal
 	case inFlight(resp):
@@ -250,7 +296,7 @@ func (e *exchange) next(ctx context.Context, resp *http.Response, v verdict) (wa
 		e.inFlight++
 		nth = e.inFlight
 	}
-	if !e.again || e.tries-e.inFlight >= e.MaxTries {
+	if !e.again && v != tryUnsent || e.tries-e.inFlight >= e.MaxTries {
 		return 0, false
 	}
 	wait = backoff(e.MinBackoff, e.MaxBackoff, nth)
