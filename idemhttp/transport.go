@@ -60,10 +60,14 @@ import (
 // without the Transport. One that the server's middleware does not take with a key,
 // because it is over Options.MaxBody there, is sent once more without.
 //
-// The answer to a request with a key, if its header tells its length and that is at
-// most MaxAnswer, is read into memory before it is returned, so that one whose
-// connection is cut half-way is asked for again. Of any other answer the caller may be
-// the one who finds it cut: the key to ask again with is in Response.Request.
+// The answer to a request with a key is read into memory before it is returned, up to
+// MaxAnswer bytes, so one whose connection is cut half-way is asked for again. If its
+// length is not known, because it comes in chunks or net/http unpacks it, it is kept
+// back for no more than a second, and event streams and the like are not. Of any other
+// answer the caller may be the one who finds it cut: the key to ask again with is in
+// Response.Request.
+//
+// # Ends
 //
 // What cannot be waited for is returned at once: the last answer, whatever its status,
 // if the wait after it would go past Timeout, the context's deadline (http.Client's

@@ -2,19 +2,45 @@ package idemhttp
 
 import (
 	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
+	"strings"
 	"sync"
+	"time"
 )
 
-// keepAnswer reads the body of an answer that says how long it is, up to limit, and
-// puts it back. It reads on to its end, where HTTP/2 has the trailer.
-func keepAnswer(resp *http.Response, limit int64) error {
-	n := resp.ContentLength
-	if n <= 0 || n > limit || resp.StatusCode == http.StatusSwitchingProtocols {
+// keepAnswer reads the body of an answer up to MaxAnswer and puts it back. Its error
+// means that the answer was cut.
+func (e *exchange) keepAnswer(resp *http.Response, cancel func()) error {
+	switch n := resp.ContentLength; {
+	case n == 0 || n > e.MaxAnswer || e.MaxAnswer < 0 || resp.StatusCode == http.StatusSwitchingProtocols:
+		return nil
+	case n > 0:
+		return keepKnown(resp, n)
+	case !e.again || isStream(resp.Header):
 		return nil
 	}
+	return e.keepUnknown(resp, cancel)
+}
+
+// isStream reports whether an answer is of a kind that is read while it comes.
+func isStream(h http.Header) bool {
+	media, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	switch media {
+	case "text/event-stream", "application/x-ndjson", "application/jsonl", "application/json-seq", "multipart/x-mixed-replace":
+		return true
+	}
+	return strings.HasPrefix(media, "application/grpc")
+}
+
+// keepKnown keeps an answer that says how long it is. It reads on to its end, where
+// HTTP/2 has the trailer.
+func keepKnown(resp *http.Response, n int64) error {
 	// A length that is only announced is no reason to set much memory aside.
 	buf := bytes.NewBuffer(make([]byte, 0, min(n, keepBuffer)+bytes.MinRead))
 	if _, err := io.CopyN(buf, resp.Body, n); err == io.EOF {
@@ -36,6 +62,118 @@ func keepAnswer(resp *http.Response, limit int64) error {
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(kept))
 	return nil
+}
+
+// patience is how long an answer of unknown length is kept from the caller. What takes
+// longer is a stream, or as good as one.
+const patience = time.Second
+
+const aheadBuffer = 8 << 10
+
+// keepUnknown keeps an answer that comes in chunks, or that net/http unpacks. If it is
+// too long, or still coming after a while, it is handed on as it comes.
+func (e *exchange) keepUnknown(resp *http.Response, cancel func()) error {
+	a := &ahead{src: resp.Body, cancel: cancel, handOn: make(chan struct{}), done: make(chan struct{})}
+	go a.read(e.MaxAnswer)
+	stop := e.Clock.AfterFunc(patience, func() { close(a.handOn) })
+	select {
+	case <-a.handOn:
+		resp.Body = a
+		return nil
+	case <-a.done:
+		stop()
+	}
+	kept := bytes.NewReader(a.kept)
+	switch {
+	case a.err == nil: // too long
+		resp.Body = readCloser{io.MultiReader(kept, a.src), a.src}
+		return nil
+	case a.err != io.EOF && broken(a.err):
+		resp.Body = readCloser{io.MultiReader(kept, failingReader{a.err}), a.src}
+		return nil
+	case a.err != io.EOF:
+		return fmt.Errorf("reading the answer, status %d: %w", resp.StatusCode, a.err)
+	}
+	if err := a.src.Close(); err != nil {
+		return fmt.Errorf("closing the answer, status %d: %w", resp.StatusCode, err)
+	}
+	resp.Body = io.NopCloser(kept)
+	return nil
+}
+
+// broken reports whether an answer was packed wrong, as it would be the next time.
+func broken(err error) bool {
+	var corrupt flate.CorruptInputError
+	return errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.As(err, &corrupt)
+}
+
+// ahead is the body of an answer that is read on a goroutine of its own until it is
+// handed on to the caller. The goroutine ends with the read it is in then.
+type ahead struct {
+	src    io.ReadCloser
+	cancel func()        // frees a read of src
+	handOn chan struct{} // closed when the caller has it
+	done   chan struct{} // closed when the goroutine has ended: then src is the caller's
+
+	mu   sync.Mutex
+	kept []byte
+	err  error
+}
+
+// read reads until src ends, or has more than most.
+func (a *ahead) read(most int64) {
+	defer close(a.done)
+	p := make([]byte, aheadBuffer)
+	for {
+		n, err := a.src.Read(p)
+		a.mu.Lock()
+		a.kept, a.err = append(a.kept, p[:n]...), err
+		tooLong := int64(len(a.kept)) > most
+		a.mu.Unlock()
+		if err != nil || tooLong {
+			return
+		}
+		select {
+		case <-a.handOn:
+			return
+		default:
+		}
+	}
+}
+
+// Read returns what was read ahead, then what comes.
+func (a *ahead) Read(p []byte) (int, error) {
+	if n, err := a.take(p); n > 0 || err != nil || len(p) == 0 {
+		return n, err
+	}
+	<-a.done
+	if n, err := a.take(p); n > 0 || err != nil {
+		return n, err
+	}
+	return a.src.Read(p)
+}
+
+func (a *ahead) take(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.kept) == 0 {
+		a.kept = nil // its memory is not needed any more
+		return 0, a.err
+	}
+	n := copy(p, a.kept)
+	a.kept = a.kept[n:]
+	return n, nil
+}
+
+// Close ends the goroutine, which may wait for what never comes.
+func (a *ahead) Close() error {
+	a.cancel()
+	err := a.src.Close()
+	<-a.done
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.kept, a.err = nil, http.ErrBodyReadAfterClose
+	return err
 }
 
 type readCloser struct {

@@ -1,0 +1,219 @@
+package idemhttp_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem/idemhttp"
+)
+
+func gzipped(t *testing.T, text string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, err := io.WriteString(w, text)
+	require.NoError(t, errors.Join(err, w.Close()))
+	return b.Bytes()
+}
+
+// An answer that is cut half-way is asked for again also if nobody knows how long it
+// is: in chunks, or because net/http has unpacked it.
+func TestTransportAsksAgainForCutAnswers(t *testing.T) {
+	t.Parallel()
+	text := "charged " + strings.Repeat("0123456789abcdef", 100)
+	packed := gzipped(t, text)
+	for name, c := range map[string]struct {
+		http2, gzip, length bool
+	}{
+		"gzip, of known length":         {gzip: true, length: true},
+		"gzip, in chunks":               {gzip: true},
+		"in chunks":                     {},
+		"HTTP/2":                        {http2: true},
+		"HTTP/2, gzip":                  {http2: true, gzip: true},
+		"HTTP/2, gzip, of known length": {http2: true, gzip: true, length: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			var keys []string
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				keys = append(keys, r.Header.Get("Idempotency-Key"))
+				first := len(keys) == 1
+				mu.Unlock()
+				body := []byte(text)
+				if c.gzip {
+					assert.Equal(t, "gzip", r.Header.Get("Accept-Encoding"))
+					w.Header().Set("Content-Encoding", "gzip")
+					body = packed
+				}
+				if c.length {
+					w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+				}
+				if first {
+					body = body[:len(body)/2]
+				}
+				_, _ = w.Write(body)
+				_ = http.NewResponseController(w).Flush()
+				if first {
+					panic(http.ErrAbortHandler)
+				}
+			}))
+			server.Config.ErrorLog = discard
+			server.EnableHTTP2 = c.http2
+			if c.http2 {
+				server.StartTLS()
+			} else {
+				server.Start()
+			}
+			t.Cleanup(server.Close)
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, strings.NewReader("12.50"))
+			require.NoError(t, err)
+			resp, err := (&idemhttp.Transport{Base: server.Client().Transport}).RoundTrip(r)
+			require.NoError(t, err)
+			assert.Equal(t, text, readAll(t, resp))
+			assert.Equal(t, c.gzip, resp.Uncompressed)
+			mu.Lock()
+			defer mu.Unlock()
+			require.Len(t, keys, 2)
+			assert.Equal(t, keys[0], keys[1])
+		})
+	}
+}
+
+// streamed answers with what comes out of a pipe, whose length nobody knows.
+func streamed(media string, write func(ctx context.Context, w *io.PipeWriter)) func(*http.Request) (*http.Response, error) {
+	return func(r *http.Request) (*http.Response, error) {
+		pr, pw := io.Pipe()
+		go write(r.Context(), pw)
+		return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {media}}, Body: pr, ContentLength: -1}, nil
+	}
+}
+
+// A stream goes to the caller while it flows, as it does without the Transport.
+func TestTransportPassesStreams(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ticks := func(_ context.Context, w *io.PipeWriter) {
+			for i := range 5 {
+				_, _ = io.WriteString(w, strconv.Itoa(i))
+				time.Sleep(time.Hour)
+			}
+			_ = w.Close()
+		}
+		for media, held := range map[string]time.Duration{
+			"text/event-stream": 0, "text/event-stream; charset=utf-8": 0, "application/x-ndjson": 0,
+			"application/json": time.Second, "": time.Second,
+		} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){streamed(media, ticks)}}
+			start := time.Now()
+			resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
+			require.NoError(t, err)
+			assert.Equal(t, held, time.Since(start), media)
+			for i := range 5 {
+				p := make([]byte, 10)
+				n, err := resp.Body.Read(p)
+				require.NoError(t, err)
+				assert.Equal(t, strconv.Itoa(i), string(p[:n]))
+				assert.Equal(t, time.Duration(i)*time.Hour, time.Since(start).Truncate(time.Hour), media)
+			}
+			assert.Empty(t, readAll(t, resp))
+			assert.Len(t, s.sent, 1)
+			assert.Equal(t, 1, s.given[0].closed)
+		}
+	})
+}
+
+// Closing a stream ends the reading of it, whatever it waits for.
+func TestTransportClosesStreams(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for name, write := range map[string]func(context.Context, *io.PipeWriter){
+			"never a byte": func(ctx context.Context, _ *io.PipeWriter) { <-ctx.Done() },
+			"a byte": func(ctx context.Context, w *io.PipeWriter) {
+				_, _ = io.WriteString(w, "a")
+				<-ctx.Done()
+			},
+		} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){streamed("", write)}}
+			resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			_, err = resp.Body.Read(make([]byte, 1))
+			require.Error(t, err, name)
+			assert.Equal(t, 1, s.given[0].closed, name)
+			require.Error(t, resp.Request.Context().Err(), name)
+		}
+
+		// One that is cut after it was handed on is the caller's to find.
+		s := &script{answers: []func(*http.Request) (*http.Response, error){streamed("", func(_ context.Context, w *io.PipeWriter) {
+			_, _ = io.WriteString(w, "char")
+			time.Sleep(2 * time.Second)
+			_ = w.CloseWithError(io.ErrUnexpectedEOF)
+		})}}
+		resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
+		require.NoError(t, err)
+		got, err := io.ReadAll(resp.Body)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		assert.Equal(t, "char", string(got))
+		require.NoError(t, resp.Body.Close())
+		assert.Len(t, s.sent, 1)
+	})
+}
+
+// What is over MaxAnswer, or broken in a way that another try would meet again, is
+// handed on as it is.
+func TestTransportHandsOnAnswersOfUnknownLength(t *testing.T) {
+	t.Parallel()
+	text := strings.Repeat("0123456789", 20_000)
+	broken := gzipped(t, text)
+	broken[len(broken)-8] ^= 1 // its checksum
+	unpacked := func(b []byte) func(*http.Request) (*http.Response, error) {
+		return func(r *http.Request) (*http.Response, error) {
+			resp, err := status(200, "")(r)
+			resp.ContentLength, resp.Uncompressed = -1, true
+			zr, err2 := gzip.NewReader(bytes.NewReader(b))
+			resp.Body = io.NopCloser(zr)
+			return resp, errors.Join(err, err2)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		for name, c := range map[string]struct {
+			answer func(*http.Request) (*http.Response, error)
+			most   int64
+			err    error
+		}{
+			"long":         {unpacked(gzipped(t, text)), 100, nil},
+			"one longer":   {unpacked(gzipped(t, text)), int64(len(text)) - 1, nil},
+			"just fits":    {unpacked(gzipped(t, text)), int64(len(text)), nil},
+			"not kept":     {unpacked(gzipped(t, text)), -1, nil},
+			"broken":       {unpacked(broken), 0, gzip.ErrChecksum},
+			"long, broken": {unpacked(broken), 100, gzip.ErrChecksum},
+		} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){c.answer}}
+			resp, err := (&idemhttp.Transport{Base: s, MaxAnswer: c.most}).RoundTrip(post(t, nil))
+			require.NoError(t, err, name)
+			got, err := io.ReadAll(resp.Body)
+			require.ErrorIs(t, err, c.err, name)
+			require.NoError(t, resp.Body.Close())
+			assert.Equal(t, text, string(got), name)
+			assert.Len(t, s.sent, 1, name)
+			assert.Equal(t, 1, s.given[0].closed, name)
+			assert.EqualValues(t, -1, resp.ContentLength, name)
+		}
+	})
+}
