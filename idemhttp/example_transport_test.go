@@ -54,3 +54,26 @@ func ExampleTransport() {
 	// receipt 1, replayed true
 	// 2 requests, 1 charge
 }
+
+// A client of several services, of which one honours keys. The other ignores them and
+// charges for each request, so the Transport sends it one.
+func ExampleTransport_honoursKeys() {
+	charges := 0
+	ignoresKeys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		charges++
+		w.WriteHeader(http.StatusGatewayTimeout)
+	}))
+	defer ignoresKeys.Close()
+
+	client := &http.Client{Transport: &idemhttp.Transport{
+		HonoursKeys: func(r *http.Request) bool { return r.URL.Host == "api.stripe.com" },
+	}}
+	resp, err := client.Post(ignoresKeys.URL+"/charges", "text/plain", strings.NewReader("12.50"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	fmt.Printf("%d, %d charge\n", resp.StatusCode, charges)
+	// Output:
+	// 504, 1 charge
+}

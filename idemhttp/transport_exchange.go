@@ -96,7 +96,7 @@ func (e *exchange) prepare(ctx context.Context) (err error) {
 	e.keyed, e.key = keyed || wanted, e.header.Get(e.Header)
 
 	safe := idempotent(r.Method) || declared || e.keyed && honoured
-	e.hidden = !safe && keyed
+	e.hidden = !safe && !honoured
 	// What else than HTTP an http.Transport has been taught (RegisterProtocol) cannot be
 	// seen. Mostly it is nothing, and its error the same every time.
 	_, std := e.Base.(*http.Transport)

@@ -158,7 +158,10 @@ func TestTransportTriesAgainWhatWasNeverSent(t *testing.T) {
 // that it has used before breaks. Where keys are not honoured it gets no such leave.
 func TestTransportKeepsNetHTTPFromRepeating(t *testing.T) {
 	t.Parallel()
-	for _, header := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+	for _, names := range [][2]string{ // of the key, and what Transport.Header says
+		{"Idempotency-Key", ""}, {"X-Idempotency-Key", "X-Idempotency-Key"}, {"X-Idempotency-Key", ""},
+	} {
+		header, field := names[0], names[1]
 		var mu sync.Mutex
 		var charges []string
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -180,7 +183,7 @@ func TestTransportKeepsNetHTTPFromRepeating(t *testing.T) {
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+path, strings.NewReader("12.50"))
 			require.NoError(t, err)
 			r.Header.Set(header, "mine")
-			return (&idemhttp.Transport{Base: base, Header: header, MaxTries: 1, HonoursKeys: honours}).RoundTrip(r)
+			return (&idemhttp.Transport{Base: base, Header: field, MaxTries: 1, HonoursKeys: honours}).RoundTrip(r)
 		}
 		for _, c := range []struct {
 			honours func(*http.Request) bool
@@ -196,7 +199,9 @@ func TestTransportKeepsNetHTTPFromRepeating(t *testing.T) {
 			require.NoError(t, err)
 			readAll(t, resp)
 			assert.Equal(t, "mine", resp.Request.Header.Get(header))
-			assert.Len(t, resp.Request.Header, 1)
+			if c.honours != nil {
+				assert.Len(t, resp.Request.Header, 1)
+			}
 			_, err = send("/charges", c.honours)
 			require.Error(t, err)
 			mu.Lock()
