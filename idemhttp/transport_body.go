@@ -73,16 +73,26 @@ func (b *body) keep(ctx context.Context, r *http.Request, limit int64) (again bo
 	return true, nil
 }
 
+// open has the body ready for the next try.
+func (b *body) open() error {
+	if b.first != nil || b.get == nil {
+		return nil
+	}
+	first, err := b.get()
+	if err != nil {
+		return &ownError{err}
+	}
+	b.first = first
+	return nil
+}
+
 // attach returns a request of its own to send, with the body from its start.
 func (b *body) attach(ctx context.Context, r *http.Request) (*http.Request, error) {
+	if err := b.open(); err != nil {
+		return nil, err
+	}
 	first := b.first
 	b.first = nil // its sender closes it
-	if first == nil && b.get != nil {
-		var err error
-		if first, err = b.get(); err != nil {
-			return nil, &ownError{err}
-		}
-	}
 	sent := r.Clone(ctx)
 	sent.Trailer = r.Trailer // whose values come while the body is read
 	sent.Body, sent.GetBody, sent.ContentLength = first, b.get, b.length

@@ -56,6 +56,9 @@ const (
 // errCancel is a context.Canceled.
 var errCancel = fmt.Errorf("%w: Request.Cancel is closed", context.Canceled)
 
+// errNothing is what http.Client says of such a Base.
+var errNothing = errors.New("Transport.Base returned neither an answer nor an error")
+
 // ownError is of the request itself: its body cannot be read. Another try would meet
 // it again.
 type ownError struct{ err error }

@@ -38,14 +38,19 @@ func (e *exchange) run() (*http.Response, error) {
 	}
 	defer e.body.close()
 	for {
-		resp, end, verdict, err := e.try(ctx)
+		resp, end, v, err := e.try(ctx)
 		ended := e.ended(ctx)
 		wait, more := time.Duration(0), false
-		if verdict != tryFinal && verdict != tryWithoutKey && ended == nil {
-			wait, more = e.next(ctx, resp, verdict)
+		if v != tryFinal && ended == nil {
+			wait, more = e.next(ctx, resp, v)
 		}
-		if verdict == tryWithoutKey {
-			more = ended == nil
+		if more {
+			if gone := e.body.open(); gone != nil {
+				wait, more = 0, false
+				if err != nil {
+					err = gone
+				}
+			}
 		}
 		e.tell(resp, err, more, wait)
 		switch {
@@ -55,15 +60,14 @@ func (e *exchange) run() (*http.Response, error) {
 		case ended != nil:
 			return nil, ended
 		case !more:
-			if verdict != tryFinal && e.body.why != nil {
+			if v != tryFinal && e.body.why != nil {
 				err = errors.Join(err, e.body.why)
 			}
 			return nil, err
 		}
 		e.drop(ctx, resp, end, wait)
-		if verdict == tryWithoutKey {
+		if v == tryWithoutKey {
 			e.removeKey()
-			continue
 		}
 		if err := e.wait(ctx, wait); err != nil {
 			return nil, err
@@ -207,6 +211,9 @@ func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), v 
 	e.tries++
 	stop, why := e.limit(cancel)
 	resp, err = e.Base.RoundTrip(r)
+	if resp == nil && err == nil {
+		err = errNothing
+	}
 	if resp != nil && resp.Body == nil {
 		resp.Body = http.NoBody
 	}
@@ -250,7 +257,7 @@ func (e *exchange) judge(resp *http.Response) verdict {
 
 // judgeError is judge for a try that has no answer.
 func (e *exchange) judgeError(err error) verdict {
-	if !isOwn(err) && err != error(errTimeout) && e.Retry(nil, err) {
+	if !isOwn(err) && err != error(errTimeout) && err != errNothing && e.Retry(nil, err) {
 		return tryAgain
 	}
 	return tryFinal
@@ -289,6 +296,9 @@ func (e *exchange) fits(ctx context.Context, wait time.Duration) bool {
 // cannot be waited for is not: the answer at hand is worth more than the news that
 // time ran out.
 func (e *exchange) next(ctx context.Context, resp *http.Response, v verdict) (wait time.Duration, more bool) {
+	if v == tryWithoutKey {
+		return 0, true
+	}
 	nth := e.tries - e.inFlight
 	if v == tryPending && e.bounded(ctx) {
 		// The first request may take as long as the caller has. It is asked about less and
