@@ -87,7 +87,7 @@ type said struct {
 // there. Of any other answer it returns nothing.
 func peekJSON(resp *http.Response) (media string, found said) {
 	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if err != nil || media != problemMedia && media != "application/json" {
+	if err != nil || media != problemMedia && media != "application/json" || resp.Body == nil {
 		return "", said{}
 	}
 	start, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))

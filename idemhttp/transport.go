@@ -14,7 +14,7 @@ import (
 //
 //	client := &http.Client{Transport: &idemhttp.Transport{}}
 //
-// # Only servers that honour the key
+// # Warning: only for servers that honour keys
 //
 // A key makes a request safe to repeat only where the server honours it. A server that
 // ignores Idempotency-Key and answers 504, 504, 200 has charged three times. If not all

@@ -182,3 +182,12 @@ func TestTransportInFlightIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// DefaultRetry can be asked about an answer whose body is gone.
+func TestDefaultRetryWithoutBody(t *testing.T) {
+	t.Parallel()
+	for _, media := range []string{problemJSON, "application/json"} {
+		resp := &http.Response{StatusCode: 409, Header: http.Header{"Content-Type": {media}}}
+		assert.False(t, idemhttp.DefaultRetry(resp, nil))
+	}
+}
