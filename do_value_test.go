@@ -64,6 +64,24 @@ func TestDoValues(t *testing.T) {
 	replays(t, "time", time.Date(2026, 11, 22, 8, 0, 0, 1, time.UTC))
 }
 
+// Duplicates share the bytes of a result. What they append is their own.
+func TestAppendingToAReplayCopiesIt(t *testing.T) {
+	t.Parallel()
+	s := open(t, memory.New(memory.Options{}), idem.Options{})
+	mine, _, err := idem.Do(t.Context(), s, k, returning([]byte("paid ")))
+	require.NoError(t, err)
+	mine[0] = 'X' // the first caller shares nothing with the store
+	var replays [2][]byte
+	for i := range replays {
+		v, replayed, err := idem.Do(t.Context(), s, k, notRun[[]byte])
+		require.NoError(t, err)
+		require.True(t, replayed)
+		replays[i] = append(v, "ab"[i])
+	}
+	assert.Equal(t, "paid a", string(replays[0]))
+	assert.Equal(t, "paid b", string(replays[1]))
+}
+
 // The value of an interface is encoded as what a later call can decode.
 func TestDoBytesInAnInterface(t *testing.T) {
 	t.Parallel()

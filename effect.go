@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // DoEffect is Do for effects in the same commit, for engines to build on: it
@@ -75,7 +76,7 @@ func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, 
 	if op.failed {
 		return nil, Claim{}, op.err
 	}
-	return op.next.Result, Claim{}, op.answer()
+	return slices.Clip(op.next.Result), Claim{}, op.answer()
 }
 
 var effectKinds = [...]EventKind{

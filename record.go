@@ -3,6 +3,7 @@ package idem
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -54,11 +55,11 @@ type Record struct {
 	// undone (Unclaim) do not count.
 	Attempt int
 	// Checkpoint is what the latest attempt saved part-way, nil if nothing or if
-	// the record is final. It is shared: read it, do not change it.
+	// the record is final. It is shared: read it or append to it, do not change it.
 	Checkpoint []byte
 	// Result is the result of Completed, the reason of Failed and Released, the note of
 	// Held. A claim after a release keeps the reason until the record is final. It is
-	// shared: read it, do not change it.
+	// shared: read it or append to it, do not change it.
 	Result []byte
 	// ResultDropped: final, but the result or reason was over Options.MaxResult or
 	// could not be encoded, and was not kept.
@@ -116,5 +117,7 @@ func (r *Record) show(key string, e *Entry, toWall int64) {
 // was then 8 times that of look-ups outside a collection. Now they are the same.
 func (r *Record) describe(key string, e *Entry) {
 	r.Key, r.State, r.Fingerprint, r.Fence, r.Attempt = key, e.State, e.Fingerprint, e.Fence, int(e.Attempt)
-	r.Checkpoint, r.Result, r.ResultDropped, r.HoldUnknown = e.Checkpoint, e.Result, e.ResultDropped, e.HoldUnknown
+	// Callers share the bytes, but not the room behind them: append copies.
+	r.Checkpoint, r.Result = slices.Clip(e.Checkpoint), slices.Clip(e.Result)
+	r.ResultDropped, r.HoldUnknown = e.ResultDropped, e.HoldUnknown
 }

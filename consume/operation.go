@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/idemkv/idem"
@@ -49,7 +50,7 @@ func (op *Operation) Token() idem.Token {
 }
 
 // Checkpoint returns what this attempt, or one before it, saved last; nil if nothing.
-// It is shared: read it, do not change it.
+// It is shared: read it or append to it, do not change it.
 func (op *Operation) Checkpoint() []byte {
 	if op == nil {
 		return nil
@@ -71,7 +72,7 @@ func (op *Operation) SaveCheckpoint(ctx context.Context, point []byte) error {
 	if err := op.store.Checkpoint(ctx, op.claim.Token, point); err != nil {
 		return err
 	}
-	op.checkpoint = bytes.Clone(point)
+	op.checkpoint = slices.Clip(bytes.Clone(point))
 	return nil
 }
 

@@ -52,6 +52,29 @@ func TestOperation(t *testing.T) {
 	})
 }
 
+// Whoever appends to a checkpoint gets a copy: there is no room behind it to share.
+func TestAppendingToACheckpointCopiesIt(t *testing.T) {
+	each(t, idem.Options{}, func(t *testing.T, e *env) {
+		clipped := func(op *consume.Operation) {
+			point := op.Checkpoint()
+			assert.Equal(t, "charged", string(point))
+			assert.Equal(t, len(point), cap(point))
+		}
+		c := e.consumer("billing", messages(), func(ctx context.Context, _ message) error {
+			op := consume.FromContext(ctx)
+			if op.Attempt() == 1 {
+				require.NoError(t, op.SaveCheckpoint(ctx, []byte("charged")))
+				clipped(op)
+				return errBank
+			}
+			clipped(op)
+			return nil
+		})
+		gets(t, consume.Retry, consume.Failed, c.Handle(t.Context(), m1))
+		gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), m1))
+	})
+}
+
 func TestNoOperation(t *testing.T) {
 	t.Parallel()
 	op := consume.FromContext(t.Context())

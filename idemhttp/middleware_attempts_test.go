@@ -231,3 +231,26 @@ func TestLateGrantIsExtendedAtOnce(t *testing.T) {
 	}))
 	h.ServeHTTP(httptest.NewRecorder(), keyed("k"))
 }
+
+// Whoever appends to a checkpoint gets a copy: there is no room behind it to share.
+func TestAppendingToACheckpointCopiesIt(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, store *idem.Store) {
+		clipped := func(op *idemhttp.Operation) {
+			point := op.Checkpoint()
+			assert.Equal(t, "charged", string(point))
+			assert.Equal(t, len(point), cap(point))
+		}
+		s := newSite(t, store, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
+			op := idemhttp.FromContext(r.Context())
+			if op.Attempt() == 1 {
+				assert.NoError(t, op.SaveCheckpoint(r.Context(), []byte("charged")))
+				op.Retryable()
+			}
+			clipped(op)
+		})
+		s.post(`"k"`)
+		s.post(`"k"`)
+		require.EqualValues(t, 2, s.runs.Load())
+	})
+}

@@ -1,8 +1,10 @@
 package idemhttp
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/idemkv/idem"
@@ -66,7 +68,7 @@ func (op *Operation) Token() idem.Token {
 }
 
 // Checkpoint returns what this attempt, or one before it, saved last; nil if nothing.
-// It is shared: read it, do not change it.
+// It is shared: read it or append to it, do not change it.
 func (op *Operation) Checkpoint() []byte {
 	if op == nil {
 		return nil
@@ -88,7 +90,7 @@ func (op *Operation) SaveCheckpoint(ctx context.Context, point []byte) error {
 	if err := op.store.Checkpoint(ctx, op.token, point); err != nil {
 		return err
 	}
-	op.checkpoint = append([]byte(nil), point...)
+	op.checkpoint = slices.Clip(bytes.Clone(point))
 	return nil
 }
 

@@ -111,6 +111,17 @@ var effectCases = []effectCase{
 		require.Equal(t, "7", string(result))
 		require.EqualValues(t, 7, e.balance("sum"))
 	}},
+	{"appending to a result copies it", func(t *testing.T, e *effectEnv) {
+		e.open(idem.Options{})
+		for _, n := range []int{1, 5, 33, 1000} { // copies of them have room to spare
+			for range 2 { // first, then replayed
+				result, _, err := e.do(fmt.Sprint("k", n), func(KV) ([]byte, error) { return make([]byte, n), nil })
+				require.NoError(t, err)
+				require.Len(t, result, n)
+				require.Equal(t, n, cap(result), "callers share what is behind the result")
+			}
+		}
+	}},
 	{"D8 no update is lost", func(t *testing.T, e *effectEnv) {
 		e.open(idem.Options{})
 		e.together(64, func(i int) {

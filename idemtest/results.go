@@ -17,6 +17,7 @@ var resultCases = []testCase{
 	{"A3 replay is byte-identical", replayIdentical},
 	{"A3 any key", anyKey},
 	{"A3 replays are not written over", replayNotAliased},
+	{"appending to a slice of a record copies it", appendCopies},
 	{"A4 completing twice", completeTwice},
 	{"A4 one of many results stays", oneResultStays},
 	{"A12 Fail", fail},
@@ -177,6 +178,67 @@ func replayNotAliased(t *testing.T, e *env) {
 	for _, r := range kept {
 		require.Equal(t, "k", r.Key)
 		require.Equal(t, result, r.Result)
+	}
+}
+
+// appendCopies: callers share the bytes of a record. If they also shared the room behind
+// them, two that append would write over each other.
+func appendCopies(t *testing.T, e *env) {
+	e.open(idem.Options{})
+	for _, n := range []int{1, 5, 33, 1000, 5000} { // copies of them have room to spare
+		req, b := idem.Request{Key: fmt.Sprint("k", n)}, bytes.Repeat([]byte("x"), n)
+		check := func(state idem.State, got func(idem.Record) []byte) {
+			t.Helper()
+			records := []idem.Record{e.get(req.Key), e.get(req.Key)}
+			if state != idem.InFlight {
+				r, err := e.s.Wait(e.ctx, req.Key)
+				require.NoError(t, err)
+				records = append(records, r)
+			}
+			if state != idem.Released {
+				one, err := e.s.Claim(e.ctx, req)
+				require.Error(t, err)
+				many := e.s.ClaimMany(e.ctx, []idem.Request{req})
+				records = append(records, one.Record, many[0].Claim.Record)
+			}
+			if e.canScan() {
+				for r, err := range e.s.Records(e.ctx, idem.Filter{Prefix: req.Key}) {
+					require.NoError(t, err)
+					if r.Key == req.Key {
+						records = append(records, r)
+					}
+				}
+			}
+			longer := make([][]byte, len(records))
+			for i, r := range records {
+				require.Equal(t, state, r.State)
+				longer[i] = append(got(r), byte('0'+i))
+			}
+			for i := range records {
+				require.Equal(t, string(b)+string(rune('0'+i)), string(longer[i]), "%v, slice %d of %d bytes", state, i, n)
+			}
+		}
+		result := func(r idem.Record) []byte { return r.Result }
+		checkpoint := func(r idem.Record) []byte { return r.Checkpoint }
+
+		c := e.claim(req)
+		require.NoError(t, e.s.Checkpoint(e.ctx, c.Token, b))
+		check(idem.InFlight, checkpoint)
+		require.NoError(t, e.s.Release(e.ctx, c.Token, b))
+		check(idem.Released, checkpoint)
+		check(idem.Released, result)
+		c = e.claim(req)
+		first, second := append(c.Record.Checkpoint, '1'), append(e.get(req.Key).Checkpoint, '2')
+		require.Equal(t, []string{string(b) + "1", string(b) + "2"}, []string{string(first), string(second)}, "a granted claim's")
+		require.NoError(t, e.s.Hold(e.ctx, c.Token, b))
+		check(idem.Held, result)
+		require.NoError(t, e.s.Complete(e.ctx, c.Token, b))
+		check(idem.Completed, result)
+
+		c = e.claim(idem.Request{Key: req.Key + " failed"})
+		require.NoError(t, e.s.Fail(e.ctx, c.Token, b))
+		req.Key += " failed"
+		check(idem.Failed, result)
 	}
 }
 
