@@ -77,6 +77,35 @@ func TestDoLeavesAloneWhatTheWorkSettled(t *testing.T) {
 	}
 }
 
+// Work that completes its claim with one value, and returns another, is answered with the
+// one that duplicates get.
+func TestDoReturnsWhatTheWorkRecorded(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, idem.Options{})
+	do := func(key string, settle func(context.Context, idem.Token) error) (int, error) {
+		v, replayed, err := idem.Do(t.Context(), s, idem.Request{Key: key}, func(ctx context.Context, c idem.Claim) (int, error) {
+			require.NoError(t, settle(ctx, c.Token))
+			return 8, nil
+		})
+		require.False(t, replayed)
+		return v, err
+	}
+	v, err := do("completed", func(ctx context.Context, tok idem.Token) error { return s.Complete(ctx, tok, []byte("7")) })
+	require.NoError(t, err)
+	require.Equal(t, 7, v)
+	_, err = do("failed", func(ctx context.Context, tok idem.Token) error { return s.Fail(ctx, tok, []byte("no money")) })
+	require.ErrorIs(t, err, idem.ErrFailed)
+	require.ErrorContains(t, err, "no money")
+	_, err = do("no JSON", func(ctx context.Context, tok idem.Token) error { return s.Complete(ctx, tok, []byte("{")) })
+	require.ErrorContains(t, err, "not JSON of a int")
+	v, err = do("forgotten since", func(ctx context.Context, tok idem.Token) error {
+		require.NoError(t, s.Complete(ctx, tok, []byte("7")))
+		return s.Forget(ctx, tok)
+	})
+	require.ErrorIs(t, err, idem.ErrFenced)
+	require.Equal(t, 8, v)
+}
+
 // A claim that its holder holds, and somebody else forgets, is lost like any other.
 func TestDoHeldAndLost(t *testing.T) {
 	doTest(t, idem.Options{}, func(t *testing.T, s *idem.Store) {

@@ -161,6 +161,11 @@ func TestDoValueOverMaxResult(t *testing.T) {
 	require.ErrorIs(t, err, idem.ErrTooLarge)
 	assert.True(t, replayed)
 	assert.Empty(t, v)
+
+	// What will not be recorded is not decoded either.
+	_, _, err = idem.Do(t.Context(), s, idem.Request{Key: "large"}, returning(panicsDecoding("longer than ten")))
+	require.ErrorIs(t, err, idem.ErrTooLarge)
+	require.ErrorContains(t, err, "over Options.MaxResult")
 }
 
 // A result that is not of the type asked for is an error, and nothing is run.

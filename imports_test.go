@@ -33,7 +33,7 @@ var (
 	engines      = []string{"memory", "bolt", "pebble"}
 	integrations = []string{"idemhttp", "consume"}
 	// testing help is imported by tests alone, and may import what tests do.
-	testingHelp = []string{"idemtest", "internal/golden", "internal/attack", "internal/progress"}
+	testingHelp = []string{"idemtest", "internal/golden", "internal/attack", "internal/outcomes", "internal/progress"}
 	testLibs    = []string{"github.com/stretchr/testify", "pgregory.net/rapid", "github.com/anishathalye/porcupine", "go.uber.org/goleak"}
 	// everything else that is not of the standard library, and the room it belongs to.
 	libraryOf = map[string]string{
