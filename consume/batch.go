@@ -2,6 +2,7 @@ package consume
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -147,16 +148,14 @@ func (b *batch[M]) run() {
 			continue // not begun, because ctx has ended, the claim is lost, or it was given back
 		}
 		w.state = running
-		err := b.attempt(w)
-		w.state = handled
-		switch {
+		switch err := b.attempt(w); {
 		case !w.protected():
-			b.verdicts[w.message] = unprotected(err)
-			w.state = judged
+			b.verdicts[w.message], w.state = b.unprotected(err), judged
 		case err != nil:
 			w.stop()
-			b.verdicts[w.message] = b.failed(b.ctx, w.claim, err)
-			w.state = judged
+			b.verdicts[w.message], w.state = b.failed(b.ctx, w.claim, err), judged
+		default:
+			w.state = handled
 		}
 	}
 }
@@ -195,20 +194,18 @@ func (b *batch[M]) end() {
 			b.verdicts[w.message] = Verdict{Reason: Unavailable, Err: context.Cause(w.ctx)}
 		case w.state == running && w.protected():
 			w.stop()
-			settle := b.store.Release
-			if b.opts.HoldUnknown {
-				settle = b.store.Hold
-			}
-			_ = settle(b.ctx, w.claim.Token, []byte("the handler panicked"))
+			_ = b.store.End(b.ctx, w.claim.Ending(errPanicked))
 		}
 	}
 	b.flush(nil)
 }
 
+var errPanicked = errors.New("the handler panicked")
+
 // flush records what was handled, in one commit, and gives back what was claimed and
 // has not begun. ended says why it will not, where its own context does not.
 func (b *batch[M]) flush(ended error) {
-	var done []idem.Completion
+	var done []idem.Ending
 	var doneBy []*work
 	var unclaims sync.WaitGroup // at once, to share commits
 	for i := range b.work {
@@ -216,7 +213,7 @@ func (b *batch[M]) flush(ended error) {
 		switch {
 		case w.state == handled:
 			w.stop()
-			done = append(done, idem.Completion{Token: w.claim.Token})
+			done = append(done, w.claim.Ending(nil))
 			doneBy = append(doneBy, w)
 		case w.state == waiting && w.protected():
 			v := Verdict{Reason: Unavailable, Err: ended, Attempt: w.claim.Record.Attempt - 1}
@@ -228,9 +225,9 @@ func (b *batch[M]) flush(ended error) {
 			unclaims.Go(func() { _ = b.store.Unclaim(b.ctx, w.claim.Token) })
 		}
 	}
-	for i, err := range b.store.CompleteMany(b.ctx, done) {
+	for i, answer := range b.store.EndMany(b.ctx, done) {
 		w := doneBy[i]
-		b.verdicts[w.message], w.state = b.completed(w.claim, err), judged
+		b.verdicts[w.message], w.state = b.judge(b.ctx, w.claim, done[i].State, nil, answer), judged
 	}
 	unclaims.Wait()
 }

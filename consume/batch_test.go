@@ -67,7 +67,7 @@ func TestBatchWithFailures(t *testing.T) {
 			case "never":
 				return idem.Permanent(errBank)
 			case "who knows":
-				return consume.ErrUnknown
+				return idem.Unknown(errBank)
 			case "b":
 				assert.Equal(t, 2, e.clock.Pending(), "those that failed are extended no more")
 			}

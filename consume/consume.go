@@ -34,10 +34,11 @@ type Options[M any] struct {
 	// than the broker, or a person with a dead-letter queue, may take to deliver it
 	// again. Default: the store's; idem.Forever is allowed.
 	Retention time.Duration
-	// HoldUnknown: an attempt that ends without a word, because its process died or
-	// the handler panicked, is held and not run again until somebody has settled it.
-	// Right where the handler's effect can neither be repeated nor looked up.
-	// Default: the next delivery runs it again.
+	// HoldUnknown: an attempt that does not say how it ended is held, and not run again
+	// until somebody has settled it: its process died, the handler panicked, or it
+	// returned an error without a mark. One that knows that it has done nothing, at the
+	// end of ctx for example, returns idem.Retryable. Right where the handler's effect can
+	// neither be repeated nor looked up. Default: the next delivery runs it again.
 	HoldUnknown bool
 	// MaxAttempts is how often the handler is begun for a message before it is Dead
 	// with Exhausted. A message of a batch whose turn did not come has not been begun.
@@ -84,9 +85,10 @@ type Consumer[M any] struct {
 // records in s, which stays the caller's. name tells the consumers that share s
 // apart: each runs a message once. A name that is changed makes all messages new.
 //
-// handle ends a message by what it returns: nil for processed; an error for "not
-// now", after which it is run again; an idem.Permanent error for "never"; an error
-// that wraps ErrUnknown for "nobody knows". FromContext tells it more.
+// handle ends a message by what it returns: nil for processed, an idem.Permanent error
+// for "never", an idem.Unknown one for "nobody knows", an idem.Retryable one for "not
+// now". An error without a mark is Retryable, or Unknown with Options.HoldUnknown.
+// FromContext tells it more.
 //
 // idem.ErrInvalid is returned when something required is missing, or an option is out
 // of range.

@@ -26,6 +26,22 @@
 // cancelled with idem.ErrFenced as its cause. Options.MaxRun bounds the run of a handler
 // that may hang.
 //
+// # How a message ends
+//
+// What the handler returns says what becomes of the message:
+//
+//   - nil: it is processed, and acknowledged from then on.
+//   - an idem.Permanent error: it has failed for good, and is Dead from then on.
+//   - an idem.Unknown error: nobody knows. It is held, and Dead until somebody settles it.
+//   - an idem.Retryable error: it is released, and the next delivery runs it again.
+//   - any other error is Retryable or, with Options.HoldUnknown, Unknown. So is a panic,
+//     or Goexit, which goes on in the caller after that.
+//
+// A handler may settle, hold or release its claim by itself, with Operation.Token. That
+// stands, whatever it returns then, and the Verdict says so.
+//
+// An attempt counts once the handler has begun. A claim whose turn does not come is undone.
+//
 // # What it gives, and what not
 //
 // A message whose processing was recorded is never processed again for the

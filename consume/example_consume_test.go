@@ -165,7 +165,7 @@ func ExampleConsumer_Key() {
 	defer store.Close()
 	ctx := context.Background()
 	consumer, err := newBilling(store, func(context.Context, Message) error {
-		return fmt.Errorf("%w: the bank did not answer", consume.ErrUnknown)
+		return idem.Unknown(errors.New("the bank did not answer"))
 	})
 	if err != nil {
 		panic(err)
@@ -184,7 +184,7 @@ func ExampleConsumer_Key() {
 	fmt.Println("the bank says it was charged:", store.Complete(ctx, record.Token(), nil))
 	fmt.Println(consumer.Handle(ctx, message))
 	// Output:
-	// dead: held: idem: outcome of the message is unknown: the bank did not answer
+	// dead: held: the bank did not answer
 	// the bank says it was charged: <nil>
 	// ack: duplicate
 }

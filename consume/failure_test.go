@@ -89,7 +89,7 @@ func TestHeartbeat(t *testing.T) {
 // that has the claim now decides.
 func TestClaimLost(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
-		for name, ends := range map[string]error{"nil": nil, "error": errBank, "permanent": idem.Permanent(errBank), "unknown": consume.ErrUnknown} {
+		for name, ends := range map[string]error{"nil": nil, "error": errBank, "permanent": idem.Permanent(errBank), "unknown": idem.Unknown(errBank)} {
 			m := message{name, ""}
 			c := e.consumer("billing", messages(), func(ctx context.Context, m message) error {
 				require.NoError(t, e.Forget(ctx, idem.Token{Key: consume.FromContext(ctx).Token().Key}))
@@ -143,7 +143,7 @@ func TestStoreUnavailable(t *testing.T) {
 // The store breaks under the handler: never a silent success.
 func TestStoreBreaksUnderTheHandler(t *testing.T) {
 	t.Parallel()
-	for name, ends := range map[string]error{"nil": nil, "error": errBank, "permanent": idem.Permanent(errBank), "unknown": consume.ErrUnknown} {
+	for name, ends := range map[string]error{"nil": nil, "error": errBank, "permanent": idem.Permanent(errBank), "unknown": idem.Unknown(errBank)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newFailing()

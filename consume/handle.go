@@ -15,7 +15,8 @@ import (
 // ctx's cancellation reaches the handler, and does not keep what the handler did from
 // being recorded. If ctx ends before the handler begins, the claim is undone, and does
 // not count as an attempt. A panic or Goexit of the handler goes on in the caller after
-// the claim is released, or held with Options.HoldUnknown.
+// the claim is released, or held with Options.HoldUnknown. What the handler has settled or
+// held by itself (Operation.Token) stays as it is, whatever it returns then.
 func (c *Consumer[M]) Handle(ctx context.Context, m M) Verdict {
 	return c.HandleBatch(ctx, []M{m})[0]
 }
@@ -27,16 +28,16 @@ func (c *Consumer[M]) refused(r idem.Record, err error) Verdict {
 	case errors.Is(err, idem.ErrCompleted):
 		v.Decision, v.Reason, v.Err = Ack, Duplicate, nil
 	case errors.Is(err, idem.ErrFailed):
-		v.Reason, v.Err = Permanent, fmt.Errorf("%w: %s", err, r.Result)
+		v.Reason, v.Err = Permanent, because(err, r.Result)
 	case errors.Is(err, idem.ErrHeld):
 		v.Reason = Held
+		if r.State == idem.Held { // if its lease ended, the text is of an earlier attempt
+			v.Err = because(err, r.Result)
+		}
 	case errors.Is(err, idem.ErrMismatch):
 		v.Reason = Mismatch
 	case errors.Is(err, idem.ErrExhausted):
-		v.Reason = Exhausted
-		if len(r.Result) > 0 { // how the last attempt failed
-			v.Err = fmt.Errorf("%w: %s", err, r.Result)
-		}
+		v.Reason, v.Err = Exhausted, because(err, r.Result) // how the last attempt failed
 	case errors.Is(err, idem.ErrInFlight):
 		v.Decision, v.Reason = Retry, InFlight
 		if now, _ := c.limits.Clock.Now(); !r.LeaseUntil.IsZero() {
@@ -48,59 +49,95 @@ func (c *Consumer[M]) refused(r idem.Record, err error) Verdict {
 	return v
 }
 
-// failed records that the handler ended with err, and is the verdict over it.
+// failed records that the handler returned err, and is the verdict over it.
 func (c *Consumer[M]) failed(ctx context.Context, claim idem.Claim, err error) Verdict {
-	v := Verdict{Decision: Dead, Err: err, Attempt: claim.Record.Attempt}
-	note := func() []byte {
-		text := err.Error()
-		return []byte(text[:min(len(text), c.limits.MaxResult)])
-	}
-	var recordErr error
-	switch {
-	case errors.Is(err, ErrUnknown):
-		v.Reason, recordErr = Held, c.store.Hold(ctx, claim.Token, note())
-	case idem.IsPermanent(err):
-		v.Reason, recordErr = Permanent, c.store.Fail(ctx, claim.Token, note())
-	default:
-		v.Decision, v.Reason, recordErr = Retry, Failed, c.store.Release(ctx, claim.Token, note())
-		if c.maxAttempts > 0 && v.Attempt >= c.maxAttempts { // the next delivery would hear so
-			v.Decision, v.Reason, v.Err = Dead, Exhausted, fmt.Errorf("%w: %w", idem.ErrExhausted, err)
+	e := claim.Ending(err)
+	return c.judge(ctx, claim, e.State, err, c.store.End(ctx, e))
+}
+
+// judge is the verdict over an attempt that ended as state: err is what the handler
+// returned, and answer the store's to recording it.
+func (c *Consumer[M]) judge(ctx context.Context, claim idem.Claim, state idem.State, err, answer error) Verdict {
+	v := Verdict{Err: err, Attempt: claim.Record.Attempt}
+	if answer != nil {
+		r := c.left(ctx, claim.Token, answer)
+		if r.State == 0 {
+			v.Reason, v.Err = Unrecorded, answer
+			if err != nil {
+				v.Err = errors.Join(err, answer)
+			}
+			return v
+		}
+		state = r.State
+		if r.Attempt > 0 {
+			v.Attempt = r.Attempt
+		}
+		if refusal := settledAs[state]; err == nil && refusal != nil {
+			v.Err = because(refusal, r.Result)
 		}
 	}
-	if recordErr == nil {
-		return v
+	v.Decision, v.Reason = outcome(state)
+	if v.Reason == Failed && c.maxAttempts > 0 && v.Attempt >= c.maxAttempts { // the next delivery would hear so
+		v.Decision, v.Reason, v.Err = Dead, Exhausted, fmt.Errorf("%w: %w", idem.ErrExhausted, v.Err)
 	}
-	settled := c.completed(claim, recordErr)
-	settled.Err = err
-	if settled.Reason == Unrecorded {
-		settled.Err = errors.Join(err, recordErr)
-	}
-	return settled
+	return v
 }
 
-// completed is the verdict over a delivery that was handled, where err is the store's
-// answer to recording that. A handler may have settled its claim by itself.
-func (c *Consumer[M]) completed(claim idem.Claim, err error) Verdict {
-	v := Verdict{Attempt: claim.Record.Attempt}
-	switch {
-	case err == nil || errors.Is(err, idem.ErrCompleted):
-		v.Decision, v.Reason = Ack, Processed
-	case errors.Is(err, idem.ErrFailed):
-		v.Decision, v.Reason, v.Err = Dead, Permanent, err
+// left returns the record as the handler left it that completed, failed, held or
+// released its claim by itself. Its State is 0 if that is not known, because the claim
+// was lost or the store gave no answer.
+func (c *Consumer[M]) left(ctx context.Context, t idem.Token, answer error) (left idem.Record) {
+	switch answer {
+	case idem.ErrCompleted:
+		left.State = idem.Completed
+	case idem.ErrFailed:
+		left.State = idem.Failed
+	case idem.ErrHeld:
+		left.State = idem.Held
+	case idem.ErrFenced: // a token is stale once its claim is released, too
 	default:
-		v.Decision, v.Reason, v.Err = Retry, Unrecorded, err
+		return left
 	}
+	r, err := c.store.Get(context.WithoutCancel(ctx), t.Key)
+	if err == nil && r.Token() == t && (r.State == left.State || r.State == idem.Released) {
+		return r
+	}
+	return left
+}
+
+// settledAs says why a message is not processed whose handler returned no error.
+var settledAs = map[idem.State]error{
+	idem.Failed: idem.ErrFailed, idem.Held: idem.ErrHeld, idem.Released: errReleased,
+}
+
+var errReleased = errors.New("idem: the handler released the message")
+
+// outcome is what an attempt that ended as state means for the delivery.
+func outcome(state idem.State) (Decision, Reason) {
+	switch state {
+	case idem.Completed:
+		return Ack, Processed
+	case idem.Failed:
+		return Dead, Permanent
+	case idem.Held:
+		return Dead, Held
+	}
+	return Retry, Failed
+}
+
+// unprotected is the verdict over a delivery that was run without a claim: the decision
+// is what it would be with one.
+func (c *Consumer[M]) unprotected(err error) Verdict {
+	would := idem.Claim{Record: idem.Record{HoldUnknown: c.opts.HoldUnknown}}.Ending(err)
+	v := Verdict{Reason: Unprotected, Err: err}
+	v.Decision, _ = outcome(would.State)
 	return v
 }
 
-// unprotected is the verdict over a delivery that was run without a claim.
-func unprotected(err error) Verdict {
-	v := Verdict{Reason: Unprotected, Err: err}
-	switch {
-	case err == nil:
-		v.Decision = Ack
-	case idem.IsPermanent(err) || errors.Is(err, ErrUnknown):
-		v.Decision = Dead
+// because is err with the text that a record has for people, if it has one.
+func because(err error, text []byte) error {
+	if len(text) == 0 {
+		return err
 	}
-	return v
+	return fmt.Errorf("%w: %s", err, text)
 }

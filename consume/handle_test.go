@@ -190,7 +190,7 @@ func TestPermanentError(t *testing.T) {
 // A handler that does not know holds the message until somebody has settled it.
 func TestUnknownOutcome(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
-		h := &handler{err: fmt.Errorf("%w: no answer: %w", consume.ErrUnknown, idem.Permanent(errBank))}
+		h := &handler{err: fmt.Errorf("%w: no answer: %w", idem.Permanent(errBank), idem.Unknown(context.DeadlineExceeded))}
 		c := e.billing(h)
 		v := c.Handle(t.Context(), m1)
 		gets(t, consume.Dead, consume.Held, v)
@@ -199,6 +199,7 @@ func TestUnknownOutcome(t *testing.T) {
 		v = c.Handle(t.Context(), m1)
 		gets(t, consume.Dead, consume.Held, v)
 		require.ErrorIs(t, v.Err, idem.ErrHeld)
+		require.ErrorContains(t, v.Err, h.err.Error(), "redeliveries hear it too")
 		r := e.record(key(t, c, m1))
 		assert.Equal(t, h.err.Error(), string(r.Result), "the note says what is known")
 		require.NoError(t, e.Complete(t.Context(), r.Token(), nil))
@@ -336,7 +337,7 @@ func TestMissingID(t *testing.T) {
 			v := c.Handle(t.Context(), without)
 			gets(t, consume.Retry, consume.Unprotected, v)
 			require.Equal(t, errBank, v.Err)
-			for _, final := range []error{idem.Permanent(errBank), consume.ErrUnknown} {
+			for _, final := range []error{idem.Permanent(errBank), idem.Unknown(errBank)} {
 				h.err = final
 				gets(t, consume.Dead, consume.Unprotected, c.Handle(t.Context(), without))
 			}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/idemkv/idem"
 )
 
 // Verdict is what became of one delivery and what to tell the broker. The zero
@@ -29,7 +31,7 @@ type Verdict struct {
 func (v Verdict) String() string {
 	s := fmt.Sprintf("%v: %v", v.Decision, v.Reason)
 	if v.Err != nil {
-		s += ": " + v.Err.Error()
+		s += ": " + string(idem.Claim{}.Ending(v.Err).Result) // as a record has it, if the text panics
 	}
 	return s
 }
@@ -59,12 +61,13 @@ const (
 	_ Reason = iota
 
 	// Processed, Ack: the handler ran and it is recorded. Err is set if the handler
-	// completed the operation by itself (Operation.Token) and failed after that.
+	// completed the operation by itself (Operation.Token) and returned an error then.
 	Processed
 	// Duplicate, Ack: an earlier delivery was processed. The handler was not run.
 	Duplicate
 
-	// Failed, Retry: the handler returned an error. The claim is released.
+	// Failed, Retry: the handler returned an error after which the message may be run
+	// again, or released its claim by itself. The attempt counts.
 	Failed
 	// InFlight, Retry: another attempt is running elsewhere.
 	InFlight
@@ -79,7 +82,7 @@ const (
 	Unrecorded
 
 	// Permanent, Dead: the handler returned an idem.Permanent error, now or for an
-	// earlier delivery. It is recorded.
+	// earlier delivery, or failed the operation by itself. It is recorded.
 	Permanent
 	// Exhausted, Dead: MaxAttempts, the consumer's or the store's, are used up, and
 	// none ended well: a message that kills its consumer, for one. Err wraps
@@ -89,8 +92,10 @@ const (
 	// The handler was not run: one of the two is not what its ID says.
 	Mismatch
 	// Held, Dead: it is not known whether the message was processed, and it must not
-	// be guessed. Whoever finds out settles the record (Consumer.Key); after that a
-	// redelivery is Duplicate, or runs.
+	// be guessed: the handler returned an idem.Unknown error or, with
+	// Options.HoldUnknown, any without a mark; or it held the operation by itself; or
+	// its process died. Whoever finds out settles the record (Consumer.Key). After that
+	// a redelivery is Duplicate, or runs.
 	Held
 	// NoID, Dead: the message has no ID, and the policy is to reject it.
 	NoID
@@ -98,7 +103,7 @@ const (
 	Invalid
 
 	// Unprotected: a message without an ID was run as RunUnprotected says. The
-	// Decision follows from how the handler ended; nothing was recorded.
+	// Decision is what it would be with an ID; nothing was recorded.
 	Unprotected
 )
 
@@ -119,11 +124,6 @@ func name(names []string, i int) string {
 }
 
 var (
-	// ErrUnknown is returned by a handler, wrapped in what it knows, when it cannot
-	// tell whether the message took effect: the bank's answer never came. The
-	// operation is held, and not run again until somebody has settled it.
-	ErrUnknown = errors.New("idem: outcome of the message is unknown")
-
 	// ErrMaxRun is returned by context.Cause of a handler's context when the handler
 	// has run for Options.MaxRun.
 	ErrMaxRun = errors.New("idem: the handler ran longer than Options.MaxRun")
