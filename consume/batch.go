@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/idemkv/idem"
 )
@@ -21,6 +22,10 @@ import (
 // Those whose turn does not come, because ctx ended or a handler panicked or ran into
 // MaxRun, are given back: it is as if they had never been delivered.
 //
+// With Options.Wait, messages that are in flight elsewhere come last: they are waited for
+// when the others are recorded and nothing is claimed, so two consumers never wait for
+// each other. Those that are released then are run one by one.
+//
 // The price of one commit: a process that dies leaves the messages of the batch in
 // flight until their leases end, and those that it had handled run again. Where it
 // matters which of them had begun, because attempts are counted (MaxAttempts) or
@@ -28,14 +33,18 @@ import (
 // and completed right after it. A process that dies then leaves one message in flight.
 // That costs two commits for each message in place of two for the batch.
 func (c *Consumer[M]) HandleBatch(ctx context.Context, ms []M) []Verdict {
-	b := batch[M]{Consumer: c, ctx: ctx, messages: ms, verdicts: make([]Verdict, len(ms))}
+	b := batch[M]{Consumer: c, ctx: ctx, messages: ms, verdicts: make([]Verdict, len(ms)), wait: c.opts.Wait}
 	size := c.limits.MaxBatch
 	if c.maxAttempts > 0 || c.opts.HoldUnknown {
 		size = 1
 	}
+	var inFlight []work
 	for part := range slices.Chunk(b.sort(), size) {
-		b.claim(part)
+		inFlight = append(inFlight, b.claim(part)...)
 		b.run()
+	}
+	for _, w := range inFlight {
+		b.outwait(w)
 	}
 	b.judgeRepeats()
 	return b.verdicts
@@ -47,8 +56,9 @@ type batch[M any] struct {
 	ctx      context.Context
 	messages []M
 	verdicts []Verdict
-	repeats  map[int]int // messages that repeat one before them, and which
-	work     []work      // what was claimed in one commit, in the order of the messages
+	repeats  map[int]int   // messages that repeat one before them, and which
+	work     []work        // what was claimed in one commit, in the order of the messages
+	wait     time.Duration // what is left of Options.Wait
 }
 
 // work is one run of the handler that is to be.
@@ -101,14 +111,14 @@ func (b *batch[M]) sort() []work {
 }
 
 // claim asks for a part of the batch at once. What is refused is judged; the rest is
-// work.
-func (b *batch[M]) claim(part []work) {
+// work. It returns what was refused because it is in flight elsewhere.
+func (b *batch[M]) claim(part []work) (inFlight []work) {
 	b.work = part[:0]
 	if b.ctx.Err() != nil {
 		for _, w := range part {
 			b.verdicts[w.message] = Verdict{Reason: Unavailable, Err: context.Cause(b.ctx)}
 		}
-		return
+		return nil
 	}
 	requests := make([]idem.Request, 0, len(part))
 	for _, w := range part {
@@ -130,6 +140,9 @@ func (b *batch[M]) claim(part []work) {
 		answers = answers[1:]
 		if answer.Err != nil {
 			b.verdicts[w.message] = b.refused(answer.Record, answer.Err)
+			if b.verdicts[w.message].Reason == InFlight {
+				inFlight = append(inFlight, w)
+			}
 			continue
 		}
 		w.claim = answer.Claim
@@ -137,6 +150,7 @@ func (b *batch[M]) claim(part []work) {
 		w.ctx, w.stop = b.store.Heartbeat(context.WithValue(b.ctx, operationKey{}, op), w.claim)
 		b.work = append(b.work, w)
 	}
+	return inFlight
 }
 
 // run runs the handler for what is work, and records what came of it.

@@ -44,6 +44,12 @@ type Options[M any] struct {
 	// with Exhausted. A message of a batch whose turn did not come has not been begun.
 	// Default: the store's, which is without limit by default.
 	MaxAttempts int
+	// Wait is how long one call of Handle or HandleBatch waits in all for messages that
+	// are in flight elsewhere, on the store's clock. A message whose other delivery ends
+	// within it is decided at once: Duplicate, Dead, or run if it was released. When it is
+	// over, and by default at once, the message is a Retry, InFlight. It keeps the worker,
+	// so keep it below the time after which the broker delivers a message again.
+	Wait time.Duration
 	// MaxRun bounds one run of the handler, on the store's clock. At its end the
 	// handler's context is cancelled with ErrMaxRun as its cause, and the claim is no
 	// longer extended. It is not released while the handler runs: when its lease ends,
@@ -113,8 +119,8 @@ func New[M any](s *idem.Store, name string, handle func(context.Context, M) erro
 		return refuse("Options.MissingID is not set; choose RejectMissing, DeriveMissing or RunUnprotected")
 	case o.Lease != 0 && o.Lease < time.Millisecond: // the store would refuse every claim
 		return refuse("Options.Lease is %v; it must be at least 1ms, or 0 for the store's", o.Lease)
-	case o.Retention < 0 || o.MaxRun < 0:
-		return refuse("Options.Retention is %v and Options.MaxRun %v; neither may be negative", o.Retention, o.MaxRun)
+	case o.Retention < 0 || o.MaxRun < 0 || o.Wait < 0:
+		return refuse("Options.Retention is %v, Options.MaxRun %v and Options.Wait %v; none may be negative", o.Retention, o.MaxRun, o.Wait)
 	case o.MaxAttempts < 0 || int64(o.MaxAttempts) > math.MaxUint32:
 		return refuse("Options.MaxAttempts is %d; it must be from 1 to %d, or 0 for the store's", o.MaxAttempts, uint32(math.MaxUint32))
 	}

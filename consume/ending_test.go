@@ -95,11 +95,13 @@ func TestLeavesAloneWhatTheHandlerSettled(t *testing.T) {
 		for state, settle := range byItself {
 			for name, r := range returns {
 				m, want := message{state.String() + " " + name, ""}, verdictsOf[state]
+				ctx, cancel := context.WithCancel(t.Context())
 				c := e.consumer("billing", o, func(ctx context.Context, _ message) error {
 					require.NoError(t, settle(ctx, e.Store, consume.FromContext(ctx).Token()))
+					cancel() // which does not keep it from being found out
 					return r.err
 				})
-				v := c.Handle(t.Context(), m)
+				v := c.Handle(ctx, m)
 				assert.Equal(t, want[0], fmt.Sprint(v.Decision, ": ", v.Reason), m.id)
 				assert.Equal(t, 1, v.Attempt)
 				if r.err != nil {

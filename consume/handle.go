@@ -9,8 +9,8 @@ import (
 )
 
 // Handle claims the message, runs the handler if the claim is granted, records how
-// it ended, and returns what to tell the broker. It waits for nobody: a message that
-// is in flight elsewhere is a Retry.
+// it ended, and returns what to tell the broker. A message that is in flight elsewhere is
+// a Retry, at once or after Options.Wait.
 //
 // ctx's cancellation reaches the handler, and does not keep what the handler did from
 // being recorded. If ctx ends before the handler begins, the claim is undone, and does

@@ -69,7 +69,8 @@ const (
 	// Failed, Retry: the handler returned an error after which the message may be run
 	// again, or released its claim by itself. The attempt counts.
 	Failed
-	// InFlight, Retry: another attempt is running elsewhere.
+	// InFlight, Retry: another attempt is running elsewhere, and did not end within
+	// Options.Wait.
 	InFlight
 	// Unavailable, Retry: the store gave no answer (it is closed, broken or full, or
 	// the record is corrupt), or ctx ended first, or the message's turn in the batch

@@ -90,6 +90,7 @@ func TestNewRefuses(t *testing.T) {
 		"lease of 30 ns":         {s, "c", handle, with(func(o *consume.Options[message]) { o.Lease = 30 }), "Options.Lease is 30ns"},
 		"attempts":               {s, "c", handle, with(func(o *consume.Options[message]) { o.MaxAttempts = -1 }), "Options.MaxAttempts is -1"},
 		"run":                    {s, "c", handle, with(func(o *consume.Options[message]) { o.MaxRun = -1 }), "Options.MaxRun -1ns"},
+		"wait":                   {s, "c", handle, with(func(o *consume.Options[message]) { o.Wait = -1 }), "Options.Wait -1ns"},
 		"retention":              {s, "c", handle, with(func(o *consume.Options[message]) { o.Retention = -time.Hour }), "Options.Retention is -1h"},
 		"both body and fingerprint": {s, "c", handle, with(func(o *consume.Options[message]) {
 			o.Fingerprint = func(message) (idem.Fingerprint, error) { return idem.Fingerprint{}, nil }
