@@ -17,10 +17,10 @@ import (
 // in parts of that length.
 //
 // A message that repeats one before it in the batch, ID and body, gets the verdict of
-// that one. Messages are otherwise judged on their own merits: one that fails stops
-// none after it, so for messages that must keep their order call Handle one by one.
-// Those whose turn does not come, because ctx ended or a handler panicked or ran into
-// MaxRun, are given back: it is as if they had never been delivered.
+// that one. Messages are otherwise judged on their own merits, and one that fails stops
+// none after it unless Options.Order says so. Those whose turn does not come, because ctx
+// ended or a handler panicked or ran into MaxRun, are given back: it is as if they had
+// never been delivered.
 //
 // With Options.Wait, messages that are in flight elsewhere come last: they are waited for
 // when the others are recorded and nothing is claimed, so two consumers never wait for
@@ -28,25 +28,32 @@ import (
 //
 // The price of one commit: a process that dies leaves the messages of the batch in
 // flight until their leases end, and those that it had handled run again. Where it
-// matters which of them had begun, because attempts are counted (MaxAttempts) or
-// unknown outcomes held (HoldUnknown), each message is claimed right before its turn
-// and completed right after it. A process that dies then leaves one message in flight.
-// That costs two commits for each message in place of two for the batch.
+// matters which of them had begun, because attempts are counted (MaxAttempts), unknown
+// outcomes held (HoldUnknown) or messages kept in order (Order), each is claimed right
+// before its turn and completed right after it. A process that dies then leaves one
+// message in flight. That costs two commits for each message in place of two for the batch.
 func (c *Consumer[M]) HandleBatch(ctx context.Context, ms []M) []Verdict {
 	b := batch[M]{Consumer: c, ctx: ctx, messages: ms, verdicts: make([]Verdict, len(ms)), wait: c.opts.Wait}
+	todo := b.sort()
+	if c.opts.Order != AnyOrder {
+		b.inOrder(todo)
+		return b.verdicts
+	}
 	size := c.limits.MaxBatch
 	if c.maxAttempts > 0 || c.opts.HoldUnknown {
 		size = 1
 	}
 	var inFlight []work
-	for part := range slices.Chunk(b.sort(), size) {
+	for part := range slices.Chunk(todo, size) {
 		inFlight = append(inFlight, b.claim(part)...)
 		b.run()
 	}
 	for _, w := range inFlight {
 		b.outwait(w)
 	}
-	b.judgeRepeats()
+	for again := range b.repeats {
+		b.judgeRepeat(again)
+	}
 	return b.verdicts
 }
 
@@ -246,13 +253,15 @@ func (b *batch[M]) flush(ended error) {
 	unclaims.Wait()
 }
 
-// judgeRepeats gives each repeat the verdict of what it repeats.
-func (b *batch[M]) judgeRepeats() {
-	for again, before := range b.repeats {
-		v := b.verdicts[before]
-		if v.Reason == Processed {
-			v = Verdict{Decision: Ack, Reason: Duplicate, Attempt: v.Attempt}
-		}
-		b.verdicts[again] = v
+// judgeRepeat gives a message that repeats one before it the verdict of that.
+func (b *batch[M]) judgeRepeat(again int) {
+	before, ok := b.repeats[again]
+	if !ok {
+		return
 	}
+	v := b.verdicts[before]
+	if v.Reason == Processed {
+		v = Verdict{Decision: Ack, Reason: Duplicate, Attempt: v.Attempt}
+	}
+	b.verdicts[again] = v
 }

@@ -50,6 +50,9 @@ type Options[M any] struct {
 	// over, and by default at once, the message is a Retry, InFlight. It keeps the worker,
 	// so keep it below the time after which the broker delivers a message again.
 	Wait time.Duration
+	// Order says whether a message that is not processed stops those behind it in its
+	// batch. Default: AnyOrder. Handle knows no order.
+	Order Order
 	// MaxRun bounds one run of the handler, on the store's clock. At its end the
 	// handler's context is cancelled with ErrMaxRun as its cause, and the claim is no
 	// longer extended. It is not released while the handler runs: when its lease ends,
@@ -121,6 +124,8 @@ func New[M any](s *idem.Store, name string, handle func(context.Context, M) erro
 		return refuse("Options.Lease is %v; it must be at least 1ms, or 0 for the store's", o.Lease)
 	case o.Retention < 0 || o.MaxRun < 0 || o.Wait < 0:
 		return refuse("Options.Retention is %v, Options.MaxRun %v and Options.Wait %v; none may be negative", o.Retention, o.MaxRun, o.Wait)
+	case o.Order > StopAtDead:
+		return refuse("Options.Order is %d; choose AnyOrder, StopAtRetry or StopAtDead", o.Order)
 	case o.MaxAttempts < 0 || int64(o.MaxAttempts) > math.MaxUint32:
 		return refuse("Options.MaxAttempts is %d; it must be from 1 to %d, or 0 for the store's", o.MaxAttempts, uint32(math.MaxUint32))
 	}

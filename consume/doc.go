@@ -53,6 +53,7 @@
 // Options.HoldUnknown keeps such a message from being run again until a person has
 // settled it.
 //
-// Messages are not put in order. Retention must be longer than the longest time
+// Nothing puts messages in order that come in another, and one that fails stops no other
+// unless Options.Order says so. Retention must be longer than the longest time
 // after which the broker may still deliver a message again.
 package consume

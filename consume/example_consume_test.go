@@ -124,6 +124,53 @@ func ExampleConsumer_HandleBatch() {
 	// evt-2 dead: mismatch: idem: key is in use by a different request
 }
 
+// A Kafka partition, say: the offset is committed up to the first message that is to be
+// retried, and a dead letter holds up nothing.
+func ExampleConsumer_HandleBatch_inOrder() {
+	store := exampleStore()
+	defer store.Close()
+	ledgerIsUp := false
+	book := func(_ context.Context, m Message) error {
+		switch {
+		case m.ID == "evt-2":
+			return idem.Permanent(errors.New("no such account"))
+		case m.ID == "evt-3" && !ledgerIsUp:
+			return errors.New("the ledger is down")
+		}
+		fmt.Println("book", m.ID)
+		return nil
+	}
+	consumer, err := consume.New(store, "ledger", book, consume.Options[Message]{
+		ID:        func(m Message) string { return m.ID },
+		Body:      func(m Message) []byte { return m.Body },
+		MissingID: consume.RejectMissing,
+		Order:     consume.StopAtRetry,
+	})
+	if err != nil {
+		panic(err)
+	}
+	partition := []Message{{ID: "evt-1"}, {ID: "evt-2"}, {ID: "evt-3"}, {ID: "evt-4"}}
+	for committed := 0; committed < len(partition); {
+		for _, verdict := range consumer.HandleBatch(context.Background(), partition[committed:]) {
+			fmt.Println(partition[committed].ID, verdict)
+			if verdict.Decision == consume.Retry {
+				break
+			}
+			committed++ // a dead letter is put aside before that
+		}
+		ledgerIsUp = true
+	}
+	// Output:
+	// book evt-1
+	// evt-1 ack: processed
+	// evt-2 dead: permanent: no such account
+	// evt-3 retry: failed: the ledger is down
+	// book evt-3
+	// book evt-4
+	// evt-3 ack: processed
+	// evt-4 ack: processed
+}
+
 // The next attempt goes on where the one before stopped, and shows the services
 // further down the same keys.
 func ExampleFromContext() {

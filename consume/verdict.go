@@ -18,12 +18,12 @@ type Verdict struct {
 	// Err is why in full: the handler's error, or the store's. It is nil after
 	// Processed (but see there), Duplicate, and Unprotected that went well.
 	Err error
-	// After is how long to wait before the message is delivered again: after
-	// InFlight the time until the lease of the other attempt ends, should that die.
-	// Zero: nothing is known; use what the broker or your own backoff says.
+	// After is how long to wait before the message is delivered again: after InFlight, and
+	// for those Behind such a message, the time until the lease of the other attempt ends,
+	// should that die. Zero: nothing is known; use what the broker or your own backoff says.
 	After time.Duration
 	// Attempt counts the runs of the operation that were begun, this one or the one
-	// in the way included, from 1; zero if there is none.
+	// in the way included, from 1; zero if there is none, or nothing was looked up.
 	Attempt int
 }
 
@@ -72,6 +72,10 @@ const (
 	// InFlight, Retry: another attempt is running elsewhere, and did not end within
 	// Options.Wait.
 	InFlight
+	// Behind, Retry: a message before it in the batch has to come first; see
+	// Options.Order. The handler was not run, nothing was claimed, and no attempt is
+	// counted. After is that of the message that stopped the batch.
+	Behind
 	// Unavailable, Retry: the store gave no answer (it is closed, broken or full, or
 	// the record is corrupt), or ctx ended first, or the message's turn in the batch
 	// did not come: its claim was lost, or a handler before it ran into MaxRun. The
@@ -113,7 +117,7 @@ const (
 func (r Reason) String() string { return name(reasons[:], int(r)) }
 
 var reasons = [...]string{
-	"none", "processed", "duplicate", "failed", "in_flight", "unavailable", "unrecorded", "permanent",
+	"none", "processed", "duplicate", "failed", "in_flight", "behind", "unavailable", "unrecorded", "permanent",
 	"exhausted", "mismatch", "held", "no_id", "invalid", "unprotected",
 }
 
@@ -128,6 +132,9 @@ var (
 	// ErrMaxRun is returned by context.Cause of a handler's context when the handler
 	// has run for Options.MaxRun.
 	ErrMaxRun = errors.New("idem: the handler ran longer than Options.MaxRun")
+
+	// ErrBehind is returned, in a Verdict, for a message that is Behind.
+	ErrBehind = errors.New("idem: a message before it in the batch has to come first")
 
 	// ErrNoID is returned, in a Verdict and by Key, when a message has no ID.
 	ErrNoID = errors.New("idem: message has no ID")

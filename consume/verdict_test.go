@@ -29,7 +29,7 @@ func TestVerdictString(t *testing.T) {
 		seen[r.String()] = true
 		assert.Regexp(t, "^[a-z_]+$", r.String())
 	}
-	assert.Len(t, seen, 13)
+	assert.Len(t, seen, 14)
 	assert.Equal(t, "unprotected", consume.Unprotected.String())
 }
 
@@ -91,6 +91,7 @@ func TestNewRefuses(t *testing.T) {
 		"attempts":               {s, "c", handle, with(func(o *consume.Options[message]) { o.MaxAttempts = -1 }), "Options.MaxAttempts is -1"},
 		"run":                    {s, "c", handle, with(func(o *consume.Options[message]) { o.MaxRun = -1 }), "Options.MaxRun -1ns"},
 		"wait":                   {s, "c", handle, with(func(o *consume.Options[message]) { o.Wait = -1 }), "Options.Wait -1ns"},
+		"order":                  {s, "c", handle, with(func(o *consume.Options[message]) { o.Order = 3 }), "Options.Order is 3"},
 		"retention":              {s, "c", handle, with(func(o *consume.Options[message]) { o.Retention = -time.Hour }), "Options.Retention is -1h"},
 		"both body and fingerprint": {s, "c", handle, with(func(o *consume.Options[message]) {
 			o.Fingerprint = func(message) (idem.Fingerprint, error) { return idem.Fingerprint{}, nil }
