@@ -53,6 +53,10 @@ type Options[M any] struct {
 	// Order says whether a message that is not processed stops those behind it in its
 	// batch. Default: AnyOrder. Handle knows no order.
 	Order Order
+	// Group returns what has an order of its own, where a batch can hold several: the
+	// Kafka partition, the SQS message group. A message then stops its own group alone.
+	// Default: the batch is one group.
+	Group func(M) string
 	// MaxRun bounds one run of the handler, on the store's clock. At its end the
 	// handler's context is cancelled with ErrMaxRun as its cause, and the claim is no
 	// longer extended. It is not released while the handler runs: when its lease ends,
@@ -126,6 +130,8 @@ func New[M any](s *idem.Store, name string, handle func(context.Context, M) erro
 		return refuse("Options.Retention is %v, Options.MaxRun %v and Options.Wait %v; none may be negative", o.Retention, o.MaxRun, o.Wait)
 	case o.Order > StopAtDead:
 		return refuse("Options.Order is %d; choose AnyOrder, StopAtRetry or StopAtDead", o.Order)
+	case o.Group != nil && o.Order == AnyOrder:
+		return refuse("Options.Group is set, and Options.Order is not; choose StopAtRetry or StopAtDead")
 	case o.MaxAttempts < 0 || int64(o.MaxAttempts) > math.MaxUint32:
 		return refuse("Options.MaxAttempts is %d; it must be from 1 to %d, or 0 for the store's", o.MaxAttempts, uint32(math.MaxUint32))
 	}

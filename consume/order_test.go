@@ -133,6 +133,32 @@ func TestOrderOfRepeats(t *testing.T) {
 	})
 }
 
+// A message stops its own group, and no other. Nothing of that outlives the call.
+func TestOrderOfGroups(t *testing.T) {
+	each(t, idem.Options{}, func(t *testing.T, e *env) {
+		busy := true
+		var ran []string
+		o := ordered(consume.StopAtRetry)
+		o.Group = func(m message) string { return m.body }
+		c := e.consumer("billing", o, func(_ context.Context, m message) error {
+			if ran = append(ran, m.id); m.id == "1" && busy {
+				return errBank
+			}
+			return nil
+		})
+		batch := []message{{"1", "a"}, {"2", "b"}, {"3", "a"}, {"", "a"}, {"4", "b"}, {"1", "a"}, {"5", ""}, {"", "b"}}
+		assert.Equal(t, []string{
+			"retry: failed", "ack: processed", "retry: behind", "retry: behind", "ack: processed", "retry: behind", "ack: processed", "dead: no_id",
+		}, decisions(c.HandleBatch(t.Context(), batch)))
+		assert.Equal(t, []string{"1", "2", "4", "5"}, ran)
+		busy = false
+		assert.Equal(t, []string{
+			"ack: processed", "ack: duplicate", "ack: processed", "dead: no_id", "ack: duplicate", "ack: duplicate", "ack: duplicate", "dead: no_id",
+		}, decisions(c.HandleBatch(t.Context(), batch)))
+		assert.Equal(t, []string{"1", "2", "4", "5", "1", "3"}, ran)
+	})
+}
+
 // A panic or Goexit leaves those before the message recorded, and those behind it as they
 // were.
 func TestOrderAndPanic(t *testing.T) {

@@ -74,7 +74,7 @@ const (
 	InFlight
 	// Behind, Retry: a message before it in the batch has to come first; see
 	// Options.Order. The handler was not run, nothing was claimed, and no attempt is
-	// counted. After is that of the message that stopped the batch.
+	// counted. After is that of the message that has to come first.
 	Behind
 	// Unavailable, Retry: the store gave no answer (it is closed, broken or full, or
 	// the record is corrupt), or ctx ended first, or the message's turn in the batch

@@ -92,6 +92,7 @@ func TestNewRefuses(t *testing.T) {
 		"run":                    {s, "c", handle, with(func(o *consume.Options[message]) { o.MaxRun = -1 }), "Options.MaxRun -1ns"},
 		"wait":                   {s, "c", handle, with(func(o *consume.Options[message]) { o.Wait = -1 }), "Options.Wait -1ns"},
 		"order":                  {s, "c", handle, with(func(o *consume.Options[message]) { o.Order = 3 }), "Options.Order is 3"},
+		"group without order":    {s, "c", handle, with(func(o *consume.Options[message]) { o.Group = func(m message) string { return m.id } }), "Options.Order is not"},
 		"retention":              {s, "c", handle, with(func(o *consume.Options[message]) { o.Retention = -time.Hour }), "Options.Retention is -1h"},
 		"both body and fingerprint": {s, "c", handle, with(func(o *consume.Options[message]) {
 			o.Fingerprint = func(message) (idem.Fingerprint, error) { return idem.Fingerprint{}, nil }
