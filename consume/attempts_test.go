@@ -2,8 +2,10 @@ package consume_test
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -128,6 +130,78 @@ func TestContextEndsInTheClaim(t *testing.T) {
 			_, err = s.Get(t.Context(), key(t, c, m1))
 			require.Equal(t, idem.ErrNotFound, err)
 		})
+	}
+}
+
+// A message that was claimed with its batch, and whose turn does not come, is as if it had
+// not been delivered, whatever there was of it before.
+func TestNotBegunIsNoAttempt(t *testing.T) {
+	before := map[string]struct {
+		attempts int
+		make     func(e *env, r idem.Request)
+	}{
+		"new": {0, func(*env, idem.Request) {}},
+		"failed before": {1, func(e *env, r idem.Request) {
+			c, err := e.Claim(context.Background(), r)
+			require.NoError(e.t, err)
+			require.NoError(e.t, e.Release(context.Background(), c.Token, []byte("no stock")))
+		}},
+		"died before": {1, func(e *env, r idem.Request) {
+			c, err := e.Claim(context.Background(), r)
+			require.NoError(e.t, err)
+			require.NoError(e.t, e.Checkpoint(context.Background(), c.Token, []byte("half")))
+			e.clock.Advance(lease)
+		}},
+	}
+	for name, was := range before {
+		for end, ends := range map[string]func(e *env, cancel func(), behind string){
+			"panic":  func(*env, func(), string) { panic("boom") },
+			"Goexit": func(*env, func(), string) { runtime.Goexit() },
+			"ctx":    func(_ *env, cancel func(), _ string) { cancel() },
+			"MaxRun": func(e *env, _ func(), behind string) {
+				e.clock.BlockUntil(3)
+				e.clock.Advance(time.Second)
+				_, _ = e.Wait(context.Background(), behind) // until it is given back
+			},
+		} {
+			t.Run(name+", "+end, func(t *testing.T) {
+				each(t, idem.Options{}, func(t *testing.T, e *env) {
+					behind := message{"behind", ""}
+					ctx, cancel := context.WithCancel(context.Background())
+					defer cancel()
+					o := messages()
+					o.MaxRun = time.Second
+					var k string
+					c := e.consumer("billing", o, func(context.Context, message) error {
+						ends(e, cancel, k)
+						return nil
+					})
+					k = key(t, c, behind)
+					was.make(e, idem.Request{Key: k, Fingerprint: idem.FingerprintOf(nil)})
+					gone := make(chan []consume.Verdict, 1)
+					go func() {
+						defer close(gone)
+						defer func() { _ = recover() }()
+						gone <- c.HandleBatch(ctx, []message{m1, behind})
+					}()
+					if verdicts, returned := <-gone; returned {
+						gets(t, consume.Retry, consume.Unavailable, verdicts[1])
+						assert.Equal(t, was.attempts, verdicts[1].Attempt)
+					}
+					r, err := e.Get(t.Context(), k)
+					if was.attempts == 0 {
+						require.Equal(t, idem.ErrNotFound, err)
+					} else {
+						require.NoError(t, err)
+						assert.Equal(t, idem.Released, r.State)
+						assert.Equal(t, was.attempts, r.Attempt)
+					}
+					v := e.billing(&handler{}).Handle(t.Context(), behind)
+					gets(t, consume.Ack, consume.Processed, v)
+					assert.Equal(t, was.attempts+1, v.Attempt)
+				})
+			})
+		}
 	}
 }
 
