@@ -2,6 +2,9 @@ package brokers
 
 import (
 	"context"
+	"fmt"
+	"math"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -16,6 +19,8 @@ func NewKafkaConsumer(store *idem.Store, handle func(context.Context, *kgo.Recor
 		ID:        func(r *kgo.Record) string { return header(r, "message-id") },
 		Body:      func(r *kgo.Record) []byte { return r.Value },
 		MissingID: consume.RejectMissing,
+		Order:     consume.StopAtRetry,
+		Group:     func(r *kgo.Record) string { return fmt.Sprint(r.Topic, "/", r.Partition) },
 	})
 }
 
@@ -25,7 +30,8 @@ func NewKafkaClient(opts ...kgo.Opt) (*kgo.Client, error) {
 }
 
 // Kafka handles records until ctx ends. Each partition keeps its order: a record that
-// is to be retried holds up those behind it, because a commit covers all before it.
+// is to be retried holds up those behind it, because a commit covers all before it. It
+// holds up no other partition of the same poll.
 func Kafka(ctx context.Context, client *kgo.Client, consumer *consume.Consumer[*kgo.Record], deadTopic string) error {
 	defer func() {
 		_ = client.CommitMarkedOffsets(context.WithoutCancel(ctx))
@@ -36,36 +42,52 @@ func Kafka(ctx context.Context, client *kgo.Client, consumer *consume.Consumer[*
 		if err := fetches.Err0(); err != nil {
 			return err // ctx has ended or the client is closed
 		}
-		for records := fetches.RecordIter(); !records.Done(); {
-			record := records.Next()
-			if err := handleRecord(ctx, client, consumer, record, deadTopic); err != nil {
-				return err // not marked: it comes again
-			}
-			client.MarkCommitRecords(record)
+		if err := handleRecords(ctx, client, consumer, fetches.Records(), deadTopic); err != nil {
+			return err // what is not marked comes again
 		}
 		client.AllowRebalance()
 	}
 }
 
-func handleRecord(ctx context.Context, client *kgo.Client, consumer *consume.Consumer[*kgo.Record], record *kgo.Record, deadTopic string) error {
-	for {
-		verdict := consumer.Handle(ctx, record)
-		switch verdict.Decision {
-		case consume.Ack:
-			return nil
-		case consume.Dead: // for a person: the record, and why it is here
-			return client.ProduceSync(ctx, &kgo.Record{
-				Topic: deadTopic, Key: record.Key, Value: record.Value,
-				Headers: append([]kgo.RecordHeader{{Key: "reason", Value: []byte(verdict.String())}}, record.Headers...),
-			}).FirstErr()
+// handleRecords returns when none of the records is to be retried any more.
+func handleRecords(ctx context.Context, client *kgo.Client, consumer *consume.Consumer[*kgo.Record], records []*kgo.Record, deadTopic string) error {
+	for len(records) > 0 {
+		var again []*kgo.Record
+		wait := time.Duration(math.MaxInt64)
+		for i, verdict := range consumer.HandleBatch(ctx, records) {
+			switch verdict.Decision {
+			case consume.Retry:
+				if err := fatal(verdict); err != nil {
+					return err
+				}
+				again = append(again, records[i])
+				if verdict.Reason != consume.Behind { // that waits for one before it
+					wait = min(wait, delay(verdict))
+				}
+				continue
+			case consume.Dead:
+				if err := bury(context.WithoutCancel(ctx), client, records[i], deadTopic, verdict); err != nil {
+					return err
+				}
+			}
+			client.MarkCommitRecords(records[i])
 		}
-		if err := fatal(verdict); err != nil {
-			return err
+		if len(again) > 0 {
+			if err := pause(ctx, wait); err != nil {
+				return err
+			}
 		}
-		if err := pause(ctx, delay(verdict)); err != nil {
-			return err
-		}
+		records = again
 	}
+	return nil
+}
+
+// bury is for a person: the record, and why it is here.
+func bury(ctx context.Context, client *kgo.Client, record *kgo.Record, deadTopic string, verdict consume.Verdict) error {
+	return client.ProduceSync(ctx, &kgo.Record{
+		Topic: deadTopic, Key: record.Key, Value: record.Value,
+		Headers: append([]kgo.RecordHeader{{Key: "reason", Value: []byte(verdict.String())}}, record.Headers...),
+	}).FirstErr()
 }
 
 func header(r *kgo.Record, key string) string {

@@ -2,6 +2,8 @@ package brokers
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -82,16 +84,48 @@ func TestKafka(t *testing.T) {
 	for len(reasons) < 8 {
 		fetches := dead.PollRecords(t.Context(), 8)
 		require.NoError(t, fetches.Err())
-		fetches.EachRecord(func(r *kgo.Record) { reasons = append(reasons, header(r, "reason")) })
+		fetches.EachRecord(func(r *kgo.Record) {
+			reason, why, _ := strings.Cut(strings.TrimPrefix(header(r, "reason"), "dead: "), ": ")
+			reasons = append(reasons, reason)
+			if reason == "permanent" {
+				assert.Contains(t, why, "no such account")
+			}
+		})
 	}
-	once := []string{
-		"dead: no_id: idem: message has no ID",
-		"dead: permanent: no such account",
-		"dead: mismatch: idem: key is in use by a different request",
-		"dead: permanent: idem: operation has failed for good: no such account",
+	once := []string{"no_id", "permanent", "mismatch", "permanent"}
+	assert.Equal(t, append(once, once...), reasons)
+}
+
+// A record that is to be retried holds up those behind it in its partition, and no other
+// partition.
+func TestKafkaPartitions(t *testing.T) {
+	t.Parallel()
+	client, err := kgo.NewClient() // speaks to nobody here
+	require.NoError(t, err)
+	defer client.Close()
+	otherWentOn := false
+	var order []string
+	consumer, err := NewKafkaConsumer(openStore(t, idem.Options{}), func(_ context.Context, r *kgo.Record) error {
+		id := header(r, "message-id")
+		if id == "stuck" && !otherWentOn {
+			return errors.New("not before the other partition")
+		}
+		otherWentOn = otherWentOn || r.Partition == 1
+		order = append(order, id)
+		return nil
+	})
+	require.NoError(t, err)
+	var records []*kgo.Record
+	for _, r := range []struct {
+		partition int32
+		id        string
+	}{{0, "stuck"}, {0, "behind"}, {1, "free"}} {
+		records = append(records, &kgo.Record{
+			Topic: "events", Partition: r.partition, Headers: []kgo.RecordHeader{{Key: "message-id", Value: []byte(r.id)}},
+		})
 	}
-	again := []string{once[0], once[3], once[2], once[3]}
-	assert.Equal(t, append(once, again...), reasons)
+	require.NoError(t, handleRecords(t.Context(), client, consumer, records, "events.dead"))
+	assert.Equal(t, []string{"free", "stuck", "behind"}, order)
 }
 
 // A store that is closed ends the worker; nothing is committed past what was handled.

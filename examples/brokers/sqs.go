@@ -34,9 +34,10 @@ func NewSQSConsumer(store *idem.Store, handle func(context.Context, types.Messag
 	})
 }
 
-// SQS handles messages until ctx ends, ten at a time: one commit to claim them, one
-// to complete them (two for each message with MaxAttempts or HoldUnknown). The queue's visibility timeout may be short: a message that comes
-// again while it is being handled is in flight, and not run twice.
+// SQS handles messages until ctx ends, ten at a time: one commit to claim them, one to
+// complete them (two for each message with MaxAttempts, HoldUnknown or Order). The queue's
+// visibility timeout may be short: a message that comes again while it is being handled is
+// in flight, and not run twice.
 func SQS(ctx context.Context, queue Queue, url, deadURL string, consumer *consume.Consumer[types.Message]) error {
 	for {
 		received, err := queue.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
