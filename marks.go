@@ -56,8 +56,10 @@ func marked(m mark, err error) error {
 	return &markedError{m, err}
 }
 
-// markOf looks for the outermost mark.
-func markOf(err error) mark {
+// markOf looks for the outermost mark. An error that cannot be looked into, because it is
+// a nil pointer, has none.
+func markOf(err error) (found mark) {
+	defer func() { _ = recover() }()
 	for err != nil {
 		switch e := err.(type) {
 		case *markedError:
@@ -65,7 +67,6 @@ func markOf(err error) mark {
 		case interface{ Unwrap() error }:
 			err = e.Unwrap()
 		case interface{ Unwrap() []error }:
-			found := unmarked
 			for _, err := range e.Unwrap() {
 				found = max(found, markOf(err))
 			}

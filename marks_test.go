@@ -58,6 +58,9 @@ func TestMarks(t *testing.T) {
 		only("unknown", fmt.Errorf("%w: %w", idem.Unknown(boom), err))
 	}
 	only("permanent", errors.Join(idem.Retryable(boom), idem.Permanent(boom)))
+	var none *wrapping
+	only("none", none)
+	only("none", fmt.Errorf("pay: %w", none))
 }
 
 func TestEndingOfAClaim(t *testing.T) {
@@ -75,6 +78,12 @@ func TestEndingOfAClaim(t *testing.T) {
 		assert.Equal(t, "the error's text panicked", string(c.Ending(none).Result))
 	}
 }
+
+// wrapping cannot be looked into if it is nil.
+type wrapping struct{ err error }
+
+func (e *wrapping) Error() string { return "wrapping" }
+func (e *wrapping) Unwrap() error { return e.err }
 
 // noError's text panics if it is nil.
 type noError struct{ text string }

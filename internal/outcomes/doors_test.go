@@ -15,6 +15,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/consume"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/internal/outcomes"
 	"github.com/idemkv/idem/memory"
@@ -76,6 +77,27 @@ func TestPebbleDo(t *testing.T) {
 				return nil, c.Work(t, ctx, idem.Token{}).Return(ctx)
 			})
 			return err == nil
+		},
+	})
+}
+
+func TestConsume(t *testing.T) {
+	t.Parallel()
+	run(t, memory.New(memory.Options{}), outcomes.Door{
+		Column: func(r outcomes.Row) outcomes.Fates { return r.Consume },
+		Itself: true,
+		Call: func(t *testing.T, c *outcomes.Call) bool {
+			handle := func(ctx context.Context, _ string) error {
+				return c.Work(t, ctx, consume.FromContext(ctx).Token()).Return(ctx)
+			}
+			consumer, err := consume.New(c.Store, "door", handle, consume.Options[string]{
+				ID:        func(m string) string { return m },
+				Body:      func(string) []byte { return nil },
+				MissingID: consume.RejectMissing,
+				Lease:     outcomes.Lease, MaxRun: outcomes.MaxRun, HoldUnknown: c.Hold,
+			})
+			require.NoError(t, err)
+			return consumer.Handle(c.Ctx, c.Key).Decision == consume.Ack
 		},
 	})
 }
