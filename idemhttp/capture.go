@@ -1,12 +1,13 @@
 package idemhttp
 
 import (
-	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +25,8 @@ import (
 type capture struct {
 	w      http.ResponseWriter
 	limit  int
-	before http.Header // what middleware further out had set
+	before http.Header     // what middleware further out had set
+	run    context.Context // the handler's
 
 	status   int         // 0: WriteHeader was not called
 	header   http.Header // as it was at WriteHeader, while not live
@@ -35,6 +37,8 @@ type capture struct {
 
 	live     bool
 	hijacked bool
+	sent     bool // all of it: nothing more is taken
+	direct   bool // discarded: what is written from now on goes to w as it is
 	lost     bool // the answer cannot be replayed: body is not all of it
 	trailers bool
 	gone     error   // the client, for this reason, while live
@@ -55,7 +59,14 @@ func (c *capture) Header() http.Header { return c.w.Header() }
 
 // WriteHeader takes the status and the header down. Informational ones go out at
 // once; a second call is ignored.
-func (c *capture) WriteHeader(status int) {
+func (c *capture) WriteHeader(status int) { c.writeHeader(status, nil) }
+
+// writeHeader is WriteHeader for a Write of next.
+func (c *capture) writeHeader(status int, next []byte) {
+	if c.direct {
+		c.w.WriteHeader(status)
+		return
+	}
 	if c.status != 0 || c.hijacked {
 		return
 	}
@@ -80,17 +91,23 @@ func (c *capture) WriteHeader(status int) {
 	c.trailers = len(h["Trailer"]) > 0 || hasTrailers(h)
 	if c.trailers || status == http.StatusSwitchingProtocols || bodyAllowed(status) && c.declared > int64(c.limit) {
 		c.lost = true
-		c.goLive()
+		c.goLive(next)
 	}
 }
 
+// errSent is the error for whoever writes when the handler has returned and its answer
+// was sent: a framework around the handler, or a goroutine that it has left behind.
+var errSent = errors.New("idemhttp: the answer was sent when the handler returned; write it before")
+
 // Write takes p down, or passes it on. Its errors are those of net/http.
 func (c *capture) Write(p []byte) (int, error) {
-	if c.hijacked {
+	switch {
+	case c.hijacked || c.direct:
 		return c.w.Write(p)
-	}
-	if c.status == 0 {
-		c.WriteHeader(http.StatusOK)
+	case c.sent:
+		return 0, errSent
+	case c.status == 0:
+		c.writeHeader(http.StatusOK, p)
 	}
 	switch {
 	case len(p) == 0:
@@ -110,7 +127,7 @@ func (c *capture) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	c.lost = true
-	c.goLive()
+	c.goLive(p)
 	c.body = nil
 	c.written += int64(len(p))
 	if err := c.pass(p); err != nil {
@@ -123,13 +140,13 @@ func (c *capture) Write(p []byte) (int, error) {
 func (c *capture) WriteString(s string) (int, error) { return c.Write([]byte(s)) }
 
 // ReadFrom takes down what src has. Once the answer goes out as it is written, and is
-// not kept, it leaves the copying to the ResponseWriter further out, which may have
-// the kernel do it.
+// not kept, it leaves the copying to the ResponseWriter further out, which may let the
+// kernel do it.
 func (c *capture) ReadFrom(src io.Reader) (n int64, err error) {
 	buf := copyBuffers.Get().(*[copySize]byte)
 	defer copyBuffers.Put(buf)
 	for {
-		if rf, ok := c.w.(io.ReaderFrom); ok && c.live && c.lost && !c.hijacked && !c.overdone {
+		if rf, ok := c.w.(io.ReaderFrom); ok && c.live && c.lost && !c.hijacked && !c.overdone && !c.sent {
 			part := src
 			if c.declared >= 0 {
 				part = io.LimitReader(src, c.declared-c.written-1) // short of the byte to hold back
@@ -163,82 +180,20 @@ const copySize = 32 << 10
 
 var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
 
-// Flush sends what there is so far.
-func (c *capture) Flush() { _ = c.FlushError() }
-
-// FlushError sends what there is so far, unless that is the whole answer. It returns
-// http.ErrNotSupported if the ResponseWriter further out cannot flush.
-func (c *capture) FlushError() error {
-	if !supports[interface{ FlushError() error }](c.w) && !supports[http.Flusher](c.w) {
-		return fmt.Errorf("%w: the ResponseWriter further out cannot flush", http.ErrNotSupported)
-	}
-	if c.status == 0 {
-		c.WriteHeader(http.StatusOK)
-	}
-	if !c.live {
-		if c.whole() {
-			return nil
-		}
-		c.setType()
-		c.goLive()
-	}
-	if c.gone == nil {
-		c.gone = http.NewResponseController(c.w).Flush()
-	}
-	if !c.lost {
-		return nil
-	}
-	return c.gone
-}
-
-// Hijack gives the connection to the handler. The answer, if there is one, cannot be
-// replayed.
-func (c *capture) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if !supports[http.Hijacker](c.w) {
-		return nil, nil, fmt.Errorf("%w: the ResponseWriter further out cannot be hijacked", http.ErrNotSupported)
-	}
-	if c.status != 0 {
-		c.lost, c.declared = true, -1 // what follows is not ours to hold back
-		c.goLive()
-		c.letGo()
-		_ = http.NewResponseController(c.w).Flush() // the handler may have done so, when it was not sent yet
-	}
-	conn, rw, err := http.NewResponseController(c.w).Hijack()
-	if err == nil {
-		c.hijacked, c.lost, c.body = true, true, nil
-	}
-	return conn, rw, err
-}
-
-// supports reports whether w, or one that it wraps, is a T.
-func supports[T any](w http.ResponseWriter) bool {
-	return wraps(w, func(w http.ResponseWriter) bool { _, ok := w.(T); return ok })
-}
-
-// writesTo reports whether w, or one that it wraps, is c.
-func writesTo(w http.ResponseWriter, c *capture) bool {
-	return wraps(w, func(w http.ResponseWriter) bool { got, ok := w.(*capture); return ok && got == c })
-}
-
-// wraps reports whether is holds for w, or for one that it wraps.
-func wraps(w http.ResponseWriter, is func(http.ResponseWriter) bool) bool {
-	for !is(w) {
-		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			return false
-		}
-		w = u.Unwrap()
-	}
-	return true
-}
-
 // goLive sends what there is so far. From then on the answer goes out as it is
-// written.
-func (c *capture) goLive() {
+// written, beginning with next. net/http looks at that to find the Content-Type, and
+// middleware that encodes hides it from net/http.
+func (c *capture) goLive(next []byte) {
 	if c.live {
 		return
 	}
 	c.live = true
+	if encoded(c.before) {
+		begin := append(slices.Clip(c.body[:min(len(c.body), sniffSize)]), next[:min(len(next), sniffSize)]...)
+		if len(begin) > 0 {
+			c.setType(begin)
+		}
+	}
 	c.sendHeader()
 	c.header = c.header.Clone() // the handler can change the other
 	if len(c.body) > 0 {
@@ -293,18 +248,27 @@ func (c *capture) passing() bool {
 	return p.Type == TypeInFlight || p.Type == TypeScopeMissing || p.Type == TypeBodyUnreadable
 }
 
-// setType settles the Content-Type, which net/http would find out when it sends the
-// header, so that a replay has the same one. A nil one keeps net/http from looking.
-func (c *capture) setType() {
-	if _, has := c.header["Content-Type"]; has || !bodyAllowed(c.status) || c.header.Get("Content-Encoding") != "" {
+// setType settles the Content-Type by how the body begins. net/http would do so when it
+// sends the header, and a replay must have the same one. A nil one keeps net/http from
+// looking.
+//
+// A body that the handler has encoded is not looked at, as by net/http. Where middleware
+// further out encodes, what the handler writes is still plain.
+func (c *capture) setType(begin []byte) {
+	_, has := c.header["Content-Type"]
+	if has || !bodyAllowed(c.status) ||
+		encoded(c.header) && !slices.Equal(c.header["Content-Encoding"], c.before["Content-Encoding"]) {
 		return
 	}
-	if c.header.Get("Transfer-Encoding") != "" || len(c.body) == 0 {
+	if c.header.Get("Transfer-Encoding") != "" || len(begin) == 0 {
 		c.header["Content-Type"] = nil
 		return
 	}
-	c.header["Content-Type"] = []string{http.DetectContentType(c.body)}
+	c.header["Content-Type"] = []string{http.DetectContentType(begin)}
 }
+
+// sniffSize is how much of a body http.DetectContentType looks at.
+const sniffSize = 512
 
 // end is called when the handler has returned: the answer is what it is now.
 func (c *capture) end() {
@@ -324,7 +288,7 @@ func (c *capture) end() {
 		return
 	}
 	if len(c.body) > 0 {
-		c.setType()
+		c.setType(c.body)
 	}
 	if !c.trailers && c.declared < 0 && bodyAllowed(c.status) && c.header.Get("Transfer-Encoding") == "" && !encoded(c.before) {
 		c.header["Content-Length"] = []string{strconv.Itoa(len(c.body))}
@@ -333,6 +297,7 @@ func (c *capture) end() {
 
 // send sends what is not sent yet, now that the outcome has been recorded.
 func (c *capture) send() {
+	c.sent = true
 	switch {
 	case c.hijacked:
 	case !c.live:
@@ -354,12 +319,14 @@ func (c *capture) letGo() {
 }
 
 // discard takes the answer back. It reports whether that could be done: not once
-// anything was sent.
+// anything was sent. A framework further out may know no other ResponseWriter than this
+// one, and answers by it what the handler leaves: a panic, an error.
 func (c *capture) discard() bool {
 	if c.live || c.hijacked {
 		return false
 	}
 	restore(c.w.Header(), c.before)
+	c.direct = true
 	return true
 }
 

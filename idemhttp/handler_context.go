@@ -23,7 +23,7 @@ func (m *middleware) handlerContext(outside context.Context, op *Operation, clai
 	ctx, release := m.detach(outside)
 	kept, endHeartbeat := m.store.Heartbeat(context.WithValue(ctx, operationKey{}, op), claim)
 	ctx, cancel := context.WithCancelCause(kept)
-	op.run = ctx
+	op.run, op.answer.run = ctx, ctx
 
 	unfollow := func() bool { return true }
 	if op.outer != nil { // it may run out too, or lose its claim
