@@ -49,18 +49,29 @@ func (b *requestBody) read(r *http.Request, limit int64) error {
 			return b.whole(r)
 		}
 		if err != nil {
-			var tooLarge *http.MaxBytesError
-			if errors.As(err, &tooLarge) {
-				return bodyTooLarge(tooLarge.Limit)
-			}
-			p := problem(TypeBodyUnreadable, http.StatusBadRequest, "The body could not be read.")
-			p.Err = err
-			return p
+			return bodyFailed(err)
 		}
 		if len(b.buf) == cap(b.buf) {
 			b.grow(cap(b.buf))
 		}
 	}
+}
+
+// bodyFailed is the problem for a body whose reading ended with err: it was over a limit
+// further out, it did not arrive before the server's ReadTimeout, it was cut off, or it
+// is not what its encoding says.
+func bodyFailed(err error) Problem {
+	var tooLarge *http.MaxBytesError
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.As(err, &tooLarge):
+		return bodyTooLarge(tooLarge.Limit)
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return because(err, reason("timeout", problem(TypeBodyUnreadable, http.StatusRequestTimeout, "The body did not arrive in time. Ask again with the same key.")))
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return because(err, reason("cut", problem(TypeBodyUnreadable, http.StatusBadRequest, "The body was cut off before its end.")))
+	}
+	return because(err, reason("read", problem(TypeBodyUnreadable, http.StatusBadRequest, "The body could not be read.")))
 }
 
 // whole returns a problem unless what was read can be the whole body: without what

@@ -63,6 +63,8 @@ type site struct {
 	http  *http.Client
 	runs  atomic.Int32 // of the handler
 
+	handler http.Handler // with all that is around it
+
 	mu   sync.Mutex
 	told []error // Options.OnError
 }
@@ -86,6 +88,7 @@ func newSite(t testing.TB, store *idem.Store, o idemhttp.Options, handler http.H
 	for _, wrap := range around {
 		h = wrap(h)
 	}
+	s.handler = h
 	server := httptest.NewUnstartedServer(h)
 	server.Config.ErrorLog = discard
 	server.Start()
@@ -169,6 +172,7 @@ type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
+	Reason string `json:"reason"`
 }
 
 // wantProblem checks that a is a problem as RFC 9457 has it, and says nothing of the key.

@@ -49,10 +49,10 @@ func plain(part string) bool { return part != "" && kinds(part)&escaped == 0 }
 
 // parseKey reads the key from the lines of its header field. The key is an RFC 9651
 // string, whose parameters are checked and mean nothing, or, unless strict, the bare
-// text that most clients send. If it is neither, wrong says why.
+// text that most clients send. If it is neither, wrong is why, as keyFaults has it.
 func parseKey(lines []string, strict bool) (key, wrong string) {
 	if len(lines) != 1 {
-		return "", "The header is there more than once."
+		return "", "repeated"
 	}
 	s := lines[0]
 	if s != "" && (s[0] == ' ' || s[len(s)-1] == ' ') {
@@ -60,30 +60,41 @@ func parseKey(lines []string, strict bool) (key, wrong string) {
 	}
 	switch {
 	case s == "":
-		return "", "The header is empty."
+		return "", "empty"
 	case s[0] == '"':
 		var rest string
 		var ok bool
 		if key, rest, ok = sfString(s); !ok {
-			return "", "The quoted string is not ended, or has a byte or an escape that is not allowed in it."
+			return "", "quotes"
 		}
 		if !sfParameters(rest) {
-			return "", "What follows the quoted string is not a parameter of it. A list of keys is not allowed."
+			return "", "parameters"
 		}
 		if key == "" {
-			return "", "The key is empty."
+			return "", "empty"
 		}
 	case strict:
-		return "", "The key must be a string in double quotes (RFC 9651)."
+		return "", "unquoted"
 	case !bare(s):
-		return "", "A key without quotes may have visible ASCII characters only, and none of \" , ; ( ) \\."
+		return "", "characters"
 	default:
 		key = s
 	}
 	if len(key) > MaxKey {
-		return "", "The key is longer than 255 bytes."
+		return "", "length"
 	}
 	return key, ""
+}
+
+// keyFaults are the reasons of TypeKeyInvalid, and their details.
+var keyFaults = map[string]string{
+	"repeated":   "The header is there more than once.",
+	"empty":      "The key is empty.",
+	"quotes":     "The quoted string is not ended, or has a byte or an escape that is not allowed in it.",
+	"parameters": "What follows the quoted string is not a parameter of it. A list of keys is not allowed.",
+	"unquoted":   "The key must be a string in double quotes (RFC 9651).",
+	"characters": "A key without quotes may have visible ASCII characters only, and none of \" , ; ( ) \\.",
+	"length":     "The key is longer than 255 bytes.",
 }
 
 // bare reports whether s can be a key without quotes.

@@ -29,9 +29,9 @@ type middleware struct {
 // scope names the tenant or principal that the request is of, whose keys nobody else
 // sees or blocks. It comes from what the service has checked, such as the account of
 // the credentials, never from what the client merely says. A request without one is
-// not for the handler: on an error, and on "", it is answered with TypeScopeMissing, or
-// with the Problem that scope returned. A service with one tenant says so:
-// GlobalScope.
+// not for the handler: "" is answered with TypeScopeMissing. A Problem that scope returns
+// is answered as it is; any other error means that scope could not find out, which is
+// TypeUnavailable. A service with one tenant says so: GlobalScope.
 //
 // New panics if store or scope is nil or an option is out of range, so that a server
 // that is put together wrongly does not start.
@@ -70,12 +70,12 @@ func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 	}
 	key, wrong := parseKey(lines, m.o.StrictKey)
 	if wrong != "" {
-		m.answer(w, r, problem(TypeKeyInvalid, http.StatusBadRequest, wrong+" See the header "+m.o.Header+"."))
+		m.answer(w, r, reason(wrong, problem(TypeKeyInvalid, http.StatusBadRequest, keyFaults[wrong]+" See the header "+m.o.Header+".")))
 		return
 	}
 	scope, err := m.scope(r)
 	if err != nil || scope == "" {
-		m.answer(w, r, asProblem(err, problem(TypeScopeMissing, http.StatusForbidden, "An idempotency key belongs to a client, and this request is of none that is known.")))
+		m.answer(w, r, noScope(err))
 		return
 	}
 	body := m.bodies.Get().(*requestBody)
@@ -85,7 +85,7 @@ func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 	}
 	if err := m.read(r, body, &req); err != nil {
 		m.recycle(body)
-		m.answer(w, r, asProblem(err, problem(TypeBodyUnreadable, http.StatusBadRequest, "The body could not be fingerprinted.")))
+		m.answer(w, r, asProblem(err, reason("fingerprint", problem(TypeBodyUnreadable, http.StatusBadRequest, "The body could not be fingerprinted."))))
 		return
 	}
 	claim, err := m.store.Claim(r.Context(), req)

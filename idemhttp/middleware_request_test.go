@@ -297,8 +297,10 @@ func TestE7NoScope(t *testing.T) {
 	s := newSite(t, nil, idemhttp.Options{}, echo)
 	wantProblem(t, s.post("k", "Tenant", "none"), 403, idemhttp.TypeScopeMissing)
 	require.Empty(t, s.heard(), "a stranger is no fault of the server")
+	// That nobody could find out whose request it is says nothing against its sender.
 	a := s.post("k", "Tenant", "error")
-	wantProblem(t, a, 403, idemhttp.TypeScopeMissing)
+	require.Equal(t, "scope", wantProblem(t, a, 503, idemhttp.TypeUnavailable).Reason)
+	require.NotEmpty(t, a.header.Get("Retry-After"))
 	require.NotContains(t, a.body, "no session")
 	require.ErrorContains(t, errors.Join(s.heard()...), "no session")
 	p := wantProblem(t, s.post("k", "Tenant", "stranger"), 401, "about:blank")

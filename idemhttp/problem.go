@@ -18,12 +18,14 @@ const (
 	// TypeKeyMissing (400): there is no key, and Options.RequireKey wants one.
 	TypeKeyMissing = docs + "key-missing"
 	// TypeKeyInvalid (400): the header is there twice, malformed, empty or too long.
+	// Reasons: repeated, empty, quotes, parameters, unquoted, characters, length.
 	TypeKeyInvalid = docs + "key-invalid"
-	// TypeScopeMissing (403): the scope function returned an error or "".
+	// TypeScopeMissing (403): the scope function returned "".
 	TypeScopeMissing = docs + "scope-missing"
 	// TypeBodyTooLarge (413): the body is over Options.MaxBody.
 	TypeBodyTooLarge = docs + "body-too-large"
-	// TypeBodyUnreadable (400): reading or fingerprinting the body failed.
+	// TypeBodyUnreadable (400, 408): reading or fingerprinting the body failed. Reasons:
+	// timeout (the 408), cut, read, fingerprint.
 	TypeBodyUnreadable = docs + "body-unreadable"
 	// TypeNotJSON (400, 415): JSONFingerprint met a body that is not JSON.
 	TypeNotJSON = docs + "not-json"
@@ -47,8 +49,9 @@ const (
 	TypeUnreadable = docs + "unreadable"
 	// TypeMisconfigured (500): the middleware stands in the wrong place.
 	TypeMisconfigured = docs + "misconfigured"
-	// TypeUnavailable (503, with Retry-After): the store is closed, broken or shut
-	// down, or did not answer in time.
+	// TypeUnavailable (503, with Retry-After): what a request with a key needs is down.
+	// Reasons: store (it is closed, broken or shut down, or did not answer in time),
+	// scope (the scope function returned an error).
 	TypeUnavailable = docs + "unavailable"
 	// TypeFull (503, with Retry-After): the store has no room for another key.
 	TypeFull = docs + "full"
@@ -72,7 +75,7 @@ var titles = map[string]string{
 	TypeExhausted:      "Operation has used up its attempts",
 	TypeUnreadable:     "Record of this key cannot be read",
 	TypeMisconfigured:  "Server is misconfigured",
-	TypeUnavailable:    "Idempotency store is not available",
+	TypeUnavailable:    "Idempotency is not available",
 	TypeFull:           "Idempotency store is full",
 	TypeNotRecorded:    "Outcome could not be recorded",
 }
@@ -90,6 +93,9 @@ type Problem struct {
 	Status int `json:"status"`
 	// Detail says what to do about it. It never holds a key.
 	Detail string `json:"detail,omitempty"`
+	// Reason tells programs apart what one Type has several cases of, in a word that
+	// does not change; empty if there is nothing to tell apart.
+	Reason string `json:"reason,omitempty"`
 	// KeyHash stands for the key (Store.KeyHash of the StoreKey), as in what the store's
 	// Observer hears; empty if none is known. It is for logs and is not sent.
 	KeyHash string `json:"-"`
@@ -137,6 +143,12 @@ func WriteProblem(w http.ResponseWriter, _ *http.Request, p Problem) {
 // problem makes a Problem of one of our own types.
 func problem(kind string, status int, detail string) Problem {
 	return Problem{Type: kind, Title: titles[kind], Status: status, Detail: detail}
+}
+
+// reason gives a problem its reason.
+func reason(word string, p Problem) Problem {
+	p.Reason = word
+	return p
 }
 
 func bodyTooLarge(limit int64) Problem {

@@ -38,7 +38,7 @@ func (m *middleware) refusal(key string, err error) Problem {
 		p = problem(TypeFull, http.StatusServiceUnavailable, "The operation was not run. Ask again with the same key.")
 		p.RetryAfter = later
 	default:
-		p = problem(TypeUnavailable, http.StatusServiceUnavailable, "The operation was not run. Ask again with the same key.")
+		p = reason("store", problem(TypeUnavailable, http.StatusServiceUnavailable, "The operation was not run. Ask again with the same key."))
 		p.RetryAfter = later
 	}
 	return because(err, m.about(key, p))
@@ -71,27 +71,48 @@ func (m *middleware) about(key string, p Problem) Problem {
 	return p
 }
 
+// noScope is the problem for a request whose scope function returned err, or "". An
+// error is not the client's: a session store that is down turns nobody away for good.
+func noScope(err error) Problem {
+	if err == nil {
+		return problem(TypeScopeMissing, http.StatusForbidden, "An idempotency key belongs to a client, and this request is of none that is known.")
+	}
+	p, ok := given(err, http.StatusForbidden)
+	if !ok {
+		p = reason("scope", problem(TypeUnavailable, http.StatusServiceUnavailable, "Whose request this is could not be found out. The operation was not run. Ask again with the same key."))
+		p.RetryAfter, p.Err = later, err
+	}
+	return p
+}
+
 // because gives a problem its cause.
 func because(err error, p Problem) Problem {
 	p.Err = err
 	return p
 }
 
-// asProblem returns the Problem that err is, with its gaps filled in, or otherwise.
+// asProblem returns the Problem that err is, or otherwise.
 func asProblem(err error, otherwise Problem) Problem {
-	var p Problem
+	if p, ok := given(err, otherwise.Status); ok {
+		return p
+	}
+	return because(err, otherwise)
+}
+
+// given returns the Problem that err is, with its gaps filled in.
+func given(err error, status int) (p Problem, ok bool) {
 	var pointer *Problem
 	if errors.As(err, &pointer) && pointer != nil {
 		p = *pointer
 	} else if !errors.As(err, &p) {
-		return because(err, otherwise)
+		return p, false
 	}
 	setDefault(&p.Type, "about:blank")
 	if p.Status < 400 || p.Status > 599 {
-		p.Status = otherwise.Status
+		p.Status = status
 	}
 	setDefault(&p.Title, http.StatusText(p.Status))
-	return p
+	return p, true
 }
 
 // answer answers with a problem. It is no answer of the operation: where this
@@ -102,8 +123,7 @@ func (m *middleware) answer(w http.ResponseWriter, r *http.Request, p Problem) {
 	if op := FromContext(r.Context()); op != nil && writesTo(w, op.answer) {
 		op.refused(p.Type == TypeNotRecorded)
 	}
-	ours := p.Status >= 500 || p.Type == TypeScopeMissing && p.Err != nil
-	if ours && !errors.Is(p.Err, context.Canceled) { // a client that leaves is no fault
+	if p.Status >= 500 && !errors.Is(p.Err, context.Canceled) { // a client that leaves is no fault
 		m.tell(r, p)
 	}
 	m.o.WriteProblem(w, r, p)
