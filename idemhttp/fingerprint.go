@@ -29,14 +29,12 @@ func JSONFingerprint(r *http.Request, body []byte) (idem.Fingerprint, error) {
 		return RequestFingerprint(r, body)
 	}
 	if t := r.Header.Get("Content-Type"); t != "" && !isJSON(t) {
-		return idem.Fingerprint{}, problem(TypeNotJSON, http.StatusUnsupportedMediaType, "The body must be JSON, and its Content-Type says that it is not.")
+		return idem.Fingerprint{}, reason("media-type", problem(TypeNotJSON, http.StatusUnsupportedMediaType, "The body must be JSON, and its Content-Type says that it is not."))
 	}
 	canonical, err := idem.CanonicalJSON(body)
 	if err != nil {
-		why := strings.TrimPrefix(err.Error(), idem.ErrInvalid.Error()+": JSON: ")
-		p := problem(TypeNotJSON, http.StatusBadRequest, "The body cannot be read as JSON: "+why+".")
-		p.Err = err
-		return idem.Fingerprint{}, p
+		why := strings.TrimPrefix(err.Error(), idem.ErrInvalid.Error()+": ") // "JSON: at byte 7: …", and nothing of the body
+		return idem.Fingerprint{}, because(err, reason("json", problem(TypeNotJSON, http.StatusBadRequest, "The body cannot be read as "+why+".")))
 	}
 	return RequestFingerprint(r, canonical)
 }

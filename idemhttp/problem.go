@@ -27,7 +27,8 @@ const (
 	// TypeBodyUnreadable (400, 408): reading or fingerprinting the body failed. Reasons:
 	// timeout (the 408), cut, read, fingerprint.
 	TypeBodyUnreadable = docs + "body-unreadable"
-	// TypeNotJSON (400, 415): JSONFingerprint met a body that is not JSON.
+	// TypeNotJSON (400, 415): JSONFingerprint met a body that is not JSON. Reasons:
+	// json (the 400, whose detail says where), media-type (the 415).
 	TypeNotJSON = docs + "not-json"
 	// TypeInFlight (409, with Retry-After): the first request with the key is being
 	// worked on.

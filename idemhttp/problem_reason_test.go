@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/iotest"
 
@@ -32,6 +33,7 @@ func TestProblemReasons(t *testing.T) {
 		status int
 		kind   string
 		reason string
+		detail string
 	}{
 		"key repeated":      {keys: []string{"secret", "secret"}, status: 400, kind: idemhttp.TypeKeyInvalid, reason: "repeated"},
 		"key empty":         {keys: []string{""}, status: 400, kind: idemhttp.TypeKeyInvalid, reason: "empty"},
@@ -46,6 +48,15 @@ func TestProblemReasons(t *testing.T) {
 		"fingerprint": {o: idemhttp.Options{Fingerprint: func(*http.Request, []byte) (idem.Fingerprint, error) {
 			return idem.Fingerprint{}, errors.New("no")
 		}}, status: 400, kind: idemhttp.TypeBodyUnreadable, reason: "fingerprint"},
+		"no JSON": {
+			o: idemhttp.Options{Fingerprint: idemhttp.JSONFingerprint}, body: strings.NewReader(`{"pin":1234,"pin":1}`),
+			status: 400, kind: idemhttp.TypeNotJSON, reason: "json",
+			detail: "The body cannot be read as JSON: at byte 12: ",
+		},
+		"other than JSON": {
+			o: idemhttp.Options{Fingerprint: idemhttp.JSONFingerprint}, body: strings.NewReader("a=b"), header: [2]string{"Content-Type", "text/plain"},
+			status: 415, kind: idemhttp.TypeNotJSON, reason: "media-type",
+		},
 		"store down":   {store: down, status: 503, kind: idemhttp.TypeUnavailable, reason: "store"},
 		"scope failed": {header: [2]string{"Tenant", "error"}, status: 503, kind: idemhttp.TypeUnavailable, reason: "scope"},
 		"no scope":     {header: [2]string{"Tenant", "none"}, status: 403, kind: idemhttp.TypeScopeMissing},
@@ -69,6 +80,9 @@ func TestProblemReasons(t *testing.T) {
 			})).ServeHTTP(w, r)
 			p := wantProblem(t, answer{status: w.Code, header: w.Header(), body: w.Body.String()}, c.status, c.kind)
 			require.Equal(t, c.reason, p.Reason)
+			if c.detail != "" {
+				require.Contains(t, p.Detail, c.detail)
+			}
 			require.NotContains(t, w.Body.String(), "secret")
 			require.NotContains(t, w.Body.String(), "1234")
 			require.NotContains(t, w.Body.String(), up.KeyHash(idemhttp.StoreKey("shop", "secret")))
