@@ -3,12 +3,15 @@ package interop
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/gin-gonic/gin"
 	"github.com/hashicorp/go-retryablehttp"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -19,7 +22,13 @@ import (
 	"github.com/idemkv/idem/internal/proxy"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	gin.SetMode(gin.ReleaseMode)
+	goleak.VerifyTestMain(m)
+}
+
+// quiet takes what servers and middleware log of handlers that panic.
+var quiet = log.New(io.Discard, "", 0)
 
 // each runs do for so many operations, a few at a time.
 func each(ops, clients int, do func(n int)) {
