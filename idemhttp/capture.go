@@ -2,7 +2,6 @@ package idemhttp
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -230,23 +229,6 @@ func (c *capture) pass(p []byte) error {
 
 // whole reports whether the handler can write nothing more.
 func (c *capture) whole() bool { return !bodyAllowed(c.status) || c.written == c.declared }
-
-// passing reports whether an answer whose status is final says itself that it is not:
-// a 409 that tells when to ask again, or a problem by which a middleware like this one,
-// behind a proxy, asks for the same request again.
-func (c *capture) passing() bool {
-	if c.status == http.StatusConflict && c.header.Get("Retry-After") != "" {
-		return true
-	}
-	if c.lost || c.header.Get("Cache-Control") != "no-store" || c.header.Get("Content-Type") != problemMedia {
-		return false
-	}
-	var p Problem
-	if json.Unmarshal(c.body, &p) != nil {
-		return false
-	}
-	return p.Type == TypeInFlight || p.Type == TypeScopeMissing || p.Type == TypeBodyUnreadable
-}
 
 // setType settles the Content-Type by how the body begins. net/http would do so when it
 // sends the header, and a replay must have the same one. A nil one keeps net/http from

@@ -1,33 +1,59 @@
 package idemhttp_test
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 
 	"github.com/idemkv/idem/idemhttp"
 )
 
-// A handler inside of which an http.TimeoutHandler cannot be avoided: its 503 says
-// nothing about what the handler is still doing.
+// A service that replays its 500s, as Stripe does. All other statuses keep their meaning.
 func ExampleOptions_outcome() {
 	store := exampleStore()
 	defer store.Close()
-	options := idemhttp.Options{Outcome: func(status int) idemhttp.Outcome {
-		if status == http.StatusServiceUnavailable {
-			return idemhttp.Unknown // perhaps the handler still runs
+	options := idemhttp.Options{Outcome: func(status int, header http.Header) idemhttp.Outcome {
+		if status == http.StatusInternalServerError {
+			return idemhttp.Stored
 		}
-		return idemhttp.DefaultOutcome(status)
+		return idemhttp.DefaultOutcome(status, header)
 	}}
 	runs := 0
 	h := idemhttp.New(store, account, options)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		runs++
-		http.Error(w, "timeout", http.StatusServiceUnavailable)
+		http.Error(w, "out of luck", http.StatusInternalServerError)
 	}))
 	show(h, "order-1", "12.50")
 	show(h, "order-1", "12.50")
 	fmt.Println("runs:", runs)
 	// Output:
-	// 503 timeout
-	// 500 Outcome of this operation is unknown
+	// 500 out of luck
+	// 500 out of luck, replayed
 	// runs: 1
+}
+
+// In front of a reverse proxy a 502 is an unknown outcome, but for a connection that was
+// never made: nothing was sent over it. 503 with Retry-After says so.
+func ExampleDefaultOutcome_proxy() {
+	store := exampleStore()
+	defer store.Close()
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}) // where nobody listens
+	proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
+		var failed *net.OpError
+		if errors.As(err, &failed) && failed.Op == "dial" {
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "not reached", http.StatusServiceUnavailable)
+			return
+		}
+		http.Error(w, "no answer", http.StatusBadGateway)
+	}
+	h := idemhttp.New(store, account, idemhttp.Options{})(proxy)
+	show(h, "order-1", "12.50")
+	show(h, "order-1", "12.50")
+	// Output:
+	// 503 not reached
+	// 503 not reached
 }

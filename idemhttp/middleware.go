@@ -231,34 +231,27 @@ func carry(r, inner *http.Request) {
 	r.MultipartForm, r.Pattern = inner.MultipartForm, inner.Pattern
 }
 
-// byAnswer is what the answer in c means where the handler has not said.
-func (m *middleware) byAnswer(status int, c *capture) Outcome {
-	if m.o.Outcome != nil {
-		if o := m.o.Outcome(status); o == Stored || o == Released {
-			return o
-		}
-		return Unknown
+// policy is what an answer means where the handler has not said.
+func (m *middleware) policy(status int, header http.Header) Outcome {
+	if o := m.o.Outcome(status, header); o >= Stored && o <= Unknown {
+		return o
 	}
-	o := DefaultOutcome(status)
-	if o == Stored && status >= 400 && c.passing() {
-		o = Released
-	}
-	return o
+	return Unknown
 }
 
 // outcome is what the answer in c means, and what is to be stored for it. stopped is why
 // the handler's context ended, if it has said and written nothing since.
 func (m *middleware) outcome(c *capture, op *Operation, stopped error) (o Outcome, result []byte, err error) {
-	status := c.status
+	status, header := c.status, c.header
 	if c.hijacked && status == 0 {
-		status = http.StatusSwitchingProtocols
+		status, header = http.StatusSwitchingProtocols, c.w.Header()
 	}
 	note := "the handler answered with status " + strconv.Itoa(status)
 	if o = op.heard(); o == 0 {
 		if stopped != nil {
 			o, note = Unknown, "the handler was stopped and did not answer: "+stopped.Error()
-		} else if o = m.byAnswer(status, c); o == Released {
-			o = notNow
+		} else {
+			o = m.policy(status, header)
 		}
 		if o == Unknown && m.o.RetryUnknown {
 			o = Released
@@ -287,7 +280,7 @@ func (m *middleware) settle(ctx context.Context, o Outcome, t idem.Token, result
 			return nil // recorded, without the answer
 		}
 		return err
-	case notNow:
+	case NotNow:
 		err := m.store.Unclaim(ctx, t)
 		if err == idem.ErrHeld {
 			return nil // the handler has held it by itself, and that counts for more
@@ -303,7 +296,7 @@ func (m *middleware) settle(ctx context.Context, o Outcome, t idem.Token, result
 // nothing is kept: it may be half an answer.
 func (m *middleware) settlePanic(r *http.Request, c *capture, op *Operation) {
 	o := op.heard()
-	if o == notNow || o == 0 && m.o.RetryUnknown {
+	if o == NotNow || o == 0 && m.o.RetryUnknown {
 		o = Released // the attempt counts: it had begun
 	}
 	result := []byte("the handler panicked")

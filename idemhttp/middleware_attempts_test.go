@@ -46,18 +46,18 @@ func TestTurnedAwayIsNoAttempt(t *testing.T) {
 	_, err := inFlight.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("shop", "k")})
 	require.NoError(t, err)
 	inner := idemhttp.New(inFlight, scopeOf, idemhttp.Options{Fingerprint: func(*http.Request, []byte) (idem.Fingerprint, error) { return idem.Fingerprint{}, nil }})(http.HandlerFunc(echo))
-	own := func(status int) idemhttp.Outcome {
+	own := func(status int, header http.Header) idemhttp.Outcome {
 		if status == 422 {
-			return idemhttp.Released
+			return idemhttp.NotNow
 		}
-		return idemhttp.DefaultOutcome(status)
+		return idemhttp.DefaultOutcome(status, header)
 	}
 	for name, c := range map[string]struct {
 		o     idemhttp.Options
 		first http.HandlerFunc
 	}{
 		"429":                 {idemhttp.Options{}, status(429)},
-		"503":                 {idemhttp.Options{}, status(503)},
+		"503 and Retry-After": {idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Retry-After", "1"); w.WriteHeader(503) }},
 		"401":                 {idemhttp.Options{RetryUnknown: true}, status(401)},
 		"own policy":          {idemhttp.Options{Outcome: own}, status(422)},
 		"409 and Retry-After": {idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Retry-After", "1"); w.WriteHeader(409) }},

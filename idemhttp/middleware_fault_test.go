@@ -79,6 +79,7 @@ func TestE12CancelWithClient(t *testing.T) {
 	s := newSite(t, nil, idemhttp.Options{CancelWithClient: true}, func(w http.ResponseWriter, r *http.Request) {
 		g.entered <- r
 		<-r.Context().Done()
+		idemhttp.FromContext(r.Context()).Retryable()
 		http.Error(w, "stopped", http.StatusServiceUnavailable)
 	})
 	ctx, leave := context.WithCancel(t.Context())
@@ -87,8 +88,9 @@ func TestE12CancelWithClient(t *testing.T) {
 	go s.send(r)
 	<-g.entered
 	leave()
-	_, err := s.store.Wait(t.Context(), idemhttp.StoreKey("shop", "k"))
-	require.Equal(t, idem.ErrNotFound, err)
+	rec, err := s.store.Wait(t.Context(), idemhttp.StoreKey("shop", "k"))
+	require.NoError(t, err)
+	require.Equal(t, idem.Released, rec.State)
 }
 
 // A stream without an end ends with its client, and says what that means (E12).
@@ -185,17 +187,12 @@ func TestE12TimeoutHandler(t *testing.T) {
 }
 
 // Inside of the middleware http.TimeoutHandler answers while its handler goes on. The
-// docs say never to; with a 503 that counts as unknown nothing runs beside it (E10).
+// docs say never to. Its bare 503 is an unknown outcome, so nothing runs next to it.
 func TestE12TimeoutHandlerInside(t *testing.T) {
 	t.Parallel()
 	g := newGate(t)
 	inner := http.TimeoutHandler(g, time.Millisecond, "too slow")
-	s := newSite(t, nil, idemhttp.Options{Outcome: func(status int) idemhttp.Outcome {
-		if status == http.StatusServiceUnavailable {
-			return idemhttp.Unknown
-		}
-		return idemhttp.DefaultOutcome(status)
-	}}, inner.ServeHTTP)
+	s := newSite(t, nil, idemhttp.Options{}, inner.ServeHTTP)
 	require.Equal(t, 503, s.post("k").status)
 	<-g.entered
 	s.wantUnknown("k") // while the handler still runs

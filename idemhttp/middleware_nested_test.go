@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -107,12 +108,17 @@ func TestE10PassingProblemsOfAProxy(t *testing.T) {
 	require.EqualValues(t, 2, s.runs.Load(), "that one is final")
 }
 
-// Which answers say themselves that they are not final (E10).
+// Which answers say themselves that they are not final, by status and header alone: what
+// a proxy passes on of another middleware like this one does.
 func TestE10PassingAnswers(t *testing.T) {
 	t.Parallel()
 	problem := func(kind string, status int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			idemhttp.WriteProblem(w, r, idemhttp.Problem{Type: kind, Status: status})
+			p := idemhttp.Problem{Type: kind, Status: status}
+			if kind == idemhttp.TypeInFlight {
+				p.RetryAfter = time.Second
+			}
+			idemhttp.WriteProblem(w, r, p)
 		}
 	}
 	busy := func(w http.ResponseWriter, r *http.Request) {
@@ -125,20 +131,11 @@ func TestE10PassingAnswers(t *testing.T) {
 			flush(w)
 		}
 	}
-	like := func(contentType, cacheControl, body string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", contentType)
-			w.Header().Set("Cache-Control", cacheControl)
-			w.WriteHeader(http.StatusConflict)
-			fmt.Fprint(w, body)
-		}
-	}
-	own := func(int) idemhttp.Outcome { return idemhttp.Stored }
-	inFlight := `{"type":"` + idemhttp.TypeInFlight + `"}`
+	own := func(int, http.Header) idemhttp.Outcome { return idemhttp.Stored }
 	for name, c := range map[string]struct {
 		key     string
 		handler http.HandlerFunc
-		outcome func(int) idemhttp.Outcome
+		outcome func(int, http.Header) idemhttp.Outcome
 		want    idem.State
 	}{
 		"409 with Retry-After":        {"k", busy, nil, idem.Released},
@@ -146,17 +143,13 @@ func TestE10PassingAnswers(t *testing.T) {
 		"the handler's word":          {"final", busy, nil, idem.Completed},
 		"the service's policy":        {"k", busy, own, idem.Completed},
 		"in flight":                   {"k", problem(idemhttp.TypeInFlight, 409), nil, idem.Released},
-		"of nobody":                   {"k", problem(idemhttp.TypeScopeMissing, 404), nil, idem.Released},
-		"body broke off":              {"k", problem(idemhttp.TypeBodyUnreadable, 400), nil, idem.Released},
+		"of nobody":                   {"k", problem(idemhttp.TypeScopeMissing, 403), nil, idem.Released},
+		"body broke off":              {"k", problem(idemhttp.TypeBodyUnreadable, 408), nil, idem.Released},
 		"mismatch":                    {"k", problem(idemhttp.TypeMismatch, 422), nil, idem.Completed},
 		"key invalid":                 {"k", problem(idemhttp.TypeKeyInvalid, 400), nil, idem.Completed},
 		"outcome unknown":             {"k", problem(idemhttp.TypeOutcomeUnknown, 500), nil, idem.Held},
 		"somebody else's problem":     {"k", problem("urn:sold-out", 409), nil, idem.Completed},
 		"success that names the type": {"k", problem(idemhttp.TypeInFlight, 200), nil, idem.Completed},
-		"written by hand":             {"k", like("application/problem+json", "no-store", inFlight), nil, idem.Released},
-		"another media type":          {"k", like("application/json", "no-store", inFlight), nil, idem.Completed},
-		"may be cached":               {"k", like("application/problem+json", "private", inFlight), nil, idem.Completed},
-		"no JSON":                     {"k", like("application/problem+json", "no-store", inFlight[1:]), nil, idem.Completed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

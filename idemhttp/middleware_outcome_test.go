@@ -39,9 +39,12 @@ func (s *site) wantUnknown(key string) {
 
 func TestE10Statuses(t *testing.T) {
 	t.Parallel()
-	released := []int{401, 403, 408, 425, 429, 503}
+	notNow := []int{401, 403, 407, 408, 412, 421, 423, 425, 429}
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		status, _ := strconv.Atoi(r.URL.Path[1:])
+		if r.Header.Get("Again") != "" {
+			w.Header().Set("Retry-After", "1")
+		}
 		w.WriteHeader(status)
 		if status != 204 && status != 304 {
 			fmt.Fprint(w, status)
@@ -50,22 +53,29 @@ func TestE10Statuses(t *testing.T) {
 	engines(t, func(t *testing.T, store *idem.Store) {
 		s := newSite(t, store, idemhttp.Options{}, handler)
 		retry := newSite(t, nil, idemhttp.Options{RetryUnknown: true}, handler)
-		for _, status := range []int{
+		for i, status := range []int{
 			200, 201, 202, 204, 206, 299, 300, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411,
 			412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425, 426, 428, 429, 431, 451, 499, 500, 501, 502, 503, 504, 505, 599, 600, 999,
+			// and with Retry-After
+			200, 202, 303, 400, 409, 413, 451, 499, 500, 502, 503, 504,
 		} {
-			path, key := fmt.Sprint("/", status), fmt.Sprint(status)
+			path, key := fmt.Sprint("/", status), fmt.Sprint(status, "-", i)
+			again := ""
+			if i >= 52 {
+				again = "with Retry-After"
+			}
 			twice := func(s *site) (first, second answer, ran int32) {
 				runs := s.runs.Load()
-				first, second = s.do("POST", path, key, ""), s.do("POST", path, key, "")
+				first, second = s.do("POST", path, key, "", "Again", again), s.do("POST", path, key, "", "Again", again)
 				require.Equal(t, status, first.status)
 				require.False(t, first.replayed())
 				return first, second, s.runs.Load() - runs
 			}
 			want := idem.Completed
-			if slices.Contains(released, status) {
+			switch {
+			case slices.Contains(notNow, status), again != "" && (status >= 400 && status < 499 || status == 503):
 				want = idem.Released
-			} else if status >= 500 {
+			case status >= 499:
 				want = idem.Held
 			}
 			first, second, ran := twice(s)
@@ -108,25 +118,27 @@ func TestE10Statuses(t *testing.T) {
 
 func TestE10OwnPolicy(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, nil, idemhttp.Options{Outcome: func(status int) idemhttp.Outcome {
+	s := newSite(t, nil, idemhttp.Options{Outcome: func(status int, header http.Header) idemhttp.Outcome {
 		switch status {
 		case 500:
 			return idemhttp.Stored // as Stripe does
 		case 404:
+			return idemhttp.NotNow
+		case 405:
 			return idemhttp.Released
 		case 202:
 			return idemhttp.Unknown
 		case 203:
 			return 77
 		}
-		return idemhttp.DefaultOutcome(status)
+		return idemhttp.DefaultOutcome(status, header)
 	}}, func(w http.ResponseWriter, r *http.Request) {
 		status, _ := strconv.Atoi(r.Header.Get("Status"))
 		w.WriteHeader(status)
 	})
 	post := func(status string) { s.do("POST", "/payments", status, "12.50", "Status", status) }
 	for status, want := range map[string]idem.State{
-		"500": idem.Completed, "202": idem.Held, "203": idem.Held, "502": idem.Held, "200": idem.Completed,
+		"500": idem.Completed, "202": idem.Held, "203": idem.Held, "502": idem.Held, "200": idem.Completed, "405": idem.Released,
 	} {
 		post(status)
 		s.wantRecord(status, want)
@@ -136,7 +148,8 @@ func TestE10OwnPolicy(t *testing.T) {
 	a := s.post("500")
 	require.True(t, a.replayed())
 	require.Equal(t, 500, a.status)
-	require.Equal(t, "none released outcome(9)", fmt.Sprint(idemhttp.Outcome(0), " ", idemhttp.Released, " ", idemhttp.Outcome(9)))
+	require.Equal(t, "[none stored not now released unknown outcome(9)]",
+		fmt.Sprint([]idemhttp.Outcome{0, idemhttp.Stored, idemhttp.NotNow, idemhttp.Released, idemhttp.Unknown, 9}))
 }
 
 // The handler's word counts whatever the status, the last one if there are several,
@@ -298,7 +311,7 @@ func TestE10ShortNotes(t *testing.T) {
 // handler.
 func TestE11PolicyPanics(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, nil, idemhttp.Options{Outcome: func(int) idemhttp.Outcome { panic("policy") }}, echo)
+	s := newSite(t, nil, idemhttp.Options{Outcome: func(int, http.Header) idemhttp.Outcome { panic("policy") }}, echo)
 	require.Error(t, s.post("k").err)
 	s.wantUnknown("k")
 }

@@ -464,3 +464,23 @@ func TestE8FormParsedOutside(t *testing.T) {
 	require.Equal(t, " <nil>", s.do("POST", "/?a=1", "k", "").body)
 	require.Equal(t, "{} <nil>", s.do("POST", "/?a=1", "l", "{}", "Content-Type", "application/json").body)
 }
+
+// A condition is not part of what a request asks for: with a fresh ETag it is the same
+// one. That the condition failed is no answer to replay.
+func TestConditionsAreNotPartOfTheRequest(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("If-Match") != `"2"` {
+			w.WriteHeader(http.StatusPreconditionFailed)
+			return
+		}
+		fmt.Fprint(w, "changed")
+	})
+	require.Equal(t, 412, s.post("k", "If-Match", `"1"`).status)
+	s.wantNoRecord("k")
+	require.Equal(t, "changed", s.post("k", "If-Match", `"2"`).body)
+	a := s.post("k", "If-Match", `"1"`)
+	require.True(t, a.replayed(), "the same request, whatever its condition")
+	require.Equal(t, "changed", a.body)
+	require.EqualValues(t, 2, s.runs.Load())
+}

@@ -96,8 +96,8 @@ func (op *Operation) SaveCheckpoint(ctx context.Context, point []byte) error {
 
 // Retryable says that nothing was done that a retry could repeat: whatever the
 // status, the answer is not stored, and the next request with the key runs the
-// handler again. The attempt counts towards Options.MaxAttempts. The last word of Retryable, Final and Unknown counts, also in a
-// handler that panics.
+// handler again. The attempt counts towards Options.MaxAttempts. The last word of
+// Retryable, Final and Unknown counts, also in a handler that panics.
 func (op *Operation) Retryable() { op.say(Released) }
 
 // Final says that the operation is done, for better or worse: whatever the status,
@@ -143,7 +143,7 @@ func (op *Operation) refused(ran bool) {
 	op.mu.Lock()
 	defer op.mu.Unlock()
 	if op.said == 0 && op.answer.status == 0 {
-		op.said = notNow
+		op.said = NotNow
 		if ran {
 			op.said = Released
 		}

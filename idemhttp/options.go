@@ -45,15 +45,12 @@ type Options struct {
 	// are never stored and not asked for. Default DefaultKeepHeader: all but
 	// Set-Cookie.
 	KeepHeader func(name string) bool
-	// Outcome tells what an answer with this status means for the operation, where
-	// the handler has not said (Operation.Retryable, Final, Unknown). What it returns
-	// beside the three outcomes counts as Unknown. Default DefaultOutcome, and an
-	// answer that says itself that it is not final is Released: a 409 with Retry-After,
-	// and a problem of another idemhttp service that asks for the same request again
-	// (TypeInFlight, TypeScopeMissing, TypeBodyUnreadable), which a proxy may pass on.
-	// Released means that no attempt is counted. A handler that returns without an
-	// answer after its context has ended is Unknown, and Outcome is not asked.
-	Outcome func(status int) Outcome
+	// Outcome tells what an answer with this status and header means for the operation,
+	// where the handler has not said (Operation.Retryable, Final, Unknown). It must not
+	// change the header. What it returns besides the four outcomes counts as Unknown.
+	// Default DefaultOutcome. A handler that returns without an answer after its context
+	// has ended is Unknown, and Outcome is not asked.
+	Outcome func(status int, header http.Header) Outcome
 	// RetryUnknown: an attempt of which nobody knows how it ended is run again by the
 	// next request: after a status that Outcome calls Unknown, a panic, a crash of the
 	// process, or a lease that lapsed. Right where the handler can be repeated: its
@@ -76,8 +73,8 @@ type Options struct {
 	// bound, so a handler that hangs keeps its key for ever.
 	MaxRun time.Duration
 	// MaxAttempts is how often the handler is begun for one operation before requests
-	// get TypeExhausted. Statuses that mean "not now" (Released by Outcome) are no
-	// attempts. Default: the store's, which is without limit by default.
+	// get TypeExhausted. Answers that are NotNow are no attempts. Default: the store's,
+	// which is without limit by default.
 	MaxAttempts int
 	// Retention is how long an answer replays. Default: the store's; idem.Forever is
 	// allowed.
@@ -144,6 +141,9 @@ func (o Options) withDefaults(store idem.Options) Options {
 	o.MaxResponse = min(o.MaxResponse, store.MaxResult)
 	if o.KeepHeader == nil {
 		o.KeepHeader = DefaultKeepHeader
+	}
+	if o.Outcome == nil {
+		o.Outcome = DefaultOutcome
 	}
 	if o.WriteProblem == nil {
 		o.WriteProblem = WriteProblem

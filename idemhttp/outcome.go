@@ -5,28 +5,28 @@ import (
 	"net/http"
 )
 
-// Outcome is what becomes of an operation whose handler has answered.
+// Outcome is what becomes of an operation whose handler has returned.
 type Outcome uint8
 
 const (
 	// Stored: the operation is done. Its answer is stored and replayed to every
 	// retry for the retention.
 	Stored Outcome = iota + 1
-	// Released: nothing happened that a retry could repeat. The answer is not
-	// stored, and the next request with the key runs the handler again. By the status
-	// it means "not now", and no attempt is counted (idem.Store.Unclaim). By the
-	// handler's word, Operation.Retryable, the attempt counts (idem.Store.Release).
+	// NotNow: the request was turned away before anything was done. Nothing is stored,
+	// and no attempt is counted (idem.Store.Unclaim). The next request with the key runs
+	// the handler.
+	NotNow
+	// Released: an attempt was made, and another one may be. The answer is not stored
+	// and the attempt counts (idem.Store.Release). The next request with the key runs
+	// the handler again.
 	Released
 	// Unknown: whether it happened is not known. The operation is held
-	// (idem.Store.Hold): retries get TypeOutcomeUnknown, and nothing runs again,
-	// until somebody who knows settles it. With Options.RetryUnknown it is released.
+	// (idem.Store.Hold): retries get TypeOutcomeUnknown, and nothing runs again until
+	// someone who has found out settles it. With Options.RetryUnknown it is Released.
 	Unknown
-
-	// notNow is Released by the status.
-	notNow
 )
 
-var outcomeNames = [...]string{"none", "stored", "released", "unknown"}
+var outcomeNames = [...]string{"none", "stored", "not now", "released", "unknown"}
 
 // String returns the outcome's name in lower case, "none" for zero.
 func (o Outcome) String() string {
@@ -36,18 +36,36 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("outcome(%d)", uint8(o))
 }
 
-// DefaultOutcome is the default of Options.Outcome. Released are the statuses which
-// say that the request was turned away and may come again: 401, 403, 408, 425, 429
-// and 503. All other statuses below 500 are Stored, and all others from 500 on are
-// Unknown: who answers 500 or 504 seldom knows how far it came.
-func DefaultOutcome(status int) Outcome {
+// DefaultOutcome is the default of Options.Outcome. These answers are NotNow, because
+// they say that the request was turned away and may come again:
+//
+//   - 401, 403, 407, 408, 412, 421, 423, 425 and 429,
+//   - 503, and any other 4xx, with Retry-After. That covers the problems by which a
+//     middleware like this one, behind a proxy, asks for the same request again.
+//
+// All other statuses below 500 are Stored. 499 and all from 500 on are Unknown: a bare
+// 503, a 500 or a 504 does not say how far the handler came.
+func DefaultOutcome(status int, header http.Header) Outcome {
 	switch status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout,
-		http.StatusTooEarly, http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		return Released
-	}
-	if status >= 500 {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusRequestTimeout,
+		http.StatusPreconditionFailed, http.StatusMisdirectedRequest, http.StatusLocked, http.StatusTooEarly,
+		http.StatusTooManyRequests:
+		return NotNow
+	case statusClientClosedRequest:
 		return Unknown
 	}
-	return Stored
+	again := header.Get("Retry-After") != ""
+	switch {
+	case status < 400:
+		return Stored
+	case again && (status < 500 || status == http.StatusServiceUnavailable):
+		return NotNow
+	case status < 500:
+		return Stored
+	}
+	return Unknown
 }
+
+// statusClientClosedRequest is what nginx, and frameworks after it, answer when the
+// client has gone.
+const statusClientClosedRequest = 499

@@ -133,6 +133,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rng := rand.New(rand.NewPCG(seedOf(c.Op), s.serial.Add(1)))
 	if rng.IntN(20) == 0 {
 		s.runs.add("turned away by it (503)", 1)
+		w.Header().Set("Retry-After", "1")
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}

@@ -80,7 +80,8 @@ func (s *server) pay(w http.ResponseWriter, r *http.Request) {
 	}
 	if err := s.ledger.charge(r.Context(), idemhttp.FromContext(r.Context()).Token(), p); err != nil {
 		log.Print(err)
-		// Nothing was committed. A 503 is not stored: the client may ask again.
+		// Nothing was committed. A 503 with Retry-After is not stored: the client may ask again.
+		w.Header().Set("Retry-After", "1")
 		http.Error(w, "not now; ask again with the same key", http.StatusServiceUnavailable)
 	}
 	// Otherwise there is nothing to write: idemhttp sends the answer that was committed.
