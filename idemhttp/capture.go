@@ -24,8 +24,7 @@ import (
 type capture struct {
 	w      http.ResponseWriter
 	limit  int
-	before http.Header     // what middleware further out had set
-	run    context.Context // the handler's
+	before http.Header // what middleware further out had set
 
 	status   int         // 0: WriteHeader was not called
 	header   http.Header // as it was at WriteHeader, while not live
@@ -43,10 +42,19 @@ type capture struct {
 	gone     error   // the client, for this reason, while live
 	tail     [1]byte // the byte held back
 	held     bool
+
+	run  context.Context // the handler's
+	late bool            // it had ended at WriteHeader
+	// behind is called once if an answer is written after the handler has returned.
+	behind func()
 }
 
 func newCapture(w http.ResponseWriter, limit int) *capture {
-	return &capture{w: w, limit: limit, before: w.Header().Clone(), declared: -1}
+	c := &capture{w: w, limit: limit, declared: -1}
+	if h := w.Header(); len(h) > 0 {
+		c.before = h.Clone()
+	}
+	return c
 }
 
 // Unwrap returns the ResponseWriter further out, for http.ResponseController.
@@ -62,6 +70,10 @@ func (c *capture) WriteHeader(status int) { c.writeHeader(status, nil) }
 
 // writeHeader is WriteHeader for a Write of next.
 func (c *capture) writeHeader(status int, next []byte) {
+	if tell := c.behind; tell != nil {
+		c.behind = nil
+		tell()
+	}
 	if c.direct {
 		c.w.WriteHeader(status)
 		return
@@ -76,7 +88,7 @@ func (c *capture) writeHeader(status int, next []byte) {
 		c.w.WriteHeader(status)
 		return
 	}
-	c.status = status
+	c.status, c.late = status, c.run.Err() != nil
 	h := c.w.Header()
 	if length := h.Get("Content-Length"); length != "" {
 		n, err := strconv.ParseInt(length, 10, 64)

@@ -23,10 +23,10 @@
 // compresses and logs, and outside of whatever reads the body.
 //
 // Never put [http.TimeoutHandler] inside of it, nor anything else that answers while the
-// handler goes on: its 503 releases the key, and the next request runs the handler a
-// second time next to the first. Put it outside: its deadline reaches the handler's
-// context. [Options.MaxRun] bounds the handler where nothing outside does. Neither frees
-// the key while the handler runs.
+// handler goes on: its bare 503 leaves the outcome unknown, and with Options.RetryUnknown
+// the next request runs the handler a second time next to the first. Put it outside: its
+// deadline reaches the handler's context. [Options.MaxRun] bounds the handler where
+// nothing outside does. Neither frees the key while the handler runs.
 //
 // POST and PATCH requests that bring a key are its business; all others pass through
 // untouched. Of those with a key
@@ -41,16 +41,18 @@
 //
 // # What becomes of the operation
 //
-// Stored are answers that are final: 2xx, 3xx, and 4xx but for those that turn a
-// request away (401, 403, 408, 425, 429) and, like 503, leave it free to come again.
-// Being turned away is not an attempt: it does not count towards MaxAttempts.
+// Answers that are final are stored: 2xx, 3xx, and most 4xx. Those by which a request is
+// turned away are "not now", and leave it free to come again: 401, 403, 407, 408, 412,
+// 421, 423, 425, 429, and 503 or any 4xx with Retry-After. That is not an attempt: it does
+// not count towards MaxAttempts. [DefaultOutcome] is this rule, [Options.Outcome] another.
 //
-// Any other 5xx, a panic, a process that died, and a handler that writes nothing once its
-// context has ended leave the outcome unknown. Unless told otherwise the middleware does
-// not guess: the operation is held, retries are
-// told so, and nothing runs a second time until somebody who knows has settled it.
-// Where a handler can be repeated, Options.RetryUnknown lets the next request run it
-// again.
+// Any other 5xx, a bare 503, 499, a panic and a process that died leave the outcome
+// unknown. So does an answer that nobody wrote: net/http makes an empty 200 of it, which
+// counts only if the handler returned in time, without an error, and nothing was written
+// to a ResponseWriter further out. Unless told otherwise the middleware does not guess:
+// the operation is held, retries are told so, and nothing runs a second time until someone
+// who has found out settles it. Where a handler can be repeated, Options.RetryUnknown lets
+// the next request run it again.
 //
 // A handler that knows better says so, whatever its status. It finds its operation,
 // with what it can be sure of on every attempt, in the context:
@@ -85,6 +87,9 @@
 //		return err
 //	}
 //	return store.Complete(ctx, rec.Token(), answer)
+//
+// Handlers of frameworks that return errors need an adaptor, which tells
+// [Operation.Returned] and has the answer written inside of the middleware.
 //
 // # When the answer is sent
 //

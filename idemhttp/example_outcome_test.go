@@ -8,6 +8,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 
+	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemhttp"
 )
 
@@ -33,6 +34,37 @@ func ExampleOptions_outcome() {
 	// 500 out of luck
 	// 500 out of luck, replayed
 	// runs: 1
+}
+
+// An adaptor for handlers that return errors. It tells the operation, and writes the
+// answer that the error becomes inside of the middleware.
+func ExampleOperation_Returned() {
+	store := exampleStore()
+	defer store.Close()
+	adapt := func(h func(http.ResponseWriter, *http.Request) error) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			err := h(w, r)
+			idemhttp.FromContext(r.Context()).Returned(err)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadGateway)
+			}
+		})
+	}
+	attempts := 0
+	h := idemhttp.New(store, account, idemhttp.Options{})(adapt(func(w http.ResponseWriter, _ *http.Request) error {
+		if attempts++; attempts == 1 {
+			return idem.Retryable(errors.New("the stock is locked"))
+		}
+		_, err := fmt.Fprint(w, "ordered")
+		return err
+	}))
+	show(h, "order-1", "12.50")
+	show(h, "order-1", "12.50")
+	show(h, "order-1", "12.50")
+	// Output:
+	// 502 the stock is locked
+	// 200 ordered
+	// 200 ordered, replayed
 }
 
 // In front of a reverse proxy a 502 is an unknown outcome, but for a connection that was

@@ -3,8 +3,6 @@ package idemhttp
 import (
 	"context"
 	"errors"
-
-	"github.com/idemkv/idem"
 )
 
 // Causes of a handler's context.
@@ -14,20 +12,25 @@ var (
 	ErrMaxRun = errors.New("idem: the handler ran longer than Options.MaxRun")
 )
 
-// handlerContext returns the context that the handler of op runs under, while the lease
+// handlerContext returns the context that the handler of x runs under, while the lease
 // of its claim is extended. Call stop once, when the handler has returned.
 //
 // At MaxRun the handler is told to stop, and the lease is left to lapse: to release the
 // claim would let a second handler run next to the first.
-func (m *middleware) handlerContext(outside context.Context, op *Operation, claim idem.Claim) (ctx context.Context, stop func()) {
+func (m *middleware) handlerContext(outside context.Context, x *run) (ctx context.Context, stop func()) {
 	ctx, release := m.detach(outside)
-	kept, endHeartbeat := m.store.Heartbeat(context.WithValue(ctx, operationKey{}, op), claim)
-	ctx, cancel := context.WithCancelCause(kept)
-	op.run, op.answer.run = ctx, ctx
+	x.values = operationContext{Context: ctx, op: &x.op}
+	ctx, endHeartbeat := m.store.Heartbeat(&x.values, x.claim)
+	x.op.run = ctx
+	if m.o.MaxRun == 0 && x.op.outer == nil && release == nil {
+		return ctx, endHeartbeat
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	x.op.run = ctx
 
 	unfollow := func() bool { return true }
-	if op.outer != nil { // it may run out too, or lose its claim
-		unfollow = context.AfterFunc(op.outer.run, func() { cancel(context.Cause(op.outer.run)) })
+	if outer := x.op.outer; outer != nil { // it may run out too, or lose its claim
+		unfollow = context.AfterFunc(outer.run, func() { cancel(context.Cause(outer.run)) })
 	}
 	disarm := func() bool { return true }
 	over := make(chan struct{})
@@ -45,19 +48,21 @@ func (m *middleware) handlerContext(outside context.Context, op *Operation, clai
 		unfollow()
 		endHeartbeat()
 		cancel(nil)
-		release()
+		if release != nil {
+			release()
+		}
 	}
 }
 
 // detach keeps the client's leaving from the handler. A deadline that middleware further
-// out has set is not the client's, and holds.
-func (m *middleware) detach(outside context.Context) (context.Context, context.CancelFunc) {
+// out has set is not the client's, and holds until release is called, if there is one.
+func (m *middleware) detach(outside context.Context) (ctx context.Context, release context.CancelFunc) {
 	if m.o.CancelWithClient {
-		return outside, func() {}
+		return outside, nil
 	}
-	ctx := context.WithoutCancel(outside)
+	ctx = context.WithoutCancel(outside)
 	if deadline, ok := outside.Deadline(); ok {
 		return context.WithDeadline(ctx, deadline)
 	}
-	return ctx, func() {}
+	return ctx, nil
 }

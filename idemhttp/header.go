@@ -32,7 +32,7 @@ func encoded(h http.Header) bool {
 // further out had set, and that is still as it was, is not the handler's: a replay
 // gets it from that middleware anew.
 func (m *middleware) changes(before, after http.Header) []field {
-	var fields []field
+	fields := make([]field, 0, len(after))
 	var listed []string // the fields that Connection names
 	for _, line := range after["Connection"] {
 		for name := range strings.SplitSeq(line, ",") {

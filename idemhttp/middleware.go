@@ -73,19 +73,27 @@ func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 		m.answer(w, r, reason(wrong, problem(TypeKeyInvalid, http.StatusBadRequest, keyFaults[wrong]+" See the header "+m.o.Header+".")))
 		return
 	}
+	m.serveKey(w, r, next, key)
+}
+
+// serveKey serves a request with a key.
+func (m *middleware) serveKey(w http.ResponseWriter, r *http.Request, next http.Handler, key string) {
 	scope, err := m.scope(r)
 	if err != nil || scope == "" {
 		m.answer(w, r, noScope(err))
 		return
 	}
-	body := m.bodies.Get().(*requestBody)
 	req := idem.Request{
 		Key: StoreKey(scope, key), Lease: m.o.Lease, Retention: m.o.Retention, HoldUnknown: !m.o.RetryUnknown,
 		MaxAttempts: m.o.MaxAttempts,
 	}
-	if err := m.read(r, body, &req); err != nil {
+	body := m.bodies.Get().(*requestBody)
+	if err = m.read(r, body); err == nil {
+		req.Fingerprint, err = m.fingerprint(r, body)
+	}
+	if err != nil {
 		m.recycle(body)
-		m.answer(w, r, asProblem(err, reason("fingerprint", problem(TypeBodyUnreadable, http.StatusBadRequest, "The body could not be fingerprinted."))))
+		m.answer(w, r, unreadable(err))
 		return
 	}
 	claim, err := m.store.Claim(r.Context(), req)
@@ -94,6 +102,7 @@ func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 	}
 	if ended := r.Context().Err(); err == nil && ended != nil { // in the claim's commit
 		err = errors.Join(ended, m.store.Unclaim(r.Context(), claim.Token))
+		claim = idem.Claim{}
 	}
 	switch {
 	case err == nil:
@@ -110,17 +119,24 @@ func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 	}
 }
 
-// read reads the body and fingerprints the request.
-func (m *middleware) read(r *http.Request, body *requestBody, req *idem.Request) (err error) {
-	if err := body.read(r, m.o.MaxBody); err != nil {
-		return err
-	}
+// read reads the body.
+func (m *middleware) read(r *http.Request, body *requestBody) error {
+	// Make room at once for what is digested before the body, and for the body.
+	body.buf = body.buf[:0]
+	body.grow(len(r.Method) + len(r.RequestURI) + 3*8 + int(min(max(r.ContentLength, 511), keepBuffer)) + 1)
+	return body.read(r, m.o.MaxBody)
+}
+
+func (m *middleware) fingerprint(r *http.Request, body *requestBody) (idem.Fingerprint, error) {
 	if m.o.Fingerprint == nil {
-		req.Fingerprint = body.fingerprint()
-		return nil
+		return body.fingerprint(), nil
 	}
-	req.Fingerprint, err = m.o.Fingerprint(r, body.bytes())
-	return err
+	return m.o.Fingerprint(r, body.bytes())
+}
+
+// unreadable is the problem for a body that could not be read or fingerprinted.
+func unreadable(err error) Problem {
+	return asProblem(err, reason("fingerprint", problem(TypeBodyUnreadable, http.StatusBadRequest, "The body could not be fingerprinted.")))
 }
 
 func (m *middleware) recycle(body *requestBody) {
@@ -161,188 +177,31 @@ func (m *middleware) await(ctx context.Context, req idem.Request) (idem.Claim, e
 
 // replay answers with what is stored.
 func (m *middleware) replay(w http.ResponseWriter, r *http.Request, rec *idem.Record) {
+	a, p, ok := m.stored(rec)
+	if !ok {
+		m.answer(w, r, p)
+		return
+	}
+	a.replay(w, m.o.ReplayedHeader)
+}
+
+// stored returns the answer that a final record replays, or if there is none the
+// problem that is answered in its place.
+func (m *middleware) stored(rec *idem.Record) (a storedAnswer, p Problem, ok bool) {
 	a, err := openAnswer(rec.Result)
 	switch {
 	case err == nil && !a.notRetained:
-		a.replay(w, m.o.ReplayedHeader)
-		return
+		return a, p, true
 	case err != nil && rec.State == idem.Failed && isNotAnswer(err):
-		m.answer(w, r, m.about(rec.Key, problem(TypeFailed, http.StatusInternalServerError,
-			"It will not be run again under this key.")))
+		p = problem(TypeFailed, http.StatusInternalServerError, "It will not be run again under this key.")
 	case err != nil && len(rec.Result) > 0:
-		m.answer(w, r, because(err, m.about(rec.Key, problem(TypeUnreadable, http.StatusInternalServerError,
-			"The operation was not run again."))))
+		p = because(err, problem(TypeUnreadable, http.StatusInternalServerError, "The operation was not run again."))
 	default:
 		detail := "The operation is done and was not run again. Its response was too large, streamed or cut off, and cannot be shown again."
 		if a.notRetained && a.status != 0 {
 			detail += " Its status was " + strconv.Itoa(a.status) + "."
 		}
-		m.answer(w, r, m.about(rec.Key, problem(TypeNotRetained, http.StatusInternalServerError, detail)))
+		p = problem(TypeNotRetained, http.StatusInternalServerError, detail)
 	}
-}
-
-// run runs the handler under the claim, records how it ended, and then answers.
-func (m *middleware) run(w http.ResponseWriter, r *http.Request, next http.Handler, key string, claim idem.Claim, body *requestBody) {
-	rec := claim.Record
-	op := &Operation{store: m.store, key: key, token: claim.Token, attempt: rec.Attempt, checkpoint: rec.Checkpoint}
-	c := newCapture(w, m.o.MaxResponse)
-	op.answer, op.outer = c, FromContext(r.Context())
-	ctx, stop := m.handlerContext(r.Context(), op, claim)
-	inner := r.WithContext(ctx)
-	inner.Body = body.reader()
-
-	settled := false
-	defer func() {
-		if settled {
-			return
-		}
-		// The handler panicked or called Goexit, and goes on doing so after this.
-		carry(r, inner)
-		stop()
-		m.settlePanic(r, c, op)
-		c.discard()
-	}()
-	next.ServeHTTP(c, inner)
-	carry(r, inner)
-	var stopped error // a handler that heeds this and writes nothing has not answered
-	if c.status == 0 && !c.hijacked && op.heard() == 0 {
-		stopped = context.Cause(ctx)
-	}
-	c.end()
-	outcome, result, err := m.outcome(c, op, stopped)
-	stop()
-	settled = true
-	if err == nil {
-		err = m.settle(r.Context(), outcome, op.token, result)
-	}
-	if outcome == Stored && cap(result) <= keepBuffer {
-		m.answers.Put(&result) // the store has its own copy
-	}
-	if err == nil && stopped != nil && c.discard() {
-		m.answer(w, r, because(stopped, m.about(op.token.Key, cutShort(outcome))))
-		return
-	}
-	m.finish(w, r, c, op, err)
-}
-
-// carry makes r what it were if the handler had been given it instead of inner: the
-// server removes the files of forms, and middleware further out may ask for the pattern.
-func carry(r, inner *http.Request) {
-	r.MultipartForm, r.Pattern = inner.MultipartForm, inner.Pattern
-}
-
-// policy is what an answer means where the handler has not said.
-func (m *middleware) policy(status int, header http.Header) Outcome {
-	if o := m.o.Outcome(status, header); o >= Stored && o <= Unknown {
-		return o
-	}
-	return Unknown
-}
-
-// outcome is what the answer in c means, and what is to be stored for it. stopped is why
-// the handler's context ended, if it has said and written nothing since.
-func (m *middleware) outcome(c *capture, op *Operation, stopped error) (o Outcome, result []byte, err error) {
-	status, header := c.status, c.header
-	if c.hijacked && status == 0 {
-		status, header = http.StatusSwitchingProtocols, c.w.Header()
-	}
-	note := "the handler answered with status " + strconv.Itoa(status)
-	if o = op.heard(); o == 0 {
-		if stopped != nil {
-			o, note = Unknown, "the handler was stopped and did not answer: "+stopped.Error()
-		} else {
-			o = m.policy(status, header)
-		}
-		if o == Unknown && m.o.RetryUnknown {
-			o = Released
-		}
-	}
-	switch o {
-	case Stored:
-		result = *m.answers.Get().(*[]byte)
-		if c.lost {
-			result, err = appendAnswer(result[:0], status, true, nil, nil)
-		} else {
-			result, err = appendAnswer(result[:0], status, false, m.changes(c.before, c.header), c.body)
-		}
-	case Released, Unknown:
-		result = []byte(note)
-	}
-	return o, result, err
-}
-
-// settle records the outcome.
-func (m *middleware) settle(ctx context.Context, o Outcome, t idem.Token, result []byte) error {
-	switch o {
-	case Stored:
-		err := m.store.Complete(ctx, t, result)
-		if errors.Is(err, idem.ErrTooLarge) {
-			return nil // recorded, without the answer
-		}
-		return err
-	case NotNow:
-		err := m.store.Unclaim(ctx, t)
-		if err == idem.ErrHeld {
-			return nil // the handler has held it by itself, and that counts for more
-		}
-		return err
-	case Released:
-		return m.store.Release(ctx, t, result)
-	}
-	return m.store.Hold(ctx, t, result)
-}
-
-// settlePanic records what a handler that panicked leaves. Of what it has written
-// nothing is kept: it may be half an answer.
-func (m *middleware) settlePanic(r *http.Request, c *capture, op *Operation) {
-	o := op.heard()
-	if o == NotNow || o == 0 && m.o.RetryUnknown {
-		o = Released // the attempt counts: it had begun
-	}
-	result := []byte("the handler panicked")
-	if o == Stored {
-		setDefault(&c.status, http.StatusInternalServerError)
-		result, _ = appendAnswer(nil, c.status, true, nil, nil) // cannot fail
-	}
-	err := m.settle(r.Context(), o, op.token, result)
-	if _, ok := m.settledBefore(r.Context(), op.token, err); err != nil && !ok {
-		m.tell(r, because(err, m.about(op.token.Key, notRecorded())))
-	}
-}
-
-// finish answers the first request, now that err says whether its outcome is
-// recorded. It must not look done to the client if it is not.
-func (m *middleware) finish(w http.ResponseWriter, r *http.Request, c *capture, op *Operation, err error) {
-	if err == nil {
-		c.send()
-		return
-	}
-	if rec, ok := m.settledBefore(r.Context(), op.token, err); ok {
-		if a, err := openAnswer(rec.Result); err == nil && !a.notRetained && c.discard() {
-			a.replay(w, "")
-			return
-		}
-		c.send()
-		return
-	}
-	p := because(err, m.about(op.token.Key, notRecorded()))
-	if c.discard() {
-		m.answer(w, r, p)
-		return
-	}
-	m.tell(r, p)
-	if !c.hijacked {
-		panic(http.ErrAbortHandler) // all that is left to say, once the header is out
-	}
-}
-
-// settledBefore returns the record of a claim that was settled with its own token
-// before the middleware came to it: by the handler, or by an operator. What it says is
-// what retries will hear.
-func (m *middleware) settledBefore(ctx context.Context, t idem.Token, err error) (idem.Record, bool) {
-	if err != idem.ErrCompleted && err != idem.ErrFailed {
-		return idem.Record{}, false
-	}
-	rec, err := m.store.Get(context.WithoutCancel(ctx), t.Key)
-	return rec, err == nil && rec.Fence == t.Fence && rec.State.Final()
+	return a, m.about(rec.Key, p), false
 }

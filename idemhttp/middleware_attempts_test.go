@@ -142,19 +142,6 @@ func TestTurnedAwayAfterAnAttempt(t *testing.T) {
 	require.Equal(t, "attempt 2", s.post("k").body)
 }
 
-// A handler that has held its operation by itself is not overruled by its status.
-func TestHeldByItselfAndTurnedAway(t *testing.T) {
-	t.Parallel()
-	store := memoryStore(t, idem.Options{})
-	s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
-		assert.NoError(t, store.Hold(r.Context(), idemhttp.FromContext(r.Context()).Token(), []byte("ask the bank")))
-		w.WriteHeader(503)
-	})
-	require.Equal(t, 503, s.post("k").status)
-	require.Equal(t, "ask the bank", string(s.wantRecord("k", idem.Held).Result))
-	s.wantUnknown("k")
-}
-
 // A client that leaves, or a deadline that ends, while the claim is being committed: the
 // handler does not begin, and the claim is undone.
 func TestContextEndsInTheClaim(t *testing.T) {

@@ -26,6 +26,7 @@ type Operation struct {
 	mu         sync.Mutex
 	checkpoint []byte
 	said       Outcome
+	returned   error
 }
 
 type operationKey struct{}
@@ -59,7 +60,9 @@ func (op *Operation) Attempt() int {
 // Token returns the claim's token, for what the other methods do not do: to complete
 // the operation in the commit of the handler's own writes (bolt.Complete,
 // pebble.Complete), with the bytes of an Answer. That answer is then sent, whatever
-// the handler writes.
+// the handler writes: the first client hears what retries hear. Of an operation that the
+// handler holds with the token, a 2xx is not sent and the client gets
+// TypeOutcomeUnknown; Unknown holds it and sends whatever the handler writes.
 func (op *Operation) Token() idem.Token {
 	if op == nil {
 		return idem.Token{}
@@ -109,6 +112,31 @@ func (op *Operation) Final() { op.say(Stored) }
 // operation is held until somebody settles it.
 func (op *Operation) Unknown() { op.say(Unknown) }
 
+// Returned says which error the handler returned, nil for none. Adaptors of frameworks
+// whose handlers return errors call it, and then write the answer that the framework
+// makes of the error, on the ResponseWriter of the middleware.
+//
+// A mark of err counts as the handler's word: idem.Permanent is Final, idem.Retryable
+// and idem.Unknown are Retryable and Unknown. Without one the status decides. If nobody
+// has written an answer, there is no status: the outcome is then Unknown, a Permanent
+// error is recorded with idem.Store.Fail, and the client gets a Problem.
+func (op *Operation) Returned(err error) {
+	if op == nil {
+		return
+	}
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	op.returned = err
+	switch {
+	case idem.IsPermanent(err):
+		op.said = Stored
+	case idem.IsRetryable(err):
+		op.said = Released
+	case idem.IsUnknown(err):
+		op.said = Unknown
+	}
+}
+
 // DownstreamKey returns the idempotency key to show to another service for one step
 // of the operation: the same on every attempt, and another for every step, client key
 // and scope. It is idem.DownstreamKey of the StoreKey.
@@ -150,9 +178,9 @@ func (op *Operation) refused(ran bool) {
 	}
 }
 
-// heard returns what the handler said, zero if nothing.
-func (op *Operation) heard() Outcome {
+// heard returns what the handler said, zero if nothing, and the error that it returned.
+func (op *Operation) heard() (Outcome, error) {
 	op.mu.Lock()
 	defer op.mu.Unlock()
-	return op.said
+	return op.said, op.returned
 }

@@ -48,8 +48,11 @@ type Options struct {
 	// Outcome tells what an answer with this status and header means for the operation,
 	// where the handler has not said (Operation.Retryable, Final, Unknown). It must not
 	// change the header. What it returns besides the four outcomes counts as Unknown.
-	// Default DefaultOutcome. A handler that returns without an answer after its context
-	// has ended is Unknown, and Outcome is not asked.
+	// Default DefaultOutcome.
+	//
+	// It is not asked where nobody wrote an answer, or where the handler wrote an error,
+	// 400 or above, when its context had ended: the error may tell of nothing but that.
+	// These are Unknown.
 	Outcome func(status int, header http.Header) Outcome
 	// RetryUnknown: an attempt of which nobody knows how it ended is run again by the
 	// next request: after a status that Outcome calls Unknown, a panic, a crash of the

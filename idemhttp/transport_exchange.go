@@ -179,11 +179,11 @@ func idempotent(method string) bool {
 	return false
 }
 
-// verdict is what a try's end is worth.
-type verdict int
+// worth is what the end of a try is worth.
+type worth int
 
 const (
-	tryFinal verdict = iota
+	tryFinal worth = iota
 	tryAgain
 	tryPending    // again, when the operation that is in flight has ended
 	tryUnsent     // again, even if the request may be sent only once: it was not
@@ -192,7 +192,7 @@ const (
 
 // try sends the request once, and asks Retry whether another try is worth it. end,
 // which is not nil, frees what the answer needs until its body is closed.
-func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), v verdict, err error) {
+func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), v worth, err error) {
 	tryCtx, cancel := context.WithCancelCause(ctx)
 	unsent := func(error) bool { return false }
 	if !e.again {
@@ -243,7 +243,7 @@ func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), v 
 	return resp, end, v, nil
 }
 
-func (e *exchange) judge(resp *http.Response) verdict {
+func (e *exchange) judge(resp *http.Response) worth {
 	switch {
 	case e.made && e.tries == 1 && e.body.resendable() && withoutKey(resp):
 		return tryWithoutKey
@@ -256,7 +256,7 @@ func (e *exchange) judge(resp *http.Response) verdict {
 }
 
 // judgeError is judge for a try that has no answer.
-func (e *exchange) judgeError(err error) verdict {
+func (e *exchange) judgeError(err error) worth {
 	if !isOwn(err) && err != error(errTimeout) && err != errNothing && e.Retry(nil, err) {
 		return tryAgain
 	}
@@ -295,7 +295,7 @@ func (e *exchange) fits(ctx context.Context, wait time.Duration) bool {
 // next tells after how long a wait the request is tried again, if it can be. What
 // cannot be waited for is not: the answer at hand is worth more than the news that
 // time ran out.
-func (e *exchange) next(ctx context.Context, resp *http.Response, v verdict) (wait time.Duration, more bool) {
+func (e *exchange) next(ctx context.Context, resp *http.Response, v worth) (wait time.Duration, more bool) {
 	if v == tryWithoutKey {
 		return 0, true
 	}
