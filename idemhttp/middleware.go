@@ -58,14 +58,13 @@ func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 		next.ServeHTTP(w, r)
 		return
 	}
+	if m.o.Key != nil {
+		m.serveByBody(w, r, next)
+		return
+	}
 	lines := r.Header[m.o.Header]
 	if len(lines) == 0 {
-		if !m.o.RequireKey {
-			next.ServeHTTP(w, r)
-			return
-		}
-		m.answer(w, r, problem(TypeKeyMissing, http.StatusBadRequest,
-			"Send a key of your own making in the header "+m.o.Header+", and the same one when you try again."))
+		m.serveWithoutKey(w, r, next)
 		return
 	}
 	key, wrong := parseKey(lines, m.o.StrictKey)
@@ -73,11 +72,50 @@ func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 		m.answer(w, r, reason(wrong, problem(TypeKeyInvalid, http.StatusBadRequest, keyFaults[wrong]+" See the header "+m.o.Header+".")))
 		return
 	}
-	m.serveKey(w, r, next, key)
+	m.serveKey(w, r, next, key, nil)
 }
 
-// serveKey serves a request with a key.
-func (m *middleware) serveKey(w http.ResponseWriter, r *http.Request, next http.Handler, key string) {
+// serveByBody finds the key with Options.Key, which may want the body.
+func (m *middleware) serveByBody(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	body := m.bodies.Get().(*requestBody)
+	if err := m.read(r, body); err != nil {
+		m.recycle(body)
+		m.answer(w, r, unreadable(err))
+		return
+	}
+	parsed := r.WithContext(r.Context()) // what it parses, and reads, the handler does again
+	parsed.Body = body.reader()
+	key, err := m.o.Key(parsed, body.bytes())
+	if form := parsed.MultipartForm; form != nil && form != r.MultipartForm {
+		_ = form.RemoveAll() // files that are left are in the system's place for such
+	}
+	switch {
+	case err != nil:
+		m.answer(w, r, asProblem(err, problem(TypeKeyInvalid, http.StatusBadRequest, "The request does not name its key as it must.")))
+	case key == "":
+		r.Body = body.reader()
+		m.serveWithoutKey(w, r, next)
+	case len(key) > MaxKey:
+		m.answer(w, r, reason("length", problem(TypeKeyInvalid, http.StatusBadRequest, keyFaults["length"])))
+	default:
+		m.serveKey(w, r, next, key, body)
+	}
+}
+
+func (m *middleware) serveWithoutKey(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	if !m.o.RequireKey {
+		next.ServeHTTP(w, r)
+		return
+	}
+	advice := "The request has to name a key, and the same one when you try again."
+	if m.o.Key == nil {
+		advice = "Send a key of your own making in the header " + m.o.Header + ", and the same one when you try again."
+	}
+	m.answer(w, r, problem(TypeKeyMissing, http.StatusBadRequest, advice))
+}
+
+// serveKey serves a request with a key. body is nil if it was not read yet.
+func (m *middleware) serveKey(w http.ResponseWriter, r *http.Request, next http.Handler, key string, body *requestBody) {
 	scope, err := m.scope(r)
 	if err != nil || scope == "" {
 		m.answer(w, r, noScope(err))
@@ -87,8 +125,11 @@ func (m *middleware) serveKey(w http.ResponseWriter, r *http.Request, next http.
 		Key: StoreKey(scope, key), Lease: m.o.Lease, Retention: m.o.Retention, HoldUnknown: !m.o.RetryUnknown,
 		MaxAttempts: m.o.MaxAttempts,
 	}
-	body := m.bodies.Get().(*requestBody)
-	if err = m.read(r, body); err == nil {
+	if body == nil {
+		body = m.bodies.Get().(*requestBody)
+		err = m.read(r, body)
+	}
+	if err == nil {
 		req.Fingerprint, err = m.fingerprint(r, body)
 	}
 	if err != nil {

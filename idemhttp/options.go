@@ -20,6 +20,16 @@ type Options struct {
 	// Header is the field that brings the key. Default Idempotency-Key. Webhooks send
 	// X-GitHub-Delivery, webhook-id and the like.
 	Header string
+	// Key finds the key of a request in place of Header: in its body, query or form. A
+	// webhook has the id of its event in JSON, a page's form a hidden field. body is the
+	// whole body; it may be read until the function returns, and not be changed or kept.
+	// r.Body and r.FormValue may be used too: the handler gets a body of its own.
+	//
+	// "" is no key: what RequireKey says happens. A Problem that Key returns is answered,
+	// any other error, and a key longer than MaxKey, is TypeKeyInvalid. The body is read
+	// first, so MaxBody bounds requests without a key too. Header and StrictKey cannot be
+	// set as well.
+	Key func(r *http.Request, body []byte) (string, error)
 	// RequireKey: a request without a key gets TypeKeyMissing. Default: it passes
 	// through, without any protection.
 	RequireKey bool
@@ -122,6 +132,9 @@ func (o Options) withDefaults(store idem.Options) Options {
 		if method == "" || span(method, isTchar) != len(method) {
 			refuse("Options.Methods has %q, which is not a method", method)
 		}
+	}
+	if o.Key != nil && (o.Header != "" || o.StrictKey) {
+		refuse("Options.Key finds the key; Header and StrictKey, which say how a header brings it, must not be set")
 	}
 	setDefault(&o.Header, defaultHeader)
 	setDefault(&o.ReplayedHeader, defaultReplayedHeader)
