@@ -69,7 +69,7 @@ func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 	}
 	key, wrong := parseKey(lines, m.o.StrictKey)
 	if wrong != "" {
-		m.answer(w, r, reason(wrong, problem(TypeKeyInvalid, http.StatusBadRequest, keyFaults[wrong]+" See the header "+m.o.Header+".")))
+		m.refuse(w, r, reason(wrong, problem(TypeKeyInvalid, http.StatusBadRequest, keyFaults[wrong]+" See the header "+m.o.Header+".")))
 		return
 	}
 	m.serveKey(w, r, next, key, nil)
@@ -80,7 +80,7 @@ func (m *middleware) serveByBody(w http.ResponseWriter, r *http.Request, next ht
 	body := m.bodies.Get().(*requestBody)
 	if err := m.read(r, body); err != nil {
 		m.recycle(body)
-		m.answer(w, r, unreadable(err))
+		m.refuse(w, r, unreadable(err))
 		return
 	}
 	parsed := r.WithContext(r.Context()) // what it parses, and reads, the handler does again
@@ -91,12 +91,12 @@ func (m *middleware) serveByBody(w http.ResponseWriter, r *http.Request, next ht
 	}
 	switch {
 	case err != nil:
-		m.answer(w, r, asProblem(err, problem(TypeKeyInvalid, http.StatusBadRequest, "The request does not name its key as it must.")))
+		m.refuse(w, r, asProblem(err, problem(TypeKeyInvalid, http.StatusBadRequest, "The request does not name its key as it must.")))
 	case key == "":
 		r.Body = body.reader()
 		m.serveWithoutKey(w, r, next)
 	case len(key) > MaxKey:
-		m.answer(w, r, reason("length", problem(TypeKeyInvalid, http.StatusBadRequest, keyFaults["length"])))
+		m.refuse(w, r, reason("length", problem(TypeKeyInvalid, http.StatusBadRequest, keyFaults["length"])))
 	default:
 		m.serveKey(w, r, next, key, body)
 	}
@@ -118,7 +118,7 @@ func (m *middleware) serveWithoutKey(w http.ResponseWriter, r *http.Request, nex
 func (m *middleware) serveKey(w http.ResponseWriter, r *http.Request, next http.Handler, key string, body *requestBody) {
 	scope, err := m.scope(r)
 	if err != nil || scope == "" {
-		m.answer(w, r, noScope(err))
+		m.refuse(w, r, noScope(err))
 		return
 	}
 	req := idem.Request{
@@ -134,6 +134,7 @@ func (m *middleware) serveKey(w http.ResponseWriter, r *http.Request, next http.
 	}
 	if err != nil {
 		m.recycle(body)
+		m.report(r, req.Key, Result{})
 		m.answer(w, r, unreadable(err))
 		return
 	}
@@ -156,8 +157,15 @@ func (m *middleware) serveKey(w http.ResponseWriter, r *http.Request, next http.
 		next.ServeHTTP(w, r)
 	default:
 		m.recycle(body)
+		m.report(r, req.Key, Result{Attempt: claim.Record.Attempt})
 		m.answer(w, r, m.refusal(req.Key, err))
 	}
+}
+
+// refuse answers a request whose key is not known.
+func (m *middleware) refuse(w http.ResponseWriter, r *http.Request, p Problem) {
+	m.report(r, "", Result{})
+	m.answer(w, r, p)
 }
 
 // read reads the body.
@@ -220,9 +228,11 @@ func (m *middleware) await(ctx context.Context, req idem.Request) (idem.Claim, e
 func (m *middleware) replay(w http.ResponseWriter, r *http.Request, rec *idem.Record) {
 	a, p, ok := m.stored(rec)
 	if !ok {
+		m.report(r, rec.Key, Result{Attempt: rec.Attempt})
 		m.answer(w, r, p)
 		return
 	}
+	m.report(r, rec.Key, Result{Replayed: true, Outcome: Stored, Attempt: rec.Attempt})
 	a.replay(w, m.o.ReplayedHeader)
 }
 

@@ -110,6 +110,11 @@ type Options struct {
 	// repetition. Default nil: nobody is told but the client, and the store's Observer of
 	// what concerns the store.
 	OnError func(r *http.Request, err error)
+	// OnResult is told once of each request with a key what came of it, be it run,
+	// replayed or refused: for metrics and logs. It is called on the request's goroutine,
+	// when the outcome has been recorded and before the answer is sent, or the last of it
+	// where the handler flushed. A panic of it is caught and ignored. Default nil.
+	OnResult func(r *http.Request, res Result)
 }
 
 const (

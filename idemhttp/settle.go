@@ -168,6 +168,7 @@ func (x *run) settlePanic() {
 			m.tell(x.r, p)
 		}
 	}
+	m.report(x.r, t.Key, Result{Outcome: o, Attempt: x.op.attempt})
 }
 
 // overruled says what retries hear where a verdict was not recorded, for the reason err:
@@ -212,6 +213,7 @@ func (x *run) finish(v *verdict, err error) {
 	default:
 		p = because(v.unanswered, m.about(x.op.token.Key, cutShort(outcome)))
 	}
+	m.report(x.r, x.op.token.Key, Result{Outcome: outcome, Attempt: x.op.attempt})
 	switch {
 	case err != nil && p.Type == "" && !v.elsewhere && c.discard():
 		a.replay(x.w, "")

@@ -1,0 +1,124 @@
+package idemhttp_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/idemhttp"
+	"github.com/idemkv/idem/memory"
+)
+
+// OnResult is told once of each request with a key, before its answer is sent.
+func TestOnResult(t *testing.T) {
+	t.Parallel()
+	b := &breakable{Backend: memory.New(memory.Options{})}
+	store := storeOn(t, b, idem.Options{SweepInterval: -1})
+	var got []idemhttp.Result
+	var sent []int // the status that was sent when OnResult was called
+	w := httptest.NewRecorder()
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		op := idemhttp.FromContext(r.Context())
+		switch word, _, _ := strings.Cut(op.Key(), "-"); word {
+		case "500":
+			w.WriteHeader(500)
+		case "429":
+			w.WriteHeader(429)
+		case "retryable":
+			op.Retryable()
+			w.WriteHeader(409)
+		case "held":
+			_ = store.Hold(r.Context(), op.Token(), nil)
+		case "failed":
+			_ = store.Fail(r.Context(), op.Token(), []byte("fraud"))
+		case "released":
+			_ = store.Release(r.Context(), op.Token(), nil)
+		case "lost":
+			b.commit.Store(true)
+		case "panics":
+			panic(http.ErrAbortHandler)
+		case "flushed":
+			fmt.Fprint(w, "first")
+			flush(w)
+		default:
+			fmt.Fprint(w, "done")
+		}
+	}
+	h := idemhttp.New(store, scopeOf, idemhttp.Options{MaxBody: 100, OnResult: func(r *http.Request, res idemhttp.Result) {
+		require.Equal(t, "/payments", r.URL.Path)
+		got = append(got, res)
+		status := w.Code
+		if w.Body.Len() == 0 && !w.Flushed {
+			status = 0
+		}
+		sent = append(sent, status)
+		panic("OnResult's own")
+	}})(http.HandlerFunc(handler))
+	// once sends a request and returns what OnResult was told.
+	once := func(key string, change ...func(*http.Request)) idemhttp.Result {
+		t.Helper()
+		got, sent, w = nil, nil, httptest.NewRecorder()
+		r := keyed(key)
+		for _, f := range change {
+			f(r)
+		}
+		func() {
+			defer func() { _ = recover() }()
+			h.ServeHTTP(w, r)
+		}()
+		require.Len(t, got, 1)
+		return got[0]
+	}
+	hash := func(key string) string { return store.KeyHash(idemhttp.StoreKey("shop", key)) }
+	want := func(key string, replayed bool, o idemhttp.Outcome, attempt int) idemhttp.Result {
+		return idemhttp.Result{KeyHash: hash(key), Replayed: replayed, Outcome: o, Attempt: attempt}
+	}
+
+	require.Equal(t, want("a", false, idemhttp.Stored, 1), once("a"))
+	require.Equal(t, []int{0}, sent, "before the answer")
+	require.Equal(t, want("a", true, idemhttp.Stored, 1), once("a"))
+	require.Equal(t, []int{0}, sent)
+	require.Equal(t, want("flushed", false, idemhttp.Stored, 1), once("flushed"))
+	require.Equal(t, want("500", false, idemhttp.Unknown, 1), once("500"))
+	require.Equal(t, want("500", false, 0, 1), once("500"), "refused: it is held")
+	require.Equal(t, want("429", false, idemhttp.NotNow, 1), once("429"))
+	require.Equal(t, want("retryable", false, idemhttp.Released, 1), once("retryable"))
+	require.Equal(t, want("retryable", false, idemhttp.Released, 2), once("retryable"))
+	require.Equal(t, want("panics", false, idemhttp.Unknown, 1), once("panics"))
+	require.Equal(t, want("held", false, idemhttp.Unknown, 1), once("held"))
+	require.Equal(t, want("failed", false, idemhttp.Stored, 1), once("failed"))
+	require.Equal(t, want("failed", false, 0, 1), once("failed"), "refused: there is nothing to replay")
+	require.Equal(t, want("released", false, 0, 1), once("released"), "it could not be recorded")
+
+	_, err := store.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("shop", "busy")})
+	require.NoError(t, err)
+	require.Equal(t, want("busy", false, 0, 1), once("busy"), "in flight")
+	require.Equal(t, want("a", false, 0, 0), once("a", func(r *http.Request) { r.Method = "PATCH" }), "another request")
+	require.Equal(t, want("b", false, 0, 0), once("b", func(r *http.Request) { r.ContentLength = 1000 }), "too long")
+	require.Equal(t, idemhttp.Result{}, once("not, a key"))
+	require.Equal(t, idemhttp.Result{}, once("a", func(r *http.Request) { r.Header.Set("Tenant", "none") }))
+
+	got = nil
+	r := keyed("a")
+	r.Header.Del("Idempotency-Key")
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	require.Empty(t, got, "it has no key")
+
+	require.Equal(t, want("lost", false, 0, 1), once("lost"), "it could not be recorded")
+	require.Equal(t, want("c", false, 0, 0), once("c"), "the store is broken")
+}
+
+// A middleware that meets its own request further in has nothing to tell of it.
+func TestOnResultNested(t *testing.T) {
+	t.Parallel()
+	store := memoryStore(t, idem.Options{})
+	calls := 0
+	wrap := idemhttp.New(store, scopeOf, idemhttp.Options{OnResult: func(*http.Request, idemhttp.Result) { calls++ }})
+	wrap(wrap(http.HandlerFunc(echo))).ServeHTTP(httptest.NewRecorder(), keyed("k"))
+	require.Equal(t, 1, calls)
+}
