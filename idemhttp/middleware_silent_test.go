@@ -271,6 +271,48 @@ func TestSilentAfterAWord(t *testing.T) {
 	}
 }
 
+// echoLike is a ResponseWriter as echo has it, which writes the errors of handlers when
+// the middleware has returned.
+type echoLike struct{ http.ResponseWriter }
+
+func (w *echoLike) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *echoLike) Before(func())               {}
+func (w *echoLike) After(func())                {}
+
+// Where a framework may still make an answer of an error, a handler that wrote nothing has
+// not answered 200, unless an adaptor tells that it returned no error.
+func TestFrameworkMayAnswerLater(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		handler http.HandlerFunc
+		state   idem.State
+	}{
+		"silent":  {func(http.ResponseWriter, *http.Request) {}, idem.Held},
+		"adapted": {returning(func(http.ResponseWriter, *http.Request) error { return nil }, false), idem.Completed},
+		"final":   {func(_ http.ResponseWriter, r *http.Request) { idemhttp.FromContext(r.Context()).Final() }, idem.Completed},
+		"writes":  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200) }, idem.Completed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, nil, idemhttp.Options{}, c.handler, func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					next.ServeHTTP(passWriter{&echoLike{w}}, r)
+				})
+			})
+			a := s.post("k")
+			s.wantRecord("k", c.state)
+			if c.state == idem.Completed {
+				require.Equal(t, 200, a.status)
+				require.True(t, s.post("k").replayed())
+				return
+			}
+			wantProblem(t, a, 500, idemhttp.TypeOutcomeUnknown)
+			require.ErrorContains(t, s.heard()[0], "Operation.Returned")
+			s.wantUnknown("k")
+		})
+	}
+}
+
 // A framework that writes errors outside of the middleware answers too late: an empty 200
 // is recorded and sent by then. OnError is told.
 func TestAnswerWrittenBehind(t *testing.T) {

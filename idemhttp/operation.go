@@ -27,6 +27,7 @@ type Operation struct {
 	checkpoint []byte
 	said       Outcome
 	returned   error
+	adapted    bool // Returned was called
 }
 
 type operationKey struct{}
@@ -119,14 +120,15 @@ func (op *Operation) Unknown() { op.say(Unknown) }
 // A mark of err counts as the handler's word: idem.Permanent is Final, idem.Retryable
 // and idem.Unknown are Retryable and Unknown. Without one the status decides. If nobody
 // has written an answer, there is no status: the outcome is then Unknown, a Permanent
-// error is recorded with idem.Store.Fail, and the client gets a Problem.
+// error is recorded with idem.Store.Fail, and the client gets a Problem. Returned(nil)
+// says that an answer that was not written is the empty 200 which net/http makes of it.
 func (op *Operation) Returned(err error) {
 	if op == nil {
 		return
 	}
 	op.mu.Lock()
 	defer op.mu.Unlock()
-	op.returned = err
+	op.returned, op.adapted = err, true
 	switch {
 	case idem.IsPermanent(err):
 		op.said = Stored
@@ -178,9 +180,10 @@ func (op *Operation) refused(ran bool) {
 	}
 }
 
-// heard returns what the handler said, zero if nothing, and the error that it returned.
-func (op *Operation) heard() (Outcome, error) {
+// heard returns what the handler said, zero if nothing, the error that it returned, and
+// whether there is an adaptor that would tell of one.
+func (op *Operation) heard() (said Outcome, returned error, adapted bool) {
 	op.mu.Lock()
 	defer op.mu.Unlock()
-	return op.said, op.returned
+	return op.said, op.returned, op.adapted
 }

@@ -113,3 +113,13 @@ func (o outside) changed(w http.ResponseWriter) (changed, sent bool) {
 	}
 	return true, !supports[interface{ Written() bool }](w)
 }
+
+// answersLater reports whether w, or one that it wraps, is of a framework whose handlers
+// return errors that become answers when the middleware has returned. echo's has these
+// hooks.
+func answersLater(w http.ResponseWriter) bool {
+	return supports[interface {
+		Before(func())
+		After(func())
+	}](w)
+}

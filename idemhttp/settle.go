@@ -23,16 +23,17 @@ type verdict struct {
 var (
 	errNoAnswer  = errors.New("the handler has written no answer")
 	errElsewhere = errors.New("the handler has written its answer to another ResponseWriter than the middleware's")
+	errLater     = errors.New("the handler has written no answer, and its framework may write one after the middleware has returned: have an adaptor call Operation.Returned")
 	errHeld      = errors.New("the operation was held while its handler ran")
 )
 
 // judge says what the handler leaves. ctx is the context that it ran under.
 func (x *run) judge(ctx context.Context) verdict {
 	c := &x.capture
-	said, returned := x.op.heard()
+	said, returned, _ := x.op.heard()
 	v := verdict{outcome: said}
 	if c.status == 0 && !c.hijacked {
-		v.unanswered, v.elsewhere = x.unanswered(ctx, said, returned)
+		v.unanswered, v.elsewhere = x.unanswered(ctx)
 		v.silent = v.unanswered == nil
 	}
 	c.end()
@@ -91,7 +92,8 @@ func note(ctx context.Context, status int, late bool, unanswered error) string {
 // has: net/http makes an empty 200 of nothing. That is what a handler meant that returned
 // without an error, in time, and did not say that the operation is not done. sent tells
 // that something was sent to the client in another way.
-func (x *run) unanswered(ctx context.Context, said Outcome, returned error) (why error, sent bool) {
+func (x *run) unanswered(ctx context.Context) (why error, sent bool) {
+	said, returned, adapted := x.op.heard()
 	changed, sent := x.outside.changed(x.w)
 	switch {
 	case changed:
@@ -104,6 +106,8 @@ func (x *run) unanswered(ctx context.Context, said Outcome, returned error) (why
 		return fmt.Errorf("the handler was stopped and did not answer: %w", context.Cause(ctx)), false
 	case said != 0:
 		return errNoAnswer, false
+	case !adapted && answersLater(x.w):
+		return errLater, false
 	}
 	return nil, false
 }
@@ -150,7 +154,7 @@ func (m *middleware) settle(ctx context.Context, t idem.Token, v *verdict) error
 // nothing is kept: it may be half an answer.
 func (x *run) settlePanic() {
 	m, t, c := x.m, x.op.token, &x.capture
-	o, _ := x.op.heard()
+	o, _, _ := x.op.heard()
 	if o == NotNow || o == 0 && m.o.RetryUnknown {
 		o = Released // the attempt counts: it had begun
 	} else if o == 0 {
