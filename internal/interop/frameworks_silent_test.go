@@ -68,7 +68,7 @@ func TestGinWriterLeftInPlace(t *testing.T) {
 }
 
 // Without a middleware that answers errors inside of us, echo answers them when we have
-// ended. That is too late for the record, and OnError is told so each time.
+// ended. To us the handler was silent: its operation is held, and OnError is told.
 func TestEchoErrorsAnsweredOutside(t *testing.T) {
 	t.Parallel()
 	p, told := putTold(t, func(p *place, once wrapper) http.Handler {
@@ -78,7 +78,9 @@ func TestEchoErrorsAnsweredOutside(t *testing.T) {
 		return e
 	})
 	p.post("/refused", "/refused")
-	require.Equal(t, []string{idemhttp.TypeMisconfigured}, told())
+	require.Equal(t, []string{idemhttp.TypeOutcomeUnknown}, told())
+	p.wantHeld("/refused")
+	require.Equal(t, []string{idemhttp.TypeOutcomeUnknown}, told(), "the retry")
 	p.wantReplay("/json", 201, "application/json", "{\"id\":1}\n")
 	require.Empty(t, told())
 }

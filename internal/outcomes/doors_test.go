@@ -2,6 +2,10 @@ package outcomes_test
 
 import (
 	"context"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +20,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/consume"
+	"github.com/idemkv/idem/idemhttp"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/internal/outcomes"
 	"github.com/idemkv/idem/memory"
@@ -100,6 +105,60 @@ func TestConsume(t *testing.T) {
 			return consumer.Handle(c.Ctx, c.Key).Decision == consume.Ack
 		},
 	})
+}
+
+func TestHTTP(t *testing.T) {
+	t.Parallel()
+	done, err := idemhttp.Answer{Status: http.StatusCreated}.MarshalBinary()
+	require.NoError(t, err)
+	run(t, memory.New(memory.Options{}), outcomes.Door{
+		Column: func(r outcomes.Row) outcomes.Fates { return r.HTTP },
+		Itself: true,
+		Result: done,
+		Call: func(t *testing.T, c *outcomes.Call) bool {
+			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				op := idemhttp.FromContext(r.Context())
+				answer(w, op, c.Work(t, r.Context(), op.Token()), r.Context())
+			})
+			r := httptest.NewRequest(http.MethodPost, "/", nil).WithContext(c.Ctx)
+			r.Header.Set("Idempotency-Key", hex.EncodeToString([]byte(c.Key)))
+			w := httptest.NewRecorder()
+			idemhttp.New(c.Store, idemhttp.GlobalScope, idemhttp.Options{
+				RetryUnknown: !c.Hold, Lease: outcomes.Lease, MaxRun: outcomes.MaxRun,
+				CancelWithClient: c.Way == outcomes.Stopped,
+			})(handler).ServeHTTP(w, r)
+			return w.Code == http.StatusCreated
+		},
+	})
+}
+
+// answer ends the work of a handler of HTTP.
+func answer(w http.ResponseWriter, op *idemhttp.Operation, way outcomes.Way, ctx context.Context) {
+	switch way {
+	case outcomes.Plain:
+		w.WriteHeader(http.StatusInternalServerError)
+	case outcomes.Permanent:
+		op.Final()
+		w.WriteHeader(http.StatusCreated)
+	case outcomes.Unknown:
+		op.Unknown()
+		w.WriteHeader(http.StatusBadGateway)
+	case outcomes.Retryable:
+		op.Retryable()
+		w.WriteHeader(http.StatusServiceUnavailable)
+	case outcomes.NotNow:
+		w.WriteHeader(http.StatusTooManyRequests)
+	case outcomes.Half:
+		w.WriteHeader(http.StatusCreated)
+		_, _ = w.Write([]byte("half of"))
+		panic(http.ErrAbortHandler)
+	case outcomes.Stopped:
+	case outcomes.Silent:
+		op.Returned(errors.New("the handler failed"))
+	default:
+		_ = way.Return(ctx)
+		w.WriteHeader(http.StatusCreated)
+	}
 }
 
 // The documentation shows the table that the doors are proved by.

@@ -28,6 +28,8 @@ type Door struct {
 	Column func(Row) Fates
 	// Itself: the work has a token, and may settle its claim by itself.
 	Itself bool
+	// Result is what the work completes its claim with by itself; nil: some text.
+	Result []byte
 	// Call asks for the operation of c once. If the claim is granted it has its handler
 	// call c.Work, and end in the Way that this returns: see Way.Return. It reports
 	// whether the caller was told that the operation is done. It may panic or Goexit as
@@ -48,6 +50,7 @@ type Call struct {
 
 	leave   func() // the caller leaves
 	itself  idem.State
+	result  []byte
 	entered chan struct{}
 	let     chan struct{}
 	ran     bool
@@ -64,7 +67,7 @@ func (c *Call) Work(t *testing.T, ctx context.Context, token idem.Token) Way {
 	var err error
 	switch c.itself {
 	case idem.Completed:
-		err = c.Store.Complete(ctx, token, []byte("by itself"))
+		err = c.Store.Complete(ctx, token, c.result)
 	case idem.Failed:
 		err = c.Store.Fail(ctx, token, []byte("by itself"))
 	case idem.Held:
@@ -125,7 +128,7 @@ func Run(t *testing.T, s *idem.Store, clock *idemtest.Clock, d Door) {
 				if by != 0 {
 					want = Itself[by]
 				}
-				first := &Call{Store: s, Clock: clock, Hold: n == 1, Way: row.Way, itself: by}
+				first := &Call{Store: s, Clock: clock, Hold: n == 1, Way: row.Way, itself: by, result: d.Result}
 				first.Key = fmt.Sprint(row.Does, n, by)
 				name := fmt.Sprintf("the work %s; HoldUnknown: %v; settled by itself: %v", row.Does, first.Hold, by)
 				got := d.both(t, first)
