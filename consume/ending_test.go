@@ -203,6 +203,31 @@ func TestUnclaimedByItself(t *testing.T) {
 	})
 }
 
+// Nor is the message put aside for an attempt that was undone, whatever the handler
+// returns then: the store would grant the next one.
+func TestUnclaimedByItselfInTheLastAttempt(t *testing.T) {
+	for name, r := range returns {
+		for max, before := range map[int]string{1: "its checkpoint is left", 2: "an attempt was before it"} {
+			t.Run(name+", "+before, func(t *testing.T) {
+				each(t, idem.Options{MaxAttempts: max}, func(t *testing.T, e *env) {
+					for range max - 1 {
+						gets(t, consume.Retry, consume.Failed, e.billing(&handler{err: errBank}).Handle(t.Context(), m1))
+					}
+					v := e.consumer("billing", messages(), func(ctx context.Context, _ message) error {
+						op := consume.FromContext(ctx)
+						require.NoError(t, op.SaveCheckpoint(ctx, []byte("half")))
+						require.NoError(t, e.Unclaim(ctx, op.Token()))
+						return r.err
+					}).Handle(t.Context(), m1)
+					gets(t, consume.Retry, consume.Failed, v)
+					assert.Equal(t, max-1, v.Attempt)
+					gets(t, consume.Ack, consume.Processed, e.billing(&handler{}).Handle(t.Context(), m1))
+				})
+			})
+		}
+	}
+}
+
 // Without protection the decision is the same.
 func TestMarksDecideUnprotected(t *testing.T) {
 	holding(t, func(t *testing.T, e *env, n int, o consume.Options[message]) {

@@ -69,7 +69,7 @@ func (c *Consumer[M]) judge(ctx context.Context, claim idem.Claim, state idem.St
 			return v
 		}
 		state = r.State
-		if r.Attempt > 0 {
+		if r.Fence != 0 {
 			v.Attempt = r.Attempt
 		}
 		if refusal := settledAs[state]; err == nil && refusal != nil {
@@ -77,9 +77,14 @@ func (c *Consumer[M]) judge(ctx context.Context, claim idem.Claim, state idem.St
 		}
 	}
 	v.Decision, v.Reason = outcome(state)
-	if v.Reason == Failed && c.maxAttempts > 0 && v.Attempt >= c.maxAttempts { // the next delivery would hear so
-		v.Decision, v.Reason, v.Err = Dead, Exhausted, fmt.Errorf("%w: %w", idem.ErrExhausted, v.Err)
+	if v.Reason != Failed || c.maxAttempts == 0 || v.Attempt < c.maxAttempts {
+		return v
 	}
+	if r, err := c.store.Get(context.WithoutCancel(ctx), claim.Token.Key); err == nil && r.Token() == claim.Token && r.Attempt < c.maxAttempts {
+		v.Attempt = r.Attempt // the handler has undone its claim
+		return v
+	}
+	v.Decision, v.Reason, v.Err = Dead, Exhausted, fmt.Errorf("%w: %w", idem.ErrExhausted, v.Err) // as the next delivery would hear
 	return v
 }
 
