@@ -224,6 +224,44 @@ func TestReplayOfAnotherTypeIsZero(t *testing.T) {
 	assert.Zero(t, d)
 }
 
+// Decoders quote the value that they fail on. A result must not get into logs in that way.
+func TestErrorsOfDecodingQuoteNoResult(t *testing.T) {
+	t.Parallel()
+	const secret = "4111111111111111"
+	s := open(t, memory.New(memory.Options{}), idem.Options{})
+	quiet := func(err error, want string, cause any) {
+		t.Helper()
+		require.ErrorContains(t, err, want)
+		assert.NotContains(t, err.Error(), secret)
+		assert.ErrorAs(t, err, cause, "it is there for who asks")
+	}
+	var notOfType *json.UnmarshalTypeError
+	var noTime *time.ParseError
+
+	card := idem.Request{Key: "card"}
+	_, _, err := idem.Do(t.Context(), s, card, returning(map[string]any{"N": json.Number(secret)}))
+	require.NoError(t, err)
+	_, _, err = idem.Do(t.Context(), s, card, notRun[struct{ N int8 }])
+	quiet(err, "the number of field N at byte 21 does not fit int8", &notOfType)
+
+	text := idem.Request{Key: "text"}
+	_, _, err = idem.Do(t.Context(), s, text, returning(secret))
+	require.NoError(t, err)
+	_, _, err = idem.Do(t.Context(), s, text, notRun[time.Time])
+	quiet(err, "decoding failed with a *time.ParseError", &noTime)
+
+	first := idem.Request{Key: "first caller"}
+	_, _, err = idem.Do(t.Context(), s, first, returning(any(json.Number(secret+"e999"))))
+	quiet(err, "the number at byte 21 does not fit float64", &notOfType)
+
+	var noJSON *json.SyntaxError
+	torn := idem.Request{Key: "torn"}
+	_, _, err = idem.Do(t.Context(), s, torn, returning([]byte("[1 "+secret)))
+	require.NoError(t, err)
+	_, _, err = idem.Do(t.Context(), s, torn, notRun[[]int])
+	quiet(err, "it stops being JSON at byte 4", &noJSON)
+}
+
 // anything draws a value of whatever an any may hold.
 func anything(depth int) *rapid.Generator[any] {
 	number := rapid.StringMatching(`-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?`)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/idemkv/idem/internal/jcs"
 )
@@ -124,9 +125,31 @@ func decodeJSON[T any](b []byte) (value T, err error) {
 			value = zero
 		}
 	}()
-	err = json.Unmarshal(b, &value)
+	if err = json.Unmarshal(b, &value); err != nil {
+		err = &decodeError{err}
+	}
 	return value, err
 }
+
+// decodeError says where a decoder failed. The text of cause quotes the value, as those of
+// encoding/json and time do, and results do not belong in logs.
+type decodeError struct{ cause error }
+
+func (e *decodeError) Error() string {
+	switch c := e.cause.(type) {
+	case *json.UnmarshalTypeError:
+		kind, _, _ := strings.Cut(c.Value, " ") // the digits of a number follow
+		if c.Field != "" {
+			kind += " of field " + c.Field
+		}
+		return fmt.Sprintf("the %s at byte %d does not fit %v", kind, c.Offset, c.Type)
+	case *json.SyntaxError:
+		return fmt.Sprintf("it stops being JSON at byte %d", c.Offset)
+	}
+	return fmt.Sprintf("decoding failed with a %T", e.cause)
+}
+
+func (e *decodeError) Unwrap() error { return e.cause }
 
 // decode returns the value of a completed operation.
 func decode[T any](s *Store, r Record) (value T, err error) {
