@@ -23,8 +23,9 @@ import (
 // records it as final, and duplicates get ErrFailed with its text. Unknown holds the
 // claim, Retryable releases it. Without a mark the claim is held if r.HoldUnknown, and
 // else released. So it is when fn panics or calls Goexit, which goes on in the caller.
-// A claim that fn has settled or held itself stays as it is; if fn then returns no
-// error, Do returns ErrHeld, or what duplicates get.
+// A claim that fn has settled or held itself stays as it is. If fn then returns no
+// error, Do returns what duplicates get, ErrHeld if it is held, and ErrFenced if it is
+// released.
 //
 // ctx's cancellation reaches fn and does not keep its outcome from being recorded. If
 // ctx ends before fn begins, the claim is undone (Unclaim).

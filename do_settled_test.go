@@ -98,6 +98,9 @@ func TestDoReturnsWhatTheWorkRecorded(t *testing.T) {
 	require.ErrorContains(t, err, "no money")
 	_, err = do("no JSON", func(ctx context.Context, tok idem.Token) error { return s.Complete(ctx, tok, []byte("{")) })
 	require.ErrorContains(t, err, "not JSON of a int")
+	v, err = do("released", func(ctx context.Context, tok idem.Token) error { return s.Release(ctx, tok, nil) })
+	require.Equal(t, idem.ErrFenced, err, "there is nothing to replay: the next call runs the work")
+	require.Equal(t, 8, v)
 	v, err = do("forgotten since", func(ctx context.Context, tok idem.Token) error {
 		require.NoError(t, s.Complete(ctx, tok, []byte("7")))
 		return s.Forget(ctx, tok)

@@ -22,7 +22,8 @@ const (
 
 // Permanent marks err as a final failure: the operation is recorded as failed, with
 // err's text as the reason, and is not tried again. Do, bolt.Do, pebble.Do and the
-// handlers of consume heed it. The outermost mark of an error counts.
+// handlers of consume heed it. The outermost mark of an error counts; of errors that
+// were joined, Unknown counts before Permanent, and that before Retryable.
 // Permanent(nil) is nil.
 func Permanent(err error) error { return marked(permanent, err) }
 
@@ -34,7 +35,8 @@ func Unknown(err error) error { return marked(unknown, err) }
 
 // Retryable marks err as one after which the work may be run again: it was not done, or
 // may be repeated. The operation is released, also with Request.HoldUnknown, and the
-// attempt counts. Retryable(nil) is nil.
+// attempt counts. A same-commit function needs no such mark: what it wrote is undone, and
+// its attempt counts only where there is a limit of them. Retryable(nil) is nil.
 func Retryable(err error) error { return marked(retryable, err) }
 
 // IsPermanent reports whether err, or an error it wraps, was marked by Permanent, and
@@ -42,7 +44,7 @@ func Retryable(err error) error { return marked(retryable, err) }
 func IsPermanent(err error) bool { return markOf(err) == permanent }
 
 // IsUnknown reports whether err, or an error it wraps, was marked by Unknown, and by no
-// other mark further out. Of errors that were joined, one that is Unknown is enough.
+// other mark further out.
 func IsUnknown(err error) bool { return markOf(err) == unknown }
 
 // IsRetryable reports whether err, or an error it wraps, was marked by Retryable, and by

@@ -22,9 +22,9 @@ import (
 // ended or a handler panicked or ran into MaxRun, are given back: it is as if they had
 // never been delivered.
 //
-// With Options.Wait, messages that are in flight elsewhere come last: they are waited for
-// when the others are recorded and nothing is claimed, so two consumers never wait for
-// each other. Those that are released then are run one by one.
+// With Options.Wait, messages that are in flight elsewhere come last or, with
+// Options.Order, in their turn. They are waited for while nothing is claimed, so two
+// consumers never wait for each other. Those that are released then are run one by one.
 //
 // The price of one commit: a process that dies leaves the messages of the batch in
 // flight until their leases end, and those that it had handled run again. Where it

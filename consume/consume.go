@@ -45,10 +45,10 @@ type Options[M any] struct {
 	// Default: the store's, which is without limit by default.
 	MaxAttempts int
 	// Wait is how long one call of Handle or HandleBatch waits in all for messages that
-	// are in flight elsewhere, on the store's clock. A message whose other delivery ends
-	// within it is decided at once: Duplicate, Dead, or run if it was released. When it is
-	// over, and by default at once, the message is a Retry, InFlight. It keeps the worker,
-	// so keep it below the time after which the broker delivers a message again.
+	// are in flight elsewhere, one after the other, on the store's clock. A message whose
+	// other delivery ends within it is a Duplicate or Dead, or is run if it was released.
+	// When it is over, and by default at once, the message is a Retry, InFlight. It keeps
+	// the worker, so keep it below the time after which the broker delivers a message again.
 	Wait time.Duration
 	// Order says whether a message that is not processed stops those behind it in its
 	// batch. Default: AnyOrder. Handle knows no order.
