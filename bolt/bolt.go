@@ -107,9 +107,9 @@ func (b *Backend) Update(ctx context.Context, fn func(tx *bbolt.Tx) error) error
 // must return then, because commits and Close wait for it. fn keeps to what Update says
 // of such functions. It may run up to three times; only one run's writes commit. It may
 // share the commit with others. Its error or panic is its caller's alone: its writes
-// vanish and the record stays as it was; an error marked idem.Permanent is recorded as
-// the operation's final failure, and where r limits the attempts any error counts as
-// one. Other errors are those of idem.Store.Claim; idem.ErrTooLarge is returned when the
+// vanish and the record stays as it was. An error marked idem.Permanent is recorded as
+// the operation's final failure, one marked idem.Unknown holds the operation, and where
+// r limits the attempts any error counts as one. Other errors are those of idem.Store.Claim; idem.ErrTooLarge is returned when the
 // result is over Options.MaxResult, with fn's writes and the completion recorded;
 // idem.ErrInvalid when store is not on a bolt engine.
 func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(ctx context.Context, tx *bbolt.Tx) (result []byte, err error)) (result []byte, replayed bool, err error) {

@@ -95,9 +95,9 @@ func withoutResult(fn func(batch *pebble.Batch) error) func(ctx context.Context,
 // its own writes. It touches only that batch, and only its own keys, does not commit or
 // close it, and never calls the store. It may run more than once; only one run's writes
 // commit. It may share the sync with others. Its error or panic is its caller's alone:
-// its writes vanish and the record stays as it was; an error marked idem.Permanent is
-// recorded as the operation's final failure, and where r limits the attempts any error
-// counts as one. Other errors are those of idem.Store.Claim;
+// its writes vanish and the record stays as it was. An error marked idem.Permanent is
+// recorded as the operation's final failure, one marked idem.Unknown holds the operation,
+// and where r limits the attempts any error counts as one. Other errors are those of idem.Store.Claim;
 // idem.ErrTooLarge is returned when the result is over Options.MaxResult, with fn's
 // writes and the completion recorded; idem.ErrInvalid when store is not on a Pebble
 // engine or fn wrote to keys of the store.
