@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -146,9 +147,9 @@ func TestReverseProxyFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			fails := true
+			var works atomic.Bool
 			upstream := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
-				if fails {
+				if !works.Load() {
 					panic(http.ErrAbortHandler)
 				}
 				w.WriteHeader(http.StatusCreated)
@@ -157,7 +158,7 @@ func TestReverseProxyFails(t *testing.T) {
 			proxy := httputil.NewSingleHostReverseProxy(must(url.Parse(upstream.url)))
 			proxy.ErrorHandler, proxy.ErrorLog = c.handler, discard
 			transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-				if fails && c.refuse {
+				if !works.Load() && c.refuse {
 					return nil, refusedDial
 				}
 				return new(net.Dialer).DialContext(ctx, network, addr)
@@ -167,7 +168,7 @@ func TestReverseProxyFails(t *testing.T) {
 			s := newSite(t, nil, idemhttp.Options{}, proxy.ServeHTTP)
 			require.Equal(t, 502, s.post("k").status)
 			s.wantRecord("k", c.state)
-			fails = false
+			works.Store(true)
 			if c.state == idem.Held {
 				s.wantUnknown("k")
 				return

@@ -29,6 +29,7 @@ type mover struct {
 	fresh  string // another store
 	moved  string // where the owner's store is now; empty: nowhere
 	ops    int    // of the owner; 0: many
+	worked int64  // how much its journal has to grow before the store is moved
 }
 
 // moves are what may happen to an open store. Each sets moved.
@@ -89,11 +90,17 @@ func (m *mover) attack(move func(*mover) error) error {
 	p := m.plan
 	p.Life.N, p.Load.Life, p.Load.Seed = 2, 2, m.rng.Uint64()
 	p.Breaks, p.Load.Ops = true, cmp.Or(m.ops, 30_000) // in the midst of which it hears of it
+	if before, err := os.Stat(p.Journal); err == nil {
+		m.worked += before.Size()
+	}
 	o, err := own(p)
 	if err != nil {
 		return err
 	}
 	<-time.After(time.Duration(m.rng.Int64N(int64(60 * time.Millisecond))))
+	if err := m.works(); err != nil {
+		return errors.Join(err, o.end())
+	}
 	if err := move(m); err != nil {
 		return errors.Join(err, o.end())
 	}
@@ -102,6 +109,17 @@ func (m *mover) attack(move func(*mover) error) error {
 		return err
 	}
 	return m.judge(o, theirs)
+}
+
+// works returns when the owner's journal has grown as much as it has to.
+func (m *mover) works() error {
+	for {
+		now, err := os.Stat(m.plan.Journal)
+		if err != nil || now.Size() >= m.worked {
+			return err
+		}
+		<-time.After(time.Millisecond)
+	}
 }
 
 // judge judges what the owner has left, and what is in the place of its store.
@@ -189,7 +207,7 @@ func TestMovedNoticesMutants(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := &mover{t: t, engine: "bolt", ops: 500, rng: rand.New(rand.NewPCG(1, 1))}
+			m := &mover{t: t, engine: "bolt", ops: 500, worked: 32 << 10, rng: rand.New(rand.NewPCG(1, 1))}
 			err := m.attack(c.move)
 			require.ErrorContains(t, err, c.says)
 			t.Logf("%.200v", err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -456,10 +457,14 @@ func (k *worker) runs(ctx context.Context, claim *Op, r idem.Request, settle *Op
 		k.end(undo, err, Answer{})
 		return
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok && fails != nil {
+	joined, ok := err.(interface{ Unwrap() []error })
+	switch {
+	case fails != nil && ok:
 		err = joined.Unwrap()[1] // fn's error, and that of the settlement
-	} else if fails != nil {
+	case fails != nil:
 		err = nil
+	case err == nil && !bytes.Equal(value, b), errors.Is(err, idem.ErrTooLarge) && !settle.TooLarge:
+		err = idem.ErrCompleted // with something else, which is what Run returns then
 	}
 	k.end(settle, err, Answer{})
 }
