@@ -20,7 +20,7 @@ type body struct {
 
 func newBody(r *http.Request) body {
 	b := body{first: r.Body, get: r.GetBody, length: r.ContentLength}
-	if r.Body == http.NoBody {
+	if r.Body == nil || r.Body == http.NoBody { // then net/http does not ask GetBody either
 		b.first, b.get = nil, nil
 	}
 	b.empty = b.first == nil

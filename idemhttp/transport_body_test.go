@@ -381,3 +381,16 @@ func TestF1Schemes(t *testing.T) {
 		}
 	})
 }
+
+// A request whose body was taken out is sent without one, also if its GetBody is still
+// there.
+func TestTransportRequestWithoutBody(t *testing.T) {
+	t.Parallel()
+	s := &script{answers: []func(*http.Request) (*http.Response, error){status(503, ""), status(200, "")}}
+	r := post(t, strings.NewReader("12.50"))
+	r.Body, r.ContentLength = nil, 0
+	resp, err := quick(s).RoundTrip(r)
+	require.NoError(t, err)
+	readAll(t, resp)
+	assert.Equal(t, []string{"<none>", "<none>"}, s.bodies)
+}
