@@ -18,8 +18,8 @@ import (
 // means that the answer was cut.
 func (e *exchange) keepAnswer(resp *http.Response, cancel func()) error {
 	switch n := resp.ContentLength; {
-	case n == 0 || n > e.MaxAnswer || e.MaxAnswer < 0 || resp.StatusCode == http.StatusSwitchingProtocols:
-		return nil
+	case n == 0 || n > e.MaxAnswer || e.MaxAnswer < 0 || !bodyAllowed(resp.StatusCode):
+		return nil // the length that a 304 tells is of the body that it leaves out
 	case n > 0:
 		return keepKnown(resp, n)
 	case !e.again || isStream(resp.Header):

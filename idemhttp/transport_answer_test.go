@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -230,4 +231,28 @@ func TestTransportHandsOnAnswersOfUnknownLength(t *testing.T) {
 			assert.EqualValues(t, -1, resp.ContentLength, name)
 		}
 	})
+}
+
+// A 304 may tell the length of the body that it leaves out. Over HTTP/2 net/http has a
+// body for it then that is cut.
+func TestTransportNotModified(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Content-Length", "5")
+		w.WriteHeader(http.StatusNotModified)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+	require.NoError(t, err)
+	r.Header.Set("Idempotency-Key", `"k"`) // some clients send one with every request
+	resp, err := quick(server.Client().Transport).RoundTrip(r)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	assert.Equal(t, http.StatusNotModified, resp.StatusCode)
+	assert.EqualValues(t, 5, resp.ContentLength)
+	assert.EqualValues(t, 1, asked.Load())
 }
