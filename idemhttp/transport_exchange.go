@@ -89,7 +89,7 @@ func (e *exchange) prepare(ctx context.Context) (err error) {
 	if e.header == nil {
 		e.header = http.Header{}
 	}
-	given, keyed := e.header[e.Header]
+	given, keyed := e.given()
 	if slices.ContainsFunc(given, blank) {
 		// It would be retried as if the server could tell the tries apart.
 		return fmt.Errorf("%w: the request's %s is empty; set a key, or leave the header out to get one", idem.ErrInvalid, e.Header)
@@ -97,7 +97,10 @@ func (e *exchange) prepare(ctx context.Context) (err error) {
 	declared := keyed && len(given) == 0 // idempotent by itself
 	honoured := e.HonoursKeys == nil || e.HonoursKeys(r)
 	wanted := !keyed && honoured && e.getsKey(r.Method)
-	e.keyed, e.key = keyed || wanted, e.header.Get(e.Header)
+	e.keyed = keyed || wanted
+	if len(given) > 0 {
+		e.key = given[0]
+	}
 
 	safe := idempotent(r.Method) || declared || e.keyed && honoured
 	e.hidden = !safe && !honoured
@@ -124,6 +127,19 @@ func (e *exchange) prepare(ctx context.Context) (err error) {
 	e.header.Set(e.Header, key)
 	e.key, e.made = key, true
 	return nil
+}
+
+// given returns the keys that the caller has set, and whether the field is there. A name
+// that is not canonical is the same to the server: a second key next to it would have the
+// request refused.
+func (e *exchange) given() (values []string, there bool) {
+	values, there = e.header[e.Header]
+	for name, more := range e.header {
+		if name != e.Header && strings.EqualFold(name, e.Header) && len(more) > 0 {
+			values, there = append(slices.Clip(values), more...), true
+		}
+	}
+	return values, there
 }
 
 // removeKey has the request sent once more, as it is without the Transport.

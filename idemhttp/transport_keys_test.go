@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemhttp"
 )
 
@@ -295,4 +296,33 @@ func TestTransportPassesLongUploads(t *testing.T) {
 			assert.Len(t, s.sent, len(answers))
 		}
 	})
+}
+
+// The caller's key is one however its name is spelled. net/http keeps the spelling of
+// names that were not set with Set.
+func TestTransportKeyOfAnotherSpelling(t *testing.T) {
+	t.Parallel()
+	s := &script{answers: []func(*http.Request) (*http.Response, error){status(503, ""), status(200, "")}}
+	r := post(t, strings.NewReader("12.50"))
+	r.Header["idempotency-key"] = []string{`"mine"`}
+	var told []string
+	transport := quick(s)
+	transport.Observer = func(try idemhttp.Try) { told = append(told, try.Key) }
+	resp, err := transport.RoundTrip(r)
+	require.NoError(t, err)
+	readAll(t, resp)
+	require.Len(t, s.sent, 2)
+	for _, sent := range s.sent {
+		assert.Equal(t, http.Header{"idempotency-key": {`"mine"`}}, sent.Header)
+	}
+	assert.Equal(t, []string{`"mine"`, `"mine"`}, told)
+
+	r.Header["idempotency-key"] = []string{" "}
+	_, err = transport.RoundTrip(r)
+	require.ErrorIs(t, err, idem.ErrInvalid)
+	r.Header["idempotency-key"] = nil // to net/http this says nothing, and nothing is sent
+	resp, err = transport.RoundTrip(r)
+	require.NoError(t, err)
+	readAll(t, resp)
+	assert.NotEmpty(t, s.sent[2].Header.Get("Idempotency-Key"))
 }

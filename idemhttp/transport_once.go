@@ -20,7 +20,7 @@ func hideKeys(h http.Header) {
 	for _, name := range takenForLeave {
 		if values := h[name]; len(values) > 0 {
 			delete(h, name)
-			h[strings.ToLower(name)] = values
+			h[strings.ToLower(name)] = append(values, h[strings.ToLower(name)]...)
 		}
 	}
 }
