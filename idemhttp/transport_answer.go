@@ -206,3 +206,12 @@ type endedDuplex struct {
 	*endedBody
 	io.Writer
 }
+
+// CloseWrite ends one direction of the connection, as net/http's own body of a 101 does.
+// ReverseProxy passes on by it that the client has sent all.
+func (b *endedDuplex) CloseWrite() error {
+	if c, ok := b.Writer.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return fmt.Errorf("closing one direction of the connection: %w", http.ErrNotSupported)
+}

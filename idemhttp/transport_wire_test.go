@@ -233,3 +233,36 @@ func TestTransportGivesBaseTheBodyAgain(t *testing.T) {
 		assert.Equal(t, []string{"12.50", "12.50"}, s.bodies)
 	})
 }
+
+// halfOpen is the body of a 101 answer of a connection that can end one direction.
+type halfOpen struct {
+	io.ReadCloser
+	io.Writer
+	ended *int
+}
+
+func (b halfOpen) CloseWrite() error { *b.ended++; return nil }
+
+// One direction of a connection that was handed over (101) can be ended, as with
+// net/http's own body: by it ReverseProxy passes on that the client has sent all.
+func TestTransportEndsOneDirection(t *testing.T) {
+	t.Parallel()
+	ended := 0
+	body := halfOpen{http.NoBody, io.Discard, &ended}
+	resp, err := (&idemhttp.Transport{Base: &idemScript{resp: &http.Response{StatusCode: 101, Body: body}}}).RoundTrip(post(t, nil))
+	require.NoError(t, err)
+	half, ok := resp.Body.(interface{ CloseWrite() error })
+	require.True(t, ok)
+	require.NoError(t, half.CloseWrite())
+	assert.Equal(t, 1, ended)
+	require.NoError(t, resp.Body.Close())
+
+	whole := struct {
+		io.ReadCloser
+		io.Writer
+	}{http.NoBody, io.Discard}
+	resp, err = (&idemhttp.Transport{Base: &idemScript{resp: &http.Response{StatusCode: 101, Body: whole}}}).RoundTrip(post(t, nil))
+	require.NoError(t, err)
+	require.ErrorIs(t, resp.Body.(interface{ CloseWrite() error }).CloseWrite(), http.ErrNotSupported)
+	require.NoError(t, resp.Body.Close())
+}
