@@ -57,9 +57,7 @@ func keepKnown(resp *http.Response, n int64) error {
 	case err != io.EOF:
 		return fmt.Errorf("reading the end of the answer, status %d: %w", resp.StatusCode, err)
 	}
-	if err := resp.Body.Close(); err != nil {
-		return fmt.Errorf("closing the answer, status %d: %w", resp.StatusCode, err)
-	}
+	_ = resp.Body.Close() // nothing is lost with what has been read to its end
 	resp.Body = io.NopCloser(bytes.NewReader(kept))
 	return nil
 }
@@ -94,9 +92,7 @@ func (e *exchange) keepUnknown(resp *http.Response, cancel func()) error {
 	case a.err != io.EOF:
 		return fmt.Errorf("reading the answer, status %d: %w", resp.StatusCode, a.err)
 	}
-	if err := a.src.Close(); err != nil {
-		return fmt.Errorf("closing the answer, status %d: %w", resp.StatusCode, err)
-	}
+	_ = a.src.Close() // nothing is lost with what has been read to its end
 	resp.Body = io.NopCloser(kept)
 	return nil
 }

@@ -256,3 +256,24 @@ func TestTransportNotModified(t *testing.T) {
 	assert.EqualValues(t, 5, resp.ContentLength)
 	assert.EqualValues(t, 1, asked.Load())
 }
+
+// closeFails is a body that is whole and complains when it is closed.
+type closeFails struct{ io.Reader }
+
+func (closeFails) Close() error { return errors.New("closed before") }
+
+// An answer that was read to its end is whole, whatever closing it says.
+func TestTransportKeepsWholeAnswerThatDoesNotClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, length := range []int64{7, -1} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){func(*http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 201, Header: http.Header{}, Body: closeFails{strings.NewReader("charged")}, ContentLength: length}, nil
+			}}}
+			resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
+			require.NoError(t, err)
+			assert.Equal(t, "charged", readAll(t, resp))
+			assert.Len(t, s.sent, 1)
+		}
+	})
+}
