@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"strings"
@@ -14,16 +15,16 @@ import (
 	"time"
 )
 
-// keepAnswer reads the body of an answer up to MaxAnswer and puts it back. Its error
-// means that the answer was cut.
-func (e *exchange) keepAnswer(resp *http.Response, cancel func()) error {
+// keepAnswer reads the body of an answer up to MaxAnswer and puts it back, or into another
+// response to return. Its error means that the answer was cut.
+func (e *exchange) keepAnswer(resp *http.Response, cancel func()) (*http.Response, error) {
 	switch n := resp.ContentLength; {
 	case n == 0 || n > e.MaxAnswer || e.MaxAnswer < 0 || !bodyAllowed(resp.StatusCode):
-		return nil // the length that a 304 tells is of the body that it leaves out
+		return resp, nil // the length that a 304 tells is of the body that it leaves out
 	case n > 0:
-		return keepKnown(resp, n)
+		return resp, keepKnown(resp, n)
 	case !e.again || isStream(resp.Header):
-		return nil
+		return resp, nil
 	}
 	return e.keepUnknown(resp, cancel)
 }
@@ -70,14 +71,18 @@ const aheadBuffer = 8 << 10
 
 // keepUnknown keeps an answer that comes in chunks, or that net/http unpacks. If it is
 // too long, or still coming after a while, it is handed on as it comes.
-func (e *exchange) keepUnknown(resp *http.Response, cancel func()) error {
-	a := &ahead{src: resp.Body, cancel: cancel, handOn: make(chan struct{}), done: make(chan struct{})}
+func (e *exchange) keepUnknown(resp *http.Response, cancel func()) (*http.Response, error) {
+	// At its end the body sets the trailer of resp, at a time when the caller may look at
+	// which trailers are announced, as ReverseProxy does.
+	given := *resp
+	given.Trailer = resp.Trailer.Clone()
+	a := &ahead{src: resp.Body, from: resp, to: &given, cancel: cancel, handOn: make(chan struct{}), done: make(chan struct{})}
 	go a.read(e.MaxAnswer)
 	stop := e.Clock.AfterFunc(patience, func() { close(a.handOn) })
 	select {
 	case <-a.handOn:
-		resp.Body = a
-		return nil
+		given.Body = a
+		return &given, nil
 	case <-a.done:
 		stop()
 	}
@@ -85,16 +90,16 @@ func (e *exchange) keepUnknown(resp *http.Response, cancel func()) error {
 	switch {
 	case a.err == nil: // too long
 		resp.Body = readCloser{io.MultiReader(kept, a.src), a.src}
-		return nil
+		return resp, nil
 	case a.err != io.EOF && broken(a.err):
 		resp.Body = readCloser{io.MultiReader(kept, failingReader{a.err}), a.src}
-		return nil
+		return resp, nil
 	case a.err != io.EOF:
-		return fmt.Errorf("reading the answer, status %d: %w", resp.StatusCode, a.err)
+		return resp, fmt.Errorf("reading the answer, status %d: %w", resp.StatusCode, a.err)
 	}
 	_ = a.src.Close() // nothing is lost with what has been read to its end
 	resp.Body = io.NopCloser(kept)
-	return nil
+	return resp, nil
 }
 
 // broken reports whether an answer was packed wrong, as it would be the next time.
@@ -107,6 +112,8 @@ func broken(err error) bool {
 // handed on to the caller. The goroutine ends with the read it is in then.
 type ahead struct {
 	src    io.ReadCloser
+	from   *http.Response // whose body src is
+	to     *http.Response // that the caller has
 	cancel func()        // frees a read of src
 	handOn chan struct{} // closed when the caller has it
 	done   chan struct{} // closed when the goroutine has ended: then src is the caller's
@@ -137,8 +144,18 @@ func (a *ahead) read(most int64) {
 	}
 }
 
-// Read returns what was read ahead, then what comes.
+// Read returns what was read ahead, then what comes, and at the end sets the trailer.
 func (a *ahead) Read(p []byte) (int, error) {
+	n, err := a.next(p)
+	if err == io.EOF && a.to.Trailer == nil {
+		a.to.Trailer = a.from.Trailer
+	} else if err == io.EOF {
+		maps.Copy(a.to.Trailer, a.from.Trailer)
+	}
+	return n, err
+}
+
+func (a *ahead) next(p []byte) (int, error) {
 	if n, err := a.take(p); n > 0 || err != nil || len(p) == 0 {
 		return n, err
 	}

@@ -277,3 +277,28 @@ func TestTransportKeepsWholeAnswerThatDoesNotClose(t *testing.T) {
 		}
 	})
 }
+
+// An answer that is handed on while it comes has its trailer at the end of its body, and
+// until then the caller can look at which are announced.
+func TestTransportTrailerOfWhatIsHandedOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, announced := range []http.Header{{"X-Sum": nil}, nil} {
+			pr, pw := io.Pipe()
+			from := &http.Response{StatusCode: 200, Header: http.Header{}, ContentLength: -1, Trailer: announced.Clone()}
+			from.Body = io.NopCloser(io.MultiReader(pr, atEnd(func() {
+				if from.Trailer == nil {
+					from.Trailer = http.Header{}
+				}
+				from.Trailer["X-Sum"] = []string{"6"}
+			})))
+			resp, err := (&idemhttp.Transport{Base: &idemScript{resp: from}}).RoundTrip(post(t, nil))
+			require.NoError(t, err)
+			require.NoError(t, pw.Close())
+			synctest.Wait() // its end has been read
+			assert.Equal(t, announced, resp.Trailer)
+			assert.Empty(t, readAll(t, resp))
+			assert.Equal(t, http.Header{"X-Sum": {"6"}}, resp.Trailer)
+		}
+	})
+}

@@ -238,7 +238,7 @@ func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), v 
 	}
 	nothingSent := err != nil && unsent(err)
 	if err == nil && e.keyed && r.Method != http.MethodHead {
-		err = e.keepAnswer(resp, end)
+		resp, err = e.keepAnswer(resp, end)
 	}
 	if err == nil {
 		v = e.judge(resp) // which may read the body, and that may stall
