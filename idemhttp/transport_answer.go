@@ -85,6 +85,7 @@ func (e *exchange) keepUnknown(resp *http.Response, cancel func()) (*http.Respon
 		return &given, nil
 	case <-a.done:
 		stop()
+		a.wait()
 	}
 	kept := bytes.NewReader(a.kept)
 	switch {
@@ -121,11 +122,14 @@ type ahead struct {
 	mu   sync.Mutex
 	kept []byte
 	err  error
+
+	panicked any // what src panicked with; set when done is closed
 }
 
 // read reads until src ends, or has more than most.
 func (a *ahead) read(most int64) {
 	defer close(a.done)
+	defer func() { a.panicked = recover() }()
 	p := make([]byte, aheadBuffer)
 	for {
 		n, err := a.src.Read(p)
@@ -159,11 +163,20 @@ func (a *ahead) next(p []byte) (int, error) {
 	if n, err := a.take(p); n > 0 || err != nil || len(p) == 0 {
 		return n, err
 	}
-	<-a.done
+	a.wait()
 	if n, err := a.take(p); n > 0 || err != nil {
 		return n, err
 	}
 	return a.src.Read(p)
+}
+
+// wait waits until the goroutine has ended. A panic of it would end the process: it goes on
+// where the body would be read without it, and its callers can recover.
+func (a *ahead) wait() {
+	<-a.done
+	if a.panicked != nil {
+		panic(a.panicked)
+	}
 }
 
 func (a *ahead) take(p []byte) (int, error) {

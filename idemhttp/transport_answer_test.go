@@ -302,3 +302,32 @@ func TestTransportTrailerOfWhatIsHandedOn(t *testing.T) {
 		}
 	})
 }
+
+type panicking struct{ value any }
+
+func (r panicking) Read([]byte) (int, error) { panic(r.value) }
+
+// A body of a RoundTripper's own that panics does so on the goroutine of the request,
+// where it can be recovered, and does not end the process.
+func TestTransportPanicOfAnAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pr, pw := io.Pipe()
+		var body io.Reader = panicking{"a test's"}
+		transport := &idemhttp.Transport{Base: roundTrip(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(body), ContentLength: -1}, nil
+		})}
+		require.PanicsWithValue(t, "a test's", func() { _, _ = transport.RoundTrip(post(t, nil)) })
+
+		body = io.MultiReader(pr, body)
+		resp, err := transport.RoundTrip(post(t, nil))
+		require.NoError(t, err)
+		require.NoError(t, pw.Close())
+		require.PanicsWithValue(t, "a test's", func() { _, _ = io.ReadAll(resp.Body) })
+		require.NoError(t, resp.Body.Close())
+	})
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
