@@ -67,6 +67,20 @@ func keepKnown(resp *http.Response, n int64) error {
 // longer is a stream, or as good as one.
 const patience = time.Second
 
+// patience is half of what the try has left if that is shorter: an answer that is still
+// kept back when the try is over is lost.
+func (e *exchange) patience() time.Duration {
+	p := patience
+	if e.limited > 0 {
+		_, now := e.Clock.Now()
+		p = min(p, (e.limited-(now-e.began))/2)
+	}
+	if deadline, ok := e.request.Context().Deadline(); ok {
+		p = min(p, time.Until(deadline)/2)
+	}
+	return max(p, 0)
+}
+
 const aheadBuffer = 8 << 10
 
 // keepUnknown keeps an answer that comes in chunks, or that net/http unpacks. If it is
@@ -78,7 +92,7 @@ func (e *exchange) keepUnknown(resp *http.Response, cancel func()) (*http.Respon
 	given.Trailer = resp.Trailer.Clone()
 	a := &ahead{src: resp.Body, from: resp, to: &given, cancel: cancel, handOn: make(chan struct{}), done: make(chan struct{})}
 	go a.read(e.MaxAnswer)
-	stop := e.Clock.AfterFunc(patience, func() { close(a.handOn) })
+	stop := e.Clock.AfterFunc(e.patience(), func() { close(a.handOn) })
 	select {
 	case <-a.handOn:
 		given.Body = a

@@ -331,3 +331,41 @@ func TestTransportPanicOfAnAnswer(t *testing.T) {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// Nor is an answer that comes slowly kept back until the time for it is over.
+func TestTransportHandsOnAnswersBeforeTimeIsOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		slowly := func(ctx context.Context, w *io.PipeWriter) {
+			for range 5 {
+				time.Sleep(400 * time.Millisecond)
+				_, _ = w.Write([]byte("a"))
+			}
+			_ = w.CloseWithError(ctx.Err())
+		}
+		for _, transport := range []*idemhttp.Transport{
+			{TryTimeout: time.Second}, {TryTimeout: 500 * time.Millisecond}, {Timeout: 500 * time.Millisecond},
+		} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){streamed("", slowly)}}
+			transport.Base = s
+			resp, err := transport.RoundTrip(post(t, nil))
+			require.NoError(t, err)
+			assert.Equal(t, "aaaaa", readAll(t, resp))
+			assert.Len(t, s.sent, 1)
+		}
+
+		ctx, cancel := context.WithTimeout(t.Context(), 900*time.Millisecond)
+		defer cancel()
+		s := &script{answers: []func(*http.Request) (*http.Response, error){streamed("", func(ctx context.Context, w *io.PipeWriter) {
+			_, _ = w.Write([]byte("a"))
+			<-ctx.Done()
+			_ = w.CloseWithError(ctx.Err())
+		})}}
+		resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil).WithContext(ctx))
+		require.NoError(t, err, "the status came in time")
+		got, err := io.ReadAll(resp.Body)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, "a", string(got))
+		require.NoError(t, resp.Body.Close())
+	})
+}

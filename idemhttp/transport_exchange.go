@@ -27,6 +27,8 @@ type exchange struct {
 	hidden    bool // the key is no leave for Base to make one
 	start     time.Duration
 	tries     int
+	began     time.Duration // when the last try did
+	limited   time.Duration // how long it may take; zero: for ever
 	inFlight  int // how many of them were told so, and do not count against MaxTries
 }
 
@@ -289,6 +291,8 @@ func (e *exchange) limit(cancel context.CancelCauseFunc) (stop func() bool, why 
 			limit, why = left, errTimeout
 		}
 	}
+	_, e.began = e.Clock.Now()
+	e.limited = max(limit, 0)
 	if limit <= 0 {
 		return func() bool { return true }, nil
 	}
