@@ -59,7 +59,7 @@ func keepKnown(resp *http.Response, n int64) error {
 		return fmt.Errorf("reading the end of the answer, status %d: %w", resp.StatusCode, err)
 	}
 	_ = resp.Body.Close() // nothing is lost with what has been read to its end
-	resp.Body = io.NopCloser(bytes.NewReader(kept))
+	resp.Body = wholeBody{bytes.NewReader(kept)}
 	return nil
 }
 
@@ -113,7 +113,7 @@ func (e *exchange) keepUnknown(resp *http.Response, cancel func()) (*http.Respon
 		return resp, fmt.Errorf("reading the answer, status %d: %w", resp.StatusCode, a.err)
 	}
 	_ = a.src.Close() // nothing is lost with what has been read to its end
-	resp.Body = io.NopCloser(kept)
+	resp.Body = wholeBody{kept}
 	return resp, nil
 }
 
@@ -129,9 +129,9 @@ type ahead struct {
 	src    io.ReadCloser
 	from   *http.Response // whose body src is
 	to     *http.Response // that the caller has
-	cancel func()        // frees a read of src
-	handOn chan struct{} // closed when the caller has it
-	done   chan struct{} // closed when the goroutine has ended: then src is the caller's
+	cancel func()         // frees a read of src
+	handOn chan struct{}  // closed when the caller has it
+	done   chan struct{}  // closed when the goroutine has ended: then src is the caller's
 
 	mu   sync.Mutex
 	kept []byte
@@ -214,6 +214,17 @@ func (a *ahead) Close() error {
 	defer a.mu.Unlock()
 	a.kept, a.err = nil, http.ErrBodyReadAfterClose
 	return err
+}
+
+// wholeBody is a body that was read to its end.
+type wholeBody struct{ *bytes.Reader }
+
+func (wholeBody) Close() error { return nil }
+
+// isWhole reports whether nothing of an answer is still to come.
+func isWhole(resp *http.Response) bool {
+	_, kept := resp.Body.(wholeBody)
+	return kept || resp.Body == http.NoBody
 }
 
 type readCloser struct {

@@ -369,3 +369,50 @@ func TestTransportHandsOnAnswersBeforeTimeIsOver(t *testing.T) {
 		require.NoError(t, resp.Body.Close())
 	})
 }
+
+// A whole answer that has arrived is not thrown away because its time was over just then.
+func TestTransportReturnsWholeAnswerWhenTimeEndsWithIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		at := func(answer func(*http.Request) (*http.Response, error)) func(*http.Request) (*http.Response, error) {
+			return func(r *http.Request) (*http.Response, error) {
+				<-r.Context().Done()
+				return answer(r)
+			}
+		}
+		nothing := func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 201, Header: http.Header{}, Body: http.NoBody}, nil
+		}
+		for _, transport := range []*idemhttp.Transport{{TryTimeout: time.Second}, {Timeout: time.Second}} {
+			for _, c := range []struct {
+				answer func(*http.Request) (*http.Response, error)
+				body   string
+			}{{status(201, "charged"), "charged"}, {nothing, ""}} {
+				s := &script{answers: []func(*http.Request) (*http.Response, error){at(c.answer)}}
+				transport.Base = roundTrip(func(r *http.Request) (*http.Response, error) {
+					resp, err := s.RoundTrip(r)
+					if resp.Body = s.given[0].ReadCloser; resp.Body != http.NoBody {
+						resp.Body = s.given[0]
+					}
+					return resp, err
+				})
+				resp, err := transport.RoundTrip(post(t, nil))
+				require.NoError(t, err)
+				assert.Equal(t, 201, resp.StatusCode)
+				assert.Equal(t, c.body, readAll(t, resp))
+				assert.Len(t, s.sent, 1)
+			}
+		}
+
+		// One that says to come back is returned when all time is over.
+		busy := `{"type":"` + idemhttp.TypeInFlight + `"}`
+		for _, code := range []int{409, 503} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){at(status(code, busy, "Content-Type", problemJSON))}}
+			resp, err := (&idemhttp.Transport{Base: s, Timeout: time.Second}).RoundTrip(post(t, nil))
+			require.NoError(t, err)
+			assert.Equal(t, code, resp.StatusCode)
+			assert.Equal(t, busy, readAll(t, resp))
+			assert.Len(t, s.sent, 1)
+		}
+	})
+}

@@ -29,7 +29,7 @@ type exchange struct {
 	tries     int
 	began     time.Duration // when the last try did
 	limited   time.Duration // how long it may take; zero: for ever
-	inFlight  int // how many of them were told so, and do not count against MaxTries
+	inFlight  int           // how many of them were told so, and do not count against MaxTries
 }
 
 func (e *exchange) run() (*http.Response, error) {
@@ -242,11 +242,12 @@ func (e *exchange) try(ctx context.Context) (resp *http.Response, end func(), v 
 	if err == nil && e.keyed && r.Method != http.MethodHead {
 		resp, err = e.keepAnswer(resp, end)
 	}
+	whole := err == nil && isWhole(resp)
 	if err == nil {
 		v = e.judge(resp) // which may read the body, and that may stall
 	}
-	if !stop() && ctx.Err() == nil { // whatever came, its body can be cut off any moment
-		err = why
+	if !stop() && ctx.Err() == nil && !whole {
+		err = why // whatever came, its body can be cut off any moment
 	}
 	if err != nil {
 		if resp != nil {
