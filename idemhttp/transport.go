@@ -63,8 +63,9 @@ import (
 // The answer to a request with a key is read into memory before it is returned, up to
 // MaxAnswer bytes, so one whose connection is cut half-way is asked for again. If its
 // length is not known, because it comes in chunks or net/http unpacks it, it is kept
-// back for no more than a second, and event streams and the like are not. Of any other
-// answer the caller may be the one who finds it cut: the key to ask again with is in
+// back for no more than a second, or half the time that is left, and event streams and
+// the like are not. Of any other answer, and of a request that is sent only once, the
+// caller may be the one who finds it cut: the key to ask again with is in
 // Response.Request.
 //
 // # Ends

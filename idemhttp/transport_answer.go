@@ -19,11 +19,11 @@ import (
 // response to return. Its error means that the answer was cut.
 func (e *exchange) keepAnswer(resp *http.Response, cancel func()) (*http.Response, error) {
 	switch n := resp.ContentLength; {
-	case n == 0 || n > e.MaxAnswer || e.MaxAnswer < 0 || !bodyAllowed(resp.StatusCode):
+	case !e.again || n == 0 || n > e.MaxAnswer || e.MaxAnswer < 0 || !bodyAllowed(resp.StatusCode):
 		return resp, nil // the length that a 304 tells is of the body that it leaves out
 	case n > 0:
 		return resp, keepKnown(resp, n)
-	case !e.again || isStream(resp.Header):
+	case isStream(resp.Header):
 		return resp, nil
 	}
 	return e.keepUnknown(resp, cancel)

@@ -416,3 +416,28 @@ func TestTransportReturnsWholeAnswerWhenTimeEndsWithIt(t *testing.T) {
 		}
 	})
 }
+
+// The answer to a request that is sent only once is passed on as it comes: nothing is
+// gained by keeping it back, and its status would be lost with it.
+func TestTransportPassesAnswersOfRequestsSentOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for name, transport := range map[string]*idemhttp.Transport{
+			"no keys there": {HonoursKeys: never}, "one try": {MaxTries: 1}, "a long body": {MaxBody: -1},
+		} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){cut(201, "char", 3)}}
+			transport.Base = s
+			r := post(t, nil)
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader("12.50")), -1
+			r.Header.Set("Idempotency-Key", `"k"`)
+			resp, err := transport.RoundTrip(r)
+			require.NoError(t, err, name)
+			assert.Equal(t, 201, resp.StatusCode, name)
+			got, err := io.ReadAll(resp.Body)
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF, name)
+			require.NoError(t, resp.Body.Close())
+			assert.Equal(t, "char", string(got), name)
+			assert.Len(t, s.sent, 1, name)
+		}
+	})
+}
