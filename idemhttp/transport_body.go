@@ -47,10 +47,7 @@ func (b *body) keep(ctx context.Context, r *http.Request, limit int64) (again bo
 		b.why = tooLong
 		return false, nil
 	}
-	// A body that blocks, such as a pipe, ends with the context.
-	stop := context.AfterFunc(ctx, func() { _ = r.Body.Close() })
-	read, err := io.ReadAll(io.LimitReader(r.Body, min(limit, math.MaxInt64-1)+1))
-	stop()
+	read, err := readBody(ctx, io.LimitReader(r.Body, min(limit, math.MaxInt64-1)+1))
 	if ended := ctxError(ctx); ended != nil {
 		return false, ended
 	}
@@ -71,6 +68,30 @@ func (b *body) keep(ctx context.Context, r *http.Request, limit int64) (again bo
 		b.first, _ = b.get()
 	}
 	return true, nil
+}
+
+// readBody reads all of body, or returns when ctx ends. Closing the body, which its caller
+// does then, frees most reads. One that it does not free, as behind an io.NopCloser, is left
+// to end by itself: net/http too may read a body after its RoundTrip has returned.
+func readBody(ctx context.Context, body io.Reader) ([]byte, error) {
+	var read []byte
+	var err error
+	var panicked any
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { panicked = recover() }()
+		read, err = io.ReadAll(body)
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-done:
+	}
+	if panicked != nil { // for the caller to recover
+		panic(panicked)
+	}
+	return read, err
 }
 
 // open has the body ready for the next try.

@@ -129,6 +129,32 @@ func TestTransportContextEndsReadingTheBody(t *testing.T) {
 	})
 }
 
+// So does the reading of one that cannot be freed by closing it: what http.NewRequest
+// wraps, such as a bufio.Reader of a terminal.
+func TestTransportLeavesBodyThatDoesNotClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for timeout, want := range map[time.Duration]time.Duration{0: 3 * time.Second, -1: 3 * time.Second, 2 * time.Second: 2 * time.Second} {
+			s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
+			pr, pw := io.Pipe()
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			body := &tracked{ReadCloser: io.NopCloser(pr)}
+			start := time.Now()
+			_, err := (&idemhttp.Transport{Base: s, Timeout: timeout}).RoundTrip(post(t, body).WithContext(ctx))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			assert.Equal(t, want, time.Since(start))
+			assert.Equal(t, 1, body.closed)
+			assert.Empty(t, s.sent)
+			cancel()
+			require.NoError(t, pw.Close())
+		}
+
+		r := post(t, panicking{"a test's"})
+		transport := &idemhttp.Transport{Base: &script{}}
+		require.PanicsWithValue(t, "a test's", func() { _, _ = transport.RoundTrip(r) })
+	})
+}
+
 // It ends with Timeout, too, and what was read in time leaves the tries the rest of it.
 func TestTransportTimeoutEndsReadingTheBody(t *testing.T) {
 	t.Parallel()
