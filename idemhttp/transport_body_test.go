@@ -371,8 +371,15 @@ func TestF1UnsendableRequests(t *testing.T) {
 		}
 	}
 
+	// Nor one whose key would be in such a field.
+	s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset)}}
+	_, err := (&idemhttp.Transport{Base: s, Header: "Idempotency Key"}).RoundTrip(post(t, nil))
+	require.ErrorIs(t, err, idem.ErrInvalid)
+	require.ErrorContains(t, err, "Transport.Header")
+	assert.Empty(t, s.sent)
+
 	// Each byte that may be in a value, and each character in a name, goes through.
-	s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
+	s = &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
 	r := post(t, nil)
 	r.Header["X-Own"] = []string{"", " \t~\x80\xffé"}
 	r.Header["!#$%&'*+-.^_`|~09azAZ"] = []string{"a"}

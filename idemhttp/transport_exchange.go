@@ -87,6 +87,9 @@ func (e *exchange) prepare(ctx context.Context) (err error) {
 	if err := sendable(r); err != nil {
 		return err
 	}
+	if span(e.Header, isTchar) != len(e.Header) {
+		return fmt.Errorf("%w: Transport.Header is %q, which is not the name of a header field", idem.ErrInvalid, e.Header)
+	}
 	e.header = r.Header.Clone()
 	if e.header == nil {
 		e.header = http.Header{}
@@ -182,8 +185,11 @@ func (e *exchange) newKey() (string, error) {
 		return "", err
 	}
 	quoted, err := FormatKey(key)
-	if err != nil || !e.Bare {
+	switch {
+	case err != nil || !e.Bare:
 		return quoted, err
+	case blank(key): // spaces around a value are not part of it
+		return "", fmt.Errorf("%w: the key that Transport.NewKey returned is empty without quotes", idem.ErrInvalid)
 	}
 	return key, nil
 }

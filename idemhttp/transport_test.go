@@ -286,6 +286,22 @@ func TestF1KeyCannotBeMade(t *testing.T) {
 	}
 }
 
+// A key that only quotes make one is none without them. It would be sent as an empty
+// field, and retried as if the server could tell the tries apart.
+func TestTransportBareKeyOfSpaces(t *testing.T) {
+	t.Parallel()
+	for bare, want := range map[bool]error{true: idem.ErrInvalid, false: nil} {
+		s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
+		tr := &idemhttp.Transport{Base: s, Bare: bare, NewKey: func(*http.Request) (string, error) { return "  ", nil }}
+		resp, err := tr.RoundTrip(post(t, nil))
+		require.ErrorIs(t, err, want)
+		if !bare {
+			readAll(t, resp)
+			assert.Equal(t, []string{`"  "`}, s.keys("Idempotency-Key"))
+		}
+	}
+}
+
 // F1: a key that was to be set and is empty is no leave to try again without one.
 func TestF1EmptyKey(t *testing.T) {
 	t.Parallel()
