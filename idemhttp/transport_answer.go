@@ -33,10 +33,11 @@ func (e *exchange) keepAnswer(resp *http.Response, cancel func()) (*http.Respons
 func isStream(h http.Header) bool {
 	media, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
 	switch media {
-	case "text/event-stream", "application/x-ndjson", "application/jsonl", "application/json-seq", "multipart/x-mixed-replace":
+	case "text/event-stream", "application/vnd.amazon.eventstream", "application/x-ndjson", "application/jsonl",
+		"application/stream+json", "application/json-seq", "multipart/x-mixed-replace":
 		return true
 	}
-	return strings.HasPrefix(media, "application/grpc")
+	return strings.HasPrefix(media, "application/grpc") || strings.HasPrefix(media, "application/connect+")
 }
 
 // keepKnown keeps an answer that says how long it is. It reads on to its end, where

@@ -131,7 +131,8 @@ func TestTransportPassesStreams(t *testing.T) {
 			_ = w.Close()
 		}
 		for media, held := range map[string]time.Duration{
-			"text/event-stream": 0, "text/event-stream; charset=utf-8": 0, "application/x-ndjson": 0,
+			"text/event-stream": 0, "text/event-stream; charset=utf-8": 0, "application/x-ndjson": 0, "application/stream+json": 0,
+			"application/grpc-web+proto": 0, "application/connect+json": 0, "application/vnd.amazon.eventstream": 0,
 			"application/json": time.Second, "": time.Second,
 		} {
 			s := &script{answers: []func(*http.Request) (*http.Response, error){streamed(media, ticks)}}
