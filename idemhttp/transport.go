@@ -139,22 +139,6 @@ type Transport struct {
 	Clock idem.Clock
 }
 
-// Try is what a Transport's Observer is told.
-type Try struct {
-	// Key is the value of the header field that the request carries; "" if it has none.
-	Key string
-	// Number counts the tries of the request, from 1.
-	Number int
-	// Status is the answer's, zero if there was none.
-	Status int
-	// Err is why there was no answer.
-	Err error
-	// Again: the request will be tried again, after Wait.
-	Again bool
-	// Wait is the time until then; zero if it will not.
-	Wait time.Duration
-}
-
 const (
 	defaultMaxTries      = 8
 	defaultTimeout       = time.Minute

@@ -28,6 +28,9 @@ func (e *TransportError) Error() string {
 	return fmt.Sprintf("idemhttp: %s: %v", tries, e.Err)
 }
 
+// GoString is Error: %#v does not disclose the key either.
+func (e *TransportError) GoString() string { return e.Error() }
+
 // Unwrap returns Err.
 func (e *TransportError) Unwrap() error { return e.Err }
 
