@@ -126,25 +126,38 @@ func backoff(first, most time.Duration, tries int) time.Duration {
 
 // retryAfter reads a Retry-After header (RFC 9110, section 10.2.3): seconds, or a
 // date, which counts from the server's own Date if the answer has one, because the
-// clocks may differ. ok is false if there is none that can be read.
+// clocks may differ. Of several, as where a proxy adds its own, the longest wait is right
+// for all who asked. ok is false if there is none that can be read.
 func retryAfter(h http.Header, now time.Time) (wait time.Duration, ok bool) {
-	text := strings.TrimSpace(h.Get("Retry-After"))
-	if text == "" {
-		return 0, false
-	}
-	if strings.Trim(text, "0123456789") == "" {
-		seconds, err := strconv.ParseInt(text, 10, 32)
-		if err != nil {
-			seconds = 1 << 31 // more than fits is as good as for ever
-		}
-		return time.Duration(seconds) * time.Second, true
-	}
-	until, err := http.ParseTime(text)
-	if err != nil {
-		return 0, false
-	}
 	if date, err := http.ParseTime(h.Get("Date")); err == nil {
 		now = date
 	}
-	return max(until.Sub(now), 0), true
+	for _, line := range h["Retry-After"] {
+		if until, err := http.ParseTime(strings.TrimSpace(line)); err == nil {
+			wait, ok = max(wait, until.Sub(now)), true
+			continue
+		}
+		for text := range strings.SplitSeq(line, ",") {
+			if asked, readable := seconds(strings.TrimSpace(text)); readable {
+				wait, ok = max(wait, asked), true
+			}
+		}
+	}
+	return wait, ok
+}
+
+// seconds reads a number of seconds. A fraction, which the header cannot have and some
+// services send, counts as a whole one.
+func seconds(text string) (wait time.Duration, ok bool) {
+	whole, fraction, _ := strings.Cut(text, ".")
+	if whole == "" || strings.Trim(whole+fraction, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(whole, 10, 32)
+	if err != nil {
+		n = 1 << 31 // more than fits is as good as for ever
+	} else if strings.Trim(fraction, "0") != "" {
+		n++
+	}
+	return time.Duration(n) * time.Second, true
 }

@@ -75,7 +75,15 @@ func TestTransportRetryAfter(t *testing.T) {
 			{" 2 ", idemhttp.Transport{}, 2 * time.Second},
 			{"30", idemhttp.Transport{}, 30 * time.Second},
 			{"40", idemhttp.Transport{MaxRetryAfter: 45 * time.Second}, 40 * time.Second},
+			{"1.5", idemhttp.Transport{}, 2 * time.Second},
+			{"2.0", idemhttp.Transport{}, 2 * time.Second},
+			{"1, 4, soon", idemhttp.Transport{}, 4 * time.Second},
+			{func() []string { return []string{"Retry-After", "1", "Retry-After", "3"} }, idemhttp.Transport{}, 3 * time.Second},
+			{func() []string {
+				return []string{"Retry-After", "soon", "Retry-After", date(5 * time.Second), "Retry-After", "2"}
+			}, idemhttp.Transport{}, 5 * time.Second},
 			{"-5", idemhttp.Transport{}, 0},
+			{".5", idemhttp.Transport{}, 0},
 			{"soon", idemhttp.Transport{}, 0},
 			{func() []string { return []string{"Retry-After", date(7 * time.Second)} }, idemhttp.Transport{}, 7 * time.Second},
 			{func() []string { return []string{"Retry-After", date(-7 * time.Second)} }, idemhttp.Transport{}, 0},
