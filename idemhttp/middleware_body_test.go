@@ -65,8 +65,9 @@ func TestBodyTooLate(t *testing.T) {
 	t.Parallel()
 	protocols(t, func(t *testing.T, serve func(http.HandlerFunc, ...func(http.Handler) http.Handler) *site) {
 		s := serve(echo, readBy(time.Unix(1, 0)))
+		// Nothing of it comes: a client that still writes when the server closes the
+		// connection may hear of that instead of the answer.
 		body, rest := io.Pipe()
-		go func() { _, _ = io.WriteString(rest, firstHalf) }() // and waits
 		r := must(http.NewRequest(http.MethodPost, s.url+"/slow", body))
 		r.Header.Set("Idempotency-Key", "k")
 		a := s.send(r)
