@@ -40,6 +40,7 @@ demo: ## a payment service that is killed again and again, and its audit (DEMO="
 
 test: cc ## go vet, then every test with the race detector, in random order
 	$(GO) vet ./...
+	$(GO) test -run '^(TestTransitionAgainstModel|TestProtocol)$$' -timeout $(TIMEOUT) . # skipped by the next line
 	$(GO) test -race -shuffle=on -timeout $(TIMEOUT) ./...
 
 test-all: test ## the same, and then the modules of their own: bench, brokers, clients
