@@ -53,7 +53,7 @@ func Histories(t *testing.T, h Harness, n int, seed uint64) {
 
 // runHistories is Histories as Run calls it.
 func runHistories(t *testing.T, h Harness) {
-	n := cmp.Or(h.Histories, 200)
+	n := cmp.Or(h.Histories, histories)
 	if testing.Short() {
 		n = cmp.Or(h.Histories, 20)
 	}

@@ -3,3 +3,5 @@
 package idemtest
 
 const crowdSize = 10_000
+
+const histories = 200

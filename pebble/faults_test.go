@@ -163,7 +163,7 @@ func TestC4EveryWriteFails(t *testing.T) {
 	if only := os.Getenv("IDEM_ATTACK_ENGINE"); only != "" && only != "pebble" {
 		t.Skip("not the engine asked for")
 	}
-	most := uint64(100)
+	most := uint64(100 / raceShare)
 	if testing.Short() {
 		most = 20
 	}

@@ -117,9 +117,9 @@ func TestFaults(t *testing.T) {
 		}
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
-			most := 30
+			most := 30 / raceShare
 			if engine == "pebble" {
-				most = 6
+				most = 6 / raceShare
 			}
 			if testing.Short() {
 				most /= 5

@@ -315,9 +315,9 @@ func TestFaultsFlippedBits(t *testing.T) {
 		}
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
-			most := 60
+			most := 60 / raceShare
 			if testing.Short() {
-				most = 24
+				most = 24 / raceShare
 			}
 			most = int(setting(t, faultsEnv, uint64(most)))
 			f := &flipper{t: t, engine: engine, what: engine}

@@ -24,7 +24,7 @@ func TestPower(t *testing.T) {
 	if only := os.Getenv(engineEnv); only != "" && only != "bolt" {
 		t.Skip("not the engine asked for")
 	}
-	images := uint64(200)
+	images := uint64(200 / raceShare)
 	if testing.Short() {
 		images = 40
 	}

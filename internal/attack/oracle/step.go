@@ -233,6 +233,8 @@ func (w *world) settle(s state, op *call, now span) (state, Code) {
 		switch {
 		case op.Final && open:
 			done = Own
+		case op.Doubt && s.state == idem.Held: // and stays so, with its note
+			return s, Own
 		case op.Doubt && open:
 			return s.held(op.Why), Own
 		case op.Why != "": // and the record stays as it is, or refuses to have it run
