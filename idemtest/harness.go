@@ -46,8 +46,9 @@ type Harness struct {
 	// is closed. Nil: the engine keeps nothing to be damaged.
 	Damage func(t testing.TB, dir, key string)
 
-	// Histories is how many random histories Run checks. Zero: 200, 70 under the race detector, or 20 with
-	// go test -short. The environment variable IDEMTEST_HISTORIES outranks it.
+	// Histories is how many random histories Run checks. Zero: 200, 70 under the race
+	// detector, or 20 with go test -short. The environment variable IDEMTEST_HISTORIES
+	// outranks it.
 	Histories int
 
 	// Patience is how long all goroutines of the process must have waited, for each
