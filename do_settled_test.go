@@ -53,7 +53,7 @@ func TestDoLeavesAloneWhatTheWorkSettled(t *testing.T) {
 		idem.Held:      func(ctx context.Context, s *idem.Store, t idem.Token) error { return s.Hold(ctx, t, []byte("7")) },
 	}
 	ends := map[string]error{
-		"plain": boom, "permanent": idem.Permanent(boom), "unknown": idem.Unknown(boom), "retryable": idem.Retryable(boom),
+		"plain": errBoom, "permanent": idem.Permanent(errBoom), "unknown": idem.Unknown(errBoom), "retryable": idem.Retryable(errBoom),
 	}
 	for state, itself := range settle {
 		for name, end := range ends {
@@ -64,7 +64,7 @@ func TestDoLeavesAloneWhatTheWorkSettled(t *testing.T) {
 					require.NoError(t, itself(ctx, s, c.Token))
 					return 0, end
 				})
-				require.ErrorIs(t, err, boom)
+				require.ErrorIs(t, err, errBoom)
 				require.False(t, replayed)
 				rec := get(t, s, "k")
 				assert.Equal(t, state, rec.State, "%s, %v", name, hold)

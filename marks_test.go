@@ -13,7 +13,7 @@ import (
 	"github.com/idemkv/idem/memory"
 )
 
-var boom = errors.New("boom")
+var errBoom = errors.New("boom")
 
 func newStore(t *testing.T, o idem.Options) *idem.Store {
 	t.Helper()
@@ -41,7 +41,7 @@ func TestMarks(t *testing.T) {
 	}
 	only("none", nil)
 	only("none", errDisk)
-	only("none", errors.Join(errDisk, boom))
+	only("none", errors.Join(errDisk, errBoom))
 	for name, m := range marks {
 		require.NoError(t, m.mark(nil))
 		err := m.mark(errDisk)
@@ -54,10 +54,10 @@ func TestMarks(t *testing.T) {
 			only(name, m.mark(fmt.Errorf("pay: %w", inner.mark(errDisk))))
 		}
 		// Of errors side by side, one in doubt is enough.
-		only("unknown", errors.Join(err, idem.Unknown(boom)))
-		only("unknown", fmt.Errorf("%w: %w", idem.Unknown(boom), err))
+		only("unknown", errors.Join(err, idem.Unknown(errBoom)))
+		only("unknown", fmt.Errorf("%w: %w", idem.Unknown(errBoom), err))
 	}
-	only("permanent", errors.Join(idem.Retryable(boom), idem.Permanent(boom)))
+	only("permanent", errors.Join(idem.Retryable(errBoom), idem.Permanent(errBoom)))
 	var none *wrapping
 	only("none", none)
 	only("none", fmt.Errorf("pay: %w", none))
@@ -70,7 +70,7 @@ func TestEndingOfAClaim(t *testing.T) {
 		undeclared := map[bool]idem.State{false: idem.Released, true: idem.Held}[hold]
 		assert.Equal(t, idem.Ending{Token: c.Token, State: idem.Completed}, c.Ending(nil))
 		for err, want := range map[error]idem.State{
-			boom: undeclared, idem.Permanent(boom): idem.Failed, idem.Unknown(boom): idem.Held, idem.Retryable(boom): idem.Released,
+			errBoom: undeclared, idem.Permanent(errBoom): idem.Failed, idem.Unknown(errBoom): idem.Held, idem.Retryable(errBoom): idem.Released,
 		} {
 			assert.Equal(t, idem.Ending{Token: c.Token, State: want, Result: []byte("boom")}, c.Ending(err))
 		}
@@ -128,10 +128,10 @@ func TestEndOverMaxResult(t *testing.T) {
 func TestDoHeedsMarks(t *testing.T) {
 	t.Parallel()
 	for err, want := range map[error][2]idem.State{
-		boom:                 {idem.Released, idem.Held},
-		idem.Retryable(boom): {idem.Released, idem.Released},
-		idem.Unknown(boom):   {idem.Held, idem.Held},
-		idem.Permanent(boom): {idem.Failed, idem.Failed},
+		errBoom:                 {idem.Released, idem.Held},
+		idem.Retryable(errBoom): {idem.Released, idem.Released},
+		idem.Unknown(errBoom):   {idem.Held, idem.Held},
+		idem.Permanent(errBoom): {idem.Failed, idem.Failed},
 		context.Canceled:     {idem.Released, idem.Held},
 	} {
 		for n, hold := range []bool{false, true} {
