@@ -93,6 +93,30 @@ func TestE12CancelWithClient(t *testing.T) {
 	require.Equal(t, idem.Released, rec.State)
 }
 
+// A handler that was stopped halfway through its answer has left half of one, which no
+// retry is shown.
+func TestHalfAnAnswerOfAHandlerThatWasStopped(t *testing.T) {
+	t.Parallel()
+	g := newGate(t)
+	s := newSite(t, nil, idemhttp.Options{CancelWithClient: true}, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "half of")
+		g.entered <- r
+		<-r.Context().Done()
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	r := must(http.NewRequestWithContext(ctx, "POST", s.url+"/payments", strings.NewReader("12.50")))
+	r.Header.Set("Idempotency-Key", "k")
+	go s.send(r)
+	<-g.entered
+	leave()
+	s.settled("k")
+	s.wantRecord("k", idem.Completed)
+	again := s.post("k")
+	require.Equal(t, 500, again.status)
+	require.Contains(t, again.body, idemhttp.TypeNotRetained)
+	require.EqualValues(t, 1, s.runs.Load())
+}
+
 // A stream without an end ends with its client, and says what that means (E12).
 func TestE12OpenEndedStream(t *testing.T) {
 	t.Parallel()

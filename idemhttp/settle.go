@@ -53,6 +53,10 @@ func (x *run) judge(ctx context.Context) verdict {
 	}
 	switch {
 	case v.outcome == NotNow:
+	case v.outcome == Stored && said == 0 && c.written > 0 && !c.late && c.declared < 0 && ctx.Err() != nil:
+		// It may have been stopped halfway through its answer, and nothing says how long
+		// that was to be.
+		v.ending = notRetained(x.op.token, status)
 	case v.outcome == Stored && v.unanswered == nil:
 		v.ending = x.answered(status)
 	case v.outcome == Stored && !idem.IsPermanent(returned):
