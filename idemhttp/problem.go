@@ -12,12 +12,15 @@ const problemMedia = "application/problem+json"
 const docs = "https://github.com/idemkv/idem/blob/main/docs/HTTP.md#"
 
 // The types of the problems that the middleware answers with (RFC 9457). They are
-// stable, and lead to what each means. None of these answers is ever stored, and but
-// for TypeNotRecorded the handler was not run for it.
+// stable, and lead to what each means. None of these answers is ever stored. The handler
+// was not run for the request that is answered so, but for TypeNotRecorded, and where it
+// wrote no answer or had settled its operation: TypeOutcomeUnknown, TypeFailed and
+// TypeUnreadable.
 const (
 	// TypeKeyMissing (400): there is no key, and Options.RequireKey wants one.
 	TypeKeyMissing = docs + "key-missing"
-	// TypeKeyInvalid (400): the header is there twice, malformed, empty or too long.
+	// TypeKeyInvalid (400): the header is there twice, malformed, empty or too long, or
+	// Options.Key returned an error.
 	// Reasons: repeated, empty, quotes, parameters, unquoted, characters, length.
 	TypeKeyInvalid = docs + "key-invalid"
 	// TypeScopeMissing (403): the scope function returned "".
@@ -35,13 +38,14 @@ const (
 	TypeInFlight = docs + "in-flight"
 	// TypeMismatch (422): the key is in use by a different request.
 	TypeMismatch = docs + "mismatch"
-	// TypeOutcomeUnknown (500): an earlier attempt ended, and whether it did its work
-	// is not known. It is not run again until somebody has settled it.
+	// TypeOutcomeUnknown (500): an attempt ended, and whether it did its work is not
+	// known. It is not run again until somebody has settled it.
 	TypeOutcomeUnknown = docs + "outcome-unknown"
 	// TypeNotRetained (500): the operation is done, and its answer was one that
 	// cannot be replayed.
 	TypeNotRetained = docs + "not-retained"
-	// TypeFailed (500): an operator has recorded that the operation failed for good.
+	// TypeFailed (500): an operator, or the handler, has recorded that the operation
+	// failed for good.
 	TypeFailed = docs + "failed"
 	// TypeExhausted (500): MaxAttempts are used up.
 	TypeExhausted = docs + "exhausted"
@@ -67,7 +71,7 @@ var titles = map[string]string{
 	TypeScopeMissing:   "The client is not known",
 	TypeBodyTooLarge:   "Request body is too large",
 	TypeBodyUnreadable: "Request body cannot be read",
-	TypeNotJSON:        "Request body is not JSON",
+	TypeNotJSON:        "Request body cannot be read as JSON",
 	TypeInFlight:       "A request with this key is being processed",
 	TypeMismatch:       "Idempotency key is used by a different request",
 	TypeOutcomeUnknown: "Outcome of this operation is unknown",
