@@ -132,7 +132,7 @@ func TestDoHeedsMarks(t *testing.T) {
 		idem.Retryable(errBoom): {idem.Released, idem.Released},
 		idem.Unknown(errBoom):   {idem.Held, idem.Held},
 		idem.Permanent(errBoom): {idem.Failed, idem.Failed},
-		context.Canceled:     {idem.Released, idem.Held},
+		context.Canceled:        {idem.Released, idem.Held},
 	} {
 		for n, hold := range []bool{false, true} {
 			s := newStore(t, idem.Options{})
