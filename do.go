@@ -6,8 +6,8 @@ import (
 )
 
 // Do runs fn at most once at a time per key and replays its value to every later
-// call with the key, until the retention ends. replayed is true if fn was not run
-// by this call.
+// call with the key, until the retention ends. replayed is true if value, or
+// ErrFailed, or ErrTooLarge, is what an earlier call left.
 //
 // A []byte is stored as it is; a replayed one is shared: do not change it. Any other T
 // is stored as JSON, and the first caller gets what duplicates get: the value decoded

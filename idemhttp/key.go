@@ -12,8 +12,8 @@ import (
 // escapes. The shortest is one byte.
 const MaxKey = 255
 
-// GlobalScope is the scope of a service that has one tenant only: all clients share
-// one space of keys, and a client that guesses another's key, and sends the same
+// GlobalScope is the scope of a service that has one tenant only, "*": its records are
+// those of StoreKey("*", key). All clients share one space of keys, and a client that guesses another's key, and sends the same
 // request, is shown its answer.
 func GlobalScope(*http.Request) (string, error) { return "*", nil }
 

@@ -58,7 +58,7 @@ func TestOuterDeadline(t *testing.T) {
 					wantProblem(t, serve(t.Context()), 500, idemhttp.TypeOutcomeUnknown)
 					return
 				}
-				wantProblem(t, first, 503, idemhttp.TypeNotRecorded)
+				wantProblem(t, first, 503, idemhttp.TypeNotDone)
 				require.Equal(t, 1, rec.Attempt)
 				require.Equal(t, "done", serve(t.Context()).body)
 			})

@@ -191,8 +191,8 @@ func TestErrorReturned(t *testing.T) {
 		again   string // of that which retries get; "": they run, or replay
 	}{
 		"silent":                   {plain, false, false, idem.Held, idemhttp.TypeOutcomeUnknown, idemhttp.TypeOutcomeUnknown},
-		"silent, may be run again": {plain, false, true, idem.Released, idemhttp.TypeNotRecorded, ""},
-		"silent, retryable":        {idem.Retryable(plain), false, false, idem.Released, idemhttp.TypeNotRecorded, ""},
+		"silent, may be run again": {plain, false, true, idem.Released, idemhttp.TypeNotDone, ""},
+		"silent, retryable":        {idem.Retryable(plain), false, false, idem.Released, idemhttp.TypeNotDone, ""},
 		"silent, unknown":          {idem.Unknown(plain), false, true, idem.Held, idemhttp.TypeOutcomeUnknown, idemhttp.TypeOutcomeUnknown},
 		"silent, permanent":        {fmt.Errorf("pay: %w", idem.Permanent(plain)), false, false, idem.Failed, idemhttp.TypeFailed, idemhttp.TypeFailed},
 		"answered":                 {plain, true, false, idem.Completed, "", ""},
@@ -211,7 +211,7 @@ func TestErrorReturned(t *testing.T) {
 					return
 				}
 				status := 500
-				if kind == idemhttp.TypeNotRecorded {
+				if kind == idemhttp.TypeNotDone {
 					status = 503
 				}
 				wantProblem(t, a, status, kind)
@@ -246,7 +246,7 @@ func TestSilentAfterAWord(t *testing.T) {
 		kind   string
 		state  idem.State
 	}{
-		"retryable":            {func(op *idemhttp.Operation) { op.Retryable() }, 503, idemhttp.TypeNotRecorded, idem.Released},
+		"retryable":            {func(op *idemhttp.Operation) { op.Retryable() }, 503, idemhttp.TypeNotDone, idem.Released},
 		"unknown":              {func(op *idemhttp.Operation) { op.Unknown() }, 500, idemhttp.TypeOutcomeUnknown, idem.Held},
 		"final":                {func(op *idemhttp.Operation) { op.Final() }, 200, "", idem.Completed},
 		"final after an error": {func(op *idemhttp.Operation) { op.Returned(errors.New("x")); op.Final() }, 500, idemhttp.TypeNotRetained, idem.Completed},

@@ -13,7 +13,8 @@ const docs = "https://github.com/idemkv/idem/blob/main/docs/HTTP.md#"
 
 // The types of the problems that the middleware answers with (RFC 9457). They are
 // stable, and lead to what each means. None of these answers is ever stored. The handler
-// was not run for the request that is answered so, but for TypeNotRecorded, and where it
+// was not run for the request that is answered so, but for TypeNotRecorded and
+// TypeNotDone, and where it
 // wrote no answer or had settled its operation: TypeOutcomeUnknown, TypeFailed and
 // TypeUnreadable.
 const (
@@ -61,8 +62,11 @@ const (
 	// TypeFull (503, with Retry-After): the store has no room for another key.
 	TypeFull = docs + "full"
 	// TypeNotRecorded (503, with Retry-After): the handler has run, and how it ended
-	// could not be recorded, or with Options.RetryUnknown was not said.
+	// could not be recorded.
 	TypeNotRecorded = docs + "not-recorded"
+	// TypeNotDone (503, with Retry-After): the handler has ended without an answer, and
+	// the operation may be run again: it said so, or Options.RetryUnknown does.
+	TypeNotDone = docs + "not-done"
 )
 
 var titles = map[string]string{
@@ -83,6 +87,7 @@ var titles = map[string]string{
 	TypeUnavailable:    "Idempotency is not available",
 	TypeFull:           "Idempotency store is full",
 	TypeNotRecorded:    "Outcome could not be recorded",
+	TypeNotDone:        "Operation was not done",
 }
 
 // Problem is an answer that the middleware gives by itself, as RFC 9457 has it. It is

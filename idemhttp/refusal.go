@@ -59,8 +59,8 @@ func cutShort(o Outcome) Problem {
 		return problem(TypeOutcomeUnknown, http.StatusInternalServerError,
 			"The operation was begun and stopped before it was known to be done. Asking with another key could do it twice.")
 	}
-	p := problem(TypeNotRecorded, http.StatusServiceUnavailable,
-		"The operation was begun and stopped before it was known to be done. Ask again with the same key: another one could do it twice.")
+	p := problem(TypeNotDone, http.StatusServiceUnavailable,
+		"The operation was begun and stopped before it was known to be done, and may be run again. Ask again with the same key: another one could do it twice.")
 	p.RetryAfter = later
 	return p
 }
@@ -121,7 +121,7 @@ func given(err error, status int) (p Problem, ok bool) {
 // what the answer means for its operation.
 func (m *middleware) answer(w http.ResponseWriter, r *http.Request, p Problem) {
 	if op := FromContext(r.Context()); op != nil && writesTo(w, op.answer) {
-		op.refused(p.Type == TypeNotRecorded)
+		op.refused(p.Type == TypeNotRecorded || p.Type == TypeNotDone)
 	}
 	if p.Status >= 500 && !errors.Is(p.Err, context.Canceled) { // a client that leaves is no fault
 		m.tell(r, p)
