@@ -19,6 +19,11 @@ const (
 	StopAtDead
 )
 
+var orders = [...]string{"any_order", "stop_at_retry", "stop_at_dead"}
+
+// String returns the order's name in lower case, words joined by "_".
+func (o Order) String() string { return name(orders[:], int(o)) }
+
 // inOrder handles the batch in its order, each message when those before it are recorded:
 // a process that dies never goes back behind the message that it was at. Nothing is
 // claimed before its turn, so those behind a message that stops are as if they had never

@@ -128,3 +128,12 @@ func TestOptionsAreDocumented(t *testing.T) {
 	}
 	assert.ElementsMatch(t, fields, rows)
 }
+
+func TestOrderNames(t *testing.T) {
+	t.Parallel()
+	for o, want := range map[consume.Order]string{
+		consume.AnyOrder: "any_order", consume.StopAtRetry: "stop_at_retry", consume.StopAtDead: "stop_at_dead", 9: "unknown(9)",
+	} {
+		assert.Equal(t, want, o.String())
+	}
+}
