@@ -43,7 +43,7 @@ func TestTurnedAwayIsNoAttempt(t *testing.T) {
 		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 	}
 	inFlight := memoryStore(t, idem.Options{})
-	_, err := inFlight.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("shop", "k")})
+	_, err := inFlight.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("shop", "k"), Lease: idem.Forever})
 	require.NoError(t, err)
 	inner := idemhttp.New(inFlight, scopeOf, idemhttp.Options{Fingerprint: func(*http.Request, []byte) (idem.Fingerprint, error) { return idem.Fingerprint{}, nil }})(http.HandlerFunc(echo))
 	own := func(status int, header http.Header) idemhttp.Outcome {
