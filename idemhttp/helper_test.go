@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -35,6 +36,9 @@ func memoryStore(t testing.TB, o idem.Options) *idem.Store {
 
 func storeOn(t testing.TB, b idem.Backend, o idem.Options) *idem.Store {
 	t.Helper()
+	if o.Clock == nil && o.Lease == 0 {
+		o.Lease = time.Hour // the clock is real, and the machine may be busy
+	}
 	s, err := idem.New(b, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
