@@ -107,8 +107,8 @@ type Options struct {
 	// OnError is told of what fails on the side of the server: the store, a record, a
 	// recording. err is a Problem. It is called on the request's goroutine, before the
 	// answer, each time that such a problem is answered: for a key that is held, at every
-	// repetition. Default nil: nobody is told but the client, and the store's Observer of
-	// what concerns the store.
+	// repetition. A panic of it is caught and ignored. Default nil: nobody is told but the
+	// client, and the store's Observer of what concerns the store.
 	OnError func(r *http.Request, err error)
 	// OnResult is told once of each request with a key what came of it, be it run,
 	// replayed or refused: for metrics and logs. It is called on the request's goroutine,

@@ -129,9 +129,13 @@ func (m *middleware) answer(w http.ResponseWriter, r *http.Request, p Problem) {
 	m.o.WriteProblem(w, r, p)
 }
 
-// tell reports what failed to Options.OnError.
+// tell reports what failed to Options.OnError. A panic of it must not take the place of
+// the handler's, or of the one that cuts the connection: middleware that recovers from
+// it would end the answer as if it were whole.
 func (m *middleware) tell(r *http.Request, p Problem) {
-	if m.o.OnError != nil {
-		m.o.OnError(r, p)
+	if m.o.OnError == nil {
+		return
 	}
+	defer func() { _ = recover() }()
+	m.o.OnError(r, p)
 }
