@@ -1,6 +1,7 @@
 package idemhttp_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -81,4 +82,37 @@ func TestOnErrorPanics(t *testing.T) {
 		require.Equal(t, "the handler's own", <-recovered)
 		require.Len(t, results, 1)
 	})
+}
+
+// settle it.
+func TestHeldForAClientThatLeftIsTold(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*http.Request){
+		"silent":   func(*http.Request) {},
+		"an error": func(r *http.Request) { idemhttp.FromContext(r.Context()).Returned(r.Context().Err()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, leave := context.WithCancel(t.Context())
+			var told []error
+			store := memoryStore(t, idem.Options{})
+			h := idemhttp.New(store, scopeOf, idemhttp.Options{
+				CancelWithClient: true,
+				OnError:          func(_ *http.Request, err error) { told = append(told, err) },
+			})(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				leave()
+				<-r.Context().Done()
+				end(r)
+			}))
+			h.ServeHTTP(httptest.NewRecorder(), keyed("k").WithContext(ctx))
+			rec, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
+			require.NoError(t, err)
+			require.Equal(t, idem.Held, rec.State)
+			require.Len(t, told, 1)
+			var p idemhttp.Problem
+			require.ErrorAs(t, told[0], &p)
+			require.Equal(t, idemhttp.TypeOutcomeUnknown, p.Type)
+			require.Equal(t, store.KeyHash(rec.Key), p.KeyHash)
+		})
+	}
 }

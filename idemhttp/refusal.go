@@ -123,7 +123,10 @@ func (m *middleware) answer(w http.ResponseWriter, r *http.Request, p Problem) {
 	if op := FromContext(r.Context()); op != nil && writesTo(w, op.answer) {
 		op.refused(p.Type == TypeNotRecorded || p.Type == TypeNotDone)
 	}
-	if p.Status >= 500 && !errors.Is(p.Err, context.Canceled) { // a client that leaves is no fault
+	// A client that leaves before its operation begins is no fault. What it leaves behind
+	// after that is told: somebody may have to settle it.
+	begun := p.Type == TypeOutcomeUnknown || p.Type == TypeNotRecorded
+	if p.Status >= 500 && (begun || !errors.Is(p.Err, context.Canceled)) {
 		m.tell(r, p)
 	}
 	m.o.WriteProblem(w, r, p)
