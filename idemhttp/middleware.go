@@ -3,6 +3,7 @@ package idemhttp
 import (
 	"context"
 	"errors"
+	"mime/multipart"
 	"net/http"
 	"slices"
 	"strconv"
@@ -85,10 +86,7 @@ func (m *middleware) serveByBody(w http.ResponseWriter, r *http.Request, next ht
 	}
 	parsed := r.WithContext(r.Context()) // what it parses, and reads, the handler does again
 	parsed.Body = body.reader()
-	key, err := m.o.Key(parsed, body.bytes())
-	if form := parsed.MultipartForm; form != nil && form != r.MultipartForm {
-		_ = form.RemoveAll() // files that are left are in the system's place for such
-	}
+	key, err := m.findKey(parsed, body.bytes(), r.MultipartForm)
 	switch {
 	case err != nil:
 		m.refuse(w, r, asProblem(err, problem(TypeKeyInvalid, http.StatusBadRequest, "The request does not name its key as it must.")))
@@ -100,6 +98,17 @@ func (m *middleware) serveByBody(w http.ResponseWriter, r *http.Request, next ht
 	default:
 		m.serveKey(w, r, next, key, body)
 	}
+}
+
+// findKey asks Options.Key, and removes the files of a form that it has parsed, also if it
+// panics: the server knows nothing of them.
+func (m *middleware) findKey(r *http.Request, body []byte, before *multipart.Form) (string, error) {
+	defer func() {
+		if form := r.MultipartForm; form != nil && form != before {
+			_ = form.RemoveAll() // files that are left are in the system's place for such
+		}
+	}()
+	return m.o.Key(r, body)
 }
 
 func (m *middleware) serveWithoutKey(w http.ResponseWriter, r *http.Request, next http.Handler) {

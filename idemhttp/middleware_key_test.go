@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 
@@ -146,4 +147,25 @@ func TestKeyAndHeader(t *testing.T) {
 		require.PanicsWithValue(t, "idemhttp.New: Options.Key finds the key; Header and StrictKey, which say how a header brings it, must not be set",
 			func() { idemhttp.New(store, scopeOf, o) })
 	}
+}
+
+// A Key function that panics leaves no files of the form that it had parsed.
+func TestFormOfAKeyFunctionThatPanics(t *testing.T) {
+	t.Parallel()
+	var file string
+	h := idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{
+		Key: func(r *http.Request, _ []byte) (string, error) {
+			assert.NoError(t, r.ParseMultipartForm(0)) // its file goes to the disk
+			f := must(r.MultipartForm.File["f"][0].Open())
+			defer f.Close()
+			file = f.(*os.File).Name()
+			panic("no key")
+		},
+	})(http.HandlerFunc(echo))
+	form := "--x\r\nContent-Disposition: form-data; name=f; filename=f\r\n\r\n" + repeat("x", 1000) + "\r\n--x--\r\n"
+	r := httptest.NewRequest("POST", "/", strings.NewReader(form))
+	r.Header.Set("Content-Type", "multipart/form-data; boundary=x")
+	require.PanicsWithValue(t, "no key", func() { h.ServeHTTP(httptest.NewRecorder(), r) })
+	require.NoFileExists(t, file)
+	require.NotEmpty(t, file)
 }
