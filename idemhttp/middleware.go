@@ -219,7 +219,7 @@ func (m *middleware) await(ctx context.Context, req idem.Request) (idem.Claim, e
 	waiting, cancel := context.WithTimeout(ctx, m.o.Wait)
 	defer cancel()
 	for {
-		_, err := m.store.Wait(waiting, req.Key)
+		ended, err := m.store.Wait(waiting, req.Key)
 		if err != nil && !errors.Is(err, idem.ErrNotFound) {
 			if waiting.Err() != nil && ctx.Err() == nil {
 				err = idem.ErrInFlight
@@ -227,11 +227,18 @@ func (m *middleware) await(ctx context.Context, req idem.Request) (idem.Claim, e
 			return idem.Claim{}, err
 		}
 		claim, err := m.store.Claim(ctx, req)
+		if errors.Is(err, idem.ErrClosed) && endings[ended.State] != nil && ended.Fingerprint == req.Fingerprint {
+			// The store shuts down and answers no claim. How the first one ended is known.
+			return idem.Claim{Record: ended}, endings[ended.State]
+		}
 		if err != idem.ErrInFlight {
 			return claim, err
 		}
 	}
 }
+
+// endings are what a claim hears of an operation that has ended.
+var endings = map[idem.State]error{idem.Completed: idem.ErrCompleted, idem.Failed: idem.ErrFailed, idem.Held: idem.ErrHeld}
 
 // replay answers with what is stored.
 func (m *middleware) replay(w http.ResponseWriter, r *http.Request, rec *idem.Record) {
