@@ -2,8 +2,12 @@ package idemhttp_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,7 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/idemhttp"
+	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -79,4 +85,144 @@ func TestWaitDuringShutdown(t *testing.T) {
 			})
 		})
 	}
+}
+
+// answers then is not shown as done, and the next process holds the operation.
+func TestShutdownWithAHandlerPastMaxRun(t *testing.T) {
+	t.Parallel()
+	clock := idemtest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	path := filepath.Join(t.TempDir(), "idem.db")
+	open := func() *idem.Store {
+		b, err := bolt.Open(path, bolt.Options{MinFree: -1})
+		require.NoError(t, err)
+		return storeOn(t, b, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute})
+	}
+	g := newGate(t)
+	store := open()
+	s := newSite(t, store, idemhttp.Options{MaxRun: time.Second}, g.ServeHTTP)
+	first := make(chan answer)
+	go func() { first <- s.post("k") }()
+	inner := <-g.entered
+	down := make(chan error)
+	go func() { down <- store.Shutdown(context.Background()) }()
+	clock.BlockUntil(3) // the heartbeat, MaxRun and Shutdown
+	clock.Advance(time.Second)
+	<-inner.Context().Done()
+	require.Equal(t, idemhttp.ErrMaxRun, context.Cause(inner.Context()))
+	clock.BlockUntil(1)
+	clock.Advance(2 * time.Minute)
+	require.NoError(t, <-down)
+	close(g.leave)
+	wantProblem(t, <-first, 503, idemhttp.TypeNotRecorded)
+
+	next := newSite(t, open(), idemhttp.Options{}, echo)
+	for range 2 {
+		wantProblem(t, next.post("k"), 500, idemhttp.TypeOutcomeUnknown)
+	}
+	require.Zero(t, next.runs.Load())
+}
+
+// A handler that panics while the store shuts down is recorded like any other.
+func TestPanicDuringShutdown(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "idem.db")
+	open := func() *idem.Store {
+		b, err := bolt.Open(path, bolt.Options{MinFree: -1})
+		require.NoError(t, err)
+		return storeOn(t, b, idem.Options{SweepInterval: -1})
+	}
+	store := open()
+	g := newGate(t)
+	s := newSite(t, store, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
+		g.entered <- r
+		g.wait()
+		panic("in the middle of a deploy")
+	})
+	first := make(chan answer)
+	go func() { first <- s.post("k") }()
+	<-g.entered
+	down := make(chan error)
+	go func() { down <- store.Shutdown(context.Background()) }()
+	for store.Health(t.Context()) == nil { // it has not begun
+	}
+	close(g.leave)
+	require.Error(t, (<-first).err)
+	require.NoError(t, <-down)
+	next := newSite(t, open(), idemhttp.Options{}, echo)
+	next.wantUnknown("k")
+	require.Equal(t, "the handler panicked", string(next.wantRecord("k", idem.Held).Result))
+}
+
+// The next release has other options. What the one before has left keeps its meaning.
+func TestOptionsChangeBetweenDeploys(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, store *idem.Store) {
+		header := idemhttp.Options{KeepHeader: func(string) bool { return true }, Retention: time.Hour, Lease: time.Hour}
+		before := newSite(t, store, header, func(w http.ResponseWriter, r *http.Request) {
+			switch idemhttp.FromContext(r.Context()).Key() {
+			case "done":
+				w.Header().Set("X-Old", "1")
+				w.WriteHeader(201)
+				fmt.Fprint(w, repeat("long ", 1000))
+			case "held":
+				w.WriteHeader(500)
+			case "again":
+				idemhttp.FromContext(r.Context()).Retryable()
+				w.WriteHeader(409)
+			}
+		})
+		first := before.post("done")
+		require.Equal(t, 500, before.post("held").status)
+		for range 3 {
+			require.Equal(t, 409, before.post("again").status)
+		}
+
+		after := newSite(t, store, idemhttp.Options{
+			Key:         func(r *http.Request, _ []byte) (string, error) { return r.Header.Get("X-Request-Id"), nil },
+			KeepHeader:  func(string) bool { return false },
+			MaxResponse: 10, RetryUnknown: true, MaxAttempts: 2, Retention: time.Second, Lease: time.Second,
+		}, echo)
+		post := func(key string) answer { return after.post("", "X-Request-Id", key) }
+		a := post("done")
+		require.True(t, a.replayed())
+		require.Equal(t, first.status, a.status)
+		require.Equal(t, first.body, a.body)
+		require.Equal(t, "1", a.header.Get("X-Old"))
+		wantProblem(t, post("held"), 500, idemhttp.TypeOutcomeUnknown)
+		wantProblem(t, post("again"), 500, idemhttp.TypeExhausted)
+		require.Zero(t, after.runs.Load())
+
+		held := after.wantRecord("held", idem.Held)
+		require.NoError(t, store.Complete(t.Context(), held.Token(), must(idemhttp.Answer{Status: 200, Body: []byte("found out")}.MarshalBinary())))
+		a = post("held")
+		require.Equal(t, "found out", a.body)
+		require.True(t, a.replayed())
+	})
+}
+
+// that the same key runs once.
+func TestScopeFailsForAWhile(t *testing.T) {
+	t.Parallel()
+	var down error = errors.New("session store is down")
+	runs, told := 0, 0
+	store := memoryStore(t, idem.Options{})
+	h := idemhttp.New(store, func(*http.Request) (string, error) { return "shop", down }, idemhttp.Options{
+		OnError: func(*http.Request, error) { told++ },
+	})(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { runs++; _, _ = io.WriteString(w, "done") }))
+	serve := func() *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, keyed("k"))
+		return w
+	}
+	for range 3 {
+		w := serve()
+		require.Equal(t, 503, w.Code)
+		require.NotEmpty(t, w.Header().Get("Retry-After"))
+	}
+	require.Equal(t, 3, told)
+	require.Zero(t, runs)
+	down = nil
+	require.Equal(t, "done", serve().Body.String())
+	require.Equal(t, "true", serve().Header().Get("Idempotent-Replayed"))
+	require.Equal(t, 1, runs)
 }
