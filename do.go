@@ -53,7 +53,13 @@ func Do[T any](ctx context.Context, s *Store, r Request, fn func(context.Context
 			if claim.Record, err = s.waitFor(ctx, &r); err != nil {
 				return value, false, err
 			}
-			if claim.Record.State != Completed {
+			switch claim.Record.State {
+			case Completed:
+			case Failed:
+				return value, true, failedErr(claim.Record)
+			case Held:
+				return value, false, ErrHeld
+			default:
 				continue
 			}
 		case err == ErrFailed:

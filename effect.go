@@ -27,7 +27,13 @@ func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []b
 			if claim.Record, err = s.waitFor(ctx, &r); err != nil {
 				return nil, false, err
 			}
-			if claim.Record.State != Completed {
+			switch claim.Record.State {
+			case Completed:
+			case Failed:
+				return nil, true, failedErr(claim.Record)
+			case Held:
+				return nil, false, ErrHeld
+			default:
 				continue
 			}
 		case errors.Is(err, ErrFailed) && claim.Record.State == Failed:

@@ -290,3 +290,82 @@ func TestShutdownAfterReopen(t *testing.T) {
 		require.NoError(t, <-done)
 	})
 }
+
+// A duplicate of Do that waits is told how the work has ended, also where the store has
+// begun to shut down and answers no claim any more.
+func TestDuplicatesOfDoDuringShutdown(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		want error
+	}{
+		"done":   {nil, nil},
+		"failed": {idem.Permanent(errors.New("no money")), idem.ErrFailed},
+		"held":   {idem.Unknown(errors.New("no answer")), idem.ErrHeld},
+		"again":  {errors.New("try again"), idem.ErrClosed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			shutdownTest(t, func(t *testing.T, s *idem.Store) {
+				leave := make(chan struct{})
+				work := func(context.Context, idem.Claim) (string, error) {
+					<-leave
+					return "value", c.err
+				}
+				first := make(chan error, 1)
+				go func() {
+					_, _, err := idem.Do(t.Context(), s, idem.Request{Key: "k"}, work)
+					first <- err
+				}()
+				synctest.Wait()
+				type answer struct {
+					value    string
+					replayed bool
+					err      error
+				}
+				duplicate := make(chan answer, 1)
+				go func() {
+					value, replayed, err := idem.Do(t.Context(), s, idem.Request{Key: "k"}, work)
+					duplicate <- answer{value, replayed, err}
+				}()
+				synctest.Wait()
+				down := shutdown(t.Context(), s)
+				close(leave)
+				require.ErrorIs(t, <-first, c.err)
+				a := <-duplicate
+				require.ErrorIs(t, a.err, c.want)
+				if c.err == nil {
+					require.Equal(t, answer{"value", true, nil}, a)
+				}
+				require.NoError(t, <-down)
+			})
+		})
+	}
+}
+
+// Observers that block keep neither Shutdown nor Close.
+func TestShutdownWithAnObserverThatBlocks(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []idem.EventKind{idem.ClaimGranted, idem.OperationCompleted, idem.LeaseExtended, idem.CommitDone} {
+		t.Run(kind.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				leave := make(chan struct{})
+				s := open(t, memory.New(memory.Options{}), idem.Options{Lease: time.Minute, SweepInterval: -1, Observer: func(_ context.Context, e idem.Event) {
+					if e.Kind == kind {
+						<-leave
+					}
+				}})
+				done := make(chan error, 1)
+				go func() {
+					_, _, err := idem.Do(t.Context(), s, idem.Request{Key: "k"}, func(ctx context.Context, c idem.Claim) (int, error) {
+						return 1, s.Extend(ctx, c.Token, 0)
+					})
+					done <- err
+				}()
+				synctest.Wait()
+				require.NoError(t, s.Shutdown(t.Context()))
+				close(leave)
+				<-done
+			})
+		})
+	}
+}
