@@ -2,6 +2,7 @@ package consume
 
 import (
 	"context"
+	"errors"
 
 	"github.com/idemkv/idem"
 )
@@ -10,24 +11,32 @@ import (
 // has ended. When there is no time left to wait, it still asks what has become of it.
 func (b *batch[M]) outwait(w work) {
 	for b.opts.Wait > 0 {
-		ended := b.await(w.request.Key)
+		left, ended := b.await(w.request.Key)
 		if b.ctx.Err() != nil {
 			return // in flight is still the answer
 		}
 		inFlight := b.claim([]work{w})
 		b.run()
+		if v := &b.verdicts[w.message]; endings[left.State] != nil && left.Fingerprint == w.request.Fingerprint &&
+			v.Reason == Unavailable && errors.Is(v.Err, idem.ErrClosed) {
+			// The store shuts down and answers no claim. How the other ended is known.
+			*v = b.refused(left, endings[left.State])
+		}
 		if !ended || len(inFlight) == 0 {
 			return
 		}
 	}
 }
 
-// await waits until key is not in flight, and reports whether it is so. It takes from
-// what is left of Options.Wait. Nothing may be claimed while it waits: two consumers
-// could wait for each other.
-func (b *batch[M]) await(key string) bool {
+// endings are what a claim hears of an operation that has ended.
+var endings = map[idem.State]error{idem.Completed: idem.ErrCompleted, idem.Failed: idem.ErrFailed, idem.Held: idem.ErrHeld}
+
+// await waits until key is not in flight, and reports whether it is so, and what is left
+// of it if there is anything. It takes from what is left of Options.Wait. Nothing may be
+// claimed while it waits: two consumers could wait for each other.
+func (b *batch[M]) await(key string) (left idem.Record, ended bool) {
 	if b.wait <= 0 {
-		return false
+		return left, false
 	}
 	clock := b.limits.Clock
 	ctx, cancel := context.WithCancel(b.ctx)
@@ -35,8 +44,8 @@ func (b *batch[M]) await(key string) bool {
 	stop := clock.AfterFunc(b.wait, cancel)
 	defer stop()
 	_, from := clock.Now()
-	_, err := b.store.Wait(ctx, key)
+	left, err := b.store.Wait(ctx, key)
 	_, to := clock.Now()
 	b.wait -= to - from
-	return err == nil || err == idem.ErrNotFound
+	return left, err == nil || err == idem.ErrNotFound
 }

@@ -260,3 +260,36 @@ func TestManyWorkersWait(t *testing.T) {
 		assert.Equal(t, int64(3), h.all.Load())
 	})
 }
+
+// A delivery that waits is told how its twin ended, also where the store has begun to
+// shut down and answers no claim any more.
+func TestWaitDuringShutdown(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(*idem.Store, idem.Token) error
+		want string
+	}{
+		"completed": {func(s *idem.Store, t idem.Token) error { return s.Complete(context.Background(), t, nil) }, "ack: duplicate"},
+		"failed": {func(s *idem.Store, t idem.Token) error {
+			return s.Fail(context.Background(), t, []byte("no account"))
+		}, "dead: permanent: idem: operation has failed for good: no account"},
+		"held": {func(s *idem.Store, t idem.Token) error {
+			return s.Hold(context.Background(), t, []byte("no answer"))
+		}, "dead: held: idem: operation is held, its outcome is unknown: no answer"},
+		"released": {func(s *idem.Store, t idem.Token) error { return s.Release(context.Background(), t, nil) }, "retry: unavailable: idem: store is closed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, idem.Options{}, func(t *testing.T, e *env) {
+				consumer := e.consumer("billing", waiting(wait), mustNotRun)
+				twin := e.twin(consumer, m1)
+				answer := handling(t.Context(), consumer, m1)
+				e.clock.BlockUntil(2) // the end of the twin's lease, and that of Wait
+				down := make(chan error, 1)
+				go func() { down <- e.Shutdown(context.Background()) }()
+				e.clock.BlockUntil(3)
+				require.NoError(t, c.end(e.Store, twin.Token))
+				assert.Equal(t, c.want, (<-answer)[0].String())
+				require.NoError(t, <-down)
+			})
+		})
+	}
+}
