@@ -66,6 +66,7 @@ type batch[M any] struct {
 	repeats  map[int]int   // messages that repeat one before them, and which
 	work     []work        // what was claimed in one commit, in the order of the messages
 	wait     time.Duration // what is left of Options.Wait
+	down     error         // the store's last word, once it records nothing more
 }
 
 // work is one run of the handler that is to be.
@@ -165,8 +166,8 @@ func (b *batch[M]) run() {
 	defer b.end() // also when the handler panics
 	for i := range b.work {
 		w := &b.work[i]
-		if w.state != waiting || w.ctx.Err() != nil {
-			continue // not begun, because ctx has ended, the claim is lost, or it was given back
+		if w.state != waiting || w.ctx.Err() != nil || w.protected() && b.down != nil {
+			continue // not begun, because ctx or the store has ended, the claim is lost, or it was given back
 		}
 		w.state = running
 		switch err := b.attempt(w); {
@@ -174,7 +175,12 @@ func (b *batch[M]) run() {
 			b.verdicts[w.message], w.state = b.unprotected(err), judged
 		case err != nil:
 			w.stop()
-			b.verdicts[w.message], w.state = b.failed(b.ctx, w.claim, err), judged
+			e := w.claim.Ending(err)
+			answer := b.store.End(b.ctx, e)
+			b.verdicts[w.message], w.state = b.judge(b.ctx, w.claim, e.State, err, answer), judged
+			if errors.Is(answer, idem.ErrBroken) || errors.Is(answer, idem.ErrClosed) {
+				b.down = answer
+			}
 		default:
 			w.state = handled
 		}
@@ -218,7 +224,7 @@ func (b *batch[M]) end() {
 			_ = b.store.End(b.ctx, w.claim.Ending(errPanicked))
 		}
 	}
-	b.flush(nil)
+	b.flush(b.down)
 }
 
 var errPanicked = errors.New("the handler panicked")

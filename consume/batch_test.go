@@ -274,28 +274,37 @@ func TestBatchCrash(t *testing.T) {
 	})
 }
 
-// The store breaks in mid-batch: nothing that is not recorded is acknowledged.
+// The store breaks in mid-batch: nothing that is not recorded is acknowledged, and no
+// handler begins whose end cannot be recorded.
 func TestBatchStoreBreaks(t *testing.T) {
 	t.Parallel()
 	b := newFailing()
 	s, err := idem.New(b, idem.Options{})
 	require.NoError(t, err)
 	defer s.Close()
+	o := messages()
+	o.MissingID = consume.RunUnprotected
+	unprotected := 0
 	c, err := consume.New(s, "billing", func(_ context.Context, m message) error {
 		switch m.id {
 		case "2":
 			b.fails.Store(true)
 			return errBank
-		case "3":
-			return idem.Permanent(errBank)
+		case "3", "4":
+			t.Error("it was run for nothing")
+		case "":
+			unprotected++
 		}
 		return nil
-	}, messages())
+	}, o)
 	require.NoError(t, err)
-	verdicts := c.HandleBatch(t.Context(), []message{{"1", ""}, {"2", ""}, {"3", ""}, {"4", ""}})
+	verdicts := c.HandleBatch(t.Context(), []message{{"1", ""}, {"2", ""}, {"3", ""}, {"", "x"}, {"4", ""}})
+	assert.Equal(t, []string{"retry: unrecorded", "retry: unrecorded", "retry: unavailable", "ack: unprotected", "retry: unavailable"}, decisions(verdicts))
+	require.Equal(t, 1, unprotected)
 	for i, v := range verdicts {
-		gets(t, consume.Retry, consume.Unrecorded, v, i)
-		require.ErrorIs(t, v.Err, idem.ErrBroken)
+		if v.Reason != consume.Unprotected {
+			require.ErrorIs(t, v.Err, idem.ErrBroken, i)
+		}
 	}
 }
 

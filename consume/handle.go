@@ -49,12 +49,6 @@ func (c *Consumer[M]) refused(r idem.Record, err error) Verdict {
 	return v
 }
 
-// failed records that the handler returned err, and is the verdict over it.
-func (c *Consumer[M]) failed(ctx context.Context, claim idem.Claim, err error) Verdict {
-	e := claim.Ending(err)
-	return c.judge(ctx, claim, e.State, err, c.store.End(ctx, e))
-}
-
 // judge is the verdict over an attempt that ended as state: err is what the handler
 // returned, and answer the store's to recording it.
 func (c *Consumer[M]) judge(ctx context.Context, claim idem.Claim, state idem.State, err, answer error) Verdict {

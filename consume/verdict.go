@@ -78,7 +78,8 @@ const (
 	Behind
 	// Unavailable, Retry: the store gave no answer (it is closed, broken or full, or
 	// the record is corrupt), or ctx ended first, or the message's turn in the batch
-	// did not come: its claim was lost, or a handler before it ran into MaxRun. The
+	// did not come: its claim was lost, a handler before it ran into MaxRun, or how one
+	// before it ended could not be recorded because the store was closed or broke. The
 	// handler was not run, and no attempt is counted.
 	Unavailable
 	// Unrecorded, Retry: the handler ran and what came of it could not be recorded,
