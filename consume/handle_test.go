@@ -378,3 +378,19 @@ func TestIDTooLong(t *testing.T) {
 		assert.Equal(t, int64(1), h.all.Load())
 	})
 }
+
+// A wall clock that steps while a message is in flight elsewhere changes nothing of how
+// long it is to be put off: that is what is left of the lease.
+func TestInFlightWhileTheWallClockSteps(t *testing.T) {
+	each(t, idem.Options{}, func(t *testing.T, e *env) {
+		c := e.consumer("billing", messages(), mustNotRun)
+		e.twin(c, m1)
+		e.clock.Advance(lease / 3)
+		for _, by := range []time.Duration{-48 * time.Hour, 96 * time.Hour} {
+			e.clock.StepWall(by)
+			v := c.Handle(t.Context(), m1)
+			gets(t, consume.Retry, consume.InFlight, v)
+			assert.Equal(t, lease-lease/3, v.After)
+		}
+	})
+}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -225,4 +227,93 @@ func TestScopeFailsForAWhile(t *testing.T) {
 	require.Equal(t, "done", serve().Body.String())
 	require.Equal(t, "true", serve().Header().Get("Idempotent-Replayed"))
 	require.Equal(t, 1, runs)
+}
+
+// Clients that leave in crowds, and come again, cost no second run, no fault that is
+// told, and no goroutine. Whoever stays hears the one answer.
+func TestClientsLeaveInCrowds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, err := idem.New(memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
+		require.NoError(t, err)
+		defer store.Close()
+		var runs, told, results atomic.Int32
+		leave := make(chan struct{})
+		h := idemhttp.New(store, scopeOf, idemhttp.Options{
+			Wait:     time.Hour,
+			OnError:  func(*http.Request, error) { told.Add(1) },
+			OnResult: func(*http.Request, idemhttp.Result) { results.Add(1) },
+		})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			runs.Add(1)
+			<-leave
+			assert.NoError(t, r.Context().Err())
+			fmt.Fprint(w, "done")
+		}))
+		var crowd sync.WaitGroup
+		come := func(ctx context.Context, n int, want int) {
+			for range n {
+				crowd.Go(func() {
+					w := httptest.NewRecorder()
+					h.ServeHTTP(w, keyed("k").WithContext(ctx))
+					if want != 0 {
+						assert.Equal(t, want, w.Code)
+					}
+				})
+			}
+		}
+		for range 5 {
+			ctx, gone := context.WithCancel(t.Context())
+			come(ctx, 100, 0)
+			synctest.Wait()
+			gone()
+			synctest.Wait()
+		}
+		come(t.Context(), 10, 200)
+		synctest.Wait()
+		close(leave)
+		crowd.Wait()
+		require.EqualValues(t, 1, runs.Load())
+		require.Zero(t, told.Load())
+		require.EqualValues(t, 510, results.Load())
+		rec, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
+		require.NoError(t, err)
+		require.Equal(t, idem.Completed, rec.State)
+		require.Equal(t, 1, rec.Attempt)
+	})
+}
+
+// Logs and metrics that block keep the request that they are told of, and no store that
+// shuts down: the outcome is recorded before they are told.
+func TestShutdownWithObserversThatBlock(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{"result", "error"} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				store, err := idem.New(memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
+				require.NoError(t, err)
+				leave := make(chan struct{})
+				o := idemhttp.Options{OnResult: func(*http.Request, idemhttp.Result) { <-leave }}
+				if key == "error" {
+					o = idemhttp.Options{OnError: func(*http.Request, error) { <-leave }}
+				}
+				h := idemhttp.New(store, scopeOf, o)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					if key == "error" {
+						idemhttp.FromContext(r.Context()).Returned(errors.New("no answer"))
+					}
+				}))
+				answered := make(chan int, 1)
+				go func() {
+					w := httptest.NewRecorder()
+					h.ServeHTTP(w, keyed(key))
+					answered <- w.Code
+				}()
+				synctest.Wait()
+				require.Empty(t, answered)
+				require.NoError(t, store.Shutdown(t.Context()))
+				close(leave)
+				require.Equal(t, map[string]int{"result": 200, "error": 500}[key], <-answered)
+			})
+		})
+	}
 }
