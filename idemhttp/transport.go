@@ -133,7 +133,7 @@ type Transport struct {
 	// it is asked again, about that. Default DefaultRetry.
 	Retry func(*http.Response, error) bool
 	// Observer is told of each try when it has ended, on the goroutine of the
-	// request. Default nil.
+	// request. A panic of it is caught and ignored. Default nil.
 	Observer func(Try)
 	// Clock tells the time. Default idem.SystemClock().
 	Clock idem.Clock

@@ -367,6 +367,7 @@ func (e *exchange) tell(resp *http.Response, err error, again bool, wait time.Du
 	if resp != nil {
 		t.Status = resp.StatusCode
 	}
+	defer func() { _ = recover() }() // it would lose the answer, and leave its body open
 	e.Observer(t)
 }
 

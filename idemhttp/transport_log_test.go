@@ -48,3 +48,16 @@ func TestTransportLogsNoKey(t *testing.T) {
 		assert.Equal(t, `"secret"`, failed.Key)
 	})
 }
+
+// An Observer that panics changes nothing: the request is tried again, and answered.
+func TestTransportObserverPanics(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: []func(*http.Request) (*http.Response, error){status(503, ""), status(201, "charged")}}
+		tries := 0
+		resp, err := (&idemhttp.Transport{Base: s, Observer: func(idemhttp.Try) { tries++; panic("the log is gone") }}).RoundTrip(post(t, nil))
+		require.NoError(t, err)
+		require.Equal(t, "charged", readAll(t, resp))
+		require.Equal(t, 2, tries)
+	})
+}
