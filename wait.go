@@ -45,16 +45,21 @@ func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 			stop()
 			return Record{}, ctx.Err()
 		case <-s.down.c:
-			stop()
-			return Record{}, s.endedErr()
 		}
 		stop()
-		if e, ended := s.tracker.waiters.outcome(w, e.Fence); ended {
+		why := s.ended.Load()
+		if why != nil && *why != ErrClosed {
+			return Record{}, s.endedErr() // broken: it answers nothing more
+		}
+		if e, ended := s.tracker.waiters.outcome(w, e.Fence); ended { // closed or not, it was recorded
 			_, toWall := s.time.now()
 			if e == nil {
 				return Record{}, ErrNotFound
 			}
 			return record(key, e, toWall), nil
+		}
+		if why != nil {
+			return Record{}, s.endedErr()
 		}
 	}
 }

@@ -282,3 +282,35 @@ func TestWaitForARecordThatExpiresInItsCommit(t *testing.T) {
 		require.Equal(t, idem.ErrNotFound, w.err, "%v", w.rec)
 	})
 }
+
+// hookedClock calls a function once before the next timer is set.
+type hookedClock struct {
+	idem.Clock
+	hook func()
+}
+
+func (c *hookedClock) AfterFunc(d time.Duration, f func()) func() bool {
+	if hook := c.hook; hook != nil {
+		c.hook = nil
+		hook()
+	}
+	return c.Clock.AfterFunc(d, f)
+}
+
+// Who has begun to wait is told how the operation ended, also where the store is closed
+// right after: the record was there first.
+func TestWaitHearsWhatWasRecordedBeforeClose(t *testing.T) {
+	t.Parallel()
+	for range 20 { // both channels of the waiter are ready, and it takes either
+		clock := &hookedClock{Clock: idem.SystemClock()}
+		s := open(t, memory.New(memory.Options{}), idem.Options{Clock: clock, SweepInterval: -1})
+		c := mustClaim(t, s, idem.Request{Key: "k"})
+		clock.hook = func() {
+			assert.NoError(t, s.Complete(t.Context(), c.Token, []byte("done")))
+			assert.NoError(t, s.Close())
+		}
+		r, err := s.Wait(t.Context(), "k")
+		require.NoError(t, err)
+		require.Equal(t, "done", string(r.Result))
+	}
+}
