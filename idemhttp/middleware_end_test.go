@@ -184,13 +184,16 @@ func TestMaxRunLeavesNoTimer(t *testing.T) {
 // MaxRun of a middleware reaches a handler that runs under another one, too.
 func TestMaxRunOfAnOuterMiddleware(t *testing.T) {
 	t.Parallel()
+	entered := make(chan struct{})
 	inner := idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(entered)
 		<-r.Context().Done()
 		fmt.Fprint(w, context.Cause(r.Context()))
 	}))
 	clock, _, serve := clocked(t, idemhttp.Options{MaxRun: time.Second}, inner.ServeHTTP)
 	served := make(chan *httptest.ResponseRecorder)
 	go func() { served <- serve("k") }()
+	<-entered
 	clock.BlockUntil(2)
 	clock.Advance(time.Second)
 	require.Equal(t, idemhttp.ErrMaxRun.Error(), (<-served).Body.String())
