@@ -74,7 +74,7 @@ func TestWaitDuringShutdown(t *testing.T) {
 					if w.Header().Get("Idempotent-Replayed") == "true" {
 						replayed++
 						require.Equal(t, c.retries, w.Code)
-					} else {
+					} else if c.settle == nil { // else the store may be closed before the first one's handler returns
 						require.Contains(t, []int{c.status, c.retries}, w.Code)
 					}
 				}
