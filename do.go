@@ -84,7 +84,7 @@ func run[T any](ctx context.Context, s *Store, claim Claim, fn func(context.Cont
 		}
 		// fn panicked or called Goexit, and goes on doing so when this returns.
 		stopHeartbeat()
-		_ = s.End(ctx, claim.panicked())
+		_ = s.End(ctx, claim.Ending(errPanicked))
 	}()
 	value, err = fn(fnCtx, claim)
 	returned = true

@@ -36,23 +36,16 @@ func (c Claim) Ending(err error) Ending {
 	case retryable:
 		e.State = Released
 	default:
-		e.State = c.undeclared()
+		e.State = Released
+		if c.Record.HoldUnknown {
+			e.State = Held
+		}
 	}
 	return e
 }
 
-// undeclared is what becomes of an attempt that did not say how it ended.
-func (c Claim) undeclared() State {
-	if c.Record.HoldUnknown {
-		return Held
-	}
-	return Released
-}
-
-// panicked is how an attempt ended that panicked or called Goexit.
-func (c Claim) panicked() Ending {
-	return Ending{Token: c.Token, State: c.undeclared(), Result: []byte("the attempt panicked")}
-}
+// errPanicked stands for the panic or Goexit of work, which has no mark.
+var errPanicked = errors.New("the attempt panicked")
 
 // End records how an attempt ended. It is what Complete, Fail, Release and Hold are, but
 // for one thing: a claim that the work itself has settled or held is left alone. ErrHeld
