@@ -261,7 +261,7 @@ func (k *script) update() {
 
 // enters is the same-commit function of op.
 func (k *script) enters(op *Op, b []byte, fails error) Effect {
-	return reading(func(kv KV) ([]byte, error) {
+	return reading(op, func(kv KV) ([]byte, error) {
 		enter(kv, op)
 		return bytes.Clone(b), fails
 	})

@@ -360,7 +360,7 @@ func (k *worker) effect(op *Op) Effect {
 			fails, op.Doubt = idem.Unknown(errOwn), true
 		}
 	}
-	return reading(func(kv KV) ([]byte, error) {
+	return reading(op, func(kv KV) ([]byte, error) {
 		enter(kv, op)
 		if fails != nil {
 			return nil, fails
@@ -370,7 +370,9 @@ func (k *worker) effect(op *Op) Effect {
 }
 
 // reading is fn with an error of its own where its KV panics because it cannot be read.
-func reading(fn Effect) Effect {
+// The error bears the mark that op says its function fails with: the oracle knows no
+// other.
+func reading(op *Op, fn Effect) Effect {
 	return func(kv KV) (b []byte, err error) {
 		defer func() {
 			switch v := recover().(type) {
@@ -379,6 +381,12 @@ func reading(fn Effect) Effect {
 				panic(v)
 			case error:
 				b, err = nil, readError{v}
+				switch {
+				case op.Final:
+					err = idem.Permanent(err)
+				case op.Doubt:
+					err = idem.Unknown(err)
+				}
 			default:
 				panic(v)
 			}
