@@ -1,8 +1,12 @@
 package pebble
 
 import (
+	"bytes"
 	"context"
+	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -59,5 +63,57 @@ func TestC5CommitsThatWaitBesideDamage(t *testing.T) {
 			release()
 			within(t, "Close", func() { _ = s.Close() })
 		})
+	}
+}
+
+// A store that was killed has its last commits in its log. Damage in the last of them
+// cannot be told from a write that a power cut left half done. Damage before it can: a
+// later block says up to where the log was synced.
+func TestDamageInTheLogOfAKilledStore(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := filepath.Join(t.TempDir(), "store")
+	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
+	require.NoError(t, err)
+	defer func() { _ = s.Close() }()
+	logEnd := func(dir string) (name string, log []byte, end int) {
+		names, err := filepath.Glob(filepath.Join(dir, dbName, "*.log"))
+		require.NoError(t, err)
+		require.NotEmpty(t, names)
+		name = slices.Max(names)
+		log, err = os.ReadFile(name)
+		require.NoError(t, err)
+		return name, log, len(bytes.TrimRight(log, "\x00"))
+	}
+	var begins []int
+	result := bytes.Repeat([]byte{1}, 30<<10) // so each begins in a block before the last one
+	for _, key := range []string{"a", "b"} {
+		c, err := s.Claim(ctx, idem.Request{Key: key})
+		require.NoError(t, err)
+		_, _, begin := logEnd(dir)
+		begins = append(begins, begin)
+		require.NoError(t, s.Complete(ctx, c.Token, result))
+	}
+	flipped := func(at int) (*idem.Store, error) {
+		killed := filepath.Join(t.TempDir(), "killed")
+		require.NoError(t, os.CopyFS(killed, os.DirFS(dir)))
+		name, log, _ := logEnd(killed)
+		log[at] ^= 1
+		require.NoError(t, os.WriteFile(name, log, 0o600))
+		b, err := Open(killed, Options{})
+		if err != nil {
+			return nil, err
+		}
+		return idem.New(b, idem.Options{})
+	}
+	_, err = flipped(begins[0] + 100)
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+	left, err := flipped(begins[1] + 100)
+	require.NoError(t, err)
+	defer func() { _ = left.Close() }()
+	for key, want := range map[string]idem.State{"a": idem.Completed, "b": idem.InFlight} {
+		r, err := left.Get(ctx, key)
+		require.NoError(t, err)
+		require.Equal(t, want, r.State, key)
 	}
 }
