@@ -95,16 +95,16 @@ microbench: ## every Go benchmark in the tree (BENCH=regexp)
 ATTACK = IDEM_ATTACK_SEED="$(SEED)" IDEM_ATTACK_ENGINE="$(ENGINE)"
 
 crash: ## kill stores in their work, ROUNDS times per engine, and judge what is left (ROUNDS=500 SEED=n ENGINE=bolt)
-	$(ATTACK) IDEM_ATTACK_ROUNDS="$(ROUNDS)" $(GO) test -count=1 -timeout 0 -v -run '^TestCrash' ./internal/attack
+	$(ATTACK) IDEM_ATTACK_ROUNDS="$(ROUNDS)" $(GO) test -count=1 -timeout 0 -v -run '^TestCrash' ./internal/robustness
 
 power: ## cut the power of stores, lose what was not synced, and judge IMAGES disks per engine (IMAGES=5000 SEED=n ENGINE=pebble)
-	$(ATTACK) IDEM_ATTACK_IMAGES="$(IMAGES)" $(GO) test -count=1 -timeout 0 -v -run '^TestPower' ./internal/attack ./pebble
+	$(ATTACK) IDEM_ATTACK_IMAGES="$(IMAGES)" $(GO) test -count=1 -timeout 0 -v -run '^TestPower' ./internal/robustness ./pebble
 
 soak: ## drive stores for DURATION per engine, sample and chart what must not grow, and judge (DURATION=10m ENGINE=bolt RATE=400)
-	$(GO) run ./internal/attack/soak -duration "$(DURATION)" -engine "$(ENGINE)" -rate "$(RATE)"
+	$(GO) run ./internal/robustness/soak -duration "$(DURATION)" -engine "$(ENGINE)" -rate "$(RATE)"
 
 faults: ## fail every call on files, fill up, stick and slow down disks, and flip bits, FAULTS of each per engine (FAULTS=4000 SEED=n ENGINE=bolt CASE=name)
-	$(ATTACK) IDEM_ATTACK_FAULTS="$(FAULTS)" IDEM_ATTACK_CASE="$(CASE)" IDEM_ATTACK_STORE="$(STORE)" $(GO) test -count=1 -timeout 0 -v -run '^TestFaults|^TestC4EveryWriteFails$$' ./internal/attack ./pebble
+	$(ATTACK) IDEM_ATTACK_FAULTS="$(FAULTS)" IDEM_ATTACK_CASE="$(CASE)" IDEM_ATTACK_STORE="$(STORE)" $(GO) test -count=1 -timeout 0 -v -run '^TestFaults|^TestC4EveryWriteFails$$' ./internal/robustness ./pebble
 
 tidy: ## format, and make go.mod and go.sum what the imports need
 	$(GOFUMPT) -w .

@@ -3,7 +3,7 @@ package idem
 import (
 	"sync/atomic"
 
-	"github.com/idemkv/idem/internal/nearby"
+	"github.com/idemkv/idem/internal/stripe"
 )
 
 // calls counts calls under way, so that closing can refuse new ones and wait for
@@ -40,7 +40,7 @@ func (c *calls) init() {
 // enter counts a call in; nil: closed, do not call. Otherwise the call ends with leave
 // of what it returns.
 func (c *calls) enter() *callCount {
-	n := &c.counts[nearby.Index()%callCounts]
+	n := &c.counts[stripe.Index()%callCounts]
 	if n.n.Add(1) < closedBit {
 		return n
 	}

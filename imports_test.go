@@ -33,7 +33,7 @@ var (
 	engines      = []string{"memory", "bolt", "pebble"}
 	integrations = []string{"idemhttp", "consume"}
 	// testing help is imported by tests alone, and may import what tests do.
-	testingHelp = []string{"idemtest", "internal/golden", "internal/attack", "internal/outcomes", "internal/progress"}
+	testingHelp = []string{"idemtest", "internal/formattest", "internal/robustness", "internal/outcomes", "internal/progress"}
 	testLibs    = []string{"github.com/stretchr/testify", "pgregory.net/rapid", "github.com/anishathalye/porcupine", "go.uber.org/goleak"}
 	// everything else that is not of the standard library, and the room it belongs to.
 	libraryOf = map[string]string{
@@ -41,7 +41,7 @@ var (
 		"go.etcd.io/bbolt":              "bolt",
 		"github.com/hashicorp":          ".",
 		"github.com/HdrHistogram":       "bench",
-		"golang.org/x/sys":              "internal/disk",
+		"golang.org/x/sys":              "internal/diskspace",
 	}
 )
 
@@ -52,7 +52,7 @@ func under(path string, roots ...string) bool {
 // knowsEverything: programs, the folders that hold nothing but such, and the one
 // that attacks every engine.
 func knowsEverything(path string, r room) bool {
-	return r.program || under(path, "cmd", "bench", "examples") || path == "internal/attack"
+	return r.program || under(path, "cmd", "bench", "examples") || path == "internal/robustness"
 }
 
 // misdirected returns the imports that go the wrong way, as "from -> to".
@@ -92,7 +92,7 @@ func allowed(from string, r room, to string) bool {
 	}
 	switch {
 	case from == ".":
-		return slices.Contains([]string{"ttl", "internal/jcs", "internal/nearby"}, ours)
+		return slices.Contains([]string{"ttl", "internal/jcs", "internal/stripe"}, ours)
 	case from == "ttl":
 		return false
 	case under(ours, "cmd", "bench", "examples"):
@@ -177,8 +177,8 @@ func TestImportRulesFindWhatIsWrong(t *testing.T) {
 	program.program = true
 	assert.Empty(t, misdirected(map[string]room{
 		".":              imports("context", module+"/ttl", module+"/internal/jcs", "github.com/hashicorp/golang-lru/v2/simplelru"),
-		"bolt":           imports(module, module+"/internal/durable", bbolt),
-		"pebble":         imports(module, module+"/internal/durable", pebbledb),
+		"bolt":           imports(module, module+"/internal/txbackend", bbolt),
+		"pebble":         imports(module, module+"/internal/txbackend", pebbledb),
 		"idemtest":       imports(module, testify, "pgregory.net/rapid"),
 		"internal/x":     imports(module, module+"/internal/codec"),
 		"internal/prog":  program,

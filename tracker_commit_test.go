@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/commit"
+	"github.com/idemkv/idem/internal/groupcommit"
 )
 
 // A claim brings what it read, and its completion what the claim left, so that
@@ -98,20 +98,20 @@ func TestWhatWasSeenIsOvertaken(t *testing.T) {
 // those that failed. plan says after how many operations each pass is spoiled that is.
 type passes struct {
 	rich
-	queue  *commit.Queue[*job]
+	queue  *groupcommit.Queue[*job]
 	plan   func(ops int) []int
 	shared atomic.Int64 // commits of several operations
 }
 
 type job struct {
-	commit.Ticket
+	groupcommit.Ticket
 	ops []*idem.Op
 	err error
 }
 
 func newPasses(plan func(ops int) []int) *passes {
 	b := &passes{rich: rich{newStub()}, plan: plan}
-	b.queue = commit.New(1<<20, nil, b.run)
+	b.queue = groupcommit.New(1<<20, nil, b.run)
 	return b
 }
 

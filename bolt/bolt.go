@@ -23,11 +23,11 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 // core is what the engines on disk share: the methods of idem.Backend.
-type core = durable.Backend
+type core = txbackend.Backend
 
 // Backend is a bbolt engine. Its methods other than DB, View and Update are for the
 // idem.Store it is given to.
@@ -60,7 +60,7 @@ func Open(path string, o Options) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Backend{core: durable.New(e), engine: e}, nil
+	return &Backend{core: txbackend.New(e), engine: e}, nil
 }
 
 // DB returns the database, for reads. Nothing but Update, Do and Complete may
@@ -92,7 +92,7 @@ func (b *Backend) Update(ctx context.Context, fn func(tx *bbolt.Tx) error) error
 	if err := b.outside(ctx, "Update"); err != nil {
 		return err
 	}
-	c := &callback{fn: func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return nil, fn(tx) }}
+	c := &function{fn: func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return nil, fn(tx) }}
 	err := b.core.Update(ctx, c)
 	c.finish(err)
 	return err
@@ -116,7 +116,7 @@ func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(ctx cont
 	if err := check(store); err != nil {
 		return nil, false, err
 	}
-	c := &callback{fn: fn}
+	c := &function{fn: fn}
 	result, replayed, err = store.DoEffect(ctx, r, c)
 	c.finish(err)
 	return result, replayed, err
@@ -129,7 +129,7 @@ func Complete(ctx context.Context, store *idem.Store, token idem.Token, fn func(
 	if err := check(store); err != nil {
 		return err
 	}
-	c := &callback{fn: fn}
+	c := &function{fn: fn}
 	err := store.CompleteEffect(ctx, token, c)
 	c.finish(err)
 	return err

@@ -14,7 +14,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemtest"
-	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 const fileName = "idem.db"
@@ -87,7 +87,7 @@ func damage(t testing.TB, dir, key string) {
 	db, err := bbolt.Open(filepath.Join(dir, fileName), 0o600, nil)
 	require.NoError(t, err)
 	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(buckets[durable.Records])
+		b := tx.Bucket(buckets[txbackend.Records])
 		value := append([]byte(nil), b.Get([]byte(key))...)
 		require.NotEmpty(t, value, "no record of that key")
 		value[len(value)/2] ^= 1 << 3

@@ -14,7 +14,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 // intrusions are functions that write to what is the store's own.
@@ -33,61 +33,61 @@ var intrusions = map[string]func(tx *bbolt.Tx) error{
 		return err
 	},
 	"put": func(tx *bbolt.Tx) error {
-		return tx.Bucket(buckets[durable.Expiry]).Put([]byte("theirs"), nil)
+		return tx.Bucket(buckets[txbackend.Expiry]).Put([]byte("theirs"), nil)
 	},
 	"put back the same": func(tx *bbolt.Tx) error {
-		b := tx.Bucket(buckets[durable.Records])
+		b := tx.Bucket(buckets[txbackend.Records])
 		k, v := b.Cursor().First()
 		return b.Put(k, v)
 	},
 	"delete with a cursor": func(tx *bbolt.Tx) error {
-		c := tx.Bucket(buckets[durable.Records]).Cursor()
+		c := tx.Bucket(buckets[txbackend.Records]).Cursor()
 		c.First()
 		return c.Delete()
 	},
 	"make a bucket anew": func(tx *bbolt.Tx) error {
-		if err := tx.DeleteBucket(buckets[durable.Records]); err != nil {
+		if err := tx.DeleteBucket(buckets[txbackend.Records]); err != nil {
 			return err
 		}
-		_, err := tx.CreateBucket(buckets[durable.Records])
+		_, err := tx.CreateBucket(buckets[txbackend.Records])
 		return err
 	},
 	"move a bucket away": func(tx *bbolt.Tx) error {
-		return tx.MoveBucket(buckets[durable.Records], nil, tx.Bucket(own))
+		return tx.MoveBucket(buckets[txbackend.Records], nil, tx.Bucket(own))
 	},
 	"move a bucket there and back": func(tx *bbolt.Tx) error {
-		if err := tx.MoveBucket(buckets[durable.Meta], nil, tx.Bucket(own)); err != nil {
+		if err := tx.MoveBucket(buckets[txbackend.Meta], nil, tx.Bucket(own)); err != nil {
 			return err
 		}
-		return tx.MoveBucket(buckets[durable.Meta], tx.Bucket(own), nil)
+		return tx.MoveBucket(buckets[txbackend.Meta], tx.Bucket(own), nil)
 	},
 	"move a bucket in": func(tx *bbolt.Tx) error {
 		if _, err := tx.CreateBucket([]byte("child")); err != nil {
 			return err
 		}
-		return tx.MoveBucket([]byte("child"), nil, tx.Bucket(buckets[durable.Records]))
+		return tx.MoveBucket([]byte("child"), nil, tx.Bucket(buckets[txbackend.Records]))
 	},
 	"make a bucket inside": func(tx *bbolt.Tx) error {
-		_, err := tx.Bucket(buckets[durable.Meta]).CreateBucket([]byte("child"))
+		_, err := tx.Bucket(buckets[txbackend.Meta]).CreateBucket([]byte("child"))
 		return err
 	},
-	"set a sequence":  func(tx *bbolt.Tx) error { return tx.Bucket(buckets[durable.Meta]).SetSequence(7) },
-	"take a sequence": func(tx *bbolt.Tx) error { _, err := tx.Bucket(buckets[durable.Meta]).NextSequence(); return err },
+	"set a sequence":  func(tx *bbolt.Tx) error { return tx.Bucket(buckets[txbackend.Meta]).SetSequence(7) },
+	"take a sequence": func(tx *bbolt.Tx) error { _, err := tx.Bucket(buckets[txbackend.Meta]).NextSequence(); return err },
 	"count a sequence up in memory": func(tx *bbolt.Tx) error {
-		tx.Bucket(buckets[durable.Records]).IncSequence()
+		tx.Bucket(buckets[txbackend.Records]).IncSequence()
 		return nil
 	},
 	"set a root": func(tx *bbolt.Tx) error {
-		b := tx.Bucket(buckets[durable.Records])
-		b.SetRootPage(tx.Bucket(buckets[durable.Expiry]).Root() + 1)
+		b := tx.Bucket(buckets[txbackend.Records])
+		b.SetRootPage(tx.Bucket(buckets[txbackend.Expiry]).Root() + 1)
 		return nil
 	},
 	"write through a copy": func(tx *bbolt.Tx) error {
-		b := *tx.Bucket(buckets[durable.Records])
+		b := *tx.Bucket(buckets[txbackend.Records])
 		return b.Put([]byte("theirs"), nil)
 	},
 	"set how full pages get": func(tx *bbolt.Tx) error {
-		tx.Bucket(buckets[durable.Records]).FillPercent = math.NaN()
+		tx.Bucket(buckets[txbackend.Records]).FillPercent = math.NaN()
 		return nil
 	},
 	"make a bucket under a reserved name": func(tx *bbolt.Tx) error {
@@ -310,7 +310,7 @@ func TestWritesToTheMapAreTheirCallersOwn(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { _ = s.Close() }()
 	scribble := func(tx *bbolt.Tx) error {
-		_, v := tx.Bucket(buckets[durable.Records]).Cursor().First()
+		_, v := tx.Bucket(buckets[txbackend.Records]).Cursor().First()
 		v[0]++
 		return nil
 	}
@@ -371,8 +371,8 @@ func TestAnotherLayoutOfBbolt(t *testing.T) {
 	require.Equal(t, 1, handled)
 	for name, fn := range map[string]func(tx *bbolt.Tx) error{
 		"makes a reserved bucket": func(tx *bbolt.Tx) error { _, err := tx.CreateBucket([]byte("idem.mine")); return err },
-		"removes a bucket":        func(tx *bbolt.Tx) error { return tx.DeleteBucket(buckets[durable.Expiry]) },
-		"sets a sequence":         func(tx *bbolt.Tx) error { return tx.Bucket(buckets[durable.Records]).SetSequence(7) },
+		"removes a bucket":        func(tx *bbolt.Tx) error { return tx.DeleteBucket(buckets[txbackend.Expiry]) },
+		"sets a sequence":         func(tx *bbolt.Tx) error { return tx.Bucket(buckets[txbackend.Records]).SetSequence(7) },
 	} {
 		require.ErrorIs(t, e.Update(ctx, fn), idem.ErrInvalid, name)
 	}
@@ -384,7 +384,7 @@ func TestAnotherLayoutOfBbolt(t *testing.T) {
 func BenchmarkIntrusion(b *testing.B) {
 	e := mustOpen(b, filepath.Join(b.TempDir(), fileName), Options{})
 	defer func() { _ = e.Close() }()
-	err := e.engine.Update(func(dtx durable.Tx) error {
+	err := e.engine.Update(func(dtx txbackend.Tx) error {
 		t := dtx.(*tx)
 		kv{t.tx}.Put("k", nil) // the names are looked through too
 		b.ReportAllocs()

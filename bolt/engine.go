@@ -15,17 +15,17 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/callback"
 	"github.com/idemkv/idem/internal/codec"
-	"github.com/idemkv/idem/internal/disk"
-	"github.com/idemkv/idem/internal/durable"
-	"github.com/idemkv/idem/internal/effect"
+	"github.com/idemkv/idem/internal/diskspace"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 // buckets are the names of the spaces; docs/FORMAT.md.
 var buckets = [...][]byte{
-	durable.Records: []byte("idem.records"),
-	durable.Expiry:  []byte("idem.expiry"),
-	durable.Meta:    []byte("idem.meta"),
+	txbackend.Records: []byte("idem.records"),
+	txbackend.Expiry:  []byte("idem.expiry"),
+	txbackend.Meta:    []byte("idem.meta"),
 }
 
 // errNoBucket: something deleted a bucket of ours.
@@ -34,7 +34,7 @@ var errNoBucket = errors.New("a bucket of the store is missing")
 // scanBytes is where a page of a scan ends although it has fewer pairs than asked.
 const scanBytes = 4 << 20
 
-// engine is the database under the durable.Backend.
+// engine is the database under the txbackend.Backend.
 type engine struct {
 	db   *bbolt.DB
 	file *os.File // that of db
@@ -42,7 +42,7 @@ type engine struct {
 	dir  string // absolute, of the file
 	opts Options
 
-	identity *disk.Identity
+	identity *diskspace.Identity
 	layout   layout
 
 	last int // transaction ID of the last commit; Update alone uses it
@@ -50,14 +50,14 @@ type engine struct {
 	pageSize int64
 	size     atomic.Int64 // as of the last commit: whoever asks takes no part in waiting for the map
 
-	readers durable.Readers[reader]
+	readers txbackend.Readers[reader]
 
 	// afterCommit is of tests: it runs where a commit can be seen and has not
 	// returned yet.
 	afterCommit atomic.Pointer[func() error]
 }
 
-var _ durable.Engine = (*engine)(nil)
+var _ txbackend.Engine = (*engine)(nil)
 
 func (e *engine) Name() string { return e.path }
 
@@ -83,7 +83,7 @@ func (e *engine) openReader() (r reader, err error) {
 			_ = tx.Rollback()
 		}
 	}()
-	b := tx.Bucket(buckets[durable.Records])
+	b := tx.Bucket(buckets[txbackend.Records])
 	if b == nil {
 		return r, errNoBucket
 	}
@@ -106,7 +106,7 @@ func (e *engine) Read(key string) (*idem.Entry, error) {
 	return codec.DecodeRecord(key, value)
 }
 
-func (e *engine) Scan(space durable.Space, from, to []byte, limit int) (pairs []durable.Pair, err error) {
+func (e *engine) Scan(space txbackend.Space, from, to []byte, limit int) (pairs []txbackend.Pair, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	err = e.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(buckets[space])
@@ -119,7 +119,7 @@ func (e *engine) Scan(space durable.Space, from, to []byte, limit int) (pairs []
 			if to != nil && bytes.Compare(k, to) >= 0 {
 				break
 			}
-			pairs = append(pairs, durable.Pair{Key: bytes.Clone(k), Value: bytes.Clone(v)})
+			pairs = append(pairs, txbackend.Pair{Key: bytes.Clone(k), Value: bytes.Clone(v)})
 			size += len(k) + len(v)
 		}
 		return nil
@@ -127,7 +127,7 @@ func (e *engine) Scan(space durable.Space, from, to []byte, limit int) (pairs []
 	return pairs, err
 }
 
-func (e *engine) Update(fn func(durable.Tx) error) error {
+func (e *engine) Update(fn func(txbackend.Tx) error) error {
 	// bbolt waits for open read transactions when the file grows, and uses no page again
 	// that one might read: so there are none now but for as long as a look-up takes.
 	e.readers.Hold()
@@ -182,7 +182,7 @@ func (e *engine) Room() error {
 				idem.ErrFull, e.path, used, e.opts.MaxSize)
 		}
 	}
-	return disk.Room(e.dir, e.opts.MinFree)
+	return diskspace.Room(e.dir, e.opts.MinFree)
 }
 
 func (e *engine) Size() (int64, error) { return e.size.Load(), nil }
@@ -204,22 +204,22 @@ type tx struct {
 }
 
 type write struct {
-	space  durable.Space
+	space  txbackend.Space
 	key    []byte
 	value  []byte
 	delete bool
 }
 
-func (t *tx) Get(space durable.Space, key []byte) ([]byte, error) {
+func (t *tx) Get(space txbackend.Space, key []byte) ([]byte, error) {
 	return t.buckets[space].Get(key), nil
 }
 
-func (t *tx) Set(space durable.Space, key, value []byte) error {
+func (t *tx) Set(space txbackend.Space, key, value []byte) error {
 	t.writes = append(t.writes, write{space: space, key: bytes.Clone(key), value: bytes.Clone(value)})
 	return nil
 }
 
-func (t *tx) Delete(space durable.Space, key []byte) error {
+func (t *tx) Delete(space txbackend.Space, key []byte) error {
 	t.writes = append(t.writes, write{space: space, key: bytes.Clone(key), delete: true})
 	return nil
 }
@@ -245,10 +245,10 @@ func (t *tx) flush() error {
 // Effect runs a function on the transaction. bbolt has no savepoints: what a
 // function that fails has written goes only with the whole transaction.
 func (t *tx) Effect(ctx context.Context, fn any) (result []byte, spoiled bool, err error) {
-	c, ok := fn.(*callback)
+	c, ok := fn.(*function)
 	if !ok {
 		return nil, false, fmt.Errorf("%w: %T is not a same-commit function of the bolt engine", idem.ErrInvalid, fn)
 	}
-	result, err = effect.Run(func() ([]byte, error) { return t.run(ctx, c) })
+	result, err = callback.Run(func() ([]byte, error) { return t.run(ctx, c) })
 	return result, err != nil, err
 }

@@ -16,7 +16,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
-	"github.com/idemkv/idem/internal/golden"
+	"github.com/idemkv/idem/internal/formattest"
 )
 
 // goldenPath is a store of format 2, made once, and goldenMade what it got when it was
@@ -47,9 +47,9 @@ func TestMakeGolden(t *testing.T) {
 }
 
 // fillGolden makes what the golden store holds, at path.
-func fillGolden(t testing.TB, path string) golden.Made {
+func fillGolden(t testing.TB, path string) formattest.Made {
 	t.Helper()
-	return golden.Fill(t, func() idem.Backend {
+	return formattest.Fill(t, func() idem.Backend {
 		b, err := bolt.Open(path, bolt.Options{})
 		require.NoError(t, err)
 		return b
@@ -87,18 +87,18 @@ func copyGolden(t testing.TB) string {
 	return path
 }
 
-func openGolden(t testing.TB) (idem.Backend, golden.Made) {
+func openGolden(t testing.TB) (idem.Backend, formattest.Made) {
 	b, err := bolt.Open(copyGolden(t), bolt.Options{})
 	require.NoError(t, err)
 	return b, madeGolden(t)
 }
 
 // madeGolden is what the golden store got when it was made.
-func madeGolden(t testing.TB) golden.Made {
+func madeGolden(t testing.TB) formattest.Made {
 	t.Helper()
 	text, err := os.ReadFile(goldenMade)
 	require.NoError(t, err)
-	m, err := golden.ParseMade(text)
+	m, err := formattest.ParseMade(text)
 	require.NoError(t, err)
 	return m
 }
@@ -106,13 +106,13 @@ func madeGolden(t testing.TB) golden.Made {
 // A store of format 2 opens, holds what it held, and goes on.
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	golden.Check(t, openGolden)
+	formattest.Check(t, openGolden)
 }
 
 // What this library makes holds just what the golden store does.
 func TestGoldenMadeNow(t *testing.T) {
 	t.Parallel()
-	golden.Check(t, func(t testing.TB) (idem.Backend, golden.Made) {
+	formattest.Check(t, func(t testing.TB) (idem.Backend, formattest.Made) {
 		path := filepath.Join(t.TempDir(), "idem.db")
 		m := fillGolden(t, path)
 		b, err := bolt.Open(path, bolt.Options{})
@@ -154,9 +154,9 @@ func TestStoreOfAnotherVersion(t *testing.T) {
 		meta   func(was []byte) []byte
 		advice []string
 	}{
-		"newer":              {func(was []byte) []byte { return golden.Newer("meta", was) }, []string{"format 255", "use a newer library"}},
-		"with other buckets": {func(was []byte) []byte { return golden.Newer("meta", was) }, []string{"format 255", "use a newer library"}},
-		"format 1":           {func([]byte) []byte { return golden.Format1Meta() }, []string{"format 1", "use the library that wrote it, or make a new store"}},
+		"newer":              {func(was []byte) []byte { return formattest.Newer("meta", was) }, []string{"format 255", "use a newer library"}},
+		"with other buckets": {func(was []byte) []byte { return formattest.Newer("meta", was) }, []string{"format 255", "use a newer library"}},
+		"format 1":           {func([]byte) []byte { return formattest.Format1Meta() }, []string{"format 1", "use the library that wrote it, or make a new store"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -195,18 +195,18 @@ func TestStoreOfAnotherVersion(t *testing.T) {
 // granted; it can be forgotten.
 func TestGoldenRecordOfAnotherVersion(t *testing.T) {
 	t.Parallel()
-	for name, as := range map[string]func(key string, value []byte) []byte{"newer": golden.Newer, "older": golden.Older} {
+	for name, as := range map[string]func(key string, value []byte) []byte{"newer": formattest.Newer, "older": formattest.Older} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := copyGolden(t)
 			patch(t, path, func(tx *bbolt.Tx) error {
 				b := tx.Bucket([]byte("idem.records"))
-				key := []byte(golden.KeyCompleted)
-				return b.Put(key, as(golden.KeyCompleted, b.Get(key)))
+				key := []byte(formattest.KeyCompleted)
+				return b.Put(key, as(formattest.KeyCompleted, b.Get(key)))
 			})
 			b, err := bolt.Open(path, bolt.Options{})
 			require.NoError(t, err)
-			golden.CheckUnreadable(t, b, madeGolden(t), golden.KeyCompleted, idem.ErrVersion)
+			formattest.CheckUnreadable(t, b, madeGolden(t), formattest.KeyCompleted, idem.ErrVersion)
 		})
 	}
 }
@@ -217,11 +217,11 @@ func TestGoldenDamagedRecord(t *testing.T) {
 	path := copyGolden(t)
 	patch(t, path, func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte("idem.records"))
-		value := append([]byte(nil), b.Get([]byte(golden.KeyCompleted))...)
+		value := append([]byte(nil), b.Get([]byte(formattest.KeyCompleted))...)
 		value[100] ^= 4
-		return b.Put([]byte(golden.KeyCompleted), value)
+		return b.Put([]byte(formattest.KeyCompleted), value)
 	})
 	b, err := bolt.Open(path, bolt.Options{})
 	require.NoError(t, err)
-	golden.CheckUnreadable(t, b, madeGolden(t), golden.KeyCompleted, idem.ErrCorrupt)
+	formattest.CheckUnreadable(t, b, madeGolden(t), formattest.KeyCompleted, idem.ErrCorrupt)
 }

@@ -19,8 +19,8 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/codec"
-	"github.com/idemkv/idem/internal/disk"
-	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/diskspace"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 // open opens or makes the file at path.
@@ -62,8 +62,8 @@ func open(path string, o Options) (*engine, error) {
 
 // identify returns what path names, which must be file, the one that is open and
 // locked.
-func identify(path string, file *os.File) (*disk.Identity, error) {
-	identity, err := disk.Identify(path)
+func identify(path string, file *os.File) (*diskspace.Identity, error) {
+	identity, err := diskspace.Identify(path)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func create(path string, o Options, link func(from, to string) error) error {
 				return err
 			}
 		}
-		return tx.Bucket(buckets[durable.Meta]).Put([]byte(codec.MetaKey), codec.AppendMeta(nil, idem.Meta{}))
+		return tx.Bucket(buckets[txbackend.Meta]).Put([]byte(codec.MetaKey), codec.AppendMeta(nil, idem.Meta{}))
 	})
 	if err := closing(db, withCause(err)); err != nil {
 		return err
@@ -101,7 +101,7 @@ func create(path string, o Options, link func(from, to string) error) error {
 	if err := publish(temp, path, link); err != nil {
 		return err
 	}
-	return disk.SyncDir(filepath.Dir(path))
+	return diskspace.SyncDir(filepath.Dir(path))
 }
 
 // publish gives the file temp the name path too, unless something has that name. A
@@ -112,7 +112,7 @@ func publish(temp, path string, link func(from, to string) error) error {
 	if linkErr == nil || errors.Is(linkErr, fs.ErrExist) {
 		return nil
 	}
-	err := disk.RenameNew(temp, path)
+	err := diskspace.RenameNew(temp, path)
 	if err == nil || errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -245,7 +245,7 @@ func (e *engine) verify() (err error) {
 			return fmt.Errorf("%w: %s is a bbolt database of something else; give the store a file of its own", idem.ErrInvalid, e.path)
 		}
 		// The version comes first: another may have other buckets.
-		if meta := tx.Bucket(buckets[durable.Meta]); meta != nil {
+		if meta := tx.Bucket(buckets[txbackend.Meta]); meta != nil {
 			if _, err := codec.DecodeMeta(meta.Get([]byte(codec.MetaKey))); err != nil {
 				return fmt.Errorf("%s: %w", e.path, err)
 			}

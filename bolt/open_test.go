@@ -18,7 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -100,7 +100,7 @@ func TestC6OpenRefuses(t *testing.T) {
 		filled(t, path, 1)
 		db, err := bbolt.Open(path, 0o600, nil)
 		require.NoError(t, err)
-		require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket(buckets[durable.Expiry]) }))
+		require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket(buckets[txbackend.Expiry]) }))
 		require.NoError(t, db.Close())
 		refused(t, path, idem.ErrCorrupt)
 	})

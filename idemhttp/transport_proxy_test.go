@@ -29,7 +29,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/idemhttp"
-	"github.com/idemkv/idem/internal/proxy"
+	"github.com/idemkv/idem/internal/faultproxy"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -217,7 +217,7 @@ func proxied(t *testing.T, store *idem.Store, service *service, ops int, seed ui
 	server := &http.Server{Handler: statuses(idemhttp.New(store, idemhttp.GlobalScope, idemhttp.Options{StrictKey: true})(service), total)}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) }) // ErrServerClosed
-	p, err := proxy.Listen(proxy.Options{Target: listener.Addr().String(), Plan: proxy.Seeded(seed, proxy.Odds{
+	p, err := faultproxy.Listen(faultproxy.Options{Target: listener.Addr().String(), Plan: faultproxy.Seeded(seed, faultproxy.Odds{
 		Fault: 1, Turns: 3, MaxBytes: 700, MaxDelay: 300 * time.Millisecond,
 	})})
 	require.NoError(t, err)

@@ -14,17 +14,17 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/callback"
 	"github.com/idemkv/idem/internal/codec"
-	"github.com/idemkv/idem/internal/disk"
-	"github.com/idemkv/idem/internal/durable"
-	"github.com/idemkv/idem/internal/effect"
+	"github.com/idemkv/idem/internal/diskspace"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 // reserved begins every key of the store; docs/FORMAT.md. The byte after it names
 // the space.
 const reserved = "idem\x00"
 
-var spaces = [...]byte{durable.Records: 'r', durable.Expiry: 'x', durable.Meta: 'm'}
+var spaces = [...]byte{txbackend.Records: 'r', txbackend.Expiry: 'x', txbackend.Meta: 'm'}
 
 // scanBytes is where a page of a scan ends although it has fewer pairs than asked.
 const scanBytes = 4 << 20
@@ -37,7 +37,7 @@ const closeBound = 500 * time.Millisecond
 // without end for compactions that cannot be done.
 const damagedBound = 10 * time.Second
 
-// engine is the database under the durable.Backend.
+// engine is the database under the txbackend.Backend.
 type engine struct {
 	db    *pebble.DB
 	dir   string
@@ -46,7 +46,7 @@ type engine struct {
 	lock  *dbLock
 	files *guardedFS
 
-	readers  durable.Readers[*reader]
+	readers  txbackend.Readers[*reader]
 	expiring sync.Mutex
 	ending   bool           // readers are kept no more
 	soon     sync.WaitGroup // expireSoon
@@ -60,7 +60,7 @@ type engine struct {
 	afterCommit atomic.Pointer[func() error]
 }
 
-var _ durable.Engine = (*engine)(nil)
+var _ txbackend.Engine = (*engine)(nil)
 
 func (e *engine) Name() string { return e.dir }
 
@@ -117,7 +117,7 @@ func (e *engine) flush() error {
 // recovered tells of a panic in Pebble, which may go on with half of its work.
 func (e *engine) recovered(done chan<- error) {
 	if v := recover(); v != nil {
-		err := effect.Caught("panic in Pebble", v)
+		err := callback.Caught("panic in Pebble", v)
 		e.fatal.set(err)
 		done <- err
 	}
@@ -143,7 +143,7 @@ func (e *engine) closeDB() (whole bool, err error) {
 	return true, err
 }
 
-func appendKey[K string | []byte](dst []byte, space durable.Space, key K) []byte {
+func appendKey[K string | []byte](dst []byte, space txbackend.Space, key K) []byte {
 	dst = append(dst, reserved...)
 	dst = append(dst, spaces[space])
 	return append(dst, key...)
@@ -162,7 +162,7 @@ func (e *engine) Read(key string) (*idem.Entry, error) {
 			e.readers.Drop(r)
 		}
 	}()
-	value, err := r.R.find(durable.Records, unsafe.Slice(unsafe.StringData(key), len(key))) // read only
+	value, err := r.R.find(txbackend.Records, unsafe.Slice(unsafe.StringData(key), len(key))) // read only
 	if err != nil {
 		return nil, damaged(err)
 	}
@@ -182,7 +182,7 @@ func damaged(err error) error {
 	return redact(err)
 }
 
-func (e *engine) Scan(space durable.Space, from, to []byte, limit int) (pairs []durable.Pair, err error) {
+func (e *engine) Scan(space txbackend.Space, from, to []byte, limit int) (pairs []txbackend.Pair, err error) {
 	lower := appendKey(nil, space, string(from))
 	upper := append([]byte(reserved), spaces[space]+1)
 	if to != nil {
@@ -205,19 +205,19 @@ func (e *engine) Scan(space durable.Space, from, to []byte, limit int) (pairs []
 			return pairs, err
 		}
 		key := it.Key()[len(reserved)+1:]
-		pairs = append(pairs, durable.Pair{Key: bytes.Clone(key), Value: bytes.Clone(value)})
+		pairs = append(pairs, txbackend.Pair{Key: bytes.Clone(key), Value: bytes.Clone(value)})
 		size += len(key) + len(value)
 	}
 	return pairs, it.Error()
 }
 
-func (e *engine) Room() error { return disk.Room(e.dir, e.opts.MinFree) }
+func (e *engine) Room() error { return diskspace.Room(e.dir, e.opts.MinFree) }
 
 func (e *engine) Size() (int64, error) {
 	return int64(e.db.Metrics().DiskSpaceUsage()), nil
 }
 
-func (e *engine) Update(fn func(durable.Tx) error) (err error) {
+func (e *engine) Update(fn func(txbackend.Tx) error) (err error) {
 	t := &tx{e: e, batch: e.db.NewBatch()}
 	defer func() {
 		if closeErr := t.close(); closeErr != nil {
@@ -306,7 +306,7 @@ func (e *engine) await(done <-chan error) error {
 type tx struct {
 	e      *engine
 	batch  *pebble.Batch
-	reader *durable.Reader[*reader]
+	reader *txbackend.Reader[*reader]
 	whole  bool // no panic has been met
 }
 
@@ -325,7 +325,7 @@ func (t *tx) close() error {
 	return redact(err)
 }
 
-func (t *tx) Get(space durable.Space, key []byte) (value []byte, err error) {
+func (t *tx) Get(space txbackend.Space, key []byte) (value []byte, err error) {
 	if t.reader == nil {
 		if t.reader, err = t.e.readers.Get(); err != nil {
 			return nil, damaged(err)
@@ -338,14 +338,14 @@ func (t *tx) Get(space durable.Space, key []byte) (value []byte, err error) {
 	return value, damaged(err)
 }
 
-func (t *tx) Set(space durable.Space, key, value []byte) error {
+func (t *tx) Set(space txbackend.Space, key, value []byte) error {
 	op := t.batch.SetDeferred(len(reserved)+1+len(key), len(value))
 	appendKey(op.Key[:0], space, key)
 	copy(op.Value, value)
 	return op.Finish()
 }
 
-func (t *tx) Delete(space durable.Space, key []byte) error {
+func (t *tx) Delete(space txbackend.Space, key []byte) error {
 	op := t.batch.DeleteDeferred(len(reserved) + 1 + len(key))
 	appendKey(op.Key[:0], space, key)
 	return op.Finish()
@@ -362,11 +362,11 @@ func (t *tx) Effect(ctx context.Context, fn any) (result []byte, spoiled bool, e
 	if !t.batch.Empty() {
 		if err := t.e.apply(t.batch, false); err != nil {
 			t.batch = nil
-			return nil, false, &effect.Fault{Err: err}
+			return nil, false, &callback.Fault{Err: err}
 		}
 	} else if err := t.batch.Close(); err != nil {
 		t.batch = nil
-		return nil, false, &effect.Fault{Err: err}
+		return nil, false, &callback.Fault{Err: err}
 	}
 	t.batch = t.e.db.NewBatch()
 	result, err = t.run(ctx, f)
@@ -381,7 +381,7 @@ func (t *tx) run(ctx context.Context, f func(context.Context, *pebble.Batch) ([]
 	// As long as it is held, a Close by f does not give it to somebody else to use.
 	batch.Ref()
 	defer batch.Unref()
-	result, err := effect.Run(func() ([]byte, error) { return f(ctx, batch) })
+	result, err := callback.Run(func() ([]byte, error) { return f(ctx, batch) })
 	misuse := misused(batch)
 	if err == nil && misuse == nil {
 		err = foreign(batch)

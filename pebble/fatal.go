@@ -6,7 +6,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 // fatal collects what Pebble considers the end. Pebble reports it by calling
@@ -19,7 +19,7 @@ type fatal struct {
 	heard   chan struct{} // closed with the first cause
 	damaged chan struct{} // closed when something in the background met damage
 	damage  sync.Once
-	backend *durable.Backend
+	backend *txbackend.Backend
 }
 
 var _ pebble.Logger = (*fatal)(nil)
@@ -53,7 +53,7 @@ func (f *fatal) err() error {
 }
 
 // breaks names the backend to break; what was heard before breaks it now.
-func (f *fatal) breaks(b *durable.Backend) {
+func (f *fatal) breaks(b *txbackend.Backend) {
 	f.mu.Lock()
 	f.backend = b
 	cause := f.cause

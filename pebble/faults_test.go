@@ -22,7 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/attack/oracle"
+	"github.com/idemkv/idem/internal/robustness/oracle"
 )
 
 // class is a sort of what Pebble and we ask of the file system.

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/golden"
+	"github.com/idemkv/idem/internal/formattest"
 	idempebble "github.com/idemkv/idem/pebble"
 )
 
@@ -43,9 +43,9 @@ func TestMakeGolden(t *testing.T) {
 }
 
 // fillGolden makes what the golden store holds, in dir.
-func fillGolden(t testing.TB, dir string) golden.Made {
+func fillGolden(t testing.TB, dir string) formattest.Made {
 	t.Helper()
-	return golden.Fill(t, func() idem.Backend {
+	return formattest.Fill(t, func() idem.Backend {
 		b, err := idempebble.Open(dir, idempebble.Options{})
 		require.NoError(t, err)
 		return b
@@ -66,18 +66,18 @@ func copyGolden(t testing.TB) string {
 	return dir
 }
 
-func openGolden(t testing.TB) (idem.Backend, golden.Made) {
+func openGolden(t testing.TB) (idem.Backend, formattest.Made) {
 	b, err := idempebble.Open(copyGolden(t), idempebble.Options{})
 	require.NoError(t, err)
 	return b, madeGolden(t)
 }
 
 // madeGolden is what the golden store got when it was made.
-func madeGolden(t testing.TB) golden.Made {
+func madeGolden(t testing.TB) formattest.Made {
 	t.Helper()
 	text, err := os.ReadFile(goldenMade)
 	require.NoError(t, err)
-	m, err := golden.ParseMade(text)
+	m, err := formattest.ParseMade(text)
 	require.NoError(t, err)
 	return m
 }
@@ -85,13 +85,13 @@ func madeGolden(t testing.TB) golden.Made {
 // A store of format 2 opens, holds what it held, and goes on.
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	golden.Check(t, openGolden)
+	formattest.Check(t, openGolden)
 }
 
 // What this library makes holds just what the golden store does.
 func TestGoldenMadeNow(t *testing.T) {
 	t.Parallel()
-	golden.Check(t, func(t testing.TB) (idem.Backend, golden.Made) {
+	formattest.Check(t, func(t testing.TB) (idem.Backend, formattest.Made) {
 		dir := filepath.Join(t.TempDir(), "store")
 		m := fillGolden(t, dir)
 		b, err := idempebble.Open(dir, idempebble.Options{})
@@ -185,7 +185,7 @@ func TestMarkerOfAnotherVersion(t *testing.T) {
 			t.Parallel()
 			dir := newStore(t)
 			if marker == "idem format 1 on pebble" {
-				change(t, dir, "idem\x00mmeta", func([]byte) []byte { return golden.Format1Meta() })
+				change(t, dir, "idem\x00mmeta", func([]byte) []byte { return formattest.Format1Meta() })
 			}
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "IDEM"), []byte(marker+"\n"), 0o600))
 			before := files(t, dir)
@@ -224,8 +224,8 @@ func TestMetaOfAnotherVersion(t *testing.T) {
 		meta   func(was []byte) []byte
 		advice []string
 	}{
-		"newer":    {func(was []byte) []byte { return golden.Newer("meta", was) }, []string{"format 255", "use a newer library"}},
-		"format 1": {func([]byte) []byte { return golden.Format1Meta() }, []string{"format 1", "use the library that wrote it, or make a new store"}},
+		"newer":    {func(was []byte) []byte { return formattest.Newer("meta", was) }, []string{"format 255", "use a newer library"}},
+		"format 1": {func([]byte) []byte { return formattest.Format1Meta() }, []string{"format 1", "use the library that wrote it, or make a new store"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -249,14 +249,14 @@ func TestMetaOfAnotherVersion(t *testing.T) {
 // granted; it can be forgotten.
 func TestGoldenRecordOfAnotherVersion(t *testing.T) {
 	t.Parallel()
-	for name, as := range map[string]func(key string, value []byte) []byte{"newer": golden.Newer, "older": golden.Older} {
+	for name, as := range map[string]func(key string, value []byte) []byte{"newer": formattest.Newer, "older": formattest.Older} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := copyGolden(t)
-			change(t, dir, "idem\x00r"+golden.KeyCompleted, func(v []byte) []byte { return as(golden.KeyCompleted, v) })
+			change(t, dir, "idem\x00r"+formattest.KeyCompleted, func(v []byte) []byte { return as(formattest.KeyCompleted, v) })
 			b, err := idempebble.Open(dir, idempebble.Options{})
 			require.NoError(t, err)
-			golden.CheckUnreadable(t, b, madeGolden(t), golden.KeyCompleted, idem.ErrVersion)
+			formattest.CheckUnreadable(t, b, madeGolden(t), formattest.KeyCompleted, idem.ErrVersion)
 		})
 	}
 }
@@ -265,8 +265,8 @@ func TestGoldenRecordOfAnotherVersion(t *testing.T) {
 func TestGoldenDamagedRecord(t *testing.T) {
 	t.Parallel()
 	dir := copyGolden(t)
-	change(t, dir, "idem\x00r"+golden.KeyCompleted, func(v []byte) []byte { v[100] ^= 4; return v })
+	change(t, dir, "idem\x00r"+formattest.KeyCompleted, func(v []byte) []byte { v[100] ^= 4; return v })
 	b, err := idempebble.Open(dir, idempebble.Options{})
 	require.NoError(t, err)
-	golden.CheckUnreadable(t, b, madeGolden(t), golden.KeyCompleted, idem.ErrCorrupt)
+	formattest.CheckUnreadable(t, b, madeGolden(t), formattest.KeyCompleted, idem.ErrCorrupt)
 }

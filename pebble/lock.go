@@ -13,7 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/disk"
+	"github.com/idemkv/idem/internal/diskspace"
 )
 
 // held is the lock on a store's directory, from before anything in it is changed until
@@ -25,8 +25,8 @@ import (
 // taken as well: for file systems that cannot lock directories, and for Pebble's tools.
 type held struct {
 	refs  atomic.Int32
-	dir   *disk.DirLock    // nil on a file system of tests
-	paths []*disk.Identity // where the database must still be
+	dir   *diskspace.DirLock    // nil on a file system of tests
+	paths []*diskspace.Identity // where the database must still be
 }
 
 // hold locks the database at path, which a caller has named as named.
@@ -36,14 +36,14 @@ func hold(path, named string, f vfs.FS) (*held, error) {
 	if f != vfs.Default {
 		return h, nil
 	}
-	dir, err := disk.LockDir(path)
+	dir, err := diskspace.LockDir(path)
 	if err != nil {
 		return nil, fmt.Errorf("idem: opening %s: %w", filepath.Dir(path), err)
 	}
-	h.dir, h.paths = dir, []*disk.Identity{dir.Identity}
+	h.dir, h.paths = dir, []*diskspace.Identity{dir.Identity}
 	if abs, err := filepath.Abs(named); err == nil && abs != path {
 		// A symbolic link, say, that may be made to lead to another store.
-		id, err := disk.Identify(abs)
+		id, err := diskspace.Identify(abs)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("idem: opening %s: %w", named, err), h.Close())
 		}

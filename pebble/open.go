@@ -14,7 +14,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/codec"
-	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 // A store's directory holds the marker, which says that the database beside it was
@@ -143,10 +143,10 @@ func (e *engine) finishCreation() error {
 		}
 		return nil // the other has made it the marker
 	}
-	pairs, err := e.Scan(durable.Meta, []byte(codec.MetaKey), nil, 1)
+	pairs, err := e.Scan(txbackend.Meta, []byte(codec.MetaKey), nil, 1)
 	if err == nil && len(pairs) == 0 {
-		err = e.Update(func(t durable.Tx) error {
-			return t.Set(durable.Meta, []byte(codec.MetaKey), codec.AppendMeta(nil, idem.Meta{}))
+		err = e.Update(func(t txbackend.Tx) error {
+			return t.Set(txbackend.Meta, []byte(codec.MetaKey), codec.AppendMeta(nil, idem.Meta{}))
 		})
 	}
 	if err != nil {
@@ -321,7 +321,7 @@ func openGuarded(path string, po *pebble.Options, f *fatal, unlock func() error)
 
 // verify looks for what create put there.
 func (e *engine) verify() error {
-	pairs, err := e.Scan(durable.Meta, []byte(codec.MetaKey), nil, 1)
+	pairs, err := e.Scan(txbackend.Meta, []byte(codec.MetaKey), nil, 1)
 	if err == nil && len(pairs) == 0 {
 		err = fmt.Errorf("%w: it has no meta entry", idem.ErrCorrupt)
 	}

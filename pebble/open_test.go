@@ -20,7 +20,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/codec"
-	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/txbackend"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -304,7 +304,7 @@ func testCreationAfterAnother(t *testing.T, taken bool) {
 	c, err := s.Claim(context.Background(), idem.Request{Key: "new"})
 	require.NoError(t, err)
 	require.Greater(t, c.Token.Fence, before.Fence)
-	saved, err := s.Backend().(*Backend).engine.Scan(durable.Meta, []byte(codec.MetaKey), nil, 1)
+	saved, err := s.Backend().(*Backend).engine.Scan(txbackend.Meta, []byte(codec.MetaKey), nil, 1)
 	require.NoError(t, err)
 	meta, err := codec.DecodeMeta(saved[0].Value)
 	require.NoError(t, err)
@@ -347,7 +347,7 @@ func TestCloseWithOpenIterators(t *testing.T) {
 		"a snapshot": func(_ *testing.T, db *pebble.DB) { _ = db.NewSnapshot() },
 		"a value": func(t *testing.T, db *pebble.DB) {
 			require.NoError(t, db.Flush())
-			_, _, err := db.Get(appendKey(nil, durable.Records, "SECRET"))
+			_, _, err := db.Get(appendKey(nil, txbackend.Records, "SECRET"))
 			require.NoError(t, err)
 		},
 	} {

@@ -15,12 +15,12 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/durable"
-	"github.com/idemkv/idem/internal/effect"
+	"github.com/idemkv/idem/internal/callback"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 // core is what the engines on disk share: the methods of idem.Backend.
-type core = durable.Backend
+type core = txbackend.Backend
 
 // Backend is a Pebble engine. Its methods other than DB and Update are for the
 // idem.Store it is given to.
@@ -56,7 +56,7 @@ func Open(dir string, o Options) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{core: durable.New(e), engine: e}
+	b := &Backend{core: txbackend.New(e), engine: e}
 	e.fatal.breaks(b.core)
 	return b, nil
 }
@@ -76,7 +76,7 @@ func (b *Backend) DB() *pebble.DB { return b.engine.db }
 // keys of the store; idem.ErrBroken and idem.ErrClosed as by idem.Store.
 func (b *Backend) Update(ctx context.Context, fn func(batch *pebble.Batch) error) error {
 	err := b.core.Update(ctx, withoutResult(fn))
-	effect.Rethrow(err)
+	callback.Rethrow(err)
 	return err
 }
 
@@ -106,7 +106,7 @@ func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(ctx cont
 		return nil, false, err
 	}
 	result, replayed, err = store.DoEffect(ctx, r, fn)
-	effect.Rethrow(err)
+	callback.Rethrow(err)
 	return result, replayed, err
 }
 
@@ -118,7 +118,7 @@ func Complete(ctx context.Context, store *idem.Store, token idem.Token, fn func(
 		return err
 	}
 	err := store.CompleteEffect(ctx, token, fn)
-	effect.Rethrow(err)
+	callback.Rethrow(err)
 	return err
 }
 

@@ -16,7 +16,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemtest"
-	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 // disks are the file systems in memory that conformance runs on, by folder: what a
@@ -138,7 +138,7 @@ func failCommit(_ testing.TB, b idem.Backend) {
 func damage(t testing.TB, dir string, disk vfs.FS, key string) {
 	db, err := pebble.Open(disk.PathJoin(dir, dbName), &pebble.Options{FS: disk, FormatMajorVersion: format, Logger: newFatal()})
 	require.NoError(t, err)
-	k := appendKey(nil, durable.Records, key)
+	k := appendKey(nil, txbackend.Records, key)
 	stored, closer, err := db.Get(k)
 	require.NoError(t, err, "no record of that key")
 	value := bytes.Clone(stored)

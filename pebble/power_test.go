@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/attack/oracle"
+	"github.com/idemkv/idem/internal/robustness/oracle"
 )
 
 // powerDisk is a file system in memory of which a power cut leaves what was synced

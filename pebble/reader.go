@@ -5,7 +5,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"github.com/idemkv/idem/internal/durable"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 // reader looks records up by an iterator. Pebble's Get does not use the Bloom filters
@@ -30,7 +30,7 @@ func (r *reader) close() { _ = r.it.Close() }
 
 // find returns the value of key in a space, valid until the next call; nil if there
 // is none. After an error the reader is of no use any more.
-func (r *reader) find(space durable.Space, key []byte) ([]byte, error) {
+func (r *reader) find(space txbackend.Space, key []byte) ([]byte, error) {
 	r.key = appendKey(r.key[:0], space, key)
 	if !r.it.SeekPrefixGE(r.key) || !bytes.Equal(r.it.Key(), r.key) {
 		return nil, r.it.Error()

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/attack/oracle"
+	"github.com/idemkv/idem/internal/robustness/oracle"
 )
 
 // sticky makes what stops finds stop for good, until release is called. Reached is

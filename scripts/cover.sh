@@ -2,15 +2,15 @@
 # Measures coverage and fails below the bounds: every statement of transition.go,
 # and more than 90 % of the root, of each engine, of ttl, idemhttp and consume and of
 # each internal package. A statement counts when any test of the module runs it, so that the
-# conformance suite run by an engine counts for that engine. internal/golden,
-# internal/attack and internal/outcomes are for tests themselves: what they say when a check fails need not
+# conformance suite run by an engine counts for that engine. internal/formattest,
+# internal/robustness and internal/outcomes are for tests themselves: what they say when a check fails need not
 # run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 go=${GO:-go}
 module=$("$go" list -m)
 
-packages=$("$go" list . ./memory/... ./bolt/... ./pebble/... ./ttl/... ./idemhttp/... ./consume/... ./internal/... | grep -v -e /internal/golden -e /internal/attack -e /internal/outcomes | paste -sd, -)
+packages=$("$go" list . ./memory/... ./bolt/... ./pebble/... ./ttl/... ./idemhttp/... ./consume/... ./internal/... | grep -v -e /internal/formattest -e /internal/robustness -e /internal/outcomes | paste -sd, -)
 profile=$(mktemp)
 trap 'rm -f "$profile"' EXIT
 "$go" test -shuffle=on -timeout 40m -coverpkg="$packages" -coverprofile="$profile" ./... |

@@ -19,7 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/idemkv/idem/idemhttp"
-	"github.com/idemkv/idem/internal/proxy"
+	"github.com/idemkv/idem/internal/faultproxy"
 )
 
 func TestMain(m *testing.M) {
@@ -53,9 +53,9 @@ func each(ops, clients int, do func(n int)) {
 // here. The caller never hears of it, and the server charges once.
 func TestGoTransport(t *testing.T) {
 	t.Parallel()
-	faults := []proxy.Fault{proxy.DropRequest, proxy.DropAnswer, proxy.DropWaiting}
-	s, stop := serve(t, func(n int) proxy.Plan {
-		return proxy.Plan{Fault: faults[n%len(faults)], Turn: 1, Reset: n%2 == 0}
+	faults := []faultproxy.Fault{faultproxy.DropRequest, faultproxy.DropAnswer, faultproxy.DropWaiting}
+	s, stop := serve(t, func(n int) faultproxy.Plan {
+		return faultproxy.Plan{Fault: faults[n%len(faults)], Turn: 1, Reset: n%2 == 0}
 	})
 	base := &http.Transport{}
 	client := &http.Client{Transport: base}
@@ -89,7 +89,7 @@ func TestGoTransport(t *testing.T) {
 // caller's.
 func TestRetryableHTTP(t *testing.T) {
 	t.Parallel()
-	s, stop := serve(t, proxy.Seeded(3, proxy.Odds{Fault: 0.7, MaxDelay: 20 * time.Millisecond}))
+	s, stop := serve(t, faultproxy.Seeded(3, faultproxy.Odds{Fault: 0.7, MaxDelay: 20 * time.Millisecond}))
 	client := retryablehttp.NewClient()
 	client.Logger, client.RetryMax = nil, 50
 	client.HTTPClient.Transport = &http.Transport{DisableKeepAlives: true}
@@ -128,7 +128,7 @@ func TestRetryableHTTP(t *testing.T) {
 // its own.
 func TestTransport(t *testing.T) {
 	t.Parallel()
-	s, stop := serve(t, proxy.Seeded(4, proxy.Odds{Fault: 0.7, MaxDelay: 20 * time.Millisecond}))
+	s, stop := serve(t, faultproxy.Seeded(4, faultproxy.Odds{Fault: 0.7, MaxDelay: 20 * time.Millisecond}))
 	client := &http.Client{Transport: &idemhttp.Transport{
 		Base: &http.Transport{DisableKeepAlives: true}, MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond, MaxTries: 50,
 	}}
@@ -160,10 +160,10 @@ func TestTransport(t *testing.T) {
 func TestStripe(t *testing.T) {
 	t.Parallel()
 	// Every other connection has a fault, so that tries are few: each costs half a second.
-	plan := proxy.Seeded(5, proxy.Odds{Fault: 1, MaxDelay: 20 * time.Millisecond})
-	s, stop := serve(t, func(n int) proxy.Plan {
+	plan := faultproxy.Seeded(5, faultproxy.Odds{Fault: 1, MaxDelay: 20 * time.Millisecond})
+	s, stop := serve(t, func(n int) faultproxy.Plan {
 		if n%2 == 1 {
-			return proxy.Plan{}
+			return faultproxy.Plan{}
 		}
 		return plan(n)
 	})

@@ -1,6 +1,6 @@
 // Package interop holds idemhttp against what nobody here wrote.
 //
-// Clients, through the bad network of internal/proxy: Go's own http.Transport, which
+// Clients, through the bad network of internal/faultproxy: Go's own http.Transport, which
 // sends a request with an Idempotency-Key again by itself, go-retryablehttp, and
 // stripe-go, which makes keys and tries again by itself.
 //

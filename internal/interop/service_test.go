@@ -18,7 +18,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemhttp"
-	"github.com/idemkv/idem/internal/proxy"
+	"github.com/idemkv/idem/internal/faultproxy"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -26,7 +26,7 @@ import (
 // it charged, per operation.
 type service struct {
 	url   string // through the proxy
-	proxy *proxy.Proxy
+	proxy *faultproxy.Proxy
 
 	mu       sync.Mutex
 	charged  map[string]int
@@ -37,7 +37,7 @@ type service struct {
 
 // serve starts a service behind a network that is as bad as plan says. It is stopped,
 // and all that was under way ended, by the function it returns.
-func serve(t *testing.T, plan func(int) proxy.Plan) (s *service, stop func()) {
+func serve(t *testing.T, plan func(int) faultproxy.Plan) (s *service, stop func()) {
 	t.Helper()
 	s = &service{charged: map[string]int{}, keys: map[string]int{}}
 	store, err := idem.New(memory.New(memory.Options{}), idem.Options{})
@@ -54,7 +54,7 @@ func serve(t *testing.T, plan func(int) proxy.Plan) (s *service, stop func()) {
 	server := httptest.NewServer(r)
 	target, err := url.Parse(server.URL)
 	require.NoError(t, err)
-	s.proxy, err = proxy.Listen(proxy.Options{Target: target.Host, Plan: plan})
+	s.proxy, err = faultproxy.Listen(faultproxy.Options{Target: target.Host, Plan: plan})
 	require.NoError(t, err)
 	s.url = "http://" + s.proxy.Addr()
 	var once sync.Once

@@ -1,9 +1,0 @@
-//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
-
-package disk
-
-import "io/fs"
-
-func lockDir(string) (fs.FileInfo, func() error, error) {
-	return nil, func() error { return nil }, nil
-}

@@ -1,0 +1,103 @@
+package faultproxy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// Fault is what happens to a turn of a connection.
+type Fault int
+
+const (
+	// None: it passes.
+	None Fault = iota
+	// Refuse: the connection is closed as soon as it is there.
+	Refuse
+	// DropRequest: the connection is closed in place of forwarding the request.
+	DropRequest
+	// CutRequest: a part of the request is forwarded, then both sides are closed.
+	CutRequest
+	// DropWaiting: the request is forwarded whole, as far as one read brings it, then
+	// both sides are closed: the server is in the midst of it.
+	DropWaiting
+	// DropAnswer: the request is forwarded, and when the answer comes the connection is
+	// closed in place of forwarding it.
+	DropAnswer
+	// CutAnswer: a part of the answer is forwarded, then the connection is closed.
+	CutAnswer
+	// DelayRequest: the request is held back for some time, and forwarded then even if
+	// the client has hung up meanwhile.
+	DelayRequest
+	// DelayAnswer: the answer is held back for some time.
+	DelayAnswer
+	// Reorder: the request is held back until the server has answered another
+	// connection's, but not longer than a delay.
+	Reorder
+	faults
+)
+
+var faultNames = [faults]string{
+	"none", "refused", "request dropped", "request cut", "dropped while waiting",
+	"answer dropped", "answer cut", "request delayed", "answer delayed", "reordered",
+}
+
+// String returns the fault in words.
+func (f Fault) String() string {
+	if f >= 0 && f < faults {
+		return faultNames[f]
+	}
+	return fmt.Sprintf("fault(%d)", int(f))
+}
+
+// Plan is what happens to one connection.
+type Plan struct {
+	// Fault strikes once.
+	Fault Fault
+	// Turn is the one it strikes in, from 0.
+	Turn int
+	// Bytes are what a cut lets through.
+	Bytes int
+	// Delay is how long something is held back, at most.
+	Delay time.Duration
+	// Reset: a connection that is closed is reset, so that the peer sees an error, not
+	// an end.
+	Reset bool
+}
+
+// Odds are the chances of a seeded plan.
+type Odds struct {
+	// Fault is the share of connections with a fault, from 0 to 1.
+	Fault float64
+	// Turns: the fault strikes in one of the first so many turns. Default 1.
+	Turns int
+	// MaxBytes bounds what a cut lets through. Default 300.
+	MaxBytes int
+	// MaxDelay bounds delays. Default 20 ms.
+	MaxDelay time.Duration
+}
+
+// Seeded returns a plan that is the same for the same seed: each kind of fault as
+// often as any other, on as many connections as odds say.
+func Seeded(seed uint64, odds Odds) func(n int) Plan {
+	turns, bytes, delay := max(odds.Turns, 1), odds.MaxBytes, odds.MaxDelay
+	if bytes <= 0 {
+		bytes = 300
+	}
+	if delay <= 0 {
+		delay = 20 * time.Millisecond
+	}
+	return func(n int) Plan {
+		rng := rand.New(rand.NewPCG(seed, uint64(n)))
+		if rng.Float64() >= odds.Fault {
+			return Plan{}
+		}
+		return Plan{
+			Fault: Refuse + Fault(rng.IntN(int(faults-Refuse))),
+			Turn:  rng.IntN(turns),
+			Bytes: rng.IntN(bytes),
+			Delay: time.Duration(rng.Int64N(int64(delay))),
+			Reset: rng.IntN(2) == 0,
+		}
+	}
+}

@@ -1,0 +1,224 @@
+// Package formattest is what the golden stores hold: stores of each format version,
+// made once by an engine and opened by its tests ever after. It says what was done
+// to them, what they must therefore hold, field by field, and how a store that is
+// opened on them must behave. It is for tests.
+package formattest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"time"
+
+	"github.com/idemkv/idem"
+)
+
+// Base is the moment the golden stores were made, in store time and in nanoseconds of
+// Unix time alike: 2026-01-02 03:04:05.000000006 UTC.
+const Base = idem.Instant(1767323045000000006)
+
+// LostUntil is up to when the golden stores say that records may have been lost: the
+// backend of their first opening says so, as that of a restored backup would.
+const LostUntil = int64(Base) - int64(time.Hour)
+
+const (
+	second = idem.Instant(time.Second)
+	day    = 24 * time.Hour
+)
+
+// Start is Base on the wall clock.
+func Start() time.Time { return time.Unix(0, int64(Base)) }
+
+// Options are those of the store that made the golden stores.
+func Options(c idem.Clock) idem.Options {
+	return idem.Options{Lease: 30 * time.Second, Retention: day, MaxResult: 1024, SweepInterval: -1, Clock: c}
+}
+
+// Keys with something of their own.
+const (
+	KeyInFlight      = "txn/in-flight"
+	KeyTakenOver     = "txn/taken-over"
+	KeyExtended      = "txn/extended"
+	KeyHoldUnknown   = "txn/hold-unknown"
+	KeyReleased      = "txn/released"
+	KeyHeld          = "txn/held"
+	KeyCompleted     = "txn/completed"
+	KeyNil           = "txn/completed-nil"
+	KeyEmpty         = "txn/completed-empty"
+	KeyBinary        = "txn/completed-binary"
+	KeyDropped       = "txn/completed-dropped"
+	KeyForever       = "txn/completed-forever"
+	KeyFailed        = "txn/failed"
+	KeyNUL           = "\x00"
+	KeyNotUTF8       = "\xff\xfe/\x80"
+	KeyExpired       = "txn/expired"
+	KeyForgotten     = "txn/forgotten"
+	KeyReason        = "txn/released-reason"
+	KeyRetried       = "txn/retried"
+	KeyBound         = "txn/bound"
+	KeyUndone        = "txn/undone"
+	KeyFailDropped   = "txn/failed-dropped"
+	KeySecondOpening = "txn/second-opening"
+	KeySameCommit    = "txn/same-commit"
+)
+
+// KeyLong is as long as a key may be.
+func KeyLong() string {
+	b := make([]byte, idem.MaxKey)
+	for i := range b {
+		b[i] = byte(i*7 + 3)
+	}
+	return string(b)
+}
+
+// Binary is the result of KeyBinary: every byte there is.
+func Binary() []byte {
+	b := make([]byte, 256)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
+}
+
+// Reason is what KeyReason, KeyRetried and KeyBound were released with.
+func Reason() []byte { return []byte("the bank is away") }
+
+// Fingerprint is the one that KeyTakenOver, KeyCompleted and KeyBound were claimed with.
+func Fingerprint() idem.Fingerprint {
+	return idem.Fingerprint{
+		0x74, 0xc6, 0x12, 0x6b, 0x71, 0x8c, 0x4d, 0x0b, 0x26, 0x6f, 0x01, 0x99, 0xd4, 0x5e, 0xee, 0x36,
+		0x8a, 0x0c, 0x67, 0x0f, 0x2d, 0xbd, 0x9c, 0x1c, 0x15, 0x42, 0x9c, 0xbd, 0x3e, 0x8e, 0x93, 0x77,
+	}
+}
+
+// Meta is the golden stores' meta entry, but for its secret.
+func (m Made) Meta() idem.Meta {
+	return idem.Meta{
+		Time: Base + 100*second, Wall: int64(Base + 100*second), Fence: m.fence(secondOpening + 1), Opening: 2,
+		LostUntil: LostUntil,
+	}
+}
+
+// Entries are all records of the golden stores, written out: nothing here is
+// computed by what is under test.
+func (m Made) Entries() map[string]*idem.Entry {
+	at := func(seconds int) idem.Instant { return Base + idem.Instant(seconds)*second }
+	const dayLater = 24 * 60 * 60 // in seconds
+	entry := func(claim, claimed int, e idem.Entry) *idem.Entry {
+		e.Fence, e.Opening, e.ClaimedAt = m.fence(claim), 1, at(claimed)
+		if e.Attempt == 0 {
+			e.Attempt = 1
+		}
+		if e.Lease == 0 {
+			e.Lease = 30 * time.Second
+		}
+		if e.LeaseUntil == 0 {
+			e.LeaseUntil = at(claimed + 30)
+		}
+		if e.Retention == 0 {
+			e.Retention = day
+		}
+		return &e
+	}
+	// final is claimed and finished at five seconds.
+	final := func(claim int, s idem.State, result []byte) *idem.Entry {
+		return entry(claim, 5, idem.Entry{
+			State: s, FinishedAt: at(5), ExpiresAt: at(5 + dayLater), Due: at(5 + dayLater), Result: result,
+		})
+	}
+	dropped := final(11, idem.Completed, nil)
+	dropped.ResultDropped = true
+	forever := final(12, idem.Completed, []byte("ok"))
+	forever.Retention, forever.ExpiresAt, forever.Due = idem.Forever, idem.Never, 0
+	failDropped := final(25, idem.Failed, nil)
+	failDropped.ResultDropped = true
+	expired := final(17, idem.Completed, []byte("gone"))
+	expired.Retention, expired.ExpiresAt, expired.Due = time.Second, at(6), at(6)
+	second := entry(secondOpening, 60, idem.Entry{
+		State: idem.InFlight, Lease: 2 * time.Hour, LeaseUntil: at(60 + 2*60*60),
+		ExpiresAt: at(60 + 2*60*60 + dayLater), Due: at(60 + dayLater),
+	})
+	second.Opening = 2
+	same := entry(secondOpening+1, 60, idem.Entry{
+		State: idem.Completed, FinishedAt: at(60), ExpiresAt: at(60 + dayLater), Due: at(60 + dayLater), Result: []byte("charged"),
+	})
+	same.Opening = 2
+	return map[string]*idem.Entry{
+		KeyInFlight: entry(0, 0, idem.Entry{
+			State: idem.InFlight, ExpiresAt: at(30 + dayLater), Due: at(dayLater),
+		}),
+		KeyTakenOver: entry(3, 2, idem.Entry{
+			State: idem.InFlight, Attempt: 2, Fingerprint: Fingerprint(), Checkpoint: []byte("step 1"),
+			ExpiresAt: at(32 + dayLater), Due: at(dayLater),
+		}),
+		KeyExtended: entry(2, 0, idem.Entry{
+			State: idem.InFlight, Lease: 10 * time.Second, LeaseUntil: at(2 + 60*60),
+			ExpiresAt: at(2 + 60*60 + dayLater), Due: at(dayLater),
+		}),
+		KeyHoldUnknown: entry(4, 2, idem.Entry{
+			State: idem.InFlight, HoldUnknown: true, ExpiresAt: idem.Never,
+		}),
+		KeyReleased: entry(5, 2, idem.Entry{
+			State: idem.Released, Checkpoint: []byte{}, ExpiresAt: at(2 + dayLater), Due: at(2 + dayLater),
+		}),
+		KeyHeld: entry(6, 2, idem.Entry{
+			State: idem.Held, Result: []byte("timeout at the bank"), ExpiresAt: idem.Never,
+		}),
+		KeyCompleted: entry(7, 2, idem.Entry{
+			State: idem.Completed, Fingerprint: Fingerprint(), Result: []byte(`{"charged":100}`),
+			FinishedAt: at(5), ExpiresAt: at(5 + dayLater), Due: at(2 + dayLater),
+		}),
+		KeyNil:     final(8, idem.Completed, nil),
+		KeyEmpty:   final(9, idem.Completed, []byte{}),
+		KeyBinary:  final(10, idem.Completed, Binary()),
+		KeyDropped: dropped,
+		KeyForever: forever,
+		KeyFailed:  final(13, idem.Failed, []byte("card declined")),
+		KeyNUL:     final(14, idem.Completed, []byte("NUL")),
+		KeyNotUTF8: final(15, idem.Completed, []byte("not UTF-8")),
+		KeyLong():  final(16, idem.Completed, []byte("long")),
+		KeyExpired: expired,
+		KeyReason: entry(19, 5, idem.Entry{
+			State: idem.Released, Result: Reason(), ExpiresAt: at(5 + dayLater), Due: at(5 + dayLater),
+		}),
+		KeyRetried: entry(21, 5, idem.Entry{
+			State: idem.InFlight, Attempt: 2, Result: Reason(), ExpiresAt: at(35 + dayLater), Due: at(5 + dayLater),
+		}),
+		KeyBound: entry(23, 5, idem.Entry{
+			State: idem.Released, Bound: true, Fingerprint: Fingerprint(), Result: Reason(),
+			ExpiresAt: at(5 + dayLater), Due: at(5 + dayLater),
+		}),
+		KeyFailDropped:   failDropped,
+		KeySecondOpening: second,
+		KeySameCommit:    same,
+	}
+}
+
+// stale are the claims whose tokens were good once and are not any more, by number.
+func stale() map[string]int {
+	return map[string]int{
+		"taken over": 1, "released": 5, "expired": 17, "forgotten": 18, "released with a reason": 19,
+		"claimed again": 20, "claimed again and undone": 22, "undone": 23, "undone, and gone": 24,
+	}
+}
+
+// Newer returns value, stored under key, as a version of the format that comes
+// after all others would have it: with its version and a checksum that is right.
+func Newer(key string, value []byte) []byte { return as(255, key, value) }
+
+// Older is Newer for the version that came before the first release.
+func Older(key string, value []byte) []byte { return as(1, key, value) }
+
+func as(version byte, key string, value []byte) []byte {
+	b := bytes.Clone(value[:len(value)-4])
+	b[0] = version
+	sum := crc32.Checksum(append([]byte(key), b...), crc32.MakeTable(crc32.Castagnoli))
+	return binary.LittleEndian.AppendUint32(b, sum)
+}
+
+// Format1Meta is a meta entry of format 1, which came before the first release: stores
+// that hold it are refused.
+func Format1Meta() []byte {
+	return []byte("\x01\x06\x32\x96\x1c\xf2\xca\x86\x18\x06\x32\x96\x1c\xf2\xca\x86\x18\x40\xf3" +
+		"\x4c\xf6\x5e\x47\x06\x00\x01\x00\x00\x00\x00\x00\x00\x00\x87\xc3\x89\xd4")
+}

@@ -1,0 +1,66 @@
+package robustness
+
+import (
+	"context"
+	"flag"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// theEnd comes shortly before go test ends this process, if it is to.
+var theEnd = context.Background()
+
+func TestMain(m *testing.M) {
+	BeChild()
+	beJob()
+	flag.Parse()
+	cancel := func() {}
+	if limit := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration); limit > 0 {
+		theEnd, cancel = context.WithTimeout(theEnd, limit-limit/20)
+	}
+	code := m.Run()
+	cancel()
+	os.Exit(code)
+}
+
+// child is a command that no time of ours bounds, because a machine may be as slow as it
+// likes. At the end it has to print what its goroutines do, and is killed.
+func child(name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(theEnd, name, args...)
+	cmd.Cancel = func() error {
+		if cmd.Process.Signal(syscall.SIGQUIT) != nil { // not on this system
+			return cmd.Process.Kill()
+		}
+		return nil
+	}
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// setting returns a number from the environment, or what is given.
+func setting(t *testing.T, name string, otherwise uint64) uint64 {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s is %q, and should be a number", name, text)
+	}
+	return n
+}
+
+// What the make targets set.
+const (
+	roundsEnv = "IDEM_ATTACK_ROUNDS" // kills
+	imagesEnv = "IDEM_ATTACK_IMAGES" // of disks
+	faultsEnv = "IDEM_ATTACK_FAULTS" // calls that fail, and bits flipped
+	caseEnv   = "IDEM_ATTACK_CASE"   // the only one, by its name
+	storeEnv  = "IDEM_ATTACK_STORE"  // where a store was kept whose bit is to be flipped again
+	seedEnv   = "IDEM_ATTACK_SEED"
+	engineEnv = "IDEM_ATTACK_ENGINE" // the only one
+)

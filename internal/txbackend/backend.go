@@ -1,0 +1,340 @@
+package txbackend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/callback"
+	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/groupcommit"
+)
+
+const (
+	// groupWeight bounds a commit group, in bytes of payload plus opWeight for each
+	// operation, and so the memory and the time that one commit takes.
+	groupWeight = 8 << 20
+	opWeight    = 1 << 10
+	// commitBytes is where a commit ends although its group has more: some databases
+	// take no more than 4 GiB in one.
+	commitBytes = 64 << 20
+	// scanPage is how many records a page of a scan holds at most.
+	scanPage = 256
+	// brokenClose is how long closing a broken database may take before it is left
+	// behind: some paths of both panic or wait with locks held.
+	brokenClose = 2 * time.Second
+)
+
+// Backend is an idem.Backend over an Engine.
+type Backend struct {
+	engine Engine
+	queue  *groupcommit.Queue[*job]
+	gate   gate
+	pass   pass // the queue's
+	floor  floor
+	watch  atomic.Pointer[watch]
+	cancel atomic.Pointer[context.CancelCauseFunc] // of the function under way
+	broken atomic.Pointer[error]
+	broke  chan struct{} // closed when broken is set
+	closed atomic.Bool
+
+	commitBytes int // commitBytes, but in tests
+
+	mu   sync.Mutex
+	host atomic.Pointer[idem.Host]
+}
+
+var (
+	_ idem.Backend = (*Backend)(nil)
+	_ idem.Scanner = (*Backend)(nil)
+	_ idem.Expirer = (*Backend)(nil)
+	_ idem.Sizer   = (*Backend)(nil)
+	_ idem.Checker = (*Backend)(nil)
+)
+
+// New returns a Backend that owns e.
+func New(e Engine) *Backend {
+	b := &Backend{engine: e, broke: make(chan struct{}), commitBytes: commitBytes}
+	b.queue = groupcommit.New(groupWeight, b.broke, b.run)
+	return b
+}
+
+// Bind implements idem.Backend.
+func (b *Backend) Bind(host idem.Host) (idem.Binding, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.err(); err != nil {
+		return idem.Binding{}, err
+	}
+	if b.host.Load() != nil {
+		return idem.Binding{}, fmt.Errorf("%w: %s is in use by another store", idem.ErrInvalid, b.engine.Name())
+	}
+	saved, err := b.savedMeta()
+	if err != nil {
+		return idem.Binding{}, err
+	}
+	if host.Stall > 0 {
+		b.watch.Store(newWatch(host.Stall, func() { b.stalled(host.Stall) }))
+	}
+	b.host.Store(&host)
+	if err := b.err(); err != nil { // since just now, and host may not have been told
+		return idem.Binding{}, err
+	}
+	return idem.Binding{Saved: saved}, nil
+}
+
+func (b *Backend) savedMeta() (saved idem.Meta, err error) {
+	defer b.guard(&err)
+	pairs, err := b.engine.Scan(Meta, []byte(codec.MetaKey), nil, 1)
+	if err != nil {
+		return saved, b.breakWith("reading the meta entry", err)
+	}
+	if len(pairs) == 0 || string(pairs[0].Key) != codec.MetaKey {
+		return saved, nil
+	}
+	saved, err = codec.DecodeMeta(pairs[0].Value)
+	if err != nil {
+		return saved, fmt.Errorf("%s: %w", b.engine.Name(), err)
+	}
+	return saved, nil
+}
+
+// err is why the backend answers nothing, nil while it does.
+func (b *Backend) err() error {
+	if b.closed.Load() {
+		return idem.ErrClosed
+	}
+	return b.brokenErr()
+}
+
+func (b *Backend) brokenErr() error {
+	if p := b.broken.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Break makes the backend answer idem.ErrBroken with the cause from now on, and
+// returns what it answers. Engines call it for what goes wrong in the background.
+// It may be called under any lock.
+func (b *Backend) Break(cause error) error {
+	err := fmt.Errorf("%w: %s: %w", idem.ErrBroken, b.engine.Name(), cause)
+	if !b.broken.CompareAndSwap(nil, &err) {
+		return *b.broken.Load()
+	}
+	if h := b.host.Load(); h != nil {
+		h.Broken(err)
+	}
+	close(b.broke)
+	if cancel := b.cancel.Load(); cancel != nil {
+		(*cancel)(err)
+	}
+	return err
+}
+
+// stalled breaks the store whose commit does not return.
+func (b *Backend) stalled(stall time.Duration) {
+	what := "the commit did not return within %v: is the disk stuck?"
+	switch {
+	case b.cancel.Load() != nil:
+		what = "a same-commit function did not return within %v"
+	case b.closed.Load():
+		what = "closing did not end within %v: is the disk stuck?"
+	}
+	_ = b.Break(fmt.Errorf(what, stall))
+}
+
+// functionCtx returns the ctx for a caller's function, of the caller's own, and what
+// to call when the function has returned.
+func (b *Backend) functionCtx(ctx context.Context) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(b.Within(ctx))
+	b.cancel.Store(&cancel)
+	if err := b.brokenErr(); err != nil { // since just now
+		cancel(err)
+	}
+	return ctx, func() {
+		b.cancel.Store(nil)
+		cancel(nil)
+	}
+}
+
+// Within marks ctx as one that calls of the store refuse: the engines give it to the
+// caller's functions.
+func (b *Backend) Within(ctx context.Context) context.Context {
+	if h := b.host.Load(); h != nil && h.Within != nil {
+		return h.Within(ctx)
+	}
+	return ctx
+}
+
+func (b *Backend) breakWith(doing string, cause error) error {
+	return b.Break(fmt.Errorf("%s: %w", doing, cause))
+}
+
+// guard turns a panic or memory fault of the engine into a broken store.
+func (b *Backend) guard(err *error) {
+	if v := recover(); v != nil {
+		*err = b.Break(callback.Caught("panic in the engine", v))
+	}
+}
+
+// Read implements idem.Backend.
+func (b *Backend) Read(key string) (e *idem.Entry, err error) {
+	if err := b.err(); err != nil {
+		return nil, err
+	}
+	if was, held := b.gate.look(key); held {
+		return was.entry, was.err
+	}
+	e, err = b.read(key)
+	if was, held := b.gate.look(key); held {
+		return was.entry, was.err
+	}
+	return e, err
+}
+
+func (b *Backend) read(key string) (e *idem.Entry, err error) {
+	defer b.guard(&err)
+	e, err = b.engine.Read(key)
+	if err != nil && !aboutRecord(err) {
+		return nil, b.breakWith("reading "+b.named(key), err)
+	}
+	return e, b.about(key, err)
+}
+
+// named stands for a key in messages.
+func (b *Backend) named(key string) string {
+	if h := b.host.Load(); h != nil && h.KeyHash != nil {
+		return "key " + h.KeyHash(key)
+	}
+	return "a key"
+}
+
+// about says which record err is about.
+func (b *Backend) about(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %s: %w", b.engine.Name(), b.named(key), err)
+}
+
+// aboutRecord reports whether err is about one record and not about the database.
+func aboutRecord(err error) bool {
+	return errors.Is(err, idem.ErrCorrupt) || errors.Is(err, idem.ErrVersion)
+}
+
+// Apply implements idem.Backend.
+func (b *Backend) Apply(ctx context.Context, ops []*idem.Op) error {
+	weight := 0
+	for _, op := range ops {
+		weight += opWeight + op.Size()
+	}
+	return b.do(ctx, &job{ctx: ctx, ops: ops}, weight)
+}
+
+// Update runs fn, a same-commit function of the engine's own type, in a commit of
+// the store, and returns its error.
+func (b *Backend) Update(ctx context.Context, fn any) error {
+	return b.do(ctx, &job{ctx: ctx, update: fn}, opWeight)
+}
+
+func (b *Backend) do(ctx context.Context, j *job, weight int) error {
+	if err := b.err(); err != nil {
+		return err
+	}
+	err := b.queue.Do(ctx, j, weight)
+	switch {
+	case err == groupcommit.ErrStopped: // j may still be run: it is not looked at any more
+		return *b.broken.Load()
+	case err != nil:
+		return err
+	}
+	return j.err
+}
+
+// Close implements idem.Backend.
+func (b *Backend) Close() error {
+	var err error
+	if b.broken.Load() == nil && b.host.Load() != nil {
+		err = b.saveMeta()
+	}
+	if b.closed.Swap(true) {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() {
+		// What comes from now on finds the backend closed. A write that is stuck keeps the
+		// engine, and so its lock, from being closed under it: a second owner must not meet
+		// a write that wakes up.
+		b.queue.Wait()
+		w := b.watch.Load()
+		w.begin()
+		err := b.closeEngine()
+		w.end()
+		w.stop()
+		done <- err
+	}()
+	select {
+	case closeErr := <-done:
+		return errors.Join(err, closeErr)
+	case <-b.broke: // before, or by what closing has yet to write
+	}
+	timer := time.NewTimer(brokenClose)
+	defer timer.Stop()
+	select {
+	case closeErr := <-done:
+		return errors.Join(err, closeErr)
+	case <-timer.C:
+		return fmt.Errorf("%w; it did not close within %v, and it may take a new process to open it again",
+			*b.broken.Load(), brokenClose)
+	}
+}
+
+// saveMeta saves the time of closing, in a commit that does nothing else.
+func (b *Backend) saveMeta() error {
+	j := &job{ctx: context.Background(), save: true}
+	if err := b.queue.Do(context.Background(), j, 0); err != nil {
+		return *b.broken.Load()
+	}
+	return j.err
+}
+
+func (b *Backend) closeEngine() (err error) {
+	defer b.guard(&err)
+	if err := b.engine.Close(); err != nil {
+		return fmt.Errorf("idem: closing %s: %w", b.engine.Name(), err)
+	}
+	return nil
+}
+
+// Check returns an error when no commit is to be expected of the backend: it is broken
+// or closed, its path names something else by now, or there is no room for new records.
+func (b *Backend) Check(ctx context.Context) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := b.err(); err != nil {
+		return err
+	}
+	defer b.guard(&err)
+	if err := b.engine.Moved(); err != nil {
+		return b.breakWith("checking", err)
+	}
+	return b.engine.Room()
+}
+
+// Size implements idem.Sizer.
+func (b *Backend) Size() (n int64, err error) {
+	if err := b.err(); err != nil {
+		return 0, err
+	}
+	defer b.guard(&err)
+	if n, err = b.engine.Size(); err != nil {
+		return 0, b.breakWith("measuring", err)
+	}
+	return n, nil
+}
