@@ -6,52 +6,57 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/idemkv/idem/engine"
 )
 
-// opPool keeps a claim or completion from costing an allocation for its Op.
+// opPool keeps a claim or completion from costing an allocation for its operation.
 var opPool = sync.Pool{New: func() any {
 	o := new(pooledOp)
-	o.list[0] = &o.Op
+	o.list[0] = &o.operation
 	return o
 }}
 
-// pooledOp is an Op with the one-element slice that Apply wants.
+// pooledOp is an operation with the one-element slice that Apply wants.
 type pooledOp struct {
-	Op
-	list [1]*Op
+	operation
+	list [1]engine.Op
 }
 
-func (s *Store) newOp(key string, act action) *Op {
+func (s *Store) newOp(key string, act action) *operation {
 	p := opPool.Get().(*pooledOp)
-	p.Op = Op{pooled: p, key: key, act: act, store: s}
-	return &p.Op
+	p.operation = operation{pooled: p, key: key, act: act, store: s}
+	return &p.operation
 }
+
+// own is op as the store made it.
+func own(op engine.Op) *operation { return op.(*operation) }
 
 // one returns the op as a list, without allocation.
-func (o *Op) one() []*Op { return o.pooled.list[:] }
+func (o *operation) one() []engine.Op { return o.pooled.list[:] }
 
 // free gives the op back; entries it handed out live on. One that the engine may still
 // hold is left to the garbage collector.
-func (o *Op) free() {
+func (o *operation) free() {
 	p := o.pooled
 	if p == nil {
 		return
 	}
-	p.Op = Op{}
+	p.operation = operation{}
 	opPool.Put(p)
 }
 
 // lookup returns the durable entry of key, from the cache if it is there, and what is
 // to be known for using it in a commit.
-func (s *Store) lookup(ctx context.Context, key string) (e *Entry, saw seen, err error) {
+func (s *Store) lookup(ctx context.Context, key string) (e *engine.Entry, saw seen, err error) {
 	if s.direct {
-		e, err = s.backend.Read(key)
+		e, err = s.backend.Read(ctx, key)
 		saw.entry = e
 		return e, saw, err
 	}
 	saw = s.tracker.before(key)
 	if s.tracker.cache == nil {
-		e, err = s.read(key)
+		e, err = s.read(ctx, key)
 		saw.entry = e
 		return e, saw, err
 	}
@@ -64,7 +69,7 @@ func (s *Store) lookup(ctx context.Context, key string) (e *Entry, saw seen, err
 		s.emit(ctx, Event{Kind: kind, KeyHash: s.KeyHash(key)})
 	}
 	if e == nil {
-		if e, err = s.read(key); err == nil {
+		if e, err = s.read(ctx, key); err == nil {
 			s.tracker.fill(key, &saw, e)
 		}
 	}
@@ -72,19 +77,19 @@ func (s *Store) lookup(ctx context.Context, key string) (e *Entry, saw seen, err
 	return e, saw, err
 }
 
-func (s *Store) read(key string) (*Entry, error) {
+func (s *Store) read(ctx context.Context, key string) (*engine.Entry, error) {
 	in := s.calls.enter()
 	if in == nil {
 		return nil, s.endedErr()
 	}
-	e, err := s.backend.Read(key)
+	e, err := s.backend.Read(ctx, key)
 	in.leave()
 	return e, s.outranked(err)
 }
 
 // apply runs ops in one commit. A nil error means that each op has its answer. After
 // ErrBroken the engine may still hold the ops, and nobody may look at them.
-func (s *Store) apply(ctx context.Context, ops []*Op) error {
+func (s *Store) apply(ctx context.Context, ops []engine.Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
@@ -96,7 +101,7 @@ func (s *Store) apply(ctx context.Context, ops []*Op) error {
 	in.leave()
 	if errors.Is(err, ErrBroken) {
 		for _, op := range ops {
-			op.pooled = nil
+			own(op).pooled = nil
 		}
 		if ended := s.outranked(err); ended != ErrClosed {
 			return ended
@@ -104,9 +109,9 @@ func (s *Store) apply(ctx context.Context, ops []*Op) error {
 		return fmt.Errorf("%w, and a commit under way failed: %w", ErrClosed, err)
 	}
 	for _, op := range ops {
-		if op.began && !op.done {
-			op.began = false
-			s.tracker.abandon(op)
+		if o := own(op); o.began && !o.done {
+			o.began = false
+			s.tracker.abandon(o)
 		}
 	}
 	return s.outranked(err)
@@ -115,7 +120,7 @@ func (s *Store) apply(ctx context.Context, ops []*Op) error {
 // applyClaims is apply for claims: not after Shutdown. Where the store is full it sweeps
 // a slice and applies those that were refused again. It goes on for as long as anything
 // makes room, this sweep or another, because others may have taken that room by now.
-func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
+func (s *Store) applyClaims(ctx context.Context, ops []engine.Op) error {
 	in := s.granting.enter()
 	if in == nil {
 		return ErrClosed
@@ -131,7 +136,7 @@ func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 			return nil
 		}
 		var err error
-		if x, ok := s.backend.(Expirer); ok {
+		if x, ok := s.backend.(engine.Expirer); ok {
 			if _, _, err = s.sweep(ctx, x, s.opts.SweepSlice, s.tell); !errors.Is(err, ErrBroken) {
 				err = nil // they keep their answer
 			}
@@ -145,7 +150,7 @@ func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 		}
 		if err != nil {
 			for _, op := range refused { // theirs alone: the others were answered
-				op.late = err
+				own(op).late = err
 			}
 			return nil
 		}
@@ -154,9 +159,9 @@ func (s *Store) applyClaims(ctx context.Context, ops []*Op) error {
 
 // fullOps returns the ops that were refused for lack of room. An effect's own error,
 // whatever it wraps, is none of that: the effect must not run again.
-func fullOps(ops []*Op) (refused []*Op) {
+func fullOps(ops []engine.Op) (refused []engine.Op) {
 	for _, op := range ops {
-		if op.err != nil && !op.failed && errors.Is(op.err, ErrFull) {
+		if o := own(op); o.err != nil && !o.failed && errors.Is(o.err, ErrFull) {
 			refused = append(refused, op)
 		}
 	}

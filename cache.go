@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // cache holds copies of final records in front of an engine that reads from disk,
@@ -31,7 +33,7 @@ const (
 
 type cacheShard struct {
 	mu    sync.Mutex
-	lru   *simplelru.LRU[string, *Entry]
+	lru   *simplelru.LRU[string, *engine.Entry]
 	bytes int64
 	max   int64
 }
@@ -41,7 +43,7 @@ func newCache(bytes int64) *cache {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.max = bytes/cacheShards + 1
-		s.lru, _ = simplelru.NewLRU[string, *Entry](int(min(s.max/cacheOverhead, 1<<30))+1, s.evicted) // size is positive: no error
+		s.lru, _ = simplelru.NewLRU[string, *engine.Entry](int(min(s.max/cacheOverhead, 1<<30))+1, s.evicted) // size is positive: no error
 	}
 	return c
 }
@@ -49,7 +51,7 @@ func newCache(bytes int64) *cache {
 func (c *cache) shard(hash uint64) *cacheShard { return &c.shards[hash%cacheShards] }
 
 // get returns the cached entry of key, nil if there is none.
-func (c *cache) get(hash uint64, key string) *Entry {
+func (c *cache) get(hash uint64, key string) *engine.Entry {
 	s := c.shard(hash)
 	s.mu.Lock()
 	e, ok := s.lru.Get(key)
@@ -63,7 +65,7 @@ func (c *cache) get(hash uint64, key string) *Entry {
 }
 
 // fill adds what was read since saw, unless a change has begun.
-func (c *cache) fill(saw *seen, key string, e *Entry) {
+func (c *cache) fill(saw *seen, key string, e *engine.Entry) {
 	s := c.shard(saw.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,7 +81,7 @@ func (c *cache) remove(hash uint64, key string) {
 	s.lru.Remove(key)
 }
 
-func (s *cacheShard) add(key string, e *Entry) {
+func (s *cacheShard) add(key string, e *engine.Entry) {
 	cost := entryCost(key, e)
 	if cost > s.max || s.lru.Contains(key) { // two readers filled alike
 		return
@@ -90,9 +92,9 @@ func (s *cacheShard) add(key string, e *Entry) {
 	}
 }
 
-func (s *cacheShard) evicted(key string, e *Entry) { s.bytes -= entryCost(key, e) }
+func (s *cacheShard) evicted(key string, e *engine.Entry) { s.bytes -= entryCost(key, e) }
 
-func entryCost(key string, e *Entry) int64 {
+func entryCost(key string, e *engine.Entry) int64 {
 	return int64(len(key)+len(e.Result)) + cacheOverhead
 }
 

@@ -7,20 +7,24 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem/engine"
 )
 
 const roomy = 1 << 20
 
-func final(fence uint64) *Entry { return &Entry{State: Completed, Fence: fence, ExpiresAt: Never} }
+func final(fence uint64) *engine.Entry {
+	return &engine.Entry{State: Completed, Fence: fence, ExpiresAt: engine.Never}
+}
 
 // trackerOf returns the tracker of a store that was just made, with a cache of so many
 // bytes.
 func trackerOf(bytes int64) *tracker {
-	return newTracker(newTimeline(NewFakeClock(autumn), Meta{}), false, bytes)
+	return newTracker(newTimeline(NewFakeClock(autumn), engine.Meta{}), false, bytes)
 }
 
 // lookUp is a look-up of key that finds e in the engine.
-func (t *tracker) lookUp(key string, e *Entry) (cached *Entry) {
+func (t *tracker) lookUp(key string, e *engine.Entry) (cached *engine.Entry) {
 	saw := t.before(key)
 	if cached = t.cached(key, &saw); cached == nil {
 		t.fill(key, &saw, e)
@@ -43,11 +47,11 @@ func TestCacheFillsWhatWasMissed(t *testing.T) {
 func TestCacheKeepsFinalRecordsOnly(t *testing.T) {
 	t.Parallel()
 	tr := trackerOf(roomy)
-	for _, e := range []*Entry{nil, {State: InFlight}, {State: Released}, {State: Held}} {
+	for _, e := range []*engine.Entry{nil, {State: InFlight}, {State: Released}, {State: Held}} {
 		tr.lookUp("k", e)
 		require.Nil(t, tr.lookUp("k", e))
 	}
-	failed := &Entry{State: Failed}
+	failed := &engine.Entry{State: Failed}
 	tr.lookUp("k", failed)
 	require.Same(t, failed, tr.lookUp("k", nil))
 }
@@ -57,7 +61,7 @@ func TestCacheBound(t *testing.T) {
 	const max = 64 * 2000 // 2,000 bytes a shard
 	tr := trackerOf(max)
 	for i := range 10_000 {
-		tr.lookUp(fmt.Sprint("key", i), &Entry{State: Completed, Result: make([]byte, i%3000)})
+		tr.lookUp(fmt.Sprint("key", i), &engine.Entry{State: Completed, Result: make([]byte, i%3000)})
 	}
 	entries, bytes := tr.cache.size()
 	assert.LessOrEqual(t, bytes, int64(max+cacheShards))

@@ -6,6 +6,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // Clock tells the store the time. SystemClock is the default; tests inject
@@ -36,37 +38,6 @@ func (c systemClock) AfterFunc(d time.Duration, f func()) func() bool {
 	return time.AfterFunc(d, f).Stop
 }
 
-// Meta is what an engine saves in each commit, besides the records, and gives back
-// when it is opened again.
-//
-// Time and Wall are the store time and the wall clock, read at one instant. The next
-// opening continues at Time plus the time spent closed, which is what the wall clock
-// has advanced since Wall. Counting too much of it would forget records that are live,
-// counting too little lets them live longer, which is harmless. So it counts 7 days at
-// most, and nothing if either reading of the wall clock is before clockFloor. Wall never
-// goes back, so a reading in the far future counts nothing until the clock is there.
-//
-// Where the wall clock has been behind since the opening, how long the store had been
-// closed before is not known, and the next opening must not count it against records made
-// since. A negative Wall says so: nothing is counted from it.
-type Meta struct {
-	// Time is the store time at the commit.
-	Time Instant
-	// Wall is the wall clock at the same instant, Unix nanoseconds; negative if the clock
-	// is behind what was saved, and then what that comes to by the time elapsed since.
-	Wall int64
-	// Fence is the highest fence granted. Zero only in a store that is new.
-	Fence uint64
-	// Opening counts the openings of the store, from 1.
-	Opening uint64
-	// LostUntil is the wall clock, Unix nanoseconds, up to which records may have been
-	// lost with what the store was before: a backup was restored, or it was a memory
-	// engine. Zero if nothing was.
-	LostUntil int64
-	// Secret is what Store.KeyHash is keyed by; drawn when the store is made.
-	Secret [16]byte
-}
-
 const (
 	// clockFloor is a time that has passed, Unix nanoseconds: 2025-01-01. A wall clock
 	// that reads less has not been set yet, as on a board without a battery.
@@ -78,8 +49,8 @@ const (
 // timeline is the store's time, fences and opening: what Meta saves.
 type timeline struct {
 	clock     Clock
-	base      Instant       // store time at anchor
-	anchor    time.Duration // elapsed time
+	base      engine.Instant // store time at anchor
+	anchor    time.Duration  // elapsed time
 	opening   uint64
 	fence     atomic.Uint64 // highest drawn
 	toSaved   atomic.Int64  // what to add to the store time for the wall clock saved; never less
@@ -92,7 +63,7 @@ type timeline struct {
 // newTimeline goes on where saved ends. Each opening's fences begin above the wall
 // clock and above all that the store has granted, and at random: a token of another
 // life of the store, which a restored backup has forgotten, fits none of this one.
-func newTimeline(c Clock, saved Meta) *timeline {
+func newTimeline(c Clock, saved engine.Meta) *timeline {
 	wall, elapsed := c.Now()
 	now := wallNanos(wall)
 	t := &timeline{
@@ -100,9 +71,9 @@ func newTimeline(c Clock, saved Meta) *timeline {
 		base: saved.Time, lostUntil: saved.LostUntil, secret: saved.Secret,
 	}
 	if saved.Fence == 0 {
-		t.base, saved.Wall = Instant(max(now, 1)), now
+		t.base, saved.Wall = engine.Instant(max(now, 1)), now
 	} else if now > saved.Wall && saved.Wall >= clockFloor {
-		t.base = saved.Time.add(min(time.Duration(now-saved.Wall), maxDowntime))
+		t.base = saved.Time.Add(min(time.Duration(now-saved.Wall), maxDowntime))
 	} else {
 		saved.Wall = max(saved.Wall, -saved.Wall)
 		t.behind = now < max(saved.Wall, clockFloor)
@@ -121,17 +92,17 @@ func newTimeline(c Clock, saved Meta) *timeline {
 }
 
 // now returns the store time and what to add to it for the wall clock's.
-func (t *timeline) now() (now Instant, toWall int64) {
+func (t *timeline) now() (now engine.Instant, toWall int64) {
 	wall, elapsed := t.clock.Now()
 	// Short of Never, however far the wall clock was off: what never expires must
 	// not, and at Never no lease and no record would hold.
-	now = min(t.base.add(elapsed-t.anchor), Never-1)
+	now = min(t.base.Add(elapsed-t.anchor), engine.Never-1)
 	return now, saturatingSub(wallNanos(wall), int64(now))
 }
 
 // wall returns the wall clock that goes with what now returned or, while that has not
 // been set, the one that was saved.
-func (t *timeline) wall(now Instant, toWall int64) int64 {
+func (t *timeline) wall(now engine.Instant, toWall int64) int64 {
 	if wall := int64(now) + toWall; wall >= clockFloor {
 		return wall
 	}
@@ -141,7 +112,7 @@ func (t *timeline) wall(now Instant, toWall int64) int64 {
 // lost returns up to when records may have been lost, on the wall clock. Where that was
 // taken from a clock that was not set, it is the time of this opening, which can be told
 // once the clock is set; until then everything may have been.
-func (t *timeline) lost(now Instant, toWall int64) int64 {
+func (t *timeline) lost(now engine.Instant, toWall int64) int64 {
 	if t.lostUntil == 0 || t.lostUntil >= clockFloor {
 		return t.lostUntil
 	}
@@ -151,7 +122,7 @@ func (t *timeline) lost(now Instant, toWall int64) int64 {
 	return math.MaxInt64
 }
 
-func (t *timeline) meta() Meta {
+func (t *timeline) meta() engine.Meta {
 	now, toWall := t.now()
 	lost := t.lostUntil
 	if wall := int64(now) + toWall; wall >= clockFloor {
@@ -164,7 +135,7 @@ func (t *timeline) meta() Meta {
 	if t.behind && t.toSaved.Load() == t.opened {
 		wall = -wall // it has not caught up
 	}
-	return Meta{
+	return engine.Meta{
 		Time: now, Wall: wall, Fence: t.fence.Load(),
 		Opening: t.opening, LostUntil: lost, Secret: t.secret,
 	}
@@ -197,8 +168,8 @@ func saturatingAdd(a, b int64) int64 {
 }
 
 // wallTime shows t on the wall clock; zero for "not set" and "never".
-func wallTime(t Instant, toWall int64) time.Time {
-	if t == 0 || t == Never {
+func wallTime(t engine.Instant, toWall int64) time.Time {
+	if t == 0 || t == engine.Never {
 		return time.Time{}
 	}
 	if toWall > 0 && int64(t) > math.MaxInt64-toWall {

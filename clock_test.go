@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/idemkv/idem/engine"
 )
 
 var autumn = time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
@@ -16,23 +18,23 @@ var autumn = time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
 func TestInstantAddSaturates(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		t    Instant
+		t    engine.Instant
 		d    time.Duration
-		want Instant
+		want engine.Instant
 	}{
 		{1, 0, 1},
 		{1, 2, 3},
-		{0, Forever, Never},
-		{1, Forever, Never},
-		{1, Forever - 1, Never},
-		{1, Forever - 2, Never - 1},
-		{Never - 5, 4, Never - 1},
-		{Never - 5, 5, Never},
-		{Never - 5, 6, Never},
-		{Never, 0, Never},
-		{Never, Forever, Never},
+		{0, Forever, engine.Never},
+		{1, Forever, engine.Never},
+		{1, Forever - 1, engine.Never},
+		{1, Forever - 2, engine.Never - 1},
+		{engine.Never - 5, 4, engine.Never - 1},
+		{engine.Never - 5, 5, engine.Never},
+		{engine.Never - 5, 6, engine.Never},
+		{engine.Never, 0, engine.Never},
+		{engine.Never, Forever, engine.Never},
 	} {
-		assert.Equal(t, c.want, c.t.add(c.d), "%d + %d", c.t, c.d)
+		assert.Equal(t, c.want, c.t.Add(c.d), "%d + %d", c.t, c.d)
 	}
 }
 
@@ -70,11 +72,11 @@ func TestSaturatingSub(t *testing.T) {
 func TestWallTime(t *testing.T) {
 	t.Parallel()
 	assert.True(t, wallTime(0, 5).IsZero(), "not set")
-	assert.True(t, wallTime(Never, 0).IsZero(), "never")
-	assert.True(t, wallTime(Never, -5).IsZero(), "never, whatever the wall clock")
+	assert.True(t, wallTime(engine.Never, 0).IsZero(), "never")
+	assert.True(t, wallTime(engine.Never, -5).IsZero(), "never, whatever the wall clock")
 	assert.Equal(t, int64(105), wallTime(100, 5).UnixNano())
 	assert.Equal(t, int64(95), wallTime(100, -5).UnixNano())
-	assert.Equal(t, int64(math.MaxInt64), wallTime(Never-1, 5).UnixNano(), "it does not come round to 1677")
+	assert.Equal(t, int64(math.MaxInt64), wallTime(engine.Never-1, 5).UnixNano(), "it does not come round to 1677")
 }
 
 // newFences holds that tl draws its fences above floor, and at random.
@@ -88,18 +90,18 @@ func TestTimelineOfNewStore(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		wall  time.Time
-		time  Instant
+		time  engine.Instant
 		fence uint64
 	}{
-		"2026":      {autumn, Instant(autumn.UnixNano()), uint64(autumn.UnixNano())},
+		"2026":      {autumn, engine.Instant(autumn.UnixNano()), uint64(autumn.UnixNano())},
 		"1970":      {time.Unix(0, 0), 1, 0},
 		"1960":      {time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC), 1, 0},
 		"year 1":    {time.Time{}, 1, 0},
-		"year 9999": {time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), Never - 1, math.MaxInt64},
+		"year 9999": {time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), engine.Never - 1, math.MaxInt64},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tl := newTimeline(NewFakeClock(c.wall), Meta{})
+			tl := newTimeline(NewFakeClock(c.wall), engine.Meta{})
 			now, _ := tl.now()
 			assert.Equal(t, c.time, now)
 			newFences(t, tl, c.fence)
@@ -117,12 +119,12 @@ func TestTimelineOfNewStore(t *testing.T) {
 func TestTimelineStaysShortOfNever(t *testing.T) {
 	t.Parallel()
 	c := NewFakeClock(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
-	tl := newTimeline(c, Meta{Time: 100, Wall: 100, Fence: 1, Opening: 1})
+	tl := newTimeline(c, engine.Meta{Time: 100, Wall: 100, Fence: 1, Opening: 1})
 	for range 3 {
 		now, _ := tl.now()
-		require.Less(t, now, Never)
-		held := &Entry{State: Held, ExpiresAt: Never}
-		assert.True(t, held.live(now), "held never expires")
+		require.Less(t, now, engine.Never)
+		held := &engine.Entry{State: Held, ExpiresAt: engine.Never}
+		assert.True(t, live(held, now), "held never expires")
 		a := claimOf()
 		claimed, err := transition(nil, &a, now)
 		require.NoError(t, err)
@@ -131,7 +133,7 @@ func TestTimelineStaysShortOfNever(t *testing.T) {
 	}
 	again := newTimeline(NewFakeClock(autumn), tl.meta())
 	now, _ := again.now()
-	assert.Less(t, now, Never, "and from what was saved")
+	assert.Less(t, now, engine.Never, "and from what was saved")
 }
 
 // The wall clock steps at run time: store time goes on by elapsed time alone, and
@@ -148,13 +150,13 @@ func TestTimelineWallStepsAtRunTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := NewFakeClock(autumn)
-			tl := newTimeline(c, Meta{})
+			tl := newTimeline(c, engine.Meta{})
 			start, toWall := tl.now()
 			require.Zero(t, toWall)
 			c.Step(step)
 			c.Advance(time.Minute)
 			now, toWall := tl.now()
-			assert.Equal(t, start+Instant(time.Minute), now)
+			assert.Equal(t, start+engine.Instant(time.Minute), now)
 			wall, _ := c.Now()
 			assert.Equal(t, wallNanos(wall), int64(now)+toWall)
 		})
@@ -163,21 +165,21 @@ func TestTimelineWallStepsAtRunTime(t *testing.T) {
 
 func TestTimelineAcrossOpenings(t *testing.T) {
 	t.Parallel()
-	at := func(wall time.Time) Meta {
-		return Meta{Time: Instant(autumn.UnixNano()), Wall: wallNanos(wall), Fence: 41, Opening: 3, LostUntil: clockFloor + 6, Secret: [16]byte{1}}
+	at := func(wall time.Time) engine.Meta {
+		return engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: wallNanos(wall), Fence: 41, Opening: 3, LostUntil: clockFloor + 6, Secret: [16]byte{1}}
 	}
-	const day = Instant(24 * time.Hour)
-	start := Instant(autumn.UnixNano())
+	const day = engine.Instant(24 * time.Hour)
+	start := engine.Instant(autumn.UnixNano())
 	floor := time.Unix(0, clockFloor)
-	behind := func(wall time.Time) Meta {
+	behind := func(wall time.Time) engine.Meta {
 		m := at(wall)
 		m.Wall = -m.Wall
 		return m
 	}
 	for name, c := range map[string]struct {
-		saved  Meta
+		saved  engine.Meta
 		wall   time.Time
-		want   Instant
+		want   engine.Instant
 		behind bool // it says so
 	}{
 		"downtime counts":                            {at(autumn), autumn.Add(time.Hour), start + day/24, false},
@@ -231,7 +233,7 @@ func TestSavedWallNeverGoesBack(t *testing.T) {
 	for name, back := range map[string]time.Time{"to 1970": time.Unix(9, 0), "by a year": autumn.AddDate(-1, 0, 0)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			saved := Meta{Time: Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Opening: 1}
+			saved := engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Opening: 1}
 			c := NewFakeClock(autumn.Add(2 * day)) // it was closed for two days
 			tl := newTimeline(c, saved)
 			saved = tl.meta()
@@ -243,15 +245,15 @@ func TestSavedWallNeverGoesBack(t *testing.T) {
 
 			again := newTimeline(NewFakeClock(autumn.Add(2*day+2*time.Hour)), saved)
 			now, _ := again.now()
-			assert.Equal(t, Instant(autumn.Add(2*day+2*time.Hour).UnixNano()), now, "it was closed for an hour")
+			assert.Equal(t, engine.Instant(autumn.Add(2*day+2*time.Hour).UnixNano()), now, "it was closed for an hour")
 
 			// Nothing was saved before the clock stepped back.
 			c = NewFakeClock(autumn.Add(2 * day))
-			tl = newTimeline(c, Meta{Time: Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Opening: 1})
+			tl = newTimeline(c, engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Opening: 1})
 			c.Step(back)
 			again = newTimeline(NewFakeClock(autumn.Add(2*day+time.Hour)), tl.meta())
 			now, _ = again.now()
-			assert.Equal(t, Instant(autumn.Add(2*day+time.Hour).UnixNano()), now, "the two days count once")
+			assert.Equal(t, engine.Instant(autumn.Add(2*day+time.Hour).UnixNano()), now, "the two days count once")
 		})
 	}
 }
@@ -266,12 +268,12 @@ func TestWallClockCatchesUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := NewFakeClock(first) // it was closed for two days
-			tl := newTimeline(c, Meta{Time: Instant(was), Wall: was, Fence: 1, Opening: 1})
+			tl := newTimeline(c, engine.Meta{Time: engine.Instant(was), Wall: was, Fence: 1, Opening: 1})
 			c.Advance(time.Hour)
 			require.Equal(t, -was-int64(time.Hour), tl.meta().Wall)
 			c.Step(autumn.Add(time.Hour - 1))
 			require.Equal(t, -was-int64(time.Hour), tl.meta().Wall, "a nanosecond is missing")
-			for _, missing := range []Meta{tl.meta(), newTimeline(NewFakeClock(first), tl.meta()).meta()} {
+			for _, missing := range []engine.Meta{tl.meta(), newTimeline(NewFakeClock(first), tl.meta()).meta()} {
 				again := newTimeline(NewFakeClock(autumn.Add(3*day)), missing)
 				now, _ := again.now()
 				require.Equal(t, missing.Time, now, "none of it can be told")
@@ -283,7 +285,7 @@ func TestWallClockCatchesUp(t *testing.T) {
 			saved := tl.meta()
 			require.Equal(t, autumn.Add(2*day+time.Hour).UnixNano(), saved.Wall, "it is lost again")
 			now, _ := newTimeline(NewFakeClock(autumn.Add(3*day)), saved).now()
-			require.Equal(t, saved.Time+Instant(23*time.Hour), now)
+			require.Equal(t, saved.Time+engine.Instant(23*time.Hour), now)
 		})
 	}
 }
@@ -298,13 +300,13 @@ func TestWallStepsBackBeforeTheFirstCommit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := NewFakeClock(autumn.Add(30 * day))
-			tl := newTimeline(c, Meta{Time: Instant(was), Wall: wall, Fence: 1, Opening: 1})
+			tl := newTimeline(c, engine.Meta{Time: engine.Instant(was), Wall: wall, Fence: 1, Opening: 1})
 			c.Step(autumn)
 			c.Advance(time.Hour)
 			saved := tl.meta()
 			assert.Equal(t, autumn.Add(30*day+time.Hour).UnixNano(), saved.Wall)
 			now, _ := newTimeline(NewFakeClock(autumn.Add(30*day+2*time.Hour)), saved).now()
-			assert.Equal(t, saved.Time+Instant(time.Hour), now)
+			assert.Equal(t, saved.Time+engine.Instant(time.Hour), now)
 		})
 	}
 }
@@ -313,10 +315,10 @@ func TestWallStepsBackBeforeTheFirstCommit(t *testing.T) {
 // clock that was not set: no token of one fits the other.
 func TestFencesOfTwoLivesAreApart(t *testing.T) {
 	t.Parallel()
-	saved := newTimeline(NewFakeClock(autumn), Meta{}).meta()
+	saved := newTimeline(NewFakeClock(autumn), engine.Meta{}).meta()
 	ahead := saved
 	ahead.Fence += 1 << 40 // by claims, or a clock that was ahead
-	for name, lives := range map[string][2]Meta{
+	for name, lives := range map[string][2]engine.Meta{
 		"a copy":                             {saved, saved},
 		"a copy with fences ahead of a wall": {ahead, ahead},
 		"two that are new":                   {{}, {}},
@@ -344,7 +346,7 @@ func TestFencesOfTwoLivesAreApart(t *testing.T) {
 func TestTimelineReadsTheClockOnce(t *testing.T) {
 	t.Parallel()
 	c := NewFakeClock(autumn)
-	tl := newTimeline(c, Meta{})
+	tl := newTimeline(c, engine.Meta{})
 	assert.Equal(t, 1, c.Reads())
 	tl.now()
 	assert.Equal(t, 2, c.Reads())
@@ -370,7 +372,7 @@ func TestTimelineProperty(t *testing.T) {
 	const day = 24 * time.Hour
 	// life is what the model knows at a moment, or when it was saved.
 	type life struct {
-		meta    Meta
+		meta    engine.Meta
 		at      time.Duration // true time, since the first opening
 		allowed time.Duration
 		ahead   time.Duration // the furthest that a saved reading was ahead of the true time
@@ -383,7 +385,7 @@ func TestTimelineProperty(t *testing.T) {
 	}
 	// claim is a record, as it was made.
 	type claim struct {
-		time Instant
+		time engine.Instant
 		at   time.Duration
 		aged time.Duration
 	}
@@ -416,12 +418,12 @@ func TestTimelineProperty(t *testing.T) {
 		offset := func(w time.Time) time.Duration { return w.Sub(autumn.Add(true_)) }
 		first := wall()
 		c := NewFakeClock(first)
-		tl := newTimeline(c, Meta{})
+		tl := newTimeline(c, engine.Meta{})
 		began, _ := tl.now()
 		now := life{ahead: offset(first), exact: true, read: offset(first), told: true}
 		opened, openedAt := began, true_
 		var claims []claim
-		before := Meta{Wall: wallNanos(first)} // what was saved before this life
+		before := engine.Meta{Wall: wallNanos(first)} // what was saved before this life
 		save := func() life {
 			w, _ := c.Now()
 			m := tl.meta()
@@ -472,10 +474,10 @@ func TestTimelineProperty(t *testing.T) {
 				opened, _ = tl.now()
 				openedAt = true_
 				require.GreaterOrEqual(t, opened, saved.meta.Time, "it began before what was saved")
-				require.LessOrEqual(t, opened, saved.meta.Time.add(7*day))
+				require.LessOrEqual(t, opened, saved.meta.Time.Add(7*day))
 			}
 			got, _ := tl.now()
-			require.Equal(t, opened.add(true_-openedAt), got, "it is not elapsed time")
+			require.Equal(t, opened.Add(true_-openedAt), got, "it is not elapsed time")
 			require.LessOrEqual(t, time.Duration(got-began), true_+now.allowed, "it is ahead of the true time")
 			for _, c := range claims {
 				require.LessOrEqual(t, time.Duration(got-c.time), true_-c.at+now.aged-c.aged, "it aged by time before it was made")

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -99,7 +100,7 @@ func TestCloseWaitsForCallsUnderWay(t *testing.T) {
 		var reading, applying gate
 		b := newStub()
 		b.onRead = func(string) error { reading.pass(); return nil }
-		b.onApply = func(context.Context, []*idem.Op) error { applying.pass(); return nil }
+		b.onApply = func(context.Context, []engine.Op) error { applying.pass(); return nil }
 		s := open(t, b, idem.Options{})
 		ctx := t.Context()
 		held, err := s.Claim(ctx, idem.Request{Key: "held"})
@@ -193,7 +194,7 @@ func TestCloseOfABrokenStoreIsBounded(t *testing.T) {
 		var stuck gate
 		stuck.shut()
 		b := newStub()
-		b.onApply = func(context.Context, []*idem.Op) error { stuck.pass(); return nil }
+		b.onApply = func(context.Context, []engine.Op) error { stuck.pass(); return nil }
 		s := open(t, b, idem.Options{})
 		answer := make(chan error, 1)
 		go func() {

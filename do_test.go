@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -308,7 +309,7 @@ func TestDoHeartbeatLost(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var stuck gate
 				b := newStub()
-				b.onApply = func(ctx context.Context, _ []*idem.Op) error {
+				b.onApply = func(ctx context.Context, _ []engine.Op) error {
 					if ctx.Value(passing{}) == nil {
 						stuck.pass()
 					}

@@ -119,7 +119,7 @@ func (s *Store) runsNoEffects() error {
 // back as not completed: the caller claims again and hears what there is.
 func (s *Store) waitFor(ctx context.Context, r *Request) (Record, error) {
 	rec, err := s.Wait(ctx, r.Key)
-	if errors.Is(err, ErrNotFound) || err == nil && !rec.Fingerprint.agrees(r.Fingerprint) {
+	if errors.Is(err, ErrNotFound) || err == nil && !agree(rec.Fingerprint, r.Fingerprint) {
 		return Record{}, nil
 	}
 	return rec, err

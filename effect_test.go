@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // Same-commit functions on the stub, which runs them as Backend asks. The engines
@@ -261,7 +262,7 @@ func TestDoEffectRefusedInTheCommit(t *testing.T) {
 	t.Parallel()
 	b := newStub()
 	s := open(t, b, idem.Options{})
-	b.onApply = func(ctx context.Context, _ []*idem.Op) error {
+	b.onApply = func(ctx context.Context, _ []engine.Op) error {
 		b.onApply = nil
 		c := mustClaim(t, s, k)
 		return s.Complete(ctx, c.Token, []byte("theirs"))

@@ -3,6 +3,8 @@ package idem
 import (
 	"errors"
 	"fmt"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // Refusals of Claim. Each says why the work must not be run. They are returned
@@ -58,7 +60,7 @@ var (
 	// ErrInvalid is returned when a key, an option, a duration, a batch size or
 	// the pairing of a store with an engine is out of range, and when a call would
 	// wait for the very work that makes it. Nothing was changed.
-	ErrInvalid = errors.New("idem: invalid argument")
+	ErrInvalid = engine.ErrInvalid
 
 	// ErrTooLarge is returned when bytes are longer than Options.MaxResult. From
 	// Complete and Fail it means that the operation is recorded as final and its
@@ -68,29 +70,29 @@ var (
 	// ErrFull is returned when a new claim does not fit: the engine's bound on
 	// records, bytes or disk space is reached. Nothing was changed. Token
 	// operations are never refused for capacity.
-	ErrFull = errors.New("idem: store is full")
+	ErrFull = engine.ErrFull
 
 	// ErrCorrupt is returned when a stored record fails its checksum or cannot be
 	// read. The key is not granted; other keys are not affected.
-	ErrCorrupt = errors.New("idem: record is corrupt")
+	ErrCorrupt = engine.ErrCorrupt
 
 	// ErrVersion is returned when a file or a record is of another version of the
 	// format than this library reads. Nothing was changed.
-	ErrVersion = errors.New("idem: format of another version")
+	ErrVersion = engine.ErrVersion
 
 	// ErrLocked is returned by an engine's Open when another store, in this
 	// process or another, has the file or directory open.
-	ErrLocked = errors.New("idem: store is open elsewhere")
+	ErrLocked = engine.ErrLocked
 
 	// ErrBroken is returned by everything once a commit has failed or not returned
 	// within Options.Stall, the engine has panicked, its files could not be read, or
 	// were moved, removed or replaced: what the disk holds is then unknown, and only
 	// closing the store and opening it again finds out. What was asked may or may not
 	// have been done. It wraps the cause.
-	ErrBroken = errors.New("idem: store is broken, close and reopen it")
+	ErrBroken = engine.ErrBroken
 
 	// ErrClosed is returned after Close, and to new claims after Shutdown.
-	ErrClosed = errors.New("idem: store is closed")
+	ErrClosed = engine.ErrClosed
 )
 
 // invalid builds an ErrInvalid that says what is out of range.

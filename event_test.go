@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -332,7 +333,7 @@ func TestEventsDiscloseNothing(t *testing.T) {
 // Nothing is built when nobody looks: a replay and a read allocate nothing.
 func TestNoAllocationWithoutObserver(t *testing.T) {
 	ctx := context.Background()
-	for name, b := range map[string]idem.Backend{"memory": memory.New(memory.Options{}), "cached": newStub()} {
+	for name, b := range map[string]engine.Backend{"memory": memory.New(memory.Options{}), "cached": newStub()} {
 		s := open(t, b, idem.Options{SweepInterval: -1})
 		c := mustClaim(t, s, k)
 		require.NoError(t, s.Complete(ctx, c.Token, []byte("r")))

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -34,7 +35,7 @@ func TestManyClaimsOnAFullStore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
-			var backend idem.Backend = memory.New(memory.Options{MaxRecords: n})
+			var backend engine.Backend = memory.New(memory.Options{MaxRecords: n})
 			if !direct {
 				backend = newBounded(n)
 			}

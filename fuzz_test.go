@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // steps reads operations, times and durations from fuzzed bytes. What runs out
@@ -38,20 +40,20 @@ func (s *steps) text() []byte {
 }
 
 // time moves on: by a little, by much, or to where something happens to e.
-func (s *steps) time(now Instant, e *Entry) Instant {
+func (s *steps) time(now engine.Instant, e *engine.Entry) engine.Instant {
 	to := now
 	switch k := s.pick(8); {
 	case k == 0:
-		to = now + Instant(s.next())
+		to = now + engine.Instant(s.next())
 	case k == 1:
-		to = now.add(s.duration(0))
+		to = now.Add(s.duration(0))
 	case k < 7 && e != nil:
-		to = [...]Instant{e.LeaseUntil - 1, e.LeaseUntil, e.ExpiresAt - 1, e.ExpiresAt, e.Due}[k-2]
+		to = [...]engine.Instant{e.LeaseUntil - 1, e.LeaseUntil, e.ExpiresAt - 1, e.ExpiresAt, e.Due}[k-2]
 	}
-	return min(max(to, now), Never-1)
+	return min(max(to, now), engine.Never-1)
 }
 
-func (s *steps) action(cur *Entry, granted, opening uint64) action {
+func (s *steps) action(cur *engine.Entry, granted, opening uint64) action {
 	kinds := [...]actionKind{actClaim, actClaim, actComplete, actFail, actRelease, actHold, actExtend, actCheckpoint, actForget, actSweep, actUnclaim}
 	a := action{kind: kinds[s.pick(len(kinds))], opening: opening}
 	switch a.kind {
@@ -112,8 +114,8 @@ func FuzzTransition(f *testing.F) {
 	f.Add([]byte(claim + save + release + other + swept + other))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := &steps{b}
-		var cur *Entry
-		now, granted, opening := Instant(1000), uint64(0), uint64(1)
+		var cur *engine.Entry
+		now, granted, opening := engine.Instant(1000), uint64(0), uint64(1)
 		for len(s.b) > 0 {
 			if s.pick(16) == 0 {
 				opening++

@@ -3,6 +3,8 @@ package idem
 import (
 	"context"
 	"time"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // Heartbeat keeps a claim that Claim or ClaimMany granted: each time a third of its
@@ -37,7 +39,7 @@ func (s *Store) Heartbeat(ctx context.Context, claim Claim) (kept context.Contex
 
 // beat extends the lease of t's claim until ctx ends, or the claim is settled or lost.
 func (s *Store) beat(ctx context.Context, t Token, lost context.CancelCauseFunc) {
-	lease, left := s.leaseOf(t)
+	lease, left := s.leaseOf(ctx, t)
 	wait := lease / 3
 	if left <= lease/2 {
 		wait = 0
@@ -64,17 +66,17 @@ func (s *Store) beat(ctx context.Context, t Token, lost context.CancelCauseFunc)
 
 // leaseOf returns the lease of t's claim and what is left of it: nothing if there is no
 // such claim any more, which Extend will tell.
-func (s *Store) leaseOf(t Token) (lease, left time.Duration) {
+func (s *Store) leaseOf(ctx context.Context, t Token) (lease, left time.Duration) {
 	now, _ := s.time.now()
 	saw := s.tracker.claimed(t)
 	e := saw.entry
 	if !saw.current() {
-		e, _ = s.read(t.Key)
+		e, _ = s.read(ctx, t.Key)
 	}
 	switch {
 	case e == nil || e.Fence != t.Fence:
 		return s.opts.Lease, 0
-	case e.LeaseUntil == Never:
+	case e.LeaseUntil == engine.Never:
 		return e.Lease, Forever
 	}
 	return e.Lease, time.Duration(e.LeaseUntil - now)

@@ -7,13 +7,14 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // C7: no goroutine outlives the stores of these tests.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // open returns a store on b that is closed with the test.
-func open(t testing.TB, b idem.Backend, o idem.Options) *idem.Store {
+func open(t testing.TB, b engine.Backend, o idem.Options) *idem.Store {
 	t.Helper()
 	s, err := idem.New(b, o)
 	require.NoError(t, err)

@@ -9,6 +9,7 @@ import (
 	"hash"
 	"strings"
 
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/jcs"
 )
 
@@ -17,7 +18,7 @@ const MaxKey = 1024
 
 // Fingerprint is a 32-byte digest of what was asked. It tells a retry from a
 // different request under the same key. The zero Fingerprint agrees with any.
-type Fingerprint [32]byte
+type Fingerprint = engine.Fingerprint
 
 // FingerprintOf returns the SHA-256 of the parts, each preceded by its length as
 // eight bytes, big endian, so that no two lists of parts run into each other.
@@ -31,11 +32,8 @@ func FingerprintOf(parts ...[]byte) Fingerprint {
 	return Fingerprint(h.Sum(nil))
 }
 
-// IsZero reports whether f is the zero Fingerprint, which is not compared.
-func (f Fingerprint) IsZero() bool { return f == Fingerprint{} }
-
-// agrees reports whether f and g may be of the same request.
-func (f Fingerprint) agrees(g Fingerprint) bool { return f == g || f.IsZero() || g.IsZero() }
+// agree reports whether f and g may be of the same request.
+func agree(f, g Fingerprint) bool { return f == g || f.IsZero() || g.IsZero() }
 
 var joinEscaper = strings.NewReplacer("%", "%25", "/", "%2F")
 

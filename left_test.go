@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // keeper is a stub whose commit, once it is stuck, is left behind with its operations,
@@ -18,11 +19,11 @@ import (
 type keeper struct {
 	rich
 	stuck bool
-	kept  []*idem.Op
+	kept  []engine.Op
 	keys  []string
 }
 
-func (b *keeper) Apply(ctx context.Context, ops []*idem.Op) error {
+func (b *keeper) Apply(ctx context.Context, ops []engine.Op) error {
 	if !b.stuck {
 		return b.rich.Apply(ctx, ops)
 	}

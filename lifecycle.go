@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // lifecycle is how far a store has come on its way from open to closed, and who is
@@ -148,7 +150,7 @@ func (s *Store) Health(ctx context.Context) error {
 	if s.draining.Load() {
 		return ErrClosed
 	}
-	c, ok := s.backend.(Checker)
+	c, ok := s.backend.(engine.Checker)
 	if !ok {
 		return nil
 	}
@@ -167,17 +169,17 @@ func (s *Store) Health(ctx context.Context) error {
 // hasExpired reports whether a claim on a full store would make room: whether there is
 // an expired record in the slice that it would sweep.
 func (s *Store) hasExpired(ctx context.Context) bool {
-	x, ok := s.backend.(Expirer)
+	x, ok := s.backend.(engine.Expirer)
 	if !ok {
 		return false
 	}
-	places, err := s.expiring(ctx, x, Due{}, s.opts.SweepSlice)
+	places, err := s.expiring(ctx, x, engine.Due{}, s.opts.SweepSlice)
 	if err != nil {
 		return false
 	}
 	now, _ := s.time.now()
 	for _, p := range places {
-		if e, err := s.read(p.Key); err == nil && e != nil && !e.live(now) {
+		if e, err := s.read(ctx, p.Key); err == nil && e != nil && !live(e, now) {
 			return true
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // A second model of the state machine, written from the table and not from
@@ -190,8 +192,8 @@ func mBytes(text string) string {
 
 // What follows turns the one model's words into the other's.
 
-func mTime(t Instant) uint64 {
-	if t == Never {
+func mTime(t engine.Instant) uint64 {
+	if t == engine.Never {
 		return mForever
 	}
 	return uint64(t)
@@ -211,7 +213,7 @@ func mPrint(f Fingerprint) string {
 	return string(f[:])
 }
 
-func modelOf(e *Entry) mRecord {
+func modelOf(e *engine.Entry) mRecord {
 	if e == nil {
 		return mRecord{}
 	}
@@ -219,7 +221,7 @@ func modelOf(e *Entry) mRecord {
 		State: e.State.String(), Print: mPrint(e.Fingerprint), Point: mText(e.Checkpoint), Result: mText(e.Result),
 		Attempt: int(e.Attempt), Fence: e.Fence, Opening: e.Opening, Hold: e.HoldUnknown, Dropped: e.ResultDropped, Bound: e.Bound,
 		Claimed: mTime(e.ClaimedAt), LeaseEnd: mTime(e.LeaseUntil), Finished: mTime(e.FinishedAt), GoneAt: mTime(e.ExpiresAt),
-		Lease: mTime(Instant(e.Lease)), Retention: mTime(Instant(e.Retention)),
+		Lease: mTime(engine.Instant(e.Lease)), Retention: mTime(engine.Instant(e.Retention)),
 	}
 }
 
@@ -228,10 +230,10 @@ var mOps = map[actionKind]string{
 	actExtend: "extend", actCheckpoint: "checkpoint", actForget: "forget", actSweep: "sweep",
 }
 
-func askOf(a *action, now Instant) mAsk {
+func askOf(a *action, now engine.Instant) mAsk {
 	return mAsk{
 		op: mOps[a.kind], now: mTime(now), fence: a.fence, print: mPrint(a.fingerprint),
-		lease: mTime(Instant(a.lease)), retention: mTime(Instant(a.retention)), hold: a.holdUnknown,
+		lease: mTime(engine.Instant(a.lease)), retention: mTime(engine.Instant(a.retention)), hold: a.holdUnknown,
 		max: int(a.maxAttempts), opening: a.opening, from: a.leasesFrom, body: mText(a.bytes), dropped: a.dropped, ending: a.unlessHeld,
 		issued: uint64(a.issuedAt), wall: uint64(a.wall), lost: uint64(a.lostUntil),
 	}
@@ -244,13 +246,13 @@ var mAnswers = map[error]string{
 }
 
 // machine is transition, or a mutant of it.
-type machine func(cur *Entry, a *action, now Instant) (*Entry, error)
+type machine func(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error)
 
 // compareStep asks a of cur of both models, and checks what the model does not
 // speak of. It returns what became of the record.
-func compareStep(m machine, cur *Entry, a action, now Instant) (*Entry, error) {
+func compareStep(m machine, cur *engine.Entry, a action, now engine.Instant) (*engine.Entry, error) {
 	asked := a
-	var before Entry
+	var before engine.Entry
 	if cur != nil {
 		before = *cur
 	}
@@ -272,7 +274,7 @@ func compareStep(m machine, cur *Entry, a action, now Instant) (*Entry, error) {
 }
 
 // checkStep holds what is true of every step, whatever the rules.
-func checkStep(cur, next *Entry, a *action, answer error, now Instant) error {
+func checkStep(cur, next *engine.Entry, a *action, answer error, now engine.Instant) error {
 	fail := func(what string) error {
 		return fmt.Errorf("%s: %s of %+v at %d made %+v", what, mOps[a.kind], cur, now, next)
 	}
@@ -285,7 +287,7 @@ func checkStep(cur, next *Entry, a *action, answer error, now Instant) error {
 	switch {
 	case next.Due > next.ExpiresAt:
 		return fail("the sweeper would come after the record expires")
-	case (next.Due == 0) != (next.ExpiresAt == Never):
+	case (next.Due == 0) != (next.ExpiresAt == engine.Never):
 		return fail("Due must be zero exactly when the record never expires")
 	case next.Bound && next.State != Released:
 		return fail("a record is bound that nobody unclaimed")
@@ -295,7 +297,7 @@ func checkStep(cur, next *Entry, a *action, answer error, now Instant) error {
 		return fail("a final record kept its checkpoint")
 	case next.ResultDropped && (!next.State.Final() || next.Result != nil):
 		return fail("a dropped result is not of a final record without one")
-	case next.State == Held && next.ExpiresAt != Never:
+	case next.State == Held && next.ExpiresAt != engine.Never:
 		return fail("a held record expires")
 	}
 	if cur == nil {
@@ -306,9 +308,9 @@ func checkStep(cur, next *Entry, a *action, answer error, now Instant) error {
 		return fail("the fence went back")
 	case next.Fence != cur.Fence && a.kind != actClaim:
 		return fail("the fence changed without a claim")
-	case cur.live(now) && cur.State.Final() && next != cur && a.kind != actSweep:
+	case live(cur, now) && cur.State.Final() && next != cur && a.kind != actSweep:
 		return fail("a live final record changed")
-	case cur.live(now) && next.Fence == cur.Fence && next.LeaseUntil < cur.LeaseUntil:
+	case live(cur, now) && next.Fence == cur.Fence && next.LeaseUntil < cur.LeaseUntil:
 		return fail("the lease was shortened")
 	case a.kind == actSweep && next != cur && next.Due != next.ExpiresAt:
 		return fail("the sweep did not put the record back at its time")

@@ -3,6 +3,8 @@ package idem
 import (
 	"sync"
 	"time"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // openClaims holds the lease ends of the claims of this opening that are in flight,
@@ -16,20 +18,20 @@ const openShards = 32
 
 type openShard struct {
 	mu     sync.Mutex
-	leases map[uint64]Instant
+	leases map[uint64]engine.Instant
 }
 
 func (o *openClaims) init() {
 	o.settled = make(chan struct{}, 1)
 	for i := range o.shards {
-		o.shards[i].leases = make(map[uint64]Instant)
+		o.shards[i].leases = make(map[uint64]engine.Instant)
 	}
 }
 
 func (o *openClaims) shard(fence uint64) *openShard { return &o.shards[fence%openShards] }
 
-func (o *openClaims) changed(op *Op, opening uint64) {
-	open := func(e *Entry) bool { return e != nil && e.State == InFlight && e.Opening == opening }
+func (o *openClaims) changed(op *operation, opening uint64) {
+	open := func(e *engine.Entry) bool { return e != nil && e.State == InFlight && e.Opening == opening }
 	was, is := open(op.prev), open(op.next)
 	if is {
 		s := o.shard(op.next.Fence)
@@ -50,7 +52,7 @@ func (o *openClaims) changed(op *Op, opening uint64) {
 }
 
 // until returns how long a claim may still be open: zero or less if none is.
-func (o *openClaims) until(now Instant) time.Duration {
+func (o *openClaims) until(now engine.Instant) time.Duration {
 	latest := now
 	for i := range o.shards {
 		s := &o.shards[i]

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -53,7 +54,7 @@ func TestMaxAttemptsOverItsRange(t *testing.T) {
 
 func TestBadBackend(t *testing.T) {
 	t.Parallel()
-	for _, b := range []idem.Backend{nil, (*memory.Backend)(nil)} {
+	for _, b := range []engine.Backend{nil, (*memory.Backend)(nil)} {
 		_, err := idem.New(b, idem.Options{})
 		require.ErrorIs(t, err, idem.ErrInvalid)
 		assert.Contains(t, err.Error(), "backend is nil")

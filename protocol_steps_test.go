@@ -1,5 +1,7 @@
 package idem
 
+import "github.com/idemkv/idem/engine"
+
 // pProtocol is the protocol, and the ways it is broken on purpose.
 type pProtocol struct {
 	asks        []pAsk
@@ -15,7 +17,7 @@ type pProtocol struct {
 	fine bool
 
 	// transition is the state machine.
-	transition func(cur *Entry, a *action, now Instant) (*Entry, error)
+	transition func(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error)
 
 	noGate          bool // readers do not look for pre-images
 	withdrawEarly   bool // they are withdrawn before the sync
@@ -377,13 +379,13 @@ func (p *pProtocol) decide(w *pWorld, who uint8, value pRec) error {
 }
 
 // waited is Wait's answer over a record, and whether it has one.
-func waited(e *Entry, r pRec, now Instant, leasesFrom uint64) (pAnswer, bool) {
+func waited(e *engine.Entry, r pRec, now engine.Instant, leasesFrom uint64) (pAnswer, bool) {
 	switch {
-	case !e.live(now):
+	case !live(e, now):
 		return heardNotFound, true
 	case r.state != InFlight:
 		return map[State]pAnswer{Released: heardReleased, Held: heardHeld, Completed: heardCompleted}[r.state], true
-	case e.lapsed(now, leasesFrom):
+	case lapsed(e, now, leasesFrom):
 		return heardInFlight, true
 	}
 	return 0, false

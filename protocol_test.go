@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // protocolDepth is how many steps from the start everything is explored, in each
@@ -121,8 +123,8 @@ func TestProtocol(t *testing.T) {
 }
 
 // mutantTransition asks the state machine after it changed what is asked.
-func mutantTransition(change func(cur *Entry, a *action) (next *Entry, skip bool)) func(*Entry, *action, Instant) (*Entry, error) {
-	return func(cur *Entry, a *action, now Instant) (*Entry, error) {
+func mutantTransition(change func(cur *engine.Entry, a *action) (next *engine.Entry, skip bool)) func(*engine.Entry, *action, engine.Instant) (*engine.Entry, error) {
+	return func(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error) {
 		b := *a
 		if next, skip := change(cur, &b); skip {
 			return next, nil
@@ -140,7 +142,7 @@ var protocolMutants = []struct {
 	mistaken bool // a commit uses what an operation brings although it is not there any more
 }{
 	{"no fence check", "heartbeat", "", 2, func(p *pProtocol) {
-		p.transition = mutantTransition(func(cur *Entry, a *action) (*Entry, bool) {
+		p.transition = mutantTransition(func(cur *engine.Entry, a *action) (*engine.Entry, bool) {
 			if cur != nil && a.fence != 0 && a.kind != actClaim {
 				a.fence = cur.Fence
 			}
@@ -148,7 +150,7 @@ var protocolMutants = []struct {
 		})
 	}, false},
 	{"the sweep does not check again", "heartbeat", "granted", 0, func(p *pProtocol) {
-		p.transition = mutantTransition(func(_ *Entry, a *action) (*Entry, bool) { return nil, a.kind == actSweep })
+		p.transition = mutantTransition(func(_ *engine.Entry, a *action) (*engine.Entry, bool) { return nil, a.kind == actSweep })
 	}, false},
 	{"no gate: visible before durable", "heartbeat", "", 3, func(p *pProtocol) { p.noGate = true }, false},
 	{"the gate is withdrawn before the sync", "heartbeat", "", 3, func(p *pProtocol) { p.withdrawEarly = true }, false},

@@ -1,6 +1,10 @@
 package idem
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"github.com/idemkv/idem/engine"
+)
 
 // The protocol in small: one key, one process that is killed and started again,
 // two callers whose tokens outlive it, and a sweeper. The state machine is the
@@ -26,22 +30,22 @@ const (
 	pNever = int8(127)
 	pUnset = int8(-128)
 	pLease = 1 // and so is the retention, in ticks
-	pBase  = Instant(1000)
+	pBase  = engine.Instant(1000)
 )
 
-func pAt(t int8) Instant {
+func pAt(t int8) engine.Instant {
 	switch t {
 	case pNever:
-		return Never
+		return engine.Never
 	case pUnset:
 		return 0
 	}
-	return pBase + Instant(t)
+	return pBase + engine.Instant(t)
 }
 
-func pTick(t Instant) int8 {
+func pTick(t engine.Instant) int8 {
 	switch t {
-	case Never:
+	case engine.Never:
 		return pNever
 	case 0:
 		return pUnset
@@ -54,11 +58,11 @@ const (
 	pOpening    = 2
 )
 
-func (r pRec) entry() *Entry {
+func (r pRec) entry() *engine.Entry {
 	if r.state == 0 {
 		return nil
 	}
-	e := &Entry{
+	e := &engine.Entry{
 		State: r.state, HoldUnknown: r.hold, Attempt: 1, Fence: uint64(r.fence), Opening: pOpening,
 		LeaseUntil: pAt(r.lease), ExpiresAt: pAt(r.expires), Due: pAt(r.due), Lease: pLease, Retention: pLease,
 	}
@@ -69,7 +73,7 @@ func (r pRec) entry() *Entry {
 }
 
 // become is what e makes of the record r; the ghosts are not e's business.
-func (r pRec) become(e *Entry) pRec {
+func (r pRec) become(e *engine.Entry) pRec {
 	if e == nil {
 		return pRec{ver: r.ver}
 	}

@@ -5,38 +5,28 @@ import (
 	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // State is the stored state of a record. A lapsed lease and an expired record are
-// computed on reading and are no states of their own.
-type State uint8
+// computed on reading and are no states of their own. Its method Final reports whether
+// it is Completed or Failed.
+type State = engine.State
 
 // The stored states.
 const (
 	// InFlight: claimed; the attempt may be running.
-	InFlight State = iota + 1
+	InFlight State = engine.InFlight
 	// Released: the last attempt failed in a way that may be retried.
-	Released
+	Released State = engine.Released
 	// Held: the outcome is unknown and must be settled by the claim's token.
-	Held
+	Held State = engine.Held
 	// Completed: done; the result replays.
-	Completed
+	Completed State = engine.Completed
 	// Failed: failed for good; the reason replays.
-	Failed
+	Failed State = engine.Failed
 )
-
-var stateNames = [...]string{"none", "in_flight", "released", "held", "completed", "failed"}
-
-// String returns the state's name in lower case, "none" for zero.
-func (s State) String() string {
-	if int(s) < len(stateNames) {
-		return stateNames[s]
-	}
-	return fmt.Sprintf("state(%d)", uint8(s))
-}
-
-// Final reports whether the state is Completed or Failed.
-func (s State) Final() bool { return s == Completed || s == Failed }
 
 // Record is what the store knows of an operation. Times are of the wall clock as
 // it reads now: if the clock steps, the times shown step with it, while leases
@@ -96,14 +86,14 @@ func (r Record) LogValue() slog.Value {
 }
 
 // record shows e to people: times on the wall clock.
-func record(key string, e *Entry, toWall int64) (r Record) {
+func record(key string, e *engine.Entry, toWall int64) (r Record) {
 	r.show(key, e, toWall)
 	return r
 }
 
 // show is record in place: a Record is 224 bytes, and copying it once more is a
 // tenth of a look-up that hits.
-func (r *Record) show(key string, e *Entry, toWall int64) {
+func (r *Record) show(key string, e *engine.Entry, toWall int64) {
 	r.describe(key, e)
 	r.ClaimedAt, r.LeaseUntil = wallTime(e.ClaimedAt, toWall), wallTime(e.LeaseUntil, toWall)
 	r.FinishedAt, r.ExpiresAt = wallTime(e.FinishedAt, toWall), wallTime(e.ExpiresAt, toWall)
@@ -115,7 +105,7 @@ func (r *Record) show(key string, e *Entry, toWall int64) {
 // a Record fill the barrier's buffer at every 37th look-up while a collection is under
 // way, and that look-up takes 5 to 10 µs to empty it into a heap of 1e6 records: p99
 // was then 8 times that of look-ups outside a collection. Now they are the same.
-func (r *Record) describe(key string, e *Entry) {
+func (r *Record) describe(key string, e *engine.Entry) {
 	r.Key, r.State, r.Fingerprint, r.Fence, r.Attempt = key, e.State, e.Fingerprint, e.Fence, int(e.Attempt)
 	// Callers share the bytes, but not the room behind them: append copies.
 	r.Checkpoint, r.Result = slices.Clip(e.Checkpoint), slices.Clip(e.Result)

@@ -5,6 +5,8 @@ import (
 	"iter"
 	"strings"
 	"time"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // Filter chooses among records. Zero fields choose all.
@@ -23,7 +25,7 @@ type Filter struct {
 }
 
 // chooses reports whether f wants the live entry e of a key that it wants.
-func (s *Store) chooses(f *Filter, e *Entry, now Instant) bool {
+func (s *Store) chooses(f *Filter, e *engine.Entry, now engine.Instant) bool {
 	if f.State != 0 && e.State != f.State {
 		return false
 	}
@@ -54,7 +56,7 @@ func (s *Store) Records(ctx context.Context, f Filter) iter.Seq2[Record, error] 
 				}
 				continue
 			}
-			if !sc.Entry.live(sc.now) || !s.chooses(&f, sc.Entry, sc.now) {
+			if !live(sc.Entry, sc.now) || !s.chooses(&f, sc.Entry, sc.now) {
 				continue
 			}
 			if !yield(record(sc.Key, sc.Entry, sc.toWall), nil) {
@@ -68,15 +70,15 @@ func (s *Store) Records(ctx context.Context, f Filter) iter.Seq2[Record, error] 
 // time comes first: the loop may take long over a page, and what is extended
 // meanwhile is not to be called gone.
 type scanned struct {
-	Scanned
-	now    Instant
+	engine.Scanned
+	now    engine.Instant
 	toWall int64
 }
 
 // scan yields every entry whose key begins with prefix, expired ones included.
 func (s *Store) scan(ctx context.Context, prefix string) iter.Seq2[scanned, error] {
 	return func(yield func(scanned, error) bool) {
-		sc, ok := s.backend.(Scanner)
+		sc, ok := s.backend.(engine.Scanner)
 		if !ok {
 			yield(scanned{}, invalid("%T cannot list its records", s.backend))
 			return
@@ -105,7 +107,7 @@ func (s *Store) scan(ctx context.Context, prefix string) iter.Seq2[scanned, erro
 	}
 }
 
-func (s *Store) page(ctx context.Context, sc Scanner, prefix, cursor string) ([]Scanned, string, error) {
+func (s *Store) page(ctx context.Context, sc engine.Scanner, prefix, cursor string) ([]engine.Scanned, string, error) {
 	in := s.calls.enter()
 	if in == nil {
 		return nil, "", s.endedErr()
@@ -156,7 +158,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 		st.CacheEntries, st.CacheBytes = c.size()
 		st.CacheHits, st.CacheMisses = c.hits.Load(), c.misses.Load()
 	}
-	if sizer, ok := s.backend.(Sizer); ok {
+	if sizer, ok := s.backend.(engine.Sizer); ok {
 		in := s.calls.enter()
 		if in == nil {
 			return Stats{}, s.endedErr()
@@ -171,16 +173,16 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return st, nil
 }
 
-func (st *Stats) count(sc Scanned, now Instant, leasesFrom uint64) {
+func (st *Stats) count(sc engine.Scanned, now engine.Instant, leasesFrom uint64) {
 	e := sc.Entry
 	switch {
 	case sc.Err != nil:
 		st.Corrupt++
-	case !e.live(now):
+	case !live(e, now):
 		st.Expired++
 	case e.State == InFlight:
 		st.InFlight++
-		if e.lapsed(now, leasesFrom) {
+		if lapsed(e, now, leasesFrom) {
 			st.Lapsed++
 		}
 		st.OldestInFlight = max(st.OldestInFlight, time.Duration(now-e.ClaimedAt))

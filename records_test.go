@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -227,8 +228,8 @@ func TestPlainEngine(t *testing.T) {
 	assert.Contains(t, err.Error(), "keeps no expiry index")
 
 	only := struct {
-		idem.Backend
-		idem.Scanner
+		engine.Backend
+		engine.Scanner
 	}{}
 	b := newStub()
 	only.Backend, only.Scanner = b, rich{b}

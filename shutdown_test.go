@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -202,7 +203,7 @@ func TestShutdownWaitsForClaimsUnderWay(t *testing.T) {
 		var applying gate
 		applying.shut()
 		b := newStub()
-		b.onApply = func(context.Context, []*idem.Op) error { applying.pass(); return nil }
+		b.onApply = func(context.Context, []engine.Op) error { applying.pass(); return nil }
 		s := open(t, b, idem.Options{})
 		granted := make(chan idem.Claim, 1)
 		go func() { granted <- mustClaim(t, s, idem.Request{Key: "k"}) }()
@@ -231,7 +232,7 @@ func TestShutdownEndsWhileClaimsAreUnderWay(t *testing.T) {
 				var applying gate
 				applying.shut()
 				b := newStub()
-				b.onApply = func(context.Context, []*idem.Op) error { applying.pass(); return nil }
+				b.onApply = func(context.Context, []engine.Op) error { applying.pass(); return nil }
 				s := open(t, b, idem.Options{})
 				answer := make(chan error, 1)
 				go func() {

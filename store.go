@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"sync/atomic"
 	"time"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // Store is an idempotency store on one engine. Its methods may be called from
@@ -19,8 +21,9 @@ import (
 // A same-commit function, which a commit waits for, must not call the store. Where it
 // does with the context that it was given, the call gets ErrInvalid at once.
 type Store struct {
+	handle
 	lifecycle
-	backend Backend
+	backend engine.Backend
 	opts    Options
 	time    *timeline
 	tracker *tracker
@@ -29,15 +32,18 @@ type Store struct {
 	leasesFrom uint64      // leases of earlier openings have lapsed
 	effects    atomic.Bool // there have been same-commit functions
 
-	swept atomic.Pointer[Due] // the last place that a sweep took; nil: begin at the first
+	swept atomic.Pointer[engine.Due] // the last place that a sweep took; nil: begin at the first
 
 	commits, commitOps atomic.Uint64
 }
 
+// handle gives engine.Of what it looks for, and users nothing.
+type handle = engine.Handle
+
 // New returns a store on b, which it owns from then on: Close closes b. ErrInvalid
 // is returned when b is nil or in use by another store, or when an option is out
 // of range; b is then still the caller's.
-func New(b Backend, o Options) (*Store, error) {
+func New(b engine.Backend, o Options) (*Store, error) {
 	if v := reflect.ValueOf(b); b == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, invalid("the backend is nil; open one with memory.New, bolt.Open or pebble.Open")
 	}
@@ -45,14 +51,14 @@ func New(b Backend, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{backend: b, opts: o}
+	s := &Store{handle: engine.HandleOf(b), backend: b, opts: o}
 	s.lifecycle.init()
 	// The engine asks for the time only when it commits, and nothing commits before New
 	// returns but the caller's own writes, which wait here for the timeline.
 	ready := make(chan struct{})
 	defer close(ready)
-	binding, err := b.Bind(Host{
-		Meta:    func() Meta { <-ready; return s.time.meta() },
+	binding, err := b.Bind(engine.Host{
+		Meta:    func() engine.Meta { <-ready; return s.time.meta() },
 		Broken:  s.end,
 		Group:   s.groupDone,
 		Clock:   o.Clock,
@@ -72,10 +78,6 @@ func New(b Backend, o Options) (*Store, error) {
 	s.startSweeper(ready)
 	return s, nil
 }
-
-// Backend returns the engine under the store, for code that is written for one
-// kind of engine. Its methods are for the store: use DB, Update and the like.
-func (s *Store) Backend() Backend { return s.backend }
 
 // Claim asks for the right to run one attempt of the operation r.Key. A nil error
 // is the only licence to run it; the work then ends with Complete, Fail, Release
@@ -150,7 +152,7 @@ func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (saw see
 // Options.MaxBatch get ErrInvalid. The answers are in the order of rs.
 func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 	out := make([]ClaimResult, len(rs))
-	ops := make([]*Op, 0, min(len(rs), s.opts.MaxBatch))
+	ops := make([]engine.Op, 0, min(len(rs), s.opts.MaxBatch))
 	index := make([]int, 0, cap(ops))
 	batched := make(map[string]bool, cap(ops))
 	for i := range rs {
@@ -181,9 +183,9 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 		if err != nil {
 			out[i].Err = err
 		} else {
-			out[i].Err = s.claimed(ctx, ops[n], &out[i].Claim)
+			out[i].Err = s.claimed(ctx, own(ops[n]), &out[i].Claim)
 		}
-		ops[n].free()
+		own(ops[n]).free()
 	}
 	return out
 }
@@ -214,7 +216,7 @@ func (s *Store) CompleteMany(ctx context.Context, cs []Completion) []error {
 // settleMany applies n actions that settle claims, in one commit.
 func (s *Store) settleMany(ctx context.Context, n int, get func(i int) (Token, action, error)) []error {
 	out := make([]error, n)
-	ops := make([]*Op, 0, min(n, s.opts.MaxBatch))
+	ops := make([]engine.Op, 0, min(n, s.opts.MaxBatch))
 	index := make([]int, 0, cap(ops))
 	for i := range n {
 		if i >= s.opts.MaxBatch {
@@ -234,9 +236,9 @@ func (s *Store) settleMany(ctx context.Context, n int, get func(i int) (Token, a
 	err := s.apply(context.Background(), ops)
 	for n, i := range index {
 		if out[i] = err; err == nil {
-			out[i] = s.settled(ctx, ops[n])
+			out[i] = s.settled(ctx, own(ops[n]))
 		}
-		ops[n].free()
+		own(ops[n]).free()
 	}
 	return out
 }
@@ -324,7 +326,7 @@ func (s *Store) Get(ctx context.Context, key string) (r Record, err error) {
 	if err != nil {
 		return r, err
 	}
-	if !e.live(now) {
+	if !live(e, now) {
 		return r, ErrNotFound
 	}
 	r.describe(key, e) // as show does, but here
@@ -430,14 +432,14 @@ func (s *Store) tokenOp(ctx context.Context, t Token, act action) error {
 }
 
 // newTokenOp is newOp for an action that shows t.
-func (s *Store) newTokenOp(t Token, act action) *Op {
+func (s *Store) newTokenOp(t Token, act action) *operation {
 	op := s.newOp(t.Key, act)
 	op.saw = s.tracker.claimed(t)
 	return op
 }
 
 // claimed turns an applied claim into its answer, with c filled in.
-func (s *Store) claimed(ctx context.Context, op *Op, c *Claim) error {
+func (s *Store) claimed(ctx context.Context, op *operation, c *Claim) error {
 	if op.late != nil {
 		return op.late
 	}
@@ -454,7 +456,7 @@ func (s *Store) claimed(ctx context.Context, op *Op, c *Claim) error {
 }
 
 // grantKind tells a takeover from other grants.
-func (o *Op) grantKind() EventKind {
+func (o *operation) grantKind() EventKind {
 	if o.next.Attempt > 1 && o.prev.State == InFlight {
 		return ClaimTakeover
 	}
@@ -462,7 +464,7 @@ func (o *Op) grantKind() EventKind {
 }
 
 // refused makes c the answer to a claim that was not granted.
-func (s *Store) refused(ctx context.Context, key string, cur *Entry, refusal error, toWall int64, c *Claim) {
+func (s *Store) refused(ctx context.Context, key string, cur *engine.Entry, refusal error, toWall int64, c *Claim) {
 	c.Record.Key = key
 	if cur != nil && discloses(refusal) {
 		c.Record.show(key, cur, toWall)
@@ -481,7 +483,7 @@ func discloses(refusal error) bool {
 }
 
 // settled turns an applied token operation into its answer.
-func (s *Store) settled(ctx context.Context, op *Op) error {
+func (s *Store) settled(ctx context.Context, op *operation) error {
 	if !s.observed() {
 		return op.answer()
 	}
@@ -508,7 +510,7 @@ func (s *Store) settled(ctx context.Context, op *Op) error {
 }
 
 // answer is op.err for people: a completion or failure whose bytes were dropped says so.
-func (o *Op) answer() error {
+func (o *operation) answer() error {
 	if o.failed || o.err != ErrTooLarge {
 		return o.err
 	}

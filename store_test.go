@@ -12,13 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/memory"
 )
 
 func TestStoreBackend(t *testing.T) {
 	t.Parallel()
 	b := newStub()
-	assert.Same(t, b, open(t, b, idem.Options{}).Backend())
+	assert.Same(t, b, engine.Of(open(t, b, idem.Options{})))
 }
 
 // What is out of range is refused before the engine hears of it.
@@ -166,7 +167,7 @@ func TestManyWhenTheCommitFails(t *testing.T) {
 	b := newStub()
 	s := open(t, b, idem.Options{})
 	c := mustClaim(t, s, k)
-	b.onApply = func(context.Context, []*idem.Op) error { return errDisk }
+	b.onApply = func(context.Context, []engine.Op) error { return errDisk }
 	for _, r := range s.ClaimMany(t.Context(), []idem.Request{{Key: "a"}, {Key: "b"}}) {
 		require.ErrorIs(t, r.Err, errDisk)
 		assert.Zero(t, r.Claim)
@@ -181,7 +182,7 @@ func TestClaimIsDecidedInTheCommit(t *testing.T) {
 	t.Parallel()
 	b := newStub()
 	s := open(t, b, idem.Options{})
-	b.onApply = func(context.Context, []*idem.Op) error {
+	b.onApply = func(context.Context, []engine.Op) error {
 		b.onApply = nil
 		mustClaim(t, s, k)
 		return nil
@@ -279,7 +280,7 @@ func TestStoreCacheDuringACommit(t *testing.T) {
 // what they are.
 func TestStoreCopiesBytes(t *testing.T) {
 	t.Parallel()
-	for name, b := range map[string]idem.Backend{"memory": memory.New(memory.Options{}), "stub": newStub()} {
+	for name, b := range map[string]engine.Backend{"memory": memory.New(memory.Options{}), "stub": newStub()} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := open(t, b, idem.Options{MaxResult: 8})
@@ -392,7 +393,7 @@ func TestFullStoreWhoseSecondGoFails(t *testing.T) {
 			defer cancel()
 			var want error
 			applies := 0
-			b.onApply = func(context.Context, []*idem.Op) error {
+			b.onApply = func(context.Context, []engine.Op) error {
 				if applies++; applies == 3 { // the batch, its sweep, the second go
 					want = fail(b, cancel)
 				}

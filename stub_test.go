@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // stub is an engine whose every step a test can watch, stop and make fail. It has
@@ -19,19 +20,19 @@ import (
 // channels, so that a bubble of synctest sees who is blocked.
 type stub struct {
 	// The hooks, all optional. They are called outside the stub's lock.
-	onRead   func(key string) error                          // when Read begins
-	afterGet func(key string)                                // when Read has its entry and has not returned
-	onApply  func(ctx context.Context, ops []*idem.Op) error // before the ops join a commit
-	onCommit func() error                                    // everything has run, nothing can be read; an error breaks
-	onShown  func()                                          // it can be read, and the store was not told
-	refuse   func(key string) error                          // of a claim that would be granted
-	onClose  func() error                                    // its error is Close's
-	onScan   func(prefix string) error                       // of Scan, Size and Expiring
-	corrupt  atomic.Pointer[map[string]error]                // keys that cannot be read
-	saved    idem.Meta                                       // of the opening before
-	direct   bool                                            // no cache
-	deaf     bool                                            // runs no effects
-	most     int                                             // records that it holds; 0: no bound
+	onRead   func(key string) error                           // when Read begins
+	afterGet func(key string)                                 // when Read has its entry and has not returned
+	onApply  func(ctx context.Context, ops []engine.Op) error // before the ops join a commit
+	onCommit func() error                                     // everything has run, nothing can be read; an error breaks
+	onShown  func()                                           // it can be read, and the store was not told
+	refuse   func(key string) error                           // of a claim that would be granted
+	onClose  func() error                                     // its error is Close's
+	onScan   func(prefix string) error                        // of Scan, Size and Expiring
+	corrupt  atomic.Pointer[map[string]error]                 // keys that cannot be read
+	saved    engine.Meta                                      // of the opening before
+	direct   bool                                             // no cache
+	deaf     bool                                             // runs no effects
+	most     int                                              // records that it holds; 0: no bound
 
 	// Faults that a test may switch on at any time.
 	full     atomic.Bool // claims that would be granted get ErrFull
@@ -40,9 +41,9 @@ type stub struct {
 
 	lock       chan struct{} // guards what follows
 	committing chan struct{} // one commit at a time
-	entries    map[string]*idem.Entry
-	places     map[idem.Due]bool
-	host       idem.Host
+	entries    map[string]*engine.Entry
+	places     map[engine.Due]bool
+	host       engine.Host
 	bound      bool
 	failed     error
 
@@ -56,7 +57,7 @@ type effect func() ([]byte, error)
 func newStub() *stub {
 	return &stub{
 		lock: make(chan struct{}, 1), committing: make(chan struct{}, 1),
-		entries: map[string]*idem.Entry{}, places: map[idem.Due]bool{},
+		entries: map[string]*engine.Entry{}, places: map[engine.Due]bool{},
 	}
 }
 
@@ -66,12 +67,12 @@ func (b *stub) locked(f func()) {
 	f()
 }
 
-func (b *stub) Bind(h idem.Host) (idem.Binding, error) {
+func (b *stub) Bind(h engine.Host) (engine.Binding, error) {
 	if b.bound {
-		return idem.Binding{}, fmt.Errorf("%w: the stub is bound", idem.ErrInvalid)
+		return engine.Binding{}, fmt.Errorf("%w: the stub is bound", idem.ErrInvalid)
 	}
 	b.bound, b.host = true, h
-	return idem.Binding{Saved: b.saved, Direct: b.direct}, nil
+	return engine.Binding{Saved: b.saved, Direct: b.direct}, nil
 }
 
 // reopen returns what a new process would find.
@@ -96,7 +97,7 @@ func (b *stub) damage(keys ...string) {
 	b.corrupt.Store(&m)
 }
 
-func (b *stub) Read(key string) (e *idem.Entry, err error) {
+func (b *stub) Read(_ context.Context, key string) (e *engine.Entry, err error) {
 	b.reads.Add(1)
 	if b.onRead != nil {
 		if err := b.onRead(key); err != nil {
@@ -117,7 +118,7 @@ func (b *stub) Read(key string) (e *idem.Entry, err error) {
 	return e, err
 }
 
-func (b *stub) Apply(ctx context.Context, ops []*idem.Op) error {
+func (b *stub) Apply(ctx context.Context, ops []engine.Op) error {
 	b.applies.Add(1)
 	if b.onApply != nil {
 		if err := b.onApply(ctx, ops); err != nil {
@@ -165,7 +166,7 @@ func (b *stub) look(prefix string) (err error) {
 }
 
 // commit runs ops on a copy, and shows the copy when it is durable.
-func (b *stub) commit(ops []*idem.Op) (changed bool, err error) {
+func (b *stub) commit(ops []engine.Op) (changed bool, err error) {
 	if b.locked(func() { err = b.failed }); err != nil {
 		return false, err
 	}
@@ -196,9 +197,9 @@ func (b *stub) commit(ops []*idem.Op) (changed bool, err error) {
 			continue
 		}
 		changed = true
-		delete(places, idem.Due{At: op.Due(), Key: key})
+		delete(places, engine.Due{At: op.Due(), Key: key})
 		if cur != nil {
-			delete(places, idem.Due{At: cur.Due, Key: key})
+			delete(places, engine.Due{At: cur.Due, Key: key})
 		}
 		if next == nil {
 			delete(entries, key)
@@ -206,7 +207,7 @@ func (b *stub) commit(ops []*idem.Op) (changed bool, err error) {
 		}
 		entries[key] = next
 		if next.Due != 0 {
-			places[idem.Due{At: next.Due, Key: key}] = true
+			places[engine.Due{At: next.Due, Key: key}] = true
 		}
 	}
 	meta := b.host.Meta()
@@ -260,7 +261,7 @@ func (b *stub) Close() error {
 // rich is a stub with all that an engine may offer.
 type rich struct{ *stub }
 
-func (b rich) Scan(ctx context.Context, prefix, cursor string) (page []idem.Scanned, next string, err error) {
+func (b rich) Scan(ctx context.Context, prefix, cursor string) (page []engine.Scanned, next string, err error) {
 	if err := b.look(prefix); err != nil {
 		return nil, "", err
 	}
@@ -272,7 +273,7 @@ func (b rich) Scan(ctx context.Context, prefix, cursor string) (page []idem.Scan
 				next = page[1].Key
 				break
 			}
-			s := idem.Scanned{Key: k, Entry: b.entries[k], Err: b.readErr(k)}
+			s := engine.Scanned{Key: k, Entry: b.entries[k], Err: b.readErr(k)}
 			if s.Err != nil {
 				s.Entry = nil
 			}
@@ -282,11 +283,11 @@ func (b rich) Scan(ctx context.Context, prefix, cursor string) (page []idem.Scan
 	return page, next, ctx.Err()
 }
 
-func (b rich) Expiring(ctx context.Context, from idem.Due, until idem.Instant, limit int) (due []idem.Due, err error) {
+func (b rich) Expiring(ctx context.Context, from engine.Due, until engine.Instant, limit int) (due []engine.Due, err error) {
 	if err := b.look(""); err != nil {
 		return nil, err
 	}
-	order := func(x, y idem.Due) int { return cmp.Or(cmp.Compare(x.At, y.At), cmp.Compare(x.Key, y.Key)) }
+	order := func(x, y engine.Due) int { return cmp.Or(cmp.Compare(x.At, y.At), cmp.Compare(x.Key, y.Key)) }
 	b.locked(func() {
 		for p := range b.places {
 			if order(p, from) > 0 && p.At <= until {

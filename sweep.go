@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/ttl"
 )
 
@@ -24,7 +25,7 @@ func (s *Store) Sweep(ctx context.Context, limit int) (removed int, err error) {
 	if limit <= 0 {
 		return 0, invalid("a sweep of %d records; the limit must be positive", limit)
 	}
-	x, ok := s.backend.(Expirer)
+	x, ok := s.backend.(engine.Expirer)
 	if !ok {
 		return 0, invalid("%T keeps no expiry index, it cannot be swept", s.backend)
 	}
@@ -32,10 +33,10 @@ func (s *Store) Sweep(ctx context.Context, limit int) (removed int, err error) {
 	return removed, err
 }
 
-func (s *Store) sweep(ctx context.Context, x Expirer, limit int, emit func(Event)) (removed, looked int, err error) {
+func (s *Store) sweep(ctx context.Context, x engine.Expirer, limit int, emit func(Event)) (removed, looked int, err error) {
 	total := sweepSlice{}
 	for looked < limit {
-		var places []Due
+		var places []engine.Due
 		var more bool
 		if places, more, err = s.due(ctx, x, limit-looked); err != nil || len(places) == 0 && (!more || looked > 0) {
 			break
@@ -66,9 +67,9 @@ func (s *Store) sweep(ctx context.Context, x Expirer, limit int, emit func(Event
 // once each get others, and a place that stays, because its record cannot be read, hides
 // none behind it. A place that a sweep puts back, or a claim sets, comes after those that
 // are due. Without any, more says that there may be some before where it looked.
-func (s *Store) due(ctx context.Context, x Expirer, limit int) (places []Due, more bool, err error) {
+func (s *Store) due(ctx context.Context, x engine.Expirer, limit int) (places []engine.Due, more bool, err error) {
 	for {
-		var from Due
+		var from engine.Due
 		swept := s.swept.Load()
 		if swept != nil {
 			from = *swept
@@ -87,7 +88,7 @@ func (s *Store) due(ctx context.Context, x Expirer, limit int) (places []Due, mo
 	}
 }
 
-func (s *Store) expiring(ctx context.Context, x Expirer, from Due, limit int) ([]Due, error) {
+func (s *Store) expiring(ctx context.Context, x engine.Expirer, from engine.Due, limit int) ([]engine.Due, error) {
 	in := s.calls.enter()
 	if in == nil {
 		return nil, s.endedErr()
@@ -117,19 +118,21 @@ func (t *sweepSlice) add(o sweepSlice) {
 	t.lag = max(t.lag, o.lag)
 }
 
-func (s *Store) sweepPlaces(ctx context.Context, places []Due) (slice sweepSlice, err error) {
+func (s *Store) sweepPlaces(ctx context.Context, places []engine.Due) (slice sweepSlice, err error) {
 	// In the order of keys an engine finds one record near the one before: on Pebble
 	// looking them up is most of what a sweep costs.
-	slices.SortFunc(places, func(a, b Due) int { return strings.Compare(a.Key, b.Key) })
-	ops := make([]*Op, len(places))
+	slices.SortFunc(places, func(a, b engine.Due) int { return strings.Compare(a.Key, b.Key) })
+	ops := make([]engine.Op, len(places))
 	for i, p := range places {
-		ops[i] = s.newOp(p.Key, action{kind: actSweep, due: p.At})
-		ops[i].saw = s.peek(p.Key)
+		op := s.newOp(p.Key, action{kind: actSweep, due: p.At})
+		op.saw = s.peek(ctx, p.Key)
+		ops[i] = op
 	}
 	if err = s.apply(ctx, ops); err != nil {
 		return slice, err
 	}
-	for _, op := range ops {
+	for _, applied := range ops {
+		op := own(applied)
 		switch {
 		case op.err != nil:
 			slice.corrupt++
@@ -144,12 +147,12 @@ func (s *Store) sweepPlaces(ctx context.Context, places []Due) (slice sweepSlice
 
 // peek reads what a commit would have to read, so that those who share the commit do
 // not wait for it.
-func (s *Store) peek(key string) seen {
+func (s *Store) peek(ctx context.Context, key string) seen {
 	if s.direct {
 		return seen{}
 	}
 	saw := s.tracker.before(key)
-	e, err := s.read(key)
+	e, err := s.read(ctx, key)
 	if err != nil {
 		return seen{} // the commit will hear of it too
 	}
@@ -160,7 +163,7 @@ func (s *Store) peek(key string) seen {
 // startSweeper starts the background sweep, which begins when ready is closed: until
 // then the tracker does not have it.
 func (s *Store) startSweeper(ready <-chan struct{}) {
-	x, ok := s.backend.(Expirer)
+	x, ok := s.backend.(engine.Expirer)
 	if !ok || s.opts.SweepInterval < 0 {
 		return
 	}
@@ -190,14 +193,14 @@ func (s *Store) startSweeper(ready <-chan struct{}) {
 
 // nextDue returns when something will be due that is not due yet, as the time of
 // the sweeper: what a sweep passed over must not call for another at once.
-func (s *Store) nextDue(ctx context.Context, x Expirer) (time.Duration, error) {
+func (s *Store) nextDue(ctx context.Context, x engine.Expirer) (time.Duration, error) {
 	in := s.calls.enter()
 	if in == nil {
 		return 0, s.endedErr()
 	}
 	defer in.leave()
 	now, _ := s.time.now()
-	places, err := x.Expiring(ctx, Due{At: now + 1}, Never, 1)
+	places, err := x.Expiring(ctx, engine.Due{At: now + 1}, engine.Never, 1)
 	if err != nil || len(places) == 0 {
 		return ttl.Idle, s.outranked(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -34,7 +35,7 @@ func TestSweepInSlices(t *testing.T) {
 	t.Parallel()
 	s, b, _ := expired(t, 10, idem.Options{SweepSlice: 3})
 	var sizes []int
-	b.onApply = func(_ context.Context, ops []*idem.Op) error {
+	b.onApply = func(_ context.Context, ops []engine.Op) error {
 		sizes = append(sizes, len(ops))
 		return nil
 	}
@@ -125,10 +126,10 @@ func TestSweepPutsBack(t *testing.T) {
 func TestSweepDropsStalePlaces(t *testing.T) {
 	t.Parallel()
 	s, b, clock := expired(t, 1, idem.Options{})
-	b.places[idem.Due{At: 5, Key: "nothing"}] = true
-	b.places[idem.Due{At: 6, Key: "key0"}] = true
+	b.places[engine.Due{At: 5, Key: "nothing"}] = true
+	b.places[engine.Due{At: 6, Key: "key0"}] = true
 	mustClaim(t, s, idem.Request{Key: "alive"})
-	b.places[idem.Due{At: 7, Key: "alive"}] = true
+	b.places[engine.Due{At: 7, Key: "alive"}] = true
 	n, err := s.Sweep(t.Context(), 10)
 	require.NoError(t, err)
 	assert.Equal(t, 1, n)
@@ -161,7 +162,7 @@ func TestSweepErrors(t *testing.T) {
 	t.Parallel()
 	s, b, _ := expired(t, 6, idem.Options{SweepSlice: 2})
 	applies := 0
-	b.onApply = func(context.Context, []*idem.Op) error {
+	b.onApply = func(context.Context, []engine.Op) error {
 		if applies++; applies == 2 {
 			return errDisk
 		}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/ttl"
 )
 
@@ -60,7 +61,7 @@ func newTracker(t *timeline, direct bool, cacheBytes int64) *tracker {
 // seen is an entry, nil for none, with its key's count from before it was read. The
 // zero seen is of no use to anybody.
 type seen struct {
-	entry *Entry
+	entry *engine.Entry
 	hash  uint64 // of the key
 	count *atomic.Uint64
 	at    uint64
@@ -85,10 +86,10 @@ func (s *seen) current() bool {
 }
 
 // cached returns the final entry that the cache holds of a key; nil if it has none.
-func (t *tracker) cached(key string, saw *seen) *Entry { return t.cache.get(saw.hash, key) }
+func (t *tracker) cached(key string, saw *seen) *engine.Entry { return t.cache.get(saw.hash, key) }
 
 // fill gives the cache what a look-up has read since saw.
-func (t *tracker) fill(key string, saw *seen, e *Entry) {
+func (t *tracker) fill(key string, saw *seen, e *engine.Entry) {
 	if e != nil && e.State.Final() {
 		t.cache.fill(saw, key, e)
 	}
@@ -104,7 +105,7 @@ func (t *tracker) claimed(token Token) seen {
 
 // begin says that op is about to change its key: what was read of it is of no use any
 // more, and the cache must not hold it until end.
-func (t *tracker) begin(op *Op) {
+func (t *tracker) begin(op *operation) {
 	if op.next == nil { // here too: who looks between the change and end must not find it full for good
 		t.removals.Add(1)
 	}
@@ -123,7 +124,7 @@ func (t *tracker) begin(op *Op) {
 }
 
 // abandon follows begin where nothing has changed after all.
-func (t *tracker) abandon(op *Op) {
+func (t *tracker) abandon(op *operation) {
 	if t.counts != nil {
 		op.saw.count.Add(^uint64(0))
 	}
@@ -131,7 +132,7 @@ func (t *tracker) abandon(op *Op) {
 
 // end follows a commit: op's change is durable and can be read. Engines call it in
 // commit order and it is quick, because it runs before the next commit.
-func (t *tracker) end(op *Op) {
+func (t *tracker) end(op *operation) {
 	if t.counts != nil {
 		op.saw.count.Add(^uint64(0))
 		saw := t.beforeHash(op.saw.hash)
@@ -149,9 +150,9 @@ func (t *tracker) end(op *Op) {
 
 // shown is what those who wait find in e, which can be read from now on: nothing if
 // its retention was shorter than its commit.
-func (t *tracker) shown(e *Entry) *Entry {
+func (t *tracker) shown(e *engine.Entry) *engine.Entry {
 	if t.waiters.n.Load() > 0 {
-		if now, _ := t.time.now(); !e.live(now) {
+		if now, _ := t.time.now(); !live(e, now) {
 			return nil
 		}
 	}
@@ -187,7 +188,7 @@ func (r *recent) of(t Token) seen {
 }
 
 // committed follows a change that can be read: saw is the op's next entry.
-func (r *recent) committed(op *Op, saw seen) {
+func (r *recent) committed(op *operation, saw seen) {
 	if op.prev != nil && (op.next == nil || op.next.Fence != op.prev.Fence) {
 		r.drop(op.prev.Fence, op.key) // taken over, or gone
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/groupcommit"
 )
 
@@ -105,7 +106,7 @@ type passes struct {
 
 type job struct {
 	groupcommit.Ticket
-	ops []*idem.Op
+	ops []engine.Op
 	err error
 }
 
@@ -115,7 +116,7 @@ func newPasses(plan func(ops int) []int) *passes {
 	return b
 }
 
-func (b *passes) Apply(ctx context.Context, ops []*idem.Op) error {
+func (b *passes) Apply(ctx context.Context, ops []engine.Op) error {
 	j := &job{ops: ops}
 	if err := b.queue.Do(ctx, j, len(ops)); err != nil {
 		return err
@@ -124,7 +125,7 @@ func (b *passes) Apply(ctx context.Context, ops []*idem.Op) error {
 }
 
 func (b *passes) run(jobs []*job) (answered int, after func()) {
-	var ops []*idem.Op
+	var ops []engine.Op
 	for _, j := range jobs {
 		ops = append(ops, j.ops...)
 	}
@@ -143,7 +144,7 @@ func (b *passes) run(jobs []*job) (answered int, after func()) {
 
 // spoil runs the first of ops on a copy that it throws away, and returns those that
 // are to be run again.
-func (b *passes) spoil(ops []*idem.Op, until int) (again []*idem.Op) {
+func (b *passes) spoil(ops []engine.Op, until int) (again []engine.Op) {
 	entries := maps.Clone(b.entries)
 	for _, op := range ops[:until] {
 		key, readErr := op.Key(), b.readErr(op.Key())
@@ -232,7 +233,7 @@ func TestSeenIsNeverMistaken(t *testing.T) {
 		return until
 	}
 	for _, b := range []*passes{{rich: rich{newStub()}}, newPasses(random)} {
-		name, backend := "one by one", idem.Backend(b.rich)
+		name, backend := "one by one", engine.Backend(b.rich)
 		if b.queue != nil {
 			name, backend = "in passes", b
 		}

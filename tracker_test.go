@@ -11,11 +11,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // changeOf is an op that makes next of prev.
-func changeOf(key string, prev, next *Entry) *Op {
-	return &Op{key: key, act: action{kind: actSweep}, prev: prev, next: next, changed: true}
+func changeOf(key string, prev, next *engine.Entry) *operation {
+	return &operation{key: key, act: action{kind: actSweep}, prev: prev, next: next, changed: true}
 }
 
 // A reader that missed the cache may have read before the commit or after it. What a
@@ -23,10 +25,10 @@ func changeOf(key string, prev, next *Entry) *Op {
 func TestTrackerDropsFillsOvertaken(t *testing.T) {
 	t.Parallel()
 	old := final(1)
-	for name, commit := range map[string]func(tr *tracker, op *Op){
-		"by a change under way":          func(tr *tracker, op *Op) { tr.begin(op) },
-		"by a change that was committed": func(tr *tracker, op *Op) { tr.begin(op); tr.end(op) },
-		"by a change that was abandoned": func(tr *tracker, op *Op) { tr.begin(op); tr.abandon(op) },
+	for name, commit := range map[string]func(tr *tracker, op *operation){
+		"by a change under way":          func(tr *tracker, op *operation) { tr.begin(op) },
+		"by a change that was committed": func(tr *tracker, op *operation) { tr.begin(op); tr.end(op) },
+		"by a change that was abandoned": func(tr *tracker, op *operation) { tr.begin(op); tr.abandon(op) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -67,9 +69,9 @@ func TestTrackerDropsFillsOvertaken(t *testing.T) {
 // was when Forget removes a record that cannot be read.
 func TestTrackerEmptiesCacheBeforeChange(t *testing.T) {
 	t.Parallel()
-	for name, op := range map[string]*Op{
+	for name, op := range map[string]*operation{
 		"over a completed record": changeOf("k", final(1), nil),
-		"over a failed record":    changeOf("k", &Entry{State: Failed}, nil),
+		"over a failed record":    changeOf("k", &engine.Entry{State: Failed}, nil),
 		"Forget of anything":      {key: "k", act: action{kind: actForget}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,30 +93,30 @@ func TestTrackerEmptiesCacheBeforeChange(t *testing.T) {
 func TestTrackerKnowsRecentClaims(t *testing.T) {
 	t.Parallel()
 	tr := trackerOf(-1)
-	change := func(prev, next *Entry) {
+	change := func(prev, next *engine.Entry) {
 		op := changeOf("k", prev, next)
 		tr.begin(op)
 		tr.end(op)
 	}
-	known := func(fence uint64) *Entry {
+	known := func(fence uint64) *engine.Entry {
 		saw := tr.claimed(Token{Key: "k", Fence: fence})
 		if !saw.current() {
 			return nil
 		}
 		return saw.entry
 	}
-	first := &Entry{State: InFlight, Fence: 1}
+	first := &engine.Entry{State: InFlight, Fence: 1}
 	change(nil, first)
 	require.Same(t, first, known(1))
 	other := tr.claimed(Token{Key: "other", Fence: 1})
 	require.False(t, other.current(), "another key's token with this fence")
-	extended := &Entry{State: InFlight, Fence: 1, LeaseUntil: 9}
+	extended := &engine.Entry{State: InFlight, Fence: 1, LeaseUntil: 9}
 	change(first, extended)
 	require.Same(t, extended, known(1))
-	long := &Entry{State: InFlight, Fence: 1, Checkpoint: make([]byte, recentCheckpoint), Result: []byte("x")}
+	long := &engine.Entry{State: InFlight, Fence: 1, Checkpoint: make([]byte, recentCheckpoint), Result: []byte("x")}
 	change(extended, long)
 	require.Nil(t, known(1), "too long to be kept, reason included")
-	taken := &Entry{State: InFlight, Fence: 2}
+	taken := &engine.Entry{State: InFlight, Fence: 2}
 	change(long, taken)
 	require.Nil(t, known(1))
 	require.Same(t, taken, known(2))
@@ -123,7 +125,7 @@ func TestTrackerKnowsRecentClaims(t *testing.T) {
 	require.Nil(t, known(2), "it is about to change")
 	tr.abandon(op)
 	require.Nil(t, known(2), "and may be read by others then")
-	change(taken, &Entry{State: Completed, Fence: 2})
+	change(taken, &engine.Entry{State: Completed, Fence: 2})
 	require.Nil(t, tr.claimed(Token{Key: "k", Fence: 2}).count)
 }
 
@@ -146,7 +148,7 @@ func TestKeptKeysAreCopied(t *testing.T) {
 	require.False(t, inBody(kept[0]), "filled")
 
 	for range 2 { // new, and again when it is extended
-		op := changeOf(key, nil, &Entry{State: InFlight, Fence: 7})
+		op := changeOf(key, nil, &engine.Entry{State: InFlight, Fence: 7})
 		tr.begin(op)
 		tr.end(op)
 		require.Equal(t, key, tr.recent.slot(7).Load().key)
@@ -175,34 +177,34 @@ func TestTrackerProperty(t *testing.T) {
 	t.Parallel()
 	type read struct {
 		key string
-		e   *Entry
+		e   *engine.Entry
 		saw seen
 	}
 	type commit struct {
 		key   string
-		ops   []*Op
+		ops   []*operation
 		shown bool
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		tr := trackerOf(rapid.SampledFrom([]int64{roomy, cacheShards * 900}).Draw(t, "bytes"))
 		keys := rapid.SampledFrom(keysOf(tr))
-		stored := map[string]*Entry{}
+		stored := map[string]*engine.Entry{}
 		var reads []read
 		var commits []*commit
-		var left []*Op // begun, and changed nothing
+		var left []*operation // begun, and changed nothing
 		fence := uint64(0)
-		entry := func(prev *Entry) *Entry {
+		entry := func(prev *engine.Entry) *engine.Entry {
 			s := rapid.SampledFrom([]State{Completed, Failed, InFlight, Released, 0}).Draw(t, "state")
 			if s == 0 {
 				return nil
 			}
 			if fence++; prev != nil && rapid.Bool().Draw(t, "same claim") {
-				return &Entry{State: s, Fence: prev.Fence, Result: make([]byte, 1)}
+				return &engine.Entry{State: s, Fence: prev.Fence, Result: make([]byte, 1)}
 			}
-			return &Entry{State: s, Fence: fence, Result: make([]byte, rapid.SampledFrom([]int{0, 100, 600}).Draw(t, "size"))}
+			return &engine.Entry{State: s, Fence: fence, Result: make([]byte, rapid.SampledFrom([]int{0, 100, 600}).Draw(t, "size"))}
 		}
 		// brought holds what anybody could bring to an op that would read prev.
-		brought := func(key string, prev *Entry) {
+		brought := func(key string, prev *engine.Entry) {
 			for _, r := range reads {
 				if r.key == key && r.saw.current() {
 					require.Same(t, prev, r.e, "mistaken: what was read is not what there is")
@@ -272,7 +274,7 @@ func TestTrackerProperty(t *testing.T) {
 				}
 				m := &commit{key: k}
 				for range rapid.IntRange(1, 3).Draw(t, "ops") {
-					m.ops = append(m.ops, &Op{key: k, act: action{kind: actSweep}})
+					m.ops = append(m.ops, &operation{key: k, act: action{kind: actSweep}})
 				}
 				pass(m, false)
 				commits = append(commits, m)
@@ -329,7 +331,7 @@ func TestTrackerRace(t *testing.T) {
 	t.Parallel()
 	tr := trackerOf(cacheShards * 4 * cacheOverhead)
 	const keys, rounds = 3, 3000
-	var stored [keys]atomic.Pointer[Entry]
+	var stored [keys]atomic.Pointer[engine.Entry]
 	var locks [keys]sync.Mutex // commits of one key follow each other
 	for i := range stored {
 		stored[i].Store(final(1))

@@ -3,27 +3,29 @@ package idem
 import (
 	"bytes"
 	"time"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // action is what is asked of one key, as data, with everything beside the record
 // and the time that the answer depends on.
 type action struct {
 	kind        actionKind
-	fence       uint64        // of the token shown; for a claim, the fence to grant
-	fingerprint Fingerprint   // of the request
-	lease       time.Duration // of the request; for extend, 0 is the claim's own
-	retention   time.Duration // of the request
-	holdUnknown bool          // of the request
-	maxAttempts uint32        // 0: unlimited
-	issuedAt    int64         // of the request: wall clock, Unix nanoseconds; 0: unknown
-	wall        int64         // the wall clock now; for claims
-	lostUntil   int64         // records of operations issued up to then may have been lost
-	opening     uint64        // of the store that asks
-	leasesFrom  uint64        // leases of earlier openings have lapsed
-	bytes       []byte        // result, reason, note or checkpoint; owned by the action
-	dropped     bool          // complete, fail: the result or reason is not kept
-	unlessHeld  bool          // complete, fail, release: a record that is held stays so
-	due         Instant       // sweep: the index entry that was found
+	fence       uint64         // of the token shown; for a claim, the fence to grant
+	fingerprint Fingerprint    // of the request
+	lease       time.Duration  // of the request; for extend, 0 is the claim's own
+	retention   time.Duration  // of the request
+	holdUnknown bool           // of the request
+	maxAttempts uint32         // 0: unlimited
+	issuedAt    int64          // of the request: wall clock, Unix nanoseconds; 0: unknown
+	wall        int64          // the wall clock now; for claims
+	lostUntil   int64          // records of operations issued up to then may have been lost
+	opening     uint64         // of the store that asks
+	leasesFrom  uint64         // leases of earlier openings have lapsed
+	bytes       []byte         // result, reason, note or checkpoint; owned by the action
+	dropped     bool           // complete, fail: the result or reason is not kept
+	unlessHeld  bool           // complete, fail, release: a record that is held stays so
+	due         engine.Instant // sweep: the index entry that was found
 }
 
 type actionKind uint8
@@ -45,7 +47,7 @@ const (
 // when a is asked of it at now, and the answer. next == cur means that nothing
 // changes and next == nil that the record is gone. It has no other input and no
 // effect, and cur is not modified. Every rule of who may do what is in this file.
-func transition(cur *Entry, a *action, now Instant) (next *Entry, answer error) {
+func transition(cur *engine.Entry, a *action, now engine.Instant) (next *engine.Entry, answer error) {
 	switch a.kind {
 	case actClaim:
 		if refusal := refuseClaim(cur, a, now); refusal != nil {
@@ -57,12 +59,12 @@ func transition(cur *Entry, a *action, now Instant) (next *Entry, answer error) 
 	case actSweep:
 		return sweep(cur, a, now), nil
 	case actUnclaim:
-		if !cur.live(now) {
+		if !live(cur, now) {
 			return cur, nil // it is gone already
 		}
 	}
 
-	if !cur.live(now) || cur.Fence != a.fence {
+	if !live(cur, now) || cur.Fence != a.fence {
 		return cur, ErrFenced
 	}
 	open := cur.State == InFlight || cur.State == Held && !a.unlessHeld
@@ -125,9 +127,9 @@ func refusalOf(s State) error {
 
 // refuseEffect answers a completion whose result is yet to be computed: nil means
 // that it may be, because the record is there to be completed.
-func refuseEffect(cur *Entry, a *action, now Instant) error {
+func refuseEffect(cur *engine.Entry, a *action, now engine.Instant) error {
 	switch {
-	case !cur.live(now) || cur.Fence != a.fence:
+	case !live(cur, now) || cur.Fence != a.fence:
 		return ErrFenced
 	case cur.State == InFlight || cur.State == Held:
 		return nil
@@ -139,14 +141,14 @@ func refuseEffect(cur *Entry, a *action, now Instant) error {
 // nil means that the claim would be granted. It allocates nothing, so that a
 // replay does not either. The order of the checks is part of the rules: mismatch
 // comes before anything that would disclose the record.
-func refuseClaim(cur *Entry, a *action, now Instant) error {
-	if !cur.live(now) {
+func refuseClaim(cur *engine.Entry, a *action, now engine.Instant) error {
+	if !live(cur, now) {
 		return tooLate(a)
 	}
 	if newOperation(cur, a) {
 		return nil
 	}
-	if !cur.Fingerprint.agrees(a.fingerprint) {
+	if !agree(cur.Fingerprint, a.fingerprint) {
 		return ErrMismatch
 	}
 	switch cur.State {
@@ -157,7 +159,7 @@ func refuseClaim(cur *Entry, a *action, now Instant) error {
 	case Held:
 		return ErrHeld
 	case InFlight:
-		if !cur.lapsed(now, a.leasesFrom) {
+		if !lapsed(cur, now, a.leasesFrom) {
 			return ErrInFlight
 		}
 		if cur.HoldUnknown {
@@ -173,8 +175,8 @@ func refuseClaim(cur *Entry, a *action, now Instant) error {
 // newOperation reports whether the request of a is another one than cur's, and may
 // have the key: a released operation that saved nothing does not bind it. One whose
 // last claim was undone does, because an attempt before that may have left effects.
-func newOperation(cur *Entry, a *action) bool {
-	return cur.State == Released && cur.Checkpoint == nil && !cur.Bound && !cur.Fingerprint.agrees(a.fingerprint)
+func newOperation(cur *engine.Entry, a *action) bool {
+	return cur.State == Released && cur.Checkpoint == nil && !cur.Bound && !agree(cur.Fingerprint, a.fingerprint)
 }
 
 // tooLate answers a claim that finds no record: ErrTooLate if there may have been one,
@@ -184,15 +186,15 @@ func tooLate(a *action) error {
 		return nil
 	}
 	issued := min(a.issuedAt, a.wall)
-	if issued <= a.lostUntil || Instant(issued).add(a.retention) <= Instant(a.wall) {
+	if issued <= a.lostUntil || engine.Instant(issued).Add(a.retention) <= engine.Instant(a.wall) {
 		return ErrTooLate
 	}
 	return nil
 }
 
 // grant makes the record of a granted claim.
-func grant(cur *Entry, a *action, now Instant) *Entry {
-	e := &Entry{
+func grant(cur *engine.Entry, a *action, now engine.Instant) *engine.Entry {
+	e := &engine.Entry{
 		State:       InFlight,
 		HoldUnknown: a.holdUnknown,
 		Attempt:     1,
@@ -200,35 +202,35 @@ func grant(cur *Entry, a *action, now Instant) *Entry {
 		Opening:     a.opening,
 		Fingerprint: a.fingerprint,
 		ClaimedAt:   now,
-		LeaseUntil:  now.add(a.lease),
+		LeaseUntil:  now.Add(a.lease),
 		Lease:       a.lease,
 		Retention:   a.retention,
 	}
 	if cur != nil {
 		e.Due = cur.Due // an expired record's index entry serves the new one too
 	}
-	if cur.live(now) && !newOperation(cur, a) {
+	if live(cur, now) && !newOperation(cur, a) {
 		e.Attempt = cur.Attempt + 1
 		e.Checkpoint, e.Result = cur.Checkpoint, cur.Result // the reason of the last release
 		if a.fingerprint.IsZero() {
 			e.Fingerprint = cur.Fingerprint
 		}
 	}
-	e.setInFlightExpiry(now)
+	setInFlightExpiry(e, now)
 	return e
 }
 
 // setInFlightExpiry: a record in flight expires at lease end + retention, unless
 // a lapsed lease would leave it held.
-func (e *Entry) setInFlightExpiry(now Instant) {
+func setInFlightExpiry(e *engine.Entry, now engine.Instant) {
 	if e.HoldUnknown {
-		e.setExpiry(Never, Never)
+		setExpiry(e, engine.Never, engine.Never)
 		return
 	}
-	e.setExpiry(e.LeaseUntil.add(e.Retention), now.add(e.Retention))
+	setExpiry(e, e.LeaseUntil.Add(e.Retention), now.Add(e.Retention))
 }
 
-func finish(cur *Entry, a *action, now Instant) (*Entry, error) {
+func finish(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error) {
 	e := *cur
 	e.State = Completed
 	if a.kind == actFail {
@@ -236,13 +238,13 @@ func finish(cur *Entry, a *action, now Instant) (*Entry, error) {
 	}
 	e.Result, e.ResultDropped, e.Checkpoint = a.bytes, a.dropped, nil
 	e.FinishedAt = now
-	at := now.add(e.Retention)
-	e.setExpiry(at, at)
+	at := now.Add(e.Retention)
+	setExpiry(&e, at, at)
 	return &e, tooLarge(a)
 }
 
 // repeats reports whether a asks for what the final record cur already says.
-func repeats(cur *Entry, a *action) bool {
+func repeats(cur *engine.Entry, a *action) bool {
 	same := cur.ResultDropped == a.dropped && bytes.Equal(cur.Result, a.bytes)
 	return same && (a.kind == actComplete && cur.State == Completed || a.kind == actFail && cur.State == Failed)
 }
@@ -256,35 +258,35 @@ func tooLarge(a *action) error {
 	return nil
 }
 
-func release(cur *Entry, a *action, now Instant) *Entry {
+func release(cur *engine.Entry, a *action, now engine.Instant) *engine.Entry {
 	e := *cur
 	e.State, e.Result = Released, a.bytes
-	at := now.add(e.Retention)
-	e.setExpiry(at, at)
+	at := now.Add(e.Retention)
+	setExpiry(&e, at, at)
 	return &e
 }
 
 // unclaim undoes a claim whose work was not begun: nothing is left of a first attempt
 // that saved nothing. Otherwise an attempt before it may have left effects, so the
 // fingerprint stays in force.
-func unclaim(cur *Entry, now Instant) *Entry {
+func unclaim(cur *engine.Entry, now engine.Instant) *engine.Entry {
 	if cur.Attempt <= 1 && cur.Checkpoint == nil {
 		return nil
 	}
 	e := *cur
 	e.State, e.Bound = Released, true
 	e.Attempt--
-	at := now.add(e.Retention)
-	e.setExpiry(at, at)
+	at := now.Add(e.Retention)
+	setExpiry(&e, at, at)
 	return &e
 }
 
 // forget removes the record of a's fence, or any record if a names none.
-func forget(cur *Entry, a *action, now Instant) (*Entry, error) {
+func forget(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error) {
 	if a.fence == 0 || cur != nil && cur.Fence == a.fence {
 		return nil, nil
 	}
-	if cur.live(now) {
+	if live(cur, now) {
 		return cur, ErrFenced
 	}
 	return cur, nil
@@ -306,29 +308,29 @@ func effectFailure(a *action, m mark) actionKind {
 	return 0
 }
 
-func hold(cur *Entry, a *action) *Entry {
+func hold(cur *engine.Entry, a *action) *engine.Entry {
 	e := *cur
 	e.State, e.Result = Held, a.bytes
-	e.setExpiry(Never, Never)
+	setExpiry(&e, engine.Never, engine.Never)
 	return &e
 }
 
-func extend(cur *Entry, a *action, now Instant) *Entry {
+func extend(cur *engine.Entry, a *action, now engine.Instant) *engine.Entry {
 	e := *cur
 	lease := a.lease
 	if lease == 0 {
 		lease = e.Lease
 	}
-	e.LeaseUntil = max(e.LeaseUntil, now.add(lease))
+	e.LeaseUntil = max(e.LeaseUntil, now.Add(lease))
 	e.Opening = a.opening
-	e.setInFlightExpiry(now)
+	setInFlightExpiry(&e, now)
 	return &e
 }
 
 // sweep removes what has expired. A record that lives on is put back in the
 // expiry index at its new time, if the index entry found is still its own.
-func sweep(cur *Entry, a *action, now Instant) *Entry {
-	if cur == nil || !cur.live(now) {
+func sweep(cur *engine.Entry, a *action, now engine.Instant) *engine.Entry {
+	if cur == nil || !live(cur, now) {
 		return nil
 	}
 	if cur.Due != a.due || cur.Due > now {

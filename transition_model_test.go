@@ -6,13 +6,15 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // The small world that is explored whole: a lease and a retention that end at the
 // instants and one before them, three fences, two fingerprints and none, two
 // openings.
 var (
-	worldInstants = []Instant{100, 109, 110, 120}
+	worldInstants = []engine.Instant{100, 109, 110, 120}
 	worldLease    = 10 * time.Nanosecond
 	worldFences   = uint64(3)
 	worldFloor    = 25_000 // states; fewer means that the exploration collapsed
@@ -21,7 +23,7 @@ var (
 // world is a state of it: a record, and what has happened so far.
 type world struct {
 	rec     mRecord
-	due     Instant
+	due     engine.Instant
 	now     int    // index of the last operation's instant
 	granted uint64 // fences given out
 	opening uint64
@@ -29,7 +31,7 @@ type world struct {
 
 type node struct {
 	world
-	e *Entry
+	e *engine.Entry
 }
 
 // worldActions lists every operation that can be asked in n's world at an instant
@@ -88,7 +90,7 @@ func worldActions(n node, at int, opening uint64) []action {
 		return as
 	}
 	as = append(as, action{kind: actForget})
-	for _, at := range []Instant{n.due, 1} {
+	for _, at := range []engine.Instant{n.due, 1} {
 		if at != 0 {
 			as = append(as, action{kind: actSweep, due: at})
 		}
@@ -112,7 +114,7 @@ func issuedClaims(claim action, wall int64) (as []action) {
 // explore walks breadth-first from "none" to the fixpoint and calls visit with
 // every state and every operation asked in it, until visit says that it has seen
 // enough. It returns how many states there were.
-func explore(visit func(n node, a action, now Instant) (next *Entry, more bool)) (states int) {
+func explore(visit func(n node, a action, now engine.Instant) (next *engine.Entry, more bool)) (states int) {
 	seen := map[world]bool{}
 	queue := []node{{world: world{opening: 1}}}
 	seen[queue[0].world] = true
@@ -167,9 +169,9 @@ func TestTransitionAgainstModel(t *testing.T) {
 	skipUnderRace(t)
 	steps := 0
 	answers := map[string]int{}
-	states := explore(func(n node, a action, now Instant) (*Entry, bool) {
+	states := explore(func(n node, a action, now engine.Instant) (*engine.Entry, bool) {
 		steps++
-		next, err := compareStep(func(cur *Entry, a *action, now Instant) (*Entry, error) {
+		next, err := compareStep(func(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error) {
 			next, err := transition(cur, a, now)
 			answers[mOps[a.kind]+"/"+mAnswers[err]]++
 			return next, err
@@ -196,8 +198,8 @@ func TestTransitionAgainstModel(t *testing.T) {
 // The comparison finds mistakes: each of these is one, and each is found.
 func TestTransitionModelFindsMutants(t *testing.T) {
 	t.Parallel()
-	changed := func(change func(cur, next *Entry, a *action, now Instant)) machine {
-		return func(cur *Entry, a *action, now Instant) (*Entry, error) {
+	changed := func(change func(cur, next *engine.Entry, a *action, now engine.Instant)) machine {
+		return func(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error) {
 			next, err := transition(cur, a, now)
 			if next == nil || next == cur {
 				return next, err
@@ -207,8 +209,8 @@ func TestTransitionModelFindsMutants(t *testing.T) {
 			return &n, err
 		}
 	}
-	seenAs := func(change func(cur *Entry, a *action, now *Instant)) machine {
-		return func(cur *Entry, a *action, now Instant) (*Entry, error) {
+	seenAs := func(change func(cur *engine.Entry, a *action, now *engine.Instant)) machine {
+		return func(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error) {
 			if cur == nil {
 				return transition(cur, a, now)
 			}
@@ -222,153 +224,157 @@ func TestTransitionModelFindsMutants(t *testing.T) {
 		}
 	}
 	asked := func(change func(a *action)) machine {
-		return func(cur *Entry, a *action, now Instant) (*Entry, error) {
+		return func(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error) {
 			b := *a
 			change(&b)
 			return transition(cur, &b, now)
 		}
 	}
-	again := func(cur, next *Entry, now Instant) bool { return cur.live(now) && next.Fence != cur.Fence }
+	again := func(cur, next *engine.Entry, now engine.Instant) bool {
+		return live(cur, now) && next.Fence != cur.Fence
+	}
 	mutants := map[string]machine{
-		"A1: a lease ends early": seenAs(func(c *Entry, _ *action, _ *Instant) { c.LeaseUntil-- }),
-		"A10: a lease holds at its end": seenAs(func(c *Entry, a *action, _ *Instant) {
+		"A1: a lease ends early": seenAs(func(c *engine.Entry, _ *action, _ *engine.Instant) { c.LeaseUntil-- }),
+		"A10: a lease holds at its end": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind == actClaim {
 				c.LeaseUntil++
 			}
 		}),
-		"A10: a record lives at its end": seenAs(func(c *Entry, _ *action, now *Instant) {
+		"A10: a record lives at its end": seenAs(func(c *engine.Entry, _ *action, now *engine.Instant) {
 			if *now == c.ExpiresAt {
 				*now--
 			}
 		}),
-		"A6: no fence check": seenAs(func(c *Entry, a *action, _ *Instant) {
+		"A6: no fence check": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind != actClaim {
 				a.fence = c.Fence
 			}
 		}),
-		"A11: no fingerprint check": seenAs(func(c *Entry, _ *action, _ *Instant) { c.Fingerprint = Fingerprint{} }),
-		"A11: replay before mismatch": seenAs(func(c *Entry, _ *action, _ *Instant) {
+		"A11: no fingerprint check": seenAs(func(c *engine.Entry, _ *action, _ *engine.Instant) { c.Fingerprint = Fingerprint{} }),
+		"A11: replay before mismatch": seenAs(func(c *engine.Entry, _ *action, _ *engine.Instant) {
 			if c.State.Final() {
 				c.Fingerprint = Fingerprint{}
 			}
 		}),
-		"A11: in flight before mismatch": seenAs(func(c *Entry, a *action, now *Instant) {
-			if c.State == InFlight && !c.lapsed(*now, a.leasesFrom) {
+		"A11: in flight before mismatch": seenAs(func(c *engine.Entry, a *action, now *engine.Instant) {
+			if c.State == InFlight && !lapsed(c, *now, a.leasesFrom) {
 				c.Fingerprint = Fingerprint{}
 			}
 		}),
-		"A11: released binds its fingerprint": seenAs(func(c *Entry, a *action, _ *Instant) {
+		"A11: released binds its fingerprint": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if c.State == Released && c.Checkpoint == nil && a.kind == actClaim {
 				c.Checkpoint = []byte{}
 			}
 		}),
-		"A11: zero replaces the stored fingerprint": changed(func(_, next *Entry, a *action, _ Instant) {
+		"A11: zero replaces the stored fingerprint": changed(func(_, next *engine.Entry, a *action, _ engine.Instant) {
 			if a.kind == actClaim {
 				next.Fingerprint = a.fingerprint
 			}
 		}),
-		"A13: HoldUnknown is forgotten": seenAs(func(c *Entry, a *action, _ *Instant) {
+		"A13: HoldUnknown is forgotten": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind == actClaim {
 				c.HoldUnknown = false
 			}
 		}),
-		"A13: one attempt too many": seenAs(func(c *Entry, a *action, _ *Instant) {
+		"A13: one attempt too many": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.maxAttempts > 0 {
 				a.maxAttempts++
 			}
 		}),
-		"A13: attempts of one before MaxAttempts": seenAs(func(c *Entry, _ *action, _ *Instant) { c.Attempt++ }),
-		"A13: openings do not count":              seenAs(func(_ *Entry, a *action, _ *Instant) { a.leasesFrom = 0 }),
-		"A13: held expires": changed(func(_, next *Entry, _ *action, now Instant) {
+		"A13: attempts of one before MaxAttempts": seenAs(func(c *engine.Entry, _ *action, _ *engine.Instant) { c.Attempt++ }),
+		"A13: openings do not count":              seenAs(func(_ *engine.Entry, a *action, _ *engine.Instant) { a.leasesFrom = 0 }),
+		"A13: held expires": changed(func(_, next *engine.Entry, _ *action, now engine.Instant) {
 			if next.State == Held {
 				next.ExpiresAt, next.Due = now+10, now+10
 			}
 		}),
-		"A5: a takeover loses the checkpoint": changed(func(_, next *Entry, _ *action, _ Instant) {
+		"A5: a takeover loses the checkpoint": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) {
 			if next.State == InFlight && next.Attempt > 1 && next.ClaimedAt != 0 {
 				next.Checkpoint = nil
 			}
 		}),
-		"A5: Release loses the checkpoint": changed(func(_, next *Entry, _ *action, _ Instant) {
+		"A5: Release loses the checkpoint": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) {
 			if next.State == Released {
 				next.Checkpoint = nil
 			}
 		}),
-		"A5: attempts start over": changed(func(cur, next *Entry, _ *action, now Instant) {
+		"A5: attempts start over": changed(func(cur, next *engine.Entry, _ *action, now engine.Instant) {
 			if again(cur, next, now) {
 				next.Attempt = 1
 			}
 		}),
-		"A7: a fence is given out twice": changed(func(cur, next *Entry, _ *action, now Instant) {
+		"A7: a fence is given out twice": changed(func(cur, next *engine.Entry, _ *action, now engine.Instant) {
 			if again(cur, next, now) {
 				next.Fence = cur.Fence
 			}
 		}),
-		"A4: the second Complete wins": seenAs(func(c *Entry, a *action, now *Instant) {
-			if a.kind == actComplete && c.State == Completed && a.fence == c.Fence && c.live(*now) {
+		"A4: the second Complete wins": seenAs(func(c *engine.Entry, a *action, now *engine.Instant) {
+			if a.kind == actComplete && c.State == Completed && a.fence == c.Fence && live(c, *now) {
 				c.State = InFlight
 			}
 		}),
-		"A4: Fail after Complete of the same bytes is nil": seenAs(func(c *Entry, a *action, _ *Instant) {
+		"A4: Fail after Complete of the same bytes is nil": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind == actFail && c.State == Completed {
 				c.State = Failed
 			}
 		}),
-		"A8: Complete needs a lease that holds": seenAs(func(c *Entry, a *action, now *Instant) {
-			if c.State == InFlight && c.lapsed(*now, 0) && a.kind == actComplete {
+		"A8: Complete needs a lease that holds": seenAs(func(c *engine.Entry, a *action, now *engine.Instant) {
+			if c.State == InFlight && lapsed(c, *now, 0) && a.kind == actComplete {
 				c.Fence = 0
 			}
 		}),
-		"A8: Extend shortens": seenAs(func(c *Entry, a *action, _ *Instant) {
+		"A8: Extend shortens": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind == actExtend {
 				c.LeaseUntil = 0
 			}
 		}),
-		"B2: retention counts from the claim": changed(func(_, next *Entry, _ *action, _ Instant) {
-			if next.State.Final() && next.ExpiresAt != Never {
-				next.ExpiresAt = next.ClaimedAt.add(next.Retention)
+		"B2: retention counts from the claim": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) {
+			if next.State.Final() && next.ExpiresAt != engine.Never {
+				next.ExpiresAt = next.ClaimedAt.Add(next.Retention)
 				next.Due = min(next.Due, next.ExpiresAt)
 			}
 		}),
-		"B3: the sweep removes what is live": seenAs(func(c *Entry, a *action, now *Instant) {
+		"B3: the sweep removes what is live": seenAs(func(c *engine.Entry, a *action, now *engine.Instant) {
 			if a.kind == actSweep && c.Due == a.due && c.Due <= *now {
 				c.ExpiresAt = *now
 			}
 		}),
-		"B4: the sweep comes too late": changed(func(_, next *Entry, a *action, _ Instant) {
+		"B4: the sweep comes too late": changed(func(_, next *engine.Entry, a *action, _ engine.Instant) {
 			if a.kind == actComplete && next.Due != 0 {
 				next.Due = next.ExpiresAt + 1
 			}
 		}),
-		"A18: a dropped result is kept": changed(func(_, next *Entry, _ *action, _ Instant) { next.ResultDropped = false }),
-		"a claim loses the last release's reason": changed(func(cur, next *Entry, a *action, now Instant) {
+		"A18: a dropped result is kept": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) { next.ResultDropped = false }),
+		"a claim loses the last release's reason": changed(func(cur, next *engine.Entry, a *action, now engine.Instant) {
 			if a.kind == actClaim {
 				next.Result = nil
 			}
 		}),
-		"Unclaim counts the attempt": changed(func(_, next *Entry, a *action, _ Instant) {
+		"Unclaim counts the attempt": changed(func(_, next *engine.Entry, a *action, _ engine.Instant) {
 			if a.kind == actUnclaim {
 				next.Attempt++
 			}
 		}),
-		"Unclaim does not bind": changed(func(_, next *Entry, _ *action, _ Instant) { next.Bound = false }),
-		"what is bound takes another request": seenAs(func(c *Entry, a *action, _ *Instant) {
+		"Unclaim does not bind": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) { next.Bound = false }),
+		"what is bound takes another request": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind == actClaim {
 				c.Bound = false
 			}
 		}),
-		"what is bound stays bound": changed(func(cur, next *Entry, _ *action, _ Instant) { next.Bound = next.Bound || cur != nil && cur.Bound }),
-		"Unclaim drops a first attempt's checkpoint": seenAs(func(c *Entry, a *action, _ *Instant) {
+		"what is bound stays bound": changed(func(cur, next *engine.Entry, _ *action, _ engine.Instant) {
+			next.Bound = next.Bound || cur != nil && cur.Bound
+		}),
+		"Unclaim drops a first attempt's checkpoint": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind == actUnclaim && c.Attempt == 1 {
 				c.Checkpoint = nil
 			}
 		}),
-		"Unclaim leaves a first attempt behind": seenAs(func(c *Entry, a *action, _ *Instant) {
+		"Unclaim leaves a first attempt behind": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind == actUnclaim && c.Checkpoint == nil {
 				c.Checkpoint = []byte{}
 			}
 		}),
-		"Unclaim takes what is held": seenAs(func(c *Entry, a *action, _ *Instant) {
+		"Unclaim takes what is held": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind == actUnclaim && c.State == Held {
 				c.State = InFlight
 			}
@@ -386,13 +392,13 @@ func TestTransitionModelFindsMutants(t *testing.T) {
 				a.fence = 0
 			}
 		}),
-		"A6: Forget forgets nothing": func(cur *Entry, a *action, now Instant) (*Entry, error) {
+		"A6: Forget forgets nothing": func(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error) {
 			if a.kind == actForget {
 				return cur, nil
 			}
 			return transition(cur, a, now)
 		},
-		"the record given in is modified": func(cur *Entry, a *action, now Instant) (*Entry, error) {
+		"the record given in is modified": func(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error) {
 			next, err := transition(cur, a, now)
 			if cur != nil && a.kind == actExtend && err == nil {
 				cur.LeaseUntil = next.LeaseUntil
@@ -404,7 +410,7 @@ func TestTransitionModelFindsMutants(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			found := false
-			explore(func(n node, a action, now Instant) (*Entry, bool) {
+			explore(func(n node, a action, now engine.Instant) (*engine.Entry, bool) {
 				e := n.e
 				if e != nil {
 					e = with(e) // a mutant may damage it

@@ -6,17 +6,19 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // The rows of the state machine's table, one subtest each, on a record that was
 // claimed at t0. Nothing else is involved: no engine, no clock, no store.
 const (
-	t0        = Instant(1000)
+	t0        = engine.Instant(1000)
 	lease     = 10 * time.Nanosecond
 	retention = 100 * time.Nanosecond
-	leaseEnd  = t0 + Instant(lease)
+	leaseEnd  = t0 + engine.Instant(lease)
 	inLease   = t0 + 5
-	goneAt    = leaseEnd + Instant(retention) // of a record in flight
+	goneAt    = leaseEnd + engine.Instant(retention) // of a record in flight
 	fence     = 7
 	newFence  = 8
 )
@@ -29,12 +31,12 @@ var (
 // row is one line of the table: what is asked of cur at now, and the answer.
 type row struct {
 	name string
-	cur  *Entry
+	cur  *engine.Entry
 	act  action
-	now  Instant
+	now  engine.Instant
 	err  error
-	want *Entry // what the record becomes; ignored if same
-	same bool   // nothing changes
+	want *engine.Entry // what the record becomes; ignored if same
+	same bool          // nothing changes
 }
 
 func runRows(t *testing.T, rows []row) {
@@ -42,7 +44,7 @@ func runRows(t *testing.T, rows []row) {
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
-			var before *Entry
+			var before *engine.Entry
 			if r.cur != nil {
 				before = with(r.cur)
 			}
@@ -59,7 +61,7 @@ func runRows(t *testing.T, rows []row) {
 }
 
 // with returns a copy of e with changes.
-func with(e *Entry, changes ...func(*Entry)) *Entry {
+func with(e *engine.Entry, changes ...func(*engine.Entry)) *engine.Entry {
 	c := *e
 	for _, change := range changes {
 		change(&c)
@@ -68,32 +70,32 @@ func with(e *Entry, changes ...func(*Entry)) *Entry {
 }
 
 // flying is a record in flight, claimed at t0.
-func flying(changes ...func(*Entry)) *Entry {
-	return with(&Entry{
+func flying(changes ...func(*engine.Entry)) *engine.Entry {
+	return with(&engine.Entry{
 		State: InFlight, Attempt: 1, Fence: fence, Opening: 1, Fingerprint: fpA,
-		ClaimedAt: t0, LeaseUntil: leaseEnd, ExpiresAt: goneAt, Due: t0 + Instant(retention),
+		ClaimedAt: t0, LeaseUntil: leaseEnd, ExpiresAt: goneAt, Due: t0 + engine.Instant(retention),
 		Lease: lease, Retention: retention,
 	}, changes...)
 }
 
 // ended is flying, settled at inLease.
-func ended(s State, changes ...func(*Entry)) *Entry {
-	e := flying(func(e *Entry) {
+func ended(s State, changes ...func(*engine.Entry)) *engine.Entry {
+	e := flying(func(e *engine.Entry) {
 		e.State = s
-		e.ExpiresAt = inLease + Instant(retention)
+		e.ExpiresAt = inLease + engine.Instant(retention)
 		if s.Final() {
 			e.FinishedAt, e.Result = inLease, []byte("result")
 		}
 		if s == Held {
-			e.ExpiresAt, e.Due, e.Result = Never, 0, []byte("note")
+			e.ExpiresAt, e.Due, e.Result = engine.Never, 0, []byte("note")
 		}
 	})
 	return with(e, changes...)
 }
 
-func holdUnknown(e *Entry) { e.HoldUnknown, e.ExpiresAt, e.Due = true, Never, 0 }
-func saved(e *Entry)       { e.Checkpoint = []byte("point") }
-func zeroPrint(e *Entry)   { e.Fingerprint = Fingerprint{} }
+func holdUnknown(e *engine.Entry) { e.HoldUnknown, e.ExpiresAt, e.Due = true, engine.Never, 0 }
+func saved(e *engine.Entry)       { e.Checkpoint = []byte("point") }
+func zeroPrint(e *engine.Entry)   { e.Fingerprint = Fingerprint{} }
 
 func claimOf(changes ...func(*action)) action {
 	a := action{kind: actClaim, fence: newFence, fingerprint: fpA, lease: lease, retention: retention, opening: 1}
@@ -108,16 +110,16 @@ func attempts(n uint32) func(*action)    { return func(a *action) { a.maxAttempt
 
 // grantedAt is the record of a claim of claimOf that was granted at now, first of
 // its operation.
-func grantedAt(now Instant, changes ...func(*Entry)) *Entry {
-	return with(&Entry{
+func grantedAt(now engine.Instant, changes ...func(*engine.Entry)) *engine.Entry {
+	return with(&engine.Entry{
 		State: InFlight, Attempt: 1, Fence: newFence, Opening: 1, Fingerprint: fpA, ClaimedAt: now,
-		LeaseUntil: now + Instant(lease), ExpiresAt: now + Instant(lease+retention), Due: now + Instant(retention),
+		LeaseUntil: now + engine.Instant(lease), ExpiresAt: now + engine.Instant(lease+retention), Due: now + engine.Instant(retention),
 		Lease: lease, Retention: retention,
 	}, changes...)
 }
 
-func second(e *Entry)               { e.Attempt = 2 }
-func due(at Instant) func(e *Entry) { return func(e *Entry) { e.Due = at } }
+func second(e *engine.Entry)                      { e.Attempt = 2 }
+func due(at engine.Instant) func(e *engine.Entry) { return func(e *engine.Entry) { e.Due = at } }
 
 func TestTransitionClaimGranted(t *testing.T) {
 	t.Parallel()
@@ -126,72 +128,72 @@ func TestTransitionClaimGranted(t *testing.T) {
 		{
 			name: "A1: expired in flight: a new operation, whatever was asked before",
 			cur:  flying(saved), act: claimOf(asking(fpB)), now: goneAt,
-			want: grantedAt(goneAt, due(t0+Instant(retention)), func(e *Entry) { e.Fingerprint = fpB }),
+			want: grantedAt(goneAt, due(t0+engine.Instant(retention)), func(e *engine.Entry) { e.Fingerprint = fpB }),
 		},
 		{
 			name: "B1: expired completed: attempt 1, no checkpoint, no result",
-			cur:  ended(Completed), act: claimOf(), now: inLease + Instant(retention),
-			want: grantedAt(inLease+Instant(retention), due(t0+Instant(retention))),
+			cur:  ended(Completed), act: claimOf(), now: inLease + engine.Instant(retention),
+			want: grantedAt(inLease+engine.Instant(retention), due(t0+engine.Instant(retention))),
 		},
 		{
 			name: "A13: expired beats MaxAttempts",
-			cur:  ended(Released, func(e *Entry) { e.Attempt = 9 }), act: claimOf(attempts(3)), now: inLease + Instant(retention),
-			want: grantedAt(inLease+Instant(retention), due(t0+Instant(retention))),
+			cur:  ended(Released, func(e *engine.Entry) { e.Attempt = 9 }), act: claimOf(attempts(3)), now: inLease + engine.Instant(retention),
+			want: grantedAt(inLease+engine.Instant(retention), due(t0+engine.Instant(retention))),
 		},
 		{
 			name: "A11: released, another fingerprint, no checkpoint: a new operation",
 			cur:  ended(Released, second), act: claimOf(asking(fpB)), now: leaseEnd,
-			want: grantedAt(leaseEnd, due(t0+Instant(retention)), func(e *Entry) { e.Fingerprint = fpB }),
+			want: grantedAt(leaseEnd, due(t0+engine.Instant(retention)), func(e *engine.Entry) { e.Fingerprint = fpB }),
 		},
 		{
 			name: "A11: and as a new operation it has all its attempts",
 			cur:  ended(Released, second), act: claimOf(asking(fpB), attempts(2)), now: leaseEnd,
-			want: grantedAt(leaseEnd, due(t0+Instant(retention)), func(e *Entry) { e.Fingerprint = fpB }),
+			want: grantedAt(leaseEnd, due(t0+engine.Instant(retention)), func(e *engine.Entry) { e.Fingerprint = fpB }),
 		},
 		{
 			name: "A5: released: attempt 2, new fence, checkpoint kept",
 			cur:  ended(Released, saved), act: claimOf(), now: leaseEnd,
-			want: grantedAt(leaseEnd, second, saved, due(t0+Instant(retention))),
+			want: grantedAt(leaseEnd, second, saved, due(t0+engine.Instant(retention))),
 		},
 		{
 			name: "A5: released within the lease that was: claimable at once",
 			cur:  ended(Released), act: claimOf(), now: inLease,
-			want: grantedAt(inLease, second, due(t0+Instant(retention))),
+			want: grantedAt(inLease, second, due(t0+engine.Instant(retention))),
 		},
 		{
 			name: "A10: in flight, lease ends now: takeover, attempt 2, checkpoint kept",
 			cur:  flying(saved), act: claimOf(), now: leaseEnd,
-			want: grantedAt(leaseEnd, second, saved, due(t0+Instant(retention))),
+			want: grantedAt(leaseEnd, second, saved, due(t0+engine.Instant(retention))),
 		},
 		{
 			name: "A13: lapsed, one attempt left",
 			cur:  flying(second), act: claimOf(attempts(3)), now: leaseEnd,
-			want: grantedAt(leaseEnd, due(t0+Instant(retention)), func(e *Entry) { e.Attempt = 3 }),
+			want: grantedAt(leaseEnd, due(t0+engine.Instant(retention)), func(e *engine.Entry) { e.Attempt = 3 }),
 		},
 		{
 			name: "A13: granted before the openings that count: claimable at once",
 			cur:  flying(), act: claimOf(func(a *action) { a.opening, a.leasesFrom = 2, 2 }), now: inLease,
-			want: grantedAt(inLease, second, due(t0+Instant(retention)), func(e *Entry) { e.Opening = 2 }),
+			want: grantedAt(inLease, second, due(t0+engine.Instant(retention)), func(e *engine.Entry) { e.Opening = 2 }),
 		},
 		{
 			name: "A11: a zero fingerprint agrees with any, and the stored one stays",
 			cur:  flying(), act: claimOf(asking(Fingerprint{})), now: leaseEnd,
-			want: grantedAt(leaseEnd, second, due(t0+Instant(retention))),
+			want: grantedAt(leaseEnd, second, due(t0+engine.Instant(retention))),
 		},
 		{
 			name: "A11: any agrees with a stored zero, and is stored",
 			cur:  flying(zeroPrint), act: claimOf(asking(fpB)), now: leaseEnd,
-			want: grantedAt(leaseEnd, second, due(t0+Instant(retention)), func(e *Entry) { e.Fingerprint = fpB }),
+			want: grantedAt(leaseEnd, second, due(t0+engine.Instant(retention)), func(e *engine.Entry) { e.Fingerprint = fpB }),
 		},
 		{
 			name: "A11: a new operation with a zero fingerprint stores zero",
 			cur:  flying(), act: claimOf(asking(Fingerprint{})), now: goneAt,
-			want: grantedAt(goneAt, zeroPrint, due(t0+Instant(retention))),
+			want: grantedAt(goneAt, zeroPrint, due(t0+engine.Instant(retention))),
 		},
 		{
 			name: "A13: HoldUnknown is the request's, not the record's",
-			cur:  ended(Released, func(e *Entry) { e.HoldUnknown = true }), act: claimOf(), now: leaseEnd,
-			want: grantedAt(leaseEnd, second, due(t0+Instant(retention))),
+			cur:  ended(Released, func(e *engine.Entry) { e.HoldUnknown = true }), act: claimOf(), now: leaseEnd,
+			want: grantedAt(leaseEnd, second, due(t0+engine.Instant(retention))),
 		},
 		{
 			name: "A13: HoldUnknown never expires",
@@ -201,20 +203,20 @@ func TestTransitionClaimGranted(t *testing.T) {
 		{
 			name: "A19: a lease near the largest duration saturates",
 			act:  claimOf(func(a *action) { a.lease = Forever - 1 }), now: t0,
-			want: grantedAt(t0, func(e *Entry) {
-				e.Lease, e.LeaseUntil, e.ExpiresAt, e.Due = Forever-1, Never, Never, 0
+			want: grantedAt(t0, func(e *engine.Entry) {
+				e.Lease, e.LeaseUntil, e.ExpiresAt, e.Due = Forever-1, engine.Never, engine.Never, 0
 			}),
 		},
 		{
 			name: "A19: retention Forever never expires",
 			act:  claimOf(func(a *action) { a.retention = Forever }), now: t0,
-			want: grantedAt(t0, func(e *Entry) { e.Retention, e.ExpiresAt, e.Due = Forever, Never, 0 }),
+			want: grantedAt(t0, func(e *engine.Entry) { e.Retention, e.ExpiresAt, e.Due = Forever, engine.Never, 0 }),
 		},
 		{
 			name: "A19: lease and retention that only together pass the end of time",
-			act:  claimOf(func(a *action) { a.retention = time.Duration(Never - t0 - 1) }), now: t0,
-			want: grantedAt(t0, func(e *Entry) {
-				e.Retention, e.ExpiresAt, e.Due = time.Duration(Never-t0-1), Never, 0
+			act:  claimOf(func(a *action) { a.retention = time.Duration(engine.Never - t0 - 1) }), now: t0,
+			want: grantedAt(t0, func(e *engine.Entry) {
+				e.Retention, e.ExpiresAt, e.Due = time.Duration(engine.Never-t0-1), engine.Never, 0
 			}),
 		},
 	})
@@ -235,15 +237,15 @@ func TestTransitionClaimRefused(t *testing.T) {
 		{name: "A11: released with a checkpoint: mismatch", cur: ended(Released, saved), act: claimOf(asking(fpB)), now: leaseEnd, err: ErrMismatch},
 		{
 			name: "A11: an empty checkpoint is one",
-			cur:  ended(Released, func(e *Entry) { e.Checkpoint = []byte{} }), act: claimOf(asking(fpB)), now: leaseEnd, err: ErrMismatch,
+			cur:  ended(Released, func(e *engine.Entry) { e.Checkpoint = []byte{} }), act: claimOf(asking(fpB)), now: leaseEnd, err: ErrMismatch,
 		},
 		{name: "A3: completed", cur: ended(Completed), act: claimOf(), now: leaseEnd, err: ErrCompleted},
-		{name: "B1: completed, 1 ns before it expires", cur: ended(Completed), act: claimOf(), now: inLease + Instant(retention) - 1, err: ErrCompleted},
+		{name: "B1: completed, 1 ns before it expires", cur: ended(Completed), act: claimOf(), now: inLease + engine.Instant(retention) - 1, err: ErrCompleted},
 		{name: "A3: completed beats exhausted", cur: ended(Completed), act: exhausting, now: leaseEnd, err: ErrCompleted},
 		{name: "A12: failed", cur: ended(Failed), act: claimOf(), now: leaseEnd, err: ErrFailed},
 		{name: "A12: failed beats exhausted", cur: ended(Failed), act: exhausting, now: leaseEnd, err: ErrFailed},
 		{name: "A13: held", cur: ended(Held), act: claimOf(), now: inLease, err: ErrHeld},
-		{name: "A13: held, long after", cur: ended(Held), act: claimOf(), now: Never - 1, err: ErrHeld},
+		{name: "A13: held, long after", cur: ended(Held), act: claimOf(), now: engine.Never - 1, err: ErrHeld},
 		{name: "A13: held beats exhausted", cur: ended(Held), act: exhausting, now: leaseEnd, err: ErrHeld},
 		{name: "A13: held before the openings that count", cur: ended(Held), act: lapsing, now: inLease, err: ErrHeld},
 		{name: "A1: in flight", cur: flying(), act: claimOf(), now: t0, err: ErrInFlight},
@@ -252,10 +254,10 @@ func TestTransitionClaimRefused(t *testing.T) {
 		{name: "A13: in flight with HoldUnknown", cur: flying(holdUnknown), act: claimOf(), now: leaseEnd - 1, err: ErrInFlight},
 		{name: "A13: lapsed with HoldUnknown", cur: flying(holdUnknown), act: claimOf(), now: leaseEnd, err: ErrHeld},
 		{name: "A13: lapsed with HoldUnknown beats exhausted", cur: flying(holdUnknown), act: exhausting, now: leaseEnd, err: ErrHeld},
-		{name: "A13: lapsed with HoldUnknown, long after", cur: flying(holdUnknown), act: claimOf(), now: Never - 1, err: ErrHeld},
+		{name: "A13: lapsed with HoldUnknown, long after", cur: flying(holdUnknown), act: claimOf(), now: engine.Never - 1, err: ErrHeld},
 		{name: "A13: lapsed by opening with HoldUnknown", cur: flying(holdUnknown), act: lapsing, now: inLease, err: ErrHeld},
 		{name: "A13: lapsed, no attempt left", cur: flying(), act: exhausting, now: leaseEnd, err: ErrExhausted},
-		{name: "A13: MaxAttempts lowered since", cur: flying(func(e *Entry) { e.Attempt = 5 }), act: exhausting, now: leaseEnd, err: ErrExhausted},
+		{name: "A13: MaxAttempts lowered since", cur: flying(func(e *engine.Entry) { e.Attempt = 5 }), act: exhausting, now: leaseEnd, err: ErrExhausted},
 		{name: "A13: released, no attempt left", cur: ended(Released), act: exhausting, now: leaseEnd, err: ErrExhausted},
 		{
 			name: "A13: released with a checkpoint, no attempt left",
@@ -264,7 +266,7 @@ func TestTransitionClaimRefused(t *testing.T) {
 		{name: "A13: lapsed by opening, no attempt left", cur: flying(), act: claimOf(attempts(1), func(a *action) { a.leasesFrom = 2 }), now: inLease, err: ErrExhausted},
 		{
 			name: "A13: extended in an opening that counts: in flight",
-			cur:  flying(func(e *Entry) { e.Opening = 2 }), act: lapsing, now: inLease, err: ErrInFlight,
+			cur:  flying(func(e *engine.Entry) { e.Opening = 2 }), act: lapsing, now: inLease, err: ErrInFlight,
 		},
 	}
 	for i := range rows {
@@ -284,7 +286,7 @@ func TestTransitionClaimTooLate(t *testing.T) {
 	rows := []row{
 		{name: "none, as old as its retention", act: issued(edge, 0), now: t0, err: ErrTooLate, same: true},
 		{name: "none, older", act: issued(1, 0), now: t0, err: ErrTooLate, same: true},
-		{name: "expired, as old as its retention", cur: ended(Completed), act: issued(edge, 0), now: Never - 1, err: ErrTooLate, same: true},
+		{name: "expired, as old as its retention", cur: ended(Completed), act: issued(edge, 0), now: engine.Never - 1, err: ErrTooLate, same: true},
 		{name: "none, from when records were lost", act: issued(wall-1, wall-1), now: t0, err: ErrTooLate, same: true},
 		{name: "none, from the future counts as now", act: issued(wall+50, wall), now: t0, err: ErrTooLate, same: true},
 		{name: "none, 1 ns younger than its retention", act: issued(edge+1, 0), now: t0, want: grantedAt(t0)},
@@ -294,26 +296,26 @@ func TestTransitionClaimTooLate(t *testing.T) {
 		{name: "a live record answers as ever", cur: ended(Completed), act: issued(1, wall), now: leaseEnd, err: ErrCompleted, same: true},
 		{
 			name: "a released one is granted", cur: ended(Released), act: issued(1, wall), now: leaseEnd,
-			want: grantedAt(leaseEnd, second, due(t0+Instant(retention))),
+			want: grantedAt(leaseEnd, second, due(t0+engine.Instant(retention))),
 		},
 	}
 	forever := issued(1, 0)
 	forever.retention = Forever
 	rows = append(rows, row{
 		name: "none, kept for ever: never too old", act: forever, now: t0,
-		want: grantedAt(t0, func(e *Entry) { e.Retention, e.ExpiresAt, e.Due = Forever, Never, 0 }),
+		want: grantedAt(t0, func(e *engine.Entry) { e.Retention, e.ExpiresAt, e.Due = Forever, engine.Never, 0 }),
 	})
 	runRows(t, rows)
 }
 
-func bound(e *Entry)                { e.Bound = true }
-func because(e *Entry)              { e.Result = []byte("why") }
-func counted(n uint32) func(*Entry) { return func(e *Entry) { e.Attempt = n } }
+func bound(e *engine.Entry)                { e.Bound = true }
+func because(e *engine.Entry)              { e.Result = []byte("why") }
+func counted(n uint32) func(*engine.Entry) { return func(e *engine.Entry) { e.Attempt = n } }
 
 // What Release and Unclaim leave to the claim after them.
 func TestTransitionClaimOfReleased(t *testing.T) {
 	t.Parallel()
-	place := due(t0 + Instant(retention))
+	place := due(t0 + engine.Instant(retention))
 	runRows(t, []row{
 		{
 			name: "the reason of the release stays until the record is final", cur: ended(Released, because), act: claimOf(), now: leaseEnd,
@@ -325,7 +327,7 @@ func TestTransitionClaimOfReleased(t *testing.T) {
 		},
 		{
 			name: "not for a new operation", cur: ended(Released, because), act: claimOf(asking(fpB)), now: leaseEnd,
-			want: grantedAt(leaseEnd, place, func(e *Entry) { e.Fingerprint = fpB }),
+			want: grantedAt(leaseEnd, place, func(e *engine.Entry) { e.Fingerprint = fpB }),
 		},
 		{
 			name: "bound, the same request: granted, and bound no more", cur: ended(Released, bound), act: claimOf(), now: leaseEnd,
@@ -341,8 +343,8 @@ func TestTransitionClaimOfReleased(t *testing.T) {
 			want: grantedAt(leaseEnd, second, place),
 		},
 		{
-			name: "bound and expired: another request", cur: ended(Released, bound, because), act: claimOf(asking(fpB)), now: inLease + Instant(retention),
-			want: grantedAt(inLease+Instant(retention), place, func(e *Entry) { e.Fingerprint = fpB }),
+			name: "bound and expired: another request", cur: ended(Released, bound, because), act: claimOf(asking(fpB)), now: inLease + engine.Instant(retention),
+			want: grantedAt(inLease+engine.Instant(retention), place, func(e *engine.Entry) { e.Fingerprint = fpB }),
 		},
 		{name: "bound, no attempt left", cur: ended(Released, bound), act: claimOf(attempts(1)), now: leaseEnd, err: ErrExhausted, same: true},
 	})
@@ -370,34 +372,34 @@ func TestTransitionForget(t *testing.T) {
 		{name: "by fence: held: gone", cur: ended(Held), act: of(fence), now: leaseEnd},
 		{name: "by fence: another's", cur: flying(), act: of(fence - 1), now: inLease, err: ErrFenced, same: true},
 		{name: "by fence: another's, completed", cur: ended(Completed), act: of(fence + 1), now: leaseEnd, err: ErrFenced, same: true},
-		{name: "by fence: another's that has expired: nil", cur: ended(Failed), act: of(fence - 1), now: Never - 1, same: true},
+		{name: "by fence: another's that has expired: nil", cur: ended(Failed), act: of(fence - 1), now: engine.Never - 1, same: true},
 		{name: "A6: in flight: gone", cur: flying(), act: a, now: inLease},
 		{name: "A6: completed: gone", cur: ended(Completed), act: a, now: leaseEnd},
 		{name: "A13: held: gone", cur: ended(Held), act: a, now: leaseEnd},
-		{name: "A6: expired: gone", cur: ended(Failed), act: a, now: Never - 1},
+		{name: "A6: expired: gone", cur: ended(Failed), act: a, now: engine.Never - 1},
 	})
 }
 
 func TestTransitionSweep(t *testing.T) {
 	t.Parallel()
-	found := func(at Instant) action { return action{kind: actSweep, due: at} }
+	found := func(at engine.Instant) action { return action{kind: actSweep, due: at} }
 	runRows(t, []row{
 		{name: "B3: none", act: found(t0), now: t0, same: true},
-		{name: "B4: expired: gone", cur: ended(Completed), act: found(t0 + Instant(retention)), now: inLease + Instant(retention)},
-		{name: "B4: expired, found at a place it left", cur: ended(Completed), act: found(t0), now: inLease + Instant(retention)},
+		{name: "B4: expired: gone", cur: ended(Completed), act: found(t0 + engine.Instant(retention)), now: inLease + engine.Instant(retention)},
+		{name: "B4: expired, found at a place it left", cur: ended(Completed), act: found(t0), now: inLease + engine.Instant(retention)},
 		{
 			name: "B3: 1 ns before it expires: put back",
-			cur:  ended(Completed), act: found(t0 + Instant(retention)), now: inLease + Instant(retention) - 1,
-			want: ended(Completed, due(inLease+Instant(retention))),
+			cur:  ended(Completed), act: found(t0 + engine.Instant(retention)), now: inLease + engine.Instant(retention) - 1,
+			want: ended(Completed, due(inLease+engine.Instant(retention))),
 		},
 		{
 			name: "B3: in flight past its place: put back",
-			cur:  flying(), act: found(t0 + Instant(retention)), now: t0 + Instant(retention),
+			cur:  flying(), act: found(t0 + engine.Instant(retention)), now: t0 + engine.Instant(retention),
 			want: flying(due(goneAt)),
 		},
 		{name: "B3: claimed anew meanwhile", cur: grantedAt(leaseEnd), act: found(t0), now: leaseEnd, same: true},
-		{name: "B3: its place is not due", cur: flying(), act: found(t0 + Instant(retention)), now: inLease, same: true},
-		{name: "A13: held, its old place", cur: ended(Held), act: found(t0 + Instant(retention)), now: Never - 1, same: true},
-		{name: "A13: lapsed with HoldUnknown", cur: flying(holdUnknown), act: found(t0), now: Never - 1, same: true},
+		{name: "B3: its place is not due", cur: flying(), act: found(t0 + engine.Instant(retention)), now: inLease, same: true},
+		{name: "A13: held, its old place", cur: ended(Held), act: found(t0 + engine.Instant(retention)), now: engine.Never - 1, same: true},
+		{name: "A13: lapsed with HoldUnknown", cur: flying(holdUnknown), act: found(t0), now: engine.Never - 1, same: true},
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/idemkv/idem/engine"
 )
 
 func token(kind actionKind, changes ...func(*action)) action {
@@ -23,10 +25,10 @@ func forLease(d time.Duration) func(*action) { return func(a *action) { a.lease 
 
 func TestTransitionCompleteAndFail(t *testing.T) {
 	t.Parallel()
-	final := func(s State, now Instant, result string) func(*Entry) {
-		return func(e *Entry) {
+	final := func(s State, now engine.Instant, result string) func(*engine.Entry) {
+		return func(e *engine.Entry) {
 			e.State, e.Result, e.Checkpoint, e.FinishedAt = s, []byte(result), nil, now
-			e.ExpiresAt = now + Instant(retention)
+			e.ExpiresAt = now + engine.Instant(retention)
 		}
 	}
 	const late = leaseEnd + 50
@@ -53,19 +55,19 @@ func TestTransitionCompleteAndFail(t *testing.T) {
 		},
 		{
 			name: "A13: Complete lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actComplete, saying("r")), now: late,
-			want: flying(func(e *Entry) { e.HoldUnknown = true }, final(Completed, late, "r"), due(late+Instant(retention))),
+			want: flying(func(e *engine.Entry) { e.HoldUnknown = true }, final(Completed, late, "r"), due(late+engine.Instant(retention))),
 		},
 		{
 			name: "A13: Complete held: the note makes way", cur: ended(Held, saved), act: token(actComplete, saying("r")), now: late,
-			want: flying(final(Completed, late, "r"), due(late+Instant(retention))),
+			want: flying(final(Completed, late, "r"), due(late+engine.Instant(retention))),
 		},
 		{
 			name: "A13: Fail held", cur: ended(Held, saved), act: token(actFail, saying("r")), now: late,
-			want: flying(final(Failed, late, "r"), due(late+Instant(retention))),
+			want: flying(final(Failed, late, "r"), due(late+engine.Instant(retention))),
 		},
 		{
 			name: "A3: nil stays nil", cur: flying(), act: token(actComplete), now: inLease,
-			want: flying(final(Completed, inLease, ""), func(e *Entry) { e.Result = nil }),
+			want: flying(final(Completed, inLease, ""), func(e *engine.Entry) { e.Result = nil }),
 		},
 		{
 			name: "A3: empty stays empty", cur: flying(), act: token(actComplete, saying("")), now: inLease,
@@ -74,27 +76,27 @@ func TestTransitionCompleteAndFail(t *testing.T) {
 		{
 			name: "A18: Complete over MaxResult: recorded, result dropped", cur: flying(), act: token(actComplete, dropping), now: inLease,
 			err:  ErrTooLarge,
-			want: flying(final(Completed, inLease, ""), func(e *Entry) { e.Result, e.ResultDropped = nil, true }),
+			want: flying(final(Completed, inLease, ""), func(e *engine.Entry) { e.Result, e.ResultDropped = nil, true }),
 		},
 		{
 			name: "Fail over MaxResult: recorded, reason dropped", cur: flying(), act: token(actFail, dropping), now: inLease,
 			err:  ErrTooLarge,
-			want: flying(final(Failed, inLease, ""), func(e *Entry) { e.Result, e.ResultDropped = nil, true }),
+			want: flying(final(Failed, inLease, ""), func(e *engine.Entry) { e.Result, e.ResultDropped = nil, true }),
 		},
 		{
-			name: "and again", cur: ended(Failed, func(e *Entry) { e.Result, e.ResultDropped = nil, true }),
+			name: "and again", cur: ended(Failed, func(e *engine.Entry) { e.Result, e.ResultDropped = nil, true }),
 			act: token(actFail, dropping), now: leaseEnd, err: ErrTooLarge, same: true,
 		},
 		{
-			name: "A18: the same again", cur: ended(Completed, func(e *Entry) { e.Result, e.ResultDropped = nil, true }),
+			name: "A18: the same again", cur: ended(Completed, func(e *engine.Entry) { e.Result, e.ResultDropped = nil, true }),
 			act: token(actComplete, dropping), now: leaseEnd, err: ErrTooLarge, same: true,
 		},
 		{
-			name: "A18: a small result after one that was dropped", cur: ended(Completed, func(e *Entry) { e.Result, e.ResultDropped = nil, true }),
+			name: "A18: a small result after one that was dropped", cur: ended(Completed, func(e *engine.Entry) { e.Result, e.ResultDropped = nil, true }),
 			act: token(actComplete), now: leaseEnd, err: ErrCompleted, same: true,
 		},
 		{
-			name: "A18: a result over MaxResult after a small one", cur: ended(Completed, func(e *Entry) { e.Result = nil }),
+			name: "A18: a result over MaxResult after a small one", cur: ended(Completed, func(e *engine.Entry) { e.Result = nil }),
 			act: token(actComplete, dropping), now: leaseEnd, err: ErrCompleted, same: true,
 		},
 		{name: "A4: Complete again, same bytes", cur: ended(Completed), act: token(actComplete, saying("result")), now: leaseEnd, same: true},
@@ -105,24 +107,24 @@ func TestTransitionCompleteAndFail(t *testing.T) {
 		{name: "A4: Fail of completed, same bytes", cur: ended(Completed), act: token(actFail, saying("result")), now: leaseEnd, err: ErrCompleted, same: true},
 		{
 			name: "A4: Complete again 1 ns before it expires", cur: ended(Completed), act: token(actComplete, saying("result")),
-			now: inLease + Instant(retention) - 1, same: true,
+			now: inLease + engine.Instant(retention) - 1, same: true,
 		},
 		{
 			name: "A6: Complete again, expired", cur: ended(Completed), act: token(actComplete, saying("result")),
-			now: inLease + Instant(retention), err: ErrFenced, same: true,
+			now: inLease + engine.Instant(retention), err: ErrFenced, same: true,
 		},
 		{
 			name: "B2: retention counts from completion, however late",
-			cur:  flying(func(e *Entry) { e.Retention = 3 }), act: token(actComplete), now: leaseEnd + 2,
-			want: flying(final(Completed, leaseEnd+2, ""), func(e *Entry) {
+			cur:  flying(func(e *engine.Entry) { e.Retention = 3 }), act: token(actComplete), now: leaseEnd + 2,
+			want: flying(final(Completed, leaseEnd+2, ""), func(e *engine.Entry) {
 				e.Retention, e.Result, e.ExpiresAt, e.Due = 3, nil, leaseEnd+5, leaseEnd+5
 			}),
 		},
 		{
 			name: "A19: retention Forever",
-			cur:  flying(func(e *Entry) { e.Retention, e.ExpiresAt, e.Due = Forever, Never, 0 }), act: token(actComplete), now: inLease,
-			want: flying(final(Completed, inLease, ""), func(e *Entry) {
-				e.Retention, e.Result, e.ExpiresAt, e.Due = Forever, nil, Never, 0
+			cur:  flying(func(e *engine.Entry) { e.Retention, e.ExpiresAt, e.Due = Forever, engine.Never, 0 }), act: token(actComplete), now: inLease,
+			want: flying(final(Completed, inLease, ""), func(e *engine.Entry) {
+				e.Retention, e.Result, e.ExpiresAt, e.Due = Forever, nil, engine.Never, 0
 			}),
 		},
 	})
@@ -131,8 +133,8 @@ func TestTransitionCompleteAndFail(t *testing.T) {
 func TestTransitionReleaseAndHold(t *testing.T) {
 	t.Parallel()
 	const late = leaseEnd + 50
-	released := func(now Instant) func(*Entry) {
-		return func(e *Entry) { e.State, e.ExpiresAt = Released, now+Instant(retention) }
+	released := func(now engine.Instant) func(*engine.Entry) {
+		return func(e *engine.Entry) { e.State, e.ExpiresAt = Released, now+engine.Instant(retention) }
 	}
 	runRows(t, []row{
 		{
@@ -152,30 +154,30 @@ func TestTransitionReleaseAndHold(t *testing.T) {
 		{name: "A8: Release lapsed", cur: flying(), act: token(actRelease), now: late, want: flying(released(late))},
 		{
 			name: "A13: Release held: the note goes", cur: ended(Held, saved), act: token(actRelease), now: late,
-			want: flying(saved, released(late), due(late+Instant(retention))),
+			want: flying(saved, released(late), due(late+engine.Instant(retention))),
 		},
 		{
 			name: "A13: Release with HoldUnknown: free, and it expires", cur: flying(holdUnknown), act: token(actRelease), now: inLease,
-			want: flying(func(e *Entry) { e.HoldUnknown = true }, released(inLease), due(inLease+Instant(retention))),
+			want: flying(func(e *engine.Entry) { e.HoldUnknown = true }, released(inLease), due(inLease+engine.Instant(retention))),
 		},
 		{name: "A5: Release again", cur: ended(Released), act: token(actRelease), now: leaseEnd, same: true},
-		{name: "A6: Release again, expired", cur: ended(Released), act: token(actRelease), now: inLease + Instant(retention), err: ErrFenced, same: true},
+		{name: "A6: Release again, expired", cur: ended(Released), act: token(actRelease), now: inLease + engine.Instant(retention), err: ErrFenced, same: true},
 		{
 			name: "A13: Hold in flight: checkpoint kept, never expires", cur: flying(saved), act: token(actHold, saying("note")), now: inLease,
 			want: ended(Held, saved),
 		},
 		{name: "A13: Hold lapsed", cur: flying(), act: token(actHold, saying("note")), now: late, want: ended(Held)},
 		{name: "A13: Hold again: the first note stays", cur: ended(Held), act: token(actHold, saying("other")), now: late, same: true},
-		{name: "A13: Hold of lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actHold, saying("note")), now: late, want: ended(Held, func(e *Entry) { e.HoldUnknown = true })},
+		{name: "A13: Hold of lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actHold, saying("note")), now: late, want: ended(Held, func(e *engine.Entry) { e.HoldUnknown = true })},
 	})
 }
 
 func TestTransitionUnclaim(t *testing.T) {
 	t.Parallel()
 	const late = leaseEnd + 50
-	undone := func(now Instant, attempt uint32) func(*Entry) {
-		return func(e *Entry) {
-			e.State, e.Bound, e.Attempt, e.ExpiresAt = Released, true, attempt, now+Instant(retention)
+	undone := func(now engine.Instant, attempt uint32) func(*engine.Entry) {
+		return func(e *engine.Entry) {
+			e.State, e.Bound, e.Attempt, e.ExpiresAt = Released, true, attempt, now+engine.Instant(retention)
 		}
 	}
 	a := token(actUnclaim)
@@ -184,12 +186,12 @@ func TestTransitionUnclaim(t *testing.T) {
 		{name: "a first attempt that has lapsed: gone", cur: flying(), act: a, now: late},
 		{name: "a first attempt with HoldUnknown: gone", cur: flying(holdUnknown), act: a, now: late},
 		{name: "a first attempt with a checkpoint: kept, and not counted", cur: flying(saved), act: a, now: inLease, want: flying(saved, undone(inLease, 0))},
-		{name: "with an empty checkpoint", cur: flying(func(e *Entry) { e.Checkpoint = []byte{} }), act: a, now: inLease, want: flying(func(e *Entry) { e.Checkpoint = []byte{} }, undone(inLease, 0))},
+		{name: "with an empty checkpoint", cur: flying(func(e *engine.Entry) { e.Checkpoint = []byte{} }), act: a, now: inLease, want: flying(func(e *engine.Entry) { e.Checkpoint = []byte{} }, undone(inLease, 0))},
 		{name: "a second attempt: the reason of the release before it stays", cur: flying(second, because), act: a, now: inLease, want: flying(because, undone(inLease, 1))},
 		{name: "a takeover, lapsed", cur: flying(counted(3)), act: a, now: late, want: flying(undone(late, 2))},
 		{
 			name: "with HoldUnknown: free, and it expires", cur: flying(second, holdUnknown), act: a, now: inLease,
-			want: flying(func(e *Entry) { e.HoldUnknown = true }, undone(inLease, 1), due(inLease+Instant(retention))),
+			want: flying(func(e *engine.Entry) { e.HoldUnknown = true }, undone(inLease, 1), due(inLease+engine.Instant(retention))),
 		},
 		{name: "again", cur: ended(Released, bound), act: a, now: leaseEnd, same: true},
 		{name: "released", cur: ended(Released), act: a, now: leaseEnd, same: true},
@@ -235,26 +237,26 @@ func TestTransitionOfWorkThatHeldItsClaim(t *testing.T) {
 
 func TestTransitionExtendAndCheckpoint(t *testing.T) {
 	t.Parallel()
-	until := func(end Instant) func(*Entry) {
-		return func(e *Entry) { e.LeaseUntil, e.ExpiresAt = end, end+Instant(retention) }
+	until := func(end engine.Instant) func(*engine.Entry) {
+		return func(e *engine.Entry) { e.LeaseUntil, e.ExpiresAt = end, end+engine.Instant(retention) }
 	}
 	runRows(t, []row{
 		{name: "A8: Extend", cur: flying(), act: token(actExtend, forLease(20)), now: inLease, want: flying(until(inLease + 20))},
-		{name: "A8: Extend by the claim's own lease", cur: flying(), act: token(actExtend), now: inLease, want: flying(until(inLease + Instant(lease)))},
+		{name: "A8: Extend by the claim's own lease", cur: flying(), act: token(actExtend), now: inLease, want: flying(until(inLease + engine.Instant(lease)))},
 		{name: "A8: Extend never shortens", cur: flying(), act: token(actExtend, forLease(1)), now: inLease, want: flying()},
-		{name: "A8: Extend lapsed", cur: flying(), act: token(actExtend), now: leaseEnd, want: flying(until(leaseEnd + Instant(lease)))},
-		{name: "A8: Extend 1 ns before the record expires", cur: flying(), act: token(actExtend), now: goneAt - 1, want: flying(until(goneAt - 1 + Instant(lease)))},
+		{name: "A8: Extend lapsed", cur: flying(), act: token(actExtend), now: leaseEnd, want: flying(until(leaseEnd + engine.Instant(lease)))},
+		{name: "A8: Extend 1 ns before the record expires", cur: flying(), act: token(actExtend), now: goneAt - 1, want: flying(until(goneAt - 1 + engine.Instant(lease)))},
 		{
 			name: "A13: Extend lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actExtend), now: leaseEnd,
-			want: flying(holdUnknown, func(e *Entry) { e.LeaseUntil = leaseEnd + Instant(lease) }),
+			want: flying(holdUnknown, func(e *engine.Entry) { e.LeaseUntil = leaseEnd + engine.Instant(lease) }),
 		},
 		{
 			name: "A13: Extend in a later opening makes the lease its own", cur: flying(), now: inLease,
-			act: token(actExtend, func(a *action) { a.opening = 4 }), want: flying(until(inLease+Instant(lease)), func(e *Entry) { e.Opening = 4 }),
+			act: token(actExtend, func(a *action) { a.opening = 4 }), want: flying(until(inLease+engine.Instant(lease)), func(e *engine.Entry) { e.Opening = 4 }),
 		},
 		{
 			name: "A19: Extend by the largest duration saturates", cur: flying(), act: token(actExtend, forLease(Forever)), now: inLease,
-			want: flying(func(e *Entry) { e.LeaseUntil, e.ExpiresAt, e.Due = Never, Never, 0 }),
+			want: flying(func(e *engine.Entry) { e.LeaseUntil, e.ExpiresAt, e.Due = engine.Never, engine.Never, 0 }),
 		},
 		{
 			name: "A5: Checkpoint", cur: flying(), act: token(actCheckpoint, saying("point")), now: inLease,
@@ -262,7 +264,7 @@ func TestTransitionExtendAndCheckpoint(t *testing.T) {
 		},
 		{
 			name: "A5: Checkpoint in place of one, lapsed", cur: flying(saved), act: token(actCheckpoint, saying("next")), now: leaseEnd,
-			want: flying(func(e *Entry) { e.Checkpoint = []byte("next") }),
+			want: flying(func(e *engine.Entry) { e.Checkpoint = []byte("next") }),
 		},
 		{name: "A5: Checkpoint nil: none", cur: flying(saved), act: token(actCheckpoint), now: inLease, want: flying()},
 	})
@@ -276,7 +278,7 @@ func TestTransitionTokenRefused(t *testing.T) {
 		"Complete": token(actComplete, saying("x")), "Fail": token(actFail, saying("x")), "Release": token(actRelease),
 		"Hold": token(actHold, saying("x")), "Extend": token(actExtend), "Checkpoint": token(actCheckpoint, saying("x")),
 	}
-	states := map[State]*Entry{
+	states := map[State]*engine.Entry{
 		InFlight: flying(), Released: ended(Released), Held: ended(Held), Completed: ended(Completed), Failed: ended(Failed),
 	}
 	own := map[State]struct {
@@ -300,7 +302,7 @@ func TestTransitionTokenRefused(t *testing.T) {
 			ahead := a
 			ahead.fence = fence + 1
 			rows = append(rows, row{name: "A6: " + name + " with a fence not given out, " + s.String(), cur: e, act: ahead, now: inLease, err: ErrFenced, same: true})
-			if e.ExpiresAt != Never {
+			if e.ExpiresAt != engine.Never {
 				rows = append(rows, row{name: "A6: " + name + " of expired " + s.String(), cur: e, act: a, now: e.ExpiresAt, err: ErrFenced, same: true})
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/idemkv/idem/engine"
 )
 
 // Wait returns the record of key as soon as it is anything but in flight with a
@@ -32,10 +34,10 @@ func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 		if err != nil {
 			return Record{}, err
 		}
-		if !e.live(now) {
+		if !live(e, now) {
 			return Record{}, ErrNotFound
 		}
-		if e.State != InFlight || e.lapsed(now, s.leasesFrom) {
+		if e.State != InFlight || lapsed(e, now, s.leasesFrom) {
 			return record(key, e, toWall), nil
 		}
 		stop := s.opts.Clock.AfterFunc(time.Duration(e.LeaseUntil-now), w.nudge)
@@ -76,7 +78,7 @@ type waiters struct {
 type waiter struct {
 	woken   chan struct{} // has room for one
 	ended   bool          // outcome is set
-	outcome *Entry        // nil: gone
+	outcome *engine.Entry // nil: gone
 	fence   uint64        // of the claim that ended so
 }
 
@@ -113,7 +115,7 @@ func (ws *waiters) remove(key string, w *waiter) {
 }
 
 // wake tells those who wait for key that its entry was prev and is now e.
-func (ws *waiters) wake(key string, prev, e *Entry) {
+func (ws *waiters) wake(key string, prev, e *engine.Entry) {
 	if ws.n.Load() == 0 {
 		return
 	}
@@ -122,7 +124,7 @@ func (ws *waiters) wake(key string, prev, e *Entry) {
 	for w := range ws.by[key] {
 		if e == nil || e.State != InFlight {
 			w.ended, w.outcome, w.fence = true, e, 0
-			for _, of := range [...]*Entry{prev, e} {
+			for _, of := range [...]*engine.Entry{prev, e} {
 				if of != nil {
 					w.fence = max(w.fence, of.Fence)
 				}
@@ -136,7 +138,7 @@ func (ws *waiters) wake(key string, prev, e *Entry) {
 // flight. A commit can be read a little before it wakes anybody: who comes to wait
 // in between sees the last claim that it granted, and is not to hear how the one
 // before that ended.
-func (ws *waiters) outcome(w *waiter, seen uint64) (*Entry, bool) {
+func (ws *waiters) outcome(w *waiter, seen uint64) (*engine.Entry, bool) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if w.fence < seen {

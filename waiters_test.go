@@ -5,6 +5,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem/engine"
 )
 
 func TestWaitersLeaveNothingBehind(t *testing.T) {
@@ -14,16 +16,16 @@ func TestWaitersLeaveNothingBehind(t *testing.T) {
 	a, b, other := ws.add("k"), ws.add("k"), ws.add("other")
 	require.Equal(t, int64(3), ws.n.Load())
 
-	flying := &Entry{State: InFlight, Fence: 7}
+	flying := &engine.Entry{State: InFlight, Fence: 7}
 	ws.wake("k", nil, flying)
 	for _, w := range []*waiter{a, b} {
 		assert.Len(t, w.woken, 1, "an extension or a takeover: look again")
 		_, ended := ws.outcome(w, 7)
 		assert.False(t, ended)
 	}
-	first, second := &Entry{State: Released, Fence: 7}, &Entry{State: Completed, Fence: 8}
+	first, second := &engine.Entry{State: Released, Fence: 7}, &engine.Entry{State: Completed, Fence: 8}
 	ws.wake("k", flying, first)
-	ws.wake("k", &Entry{State: InFlight, Fence: 8}, second)
+	ws.wake("k", &engine.Entry{State: InFlight, Fence: 8}, second)
 	e, ended := ws.outcome(a, 7)
 	assert.True(t, ended)
 	assert.Same(t, second, e, "the last that may be returned")
@@ -47,8 +49,8 @@ func TestWaitersLeaveNothingBehind(t *testing.T) {
 // of the old one's end.
 func TestWaitersAreNotToldOfClaimsBeforeTheOneTheySaw(t *testing.T) {
 	t.Parallel()
-	old, flying := &Entry{State: InFlight, Fence: 7}, &Entry{State: InFlight, Fence: 8}
-	for name, end := range map[string]*Entry{"released": {State: Released, Fence: 7}, "gone": nil} {
+	old, flying := &engine.Entry{State: InFlight, Fence: 7}, &engine.Entry{State: InFlight, Fence: 8}
+	for name, end := range map[string]*engine.Entry{"released": {State: Released, Fence: 7}, "gone": nil} {
 		t.Run(name, func(t *testing.T) {
 			var ws waiters
 			w := ws.add("k")
@@ -59,7 +61,7 @@ func TestWaitersAreNotToldOfClaimsBeforeTheOneTheySaw(t *testing.T) {
 			e, ended := ws.outcome(w, 7)
 			assert.False(t, ended, "it was dropped: %v", e)
 
-			done := &Entry{State: Completed, Fence: 8}
+			done := &engine.Entry{State: Completed, Fence: 8}
 			ws.wake("k", flying, done)
 			e, ended = ws.outcome(w, 8)
 			assert.True(t, ended)

@@ -10,21 +10,22 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/memory"
 	"github.com/idemkv/idem/pebble"
 )
 
-// Engine is one kind of idem.Backend to measure. A new engine is one more of these.
+// Engine is one kind of engine.Backend to measure. A new engine is one more of these.
 type Engine struct {
 	// Name stands after backend= in names.
 	Name string
 	// Durable: it writes to dir, and a cache stands in front of it.
 	Durable bool
 	// Open opens the backend in dir, which it may have used before.
-	Open func(dir string) (idem.Backend, error)
+	Open func(dir string) (engine.Backend, error)
 	// Settle, if not nil, brings what was written into the form that it takes in
 	// time.
-	Settle func(ctx context.Context, b idem.Backend) error
+	Settle func(ctx context.Context, b engine.Backend) error
 }
 
 // PebbleCacheBytes is the size of Pebble's block cache, of idem's and of every other.
@@ -36,24 +37,24 @@ func Engines() []Engine {
 	return []Engine{
 		{
 			Name: "memory",
-			Open: func(string) (idem.Backend, error) {
+			Open: func(string) (engine.Backend, error) {
 				return memory.New(memory.Options{MaxRecords: -1, MaxBytes: -1}), nil
 			},
 		},
 		{
 			Name:    "bolt",
 			Durable: true,
-			Open: func(dir string) (idem.Backend, error) {
+			Open: func(dir string) (engine.Backend, error) {
 				return bolt.Open(filepath.Join(dir, "idem.db"), bolt.Options{})
 			},
 		},
 		{
 			Name:    "pebble",
 			Durable: true,
-			Open: func(dir string) (idem.Backend, error) {
+			Open: func(dir string) (engine.Backend, error) {
 				return pebble.Open(filepath.Join(dir, "idem"), pebble.Options{CacheBytes: PebbleCacheBytes})
 			},
-			Settle: func(ctx context.Context, b idem.Backend) error {
+			Settle: func(ctx context.Context, b engine.Backend) error {
 				db := b.(*pebble.Backend).DB()
 				if err := db.Flush(); err != nil {
 					return err

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // Filled makes stores that are full of a workload's keys. What a durable engine
@@ -70,7 +71,7 @@ func (f *Filled) original(ctx context.Context, e Engine, w Workload) (string, er
 	}
 	err = Fill(ctx, s, w, 0, w.Keys.Len(), 0)
 	if err == nil && e.Settle != nil {
-		err = e.Settle(ctx, s.Backend())
+		err = e.Settle(ctx, engine.Of(s))
 	}
 	if err := errors.Join(err, s.Close()); err != nil {
 		return "", err

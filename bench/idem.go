@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/pebble"
 )
@@ -212,14 +213,14 @@ func ran(replayed bool, err error) error {
 }
 
 func boltWrite(s *idem.Store, w Workload) func(int, uint64) error {
-	b := s.Backend().(*bolt.Backend)
+	b := engine.Of(s).(*bolt.Backend)
 	return threeCommits(s, w, func(ctx context.Context, key string, result []byte) error {
 		return b.Update(ctx, func(tx *bbolt.Tx) error { return putBolt(tx, key, result) })
 	})
 }
 
 func pebbleWrite(s *idem.Store, w Workload) func(int, uint64) error {
-	b := s.Backend().(*pebble.Backend)
+	b := engine.Of(s).(*pebble.Backend)
 	return threeCommits(s, w, func(ctx context.Context, key string, result []byte) error {
 		return b.Update(ctx, func(batch *cdb.Batch) error { return putPebble(batch, key, result) })
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // Idle is the group of rows about stores that nobody calls: the processor time that
@@ -51,7 +52,7 @@ func (b *Bench) idleStore(e Engine, p Pace, resultBytes int) (err error) {
 		return err
 	}
 	if e.Settle != nil {
-		if err := e.Settle(ctx, s.Backend()); err != nil {
+		if err := e.Settle(ctx, engine.Of(s)); err != nil {
 			return err
 		}
 	}

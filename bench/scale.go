@@ -15,6 +15,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/pebble"
 )
 
@@ -113,7 +114,7 @@ func (b *Bench) grow(e Engine, s *sized, reopen int) error {
 		return err
 	}
 	if e.Settle != nil {
-		if err := e.Settle(ctx, s.store.Backend()); err != nil {
+		if err := e.Settle(ctx, engine.Of(s.store)); err != nil {
 			return err
 		}
 	}
@@ -126,7 +127,7 @@ func (b *Bench) grow(e Engine, s *sized, reopen int) error {
 		{"heap-B/record", perRecord(heapInUse() - heap)},
 	}
 	if e.Durable {
-		raw, err := rawBytes(s.store.Backend())
+		raw, err := rawBytes(engine.Of(s.store))
 		if err != nil {
 			return err
 		}
@@ -181,7 +182,7 @@ func diskUsage(dir string) (n int64, err error) {
 
 // rawBytes is the size of the keys and values that idem keeps in an engine: records,
 // index and the rest.
-func rawBytes(b idem.Backend) (n int64, err error) {
+func rawBytes(b engine.Backend) (n int64, err error) {
 	switch b := b.(type) {
 	case *bolt.Backend:
 		err = b.DB().View(func(tx *bbolt.Tx) error {

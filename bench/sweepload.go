@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // SweepLoaded is the group of rows about callers beside a sweep: Claim and Complete
@@ -75,7 +76,7 @@ type eras struct {
 	store *idem.Store
 	clock *jumpClock
 	era   int
-	start idem.Instant // of the store's time
+	start engine.Instant // of the store's time
 	took  time.Duration
 	err   error
 }
@@ -85,7 +86,7 @@ type eras struct {
 func openEras(e Engine, dir string, w Workload, perEra int) (*eras, error) {
 	ctx, x := context.Background(), &eras{clock: newJumpClock()}
 	wall, _ := x.clock.Now()
-	x.start = idem.Instant(wall.UnixNano()) // a new store's time begins there, give or take
+	x.start = engine.Instant(wall.UnixNano()) // a new store's time begins there, give or take
 	s, err := OpenStore(e, dir, idem.Options{MaxBatch: fillBatch, Clock: x.clock, Retention: idem.Forever})
 	if err != nil {
 		return nil, err
@@ -94,7 +95,7 @@ func openEras(e Engine, dir string, w Workload, perEra int) (*eras, error) {
 		err = Fill(ctx, s, w, from, from+perEra, time.Duration(i)*era+eraBegins)
 	}
 	if err == nil && e.Settle != nil {
-		err = e.Settle(ctx, s.Backend())
+		err = e.Settle(ctx, engine.Of(s))
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -142,7 +143,7 @@ func (x *eras) sweeps(stop func()) (cancel func()) {
 
 // left reports whether the index still has places of the eras that have passed.
 func (x *eras) left() (bool, error) {
-	now := x.start + idem.Instant(time.Duration(x.era)*era)
-	places, err := x.store.Backend().(idem.Expirer).Expiring(context.Background(), idem.Due{}, now, 1)
+	now := x.start + engine.Instant(time.Duration(x.era)*era)
+	places, err := engine.Of(x.store).(engine.Expirer).Expiring(context.Background(), engine.Due{}, now, 1)
 	return len(places) > 0, err
 }

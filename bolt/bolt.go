@@ -23,24 +23,25 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
-// core is what the engines on disk share: the methods of idem.Backend.
+// core is what the engines on disk share: the methods of engine.Backend.
 type core = txbackend.Backend
 
 // Backend is a bbolt engine. Its methods other than DB, View and Update are for the
 // idem.Store it is given to.
 type Backend struct {
 	*core
-	engine *engine
+	engine *driver
 }
 
 var (
-	_ idem.Backend = (*Backend)(nil)
-	_ idem.Scanner = (*Backend)(nil)
-	_ idem.Expirer = (*Backend)(nil)
-	_ idem.Sizer   = (*Backend)(nil)
+	_ engine.Backend = (*Backend)(nil)
+	_ engine.Scanner = (*Backend)(nil)
+	_ engine.Expirer = (*Backend)(nil)
+	_ engine.Sizer   = (*Backend)(nil)
 )
 
 // Open opens the store's file at path, or makes it. The file belongs to this
@@ -61,6 +62,20 @@ func Open(path string, o Options) (*Backend, error) {
 		return nil, err
 	}
 	return &Backend{core: txbackend.New(e), engine: e}, nil
+}
+
+// From returns the engine under store, for DB, Update and the like. idem.ErrInvalid is
+// returned when store is on another engine.
+func From(store *idem.Store) (*Backend, error) {
+	if store == nil {
+		return nil, fmt.Errorf("%w: the store is nil", idem.ErrInvalid)
+	}
+	b, ok := engine.Of(store).(*Backend)
+	if !ok {
+		return nil, fmt.Errorf("%w: the store is on a %T, not on a bolt engine; use that engine's own package",
+			idem.ErrInvalid, engine.Of(store))
+	}
+	return b, nil
 }
 
 // DB returns the database, for reads. Nothing but Update, Do and Complete may
@@ -113,7 +128,7 @@ func (b *Backend) Update(ctx context.Context, fn func(tx *bbolt.Tx) error) error
 // result is over Options.MaxResult, with fn's writes and the completion recorded;
 // idem.ErrInvalid when store is not on a bolt engine.
 func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(ctx context.Context, tx *bbolt.Tx) (result []byte, err error)) (result []byte, replayed bool, err error) {
-	if err := check(store); err != nil {
+	if _, err := From(store); err != nil {
 		return nil, false, err
 	}
 	c := &function{fn: fn}
@@ -126,22 +141,11 @@ func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(ctx cont
 // commit: see Do. fn runs only if the record is in flight or held with token's
 // fence. Errors are those of idem.Store.Complete, and fn's own.
 func Complete(ctx context.Context, store *idem.Store, token idem.Token, fn func(ctx context.Context, tx *bbolt.Tx) (result []byte, err error)) error {
-	if err := check(store); err != nil {
+	if _, err := From(store); err != nil {
 		return err
 	}
 	c := &function{fn: fn}
 	err := store.CompleteEffect(ctx, token, c)
 	c.finish(err)
 	return err
-}
-
-func check(store *idem.Store) error {
-	if store == nil {
-		return fmt.Errorf("%w: the store is nil", idem.ErrInvalid)
-	}
-	if _, ok := store.Backend().(*Backend); !ok {
-		return fmt.Errorf("%w: the store is on a %T, not on a bolt engine; use that engine's own Do and Complete",
-			idem.ErrInvalid, store.Backend())
-	}
-	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -23,17 +24,24 @@ var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func harness() idemtest.Harness {
 	return idemtest.Harness{
-		Open: func(t testing.TB, dir string) idem.Backend {
+		Open: func(t testing.TB, dir string) engine.Backend {
 			return mustOpen(t, filepath.Join(dir, fileName), Options{})
 		},
-		OpenBounded: func(t testing.TB, dir string, records int) idem.Backend {
+		OpenAgain: func(_ testing.TB, dir string) error {
+			b, err := Open(filepath.Join(dir, fileName), Options{LockTimeout: time.Millisecond})
+			if err != nil {
+				return err
+			}
+			return b.Close()
+		},
+		OpenBounded: func(t testing.TB, dir string, records int) engine.Backend {
 			// A record of a few dozen bytes takes some 250 in the file with its place
 			// in the index; an empty store takes seven pages.
 			return mustOpen(t, filepath.Join(dir, fileName), Options{MaxSize: 7*4096 + int64(records)*250})
 		},
 		Stall:      stall,
 		FailCommit: failCommit,
-		Crash: func(t testing.TB, _ idem.Backend, dir string) string {
+		Crash: func(t testing.TB, _ engine.Backend, dir string) string {
 			// What a killed process leaves is what it has written, and that is what
 			// other readers of the file see.
 			left := t.TempDir()
@@ -55,7 +63,7 @@ func mustOpen(t testing.TB, path string, o Options) *Backend {
 
 // stall makes commits wait after bbolt's own commit, which has shown them to every
 // reader, and before ours returns.
-func stall(t testing.TB, b idem.Backend) (<-chan struct{}, func()) {
+func stall(t testing.TB, b engine.Backend) (<-chan struct{}, func()) {
 	reached, released := make(chan struct{}), make(chan struct{})
 	var once, end sync.Once
 	hook := func() error {
@@ -77,7 +85,7 @@ func stall(t testing.TB, b idem.Backend) (<-chan struct{}, func()) {
 
 var errInjected = errors.New("injected: input/output error")
 
-func failCommit(_ testing.TB, b idem.Backend) {
+func failCommit(_ testing.TB, b engine.Backend) {
 	e := b.(*Backend).engine
 	hook := func() error { e.afterCommit.Store(nil); return errInjected }
 	e.afterCommit.Store(&hook)
@@ -110,10 +118,10 @@ func TestEffects(t *testing.T) {
 		Complete: func(ctx context.Context, s *idem.Store, token idem.Token, fn func(idemtest.KV) ([]byte, error)) error {
 			return Complete(ctx, s, token, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return fn(kv{tx}) })
 		},
-		Update: func(ctx context.Context, b idem.Backend, fn func(idemtest.KV) error) error {
+		Update: func(ctx context.Context, b engine.Backend, fn func(idemtest.KV) error) error {
 			return b.(*Backend).Update(ctx, func(tx *bbolt.Tx) error { return fn(kv{tx}) })
 		},
-		Get: func(t testing.TB, b idem.Backend, key string) (value []byte) {
+		Get: func(t testing.TB, b engine.Backend, key string) (value []byte) {
 			require.NoError(t, b.(*Backend).DB().View(func(tx *bbolt.Tx) error {
 				value = append(value, kv{tx}.Get(key)...)
 				return nil

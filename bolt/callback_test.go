@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
@@ -197,7 +198,7 @@ func TestOnCommitHandlersAreTheirCallersOwn(t *testing.T) {
 	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{}), idem.Options{SweepInterval: -1})
 	require.NoError(t, err)
 	defer func() { _ = s.Close() }()
-	b := s.Backend().(*Backend)
+	b := engine.Of(s).(*Backend)
 	update := func(handlers ...func()) error {
 		return b.Update(ctx, func(tx *bbolt.Tx) error {
 			kv{tx}.Put("k", []byte("v"))
@@ -277,7 +278,7 @@ func TestOnCommitHandlersOfDo(t *testing.T) {
 	require.Equal(t, 3, ran)
 	require.ErrorIs(t, Complete(ctx, s, idem.Token{Key: "none", Fence: 9}, fn("ok", nil)), idem.ErrFenced)
 	require.Equal(t, 3, ran)
-	failCommit(t, s.Backend())
+	failCommit(t, engine.Of(s))
 	_, _, err = Do(ctx, s, idem.Request{Key: "unknown"}, fn("ok", nil))
 	require.ErrorIs(t, err, idem.ErrBroken)
 	require.Equal(t, 3, ran, "nobody knows whether it is committed")

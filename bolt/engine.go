@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/callback"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/internal/diskspace"
@@ -34,8 +35,8 @@ var errNoBucket = errors.New("a bucket of the store is missing")
 // scanBytes is where a page of a scan ends although it has fewer pairs than asked.
 const scanBytes = 4 << 20
 
-// engine is the database under the txbackend.Backend.
-type engine struct {
+// driver is the database under the txbackend.Backend.
+type driver struct {
 	db   *bbolt.DB
 	file *os.File // that of db
 	path string
@@ -57,12 +58,12 @@ type engine struct {
 	afterCommit atomic.Pointer[func() error]
 }
 
-var _ txbackend.Engine = (*engine)(nil)
+var _ txbackend.Engine = (*driver)(nil)
 
-func (e *engine) Name() string { return e.path }
+func (e *driver) Name() string { return e.path }
 
 // Close closes the readers first: bbolt waits for them.
-func (e *engine) Close() error {
+func (e *driver) Close() error {
 	e.readers.Hold()
 	return e.db.Close()
 }
@@ -73,7 +74,7 @@ type reader struct {
 	records *bbolt.Bucket
 }
 
-func (e *engine) openReader() (r reader, err error) {
+func (e *driver) openReader() (r reader, err error) {
 	tx, err := e.db.Begin(false)
 	if err != nil {
 		return r, err
@@ -92,7 +93,7 @@ func (e *engine) openReader() (r reader, err error) {
 
 func (r reader) close() { _ = r.tx.Rollback() }
 
-func (e *engine) Read(key string) (*idem.Entry, error) {
+func (e *driver) Read(key string) (*engine.Entry, error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	r, err := e.readers.Get()
 	if err != nil {
@@ -106,7 +107,7 @@ func (e *engine) Read(key string) (*idem.Entry, error) {
 	return codec.DecodeRecord(key, value)
 }
 
-func (e *engine) Scan(space txbackend.Space, from, to []byte, limit int) (pairs []txbackend.Pair, err error) {
+func (e *driver) Scan(space txbackend.Space, from, to []byte, limit int) (pairs []txbackend.Pair, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	err = e.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(buckets[space])
@@ -127,7 +128,7 @@ func (e *engine) Scan(space txbackend.Space, from, to []byte, limit int) (pairs 
 	return pairs, err
 }
 
-func (e *engine) Update(fn func(txbackend.Tx) error) error {
+func (e *driver) Update(fn func(txbackend.Tx) error) error {
 	// bbolt waits for open read transactions when the file grows, and uses no page again
 	// that one might read: so there are none now but for as long as a look-up takes.
 	e.readers.Hold()
@@ -169,11 +170,11 @@ func (e *engine) Update(fn func(txbackend.Tx) error) error {
 
 // Moved returns an error if the path no longer names the file that is open. The lock
 // is on the file: whoever opens the path gets another one, and the same keys.
-func (e *engine) Moved() error { return e.identity.Check() }
+func (e *driver) Moved() error { return e.identity.Check() }
 
 // Room compares what is in use, not the file's size: the file never shrinks, and
 // what the sweep frees is used again.
-func (e *engine) Room() error {
+func (e *driver) Room() error {
 	if e.opts.MaxSize > 0 {
 		st := e.db.Stats()
 		used := e.size.Load() - int64(st.FreePageN+st.PendingPageN)*e.pageSize
@@ -185,17 +186,17 @@ func (e *engine) Room() error {
 	return diskspace.Room(e.dir, e.opts.MinFree)
 }
 
-func (e *engine) Size() (int64, error) { return e.size.Load(), nil }
+func (e *driver) Size() (int64, error) { return e.size.Load(), nil }
 
 // measure notes the size that the last commit left.
-func (e *engine) measure() error {
+func (e *driver) measure() error {
 	return e.db.View(func(tx *bbolt.Tx) error { e.size.Store(tx.Size()); return nil })
 }
 
 // tx is one commit in the making. Writes are kept back and made in the order of
 // their keys: neighbours then share pages that are in the cache.
 type tx struct {
-	engine  *engine
+	engine  *driver
 	tx      *bbolt.Tx
 	layout  layout
 	buckets [len(buckets)]*bbolt.Bucket

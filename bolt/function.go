@@ -59,7 +59,7 @@ func (t *tx) run(ctx context.Context, c *function) (result []byte, err error) {
 // comes of a file that cannot be read under its map, which breaks the store, or of a
 // write to what Get returned, since the map is read-only: that is a panic of the
 // function. It is a write if the byte can be read from the file.
-func (e *engine) blame(tx *bbolt.Tx) {
+func (e *driver) blame(tx *bbolt.Tx) {
 	v := recover()
 	if v == nil {
 		return

@@ -16,6 +16,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/formattest"
 )
 
@@ -49,7 +50,7 @@ func TestMakeGolden(t *testing.T) {
 // fillGolden makes what the golden store holds, at path.
 func fillGolden(t testing.TB, path string) formattest.Made {
 	t.Helper()
-	return formattest.Fill(t, func() idem.Backend {
+	return formattest.Fill(t, func() engine.Backend {
 		b, err := bolt.Open(path, bolt.Options{})
 		require.NoError(t, err)
 		return b
@@ -87,7 +88,7 @@ func copyGolden(t testing.TB) string {
 	return path
 }
 
-func openGolden(t testing.TB) (idem.Backend, formattest.Made) {
+func openGolden(t testing.TB) (engine.Backend, formattest.Made) {
 	b, err := bolt.Open(copyGolden(t), bolt.Options{})
 	require.NoError(t, err)
 	return b, madeGolden(t)
@@ -112,7 +113,7 @@ func TestGolden(t *testing.T) {
 // What this library makes holds just what the golden store does.
 func TestGoldenMadeNow(t *testing.T) {
 	t.Parallel()
-	formattest.Check(t, func(t testing.TB) (idem.Backend, formattest.Made) {
+	formattest.Check(t, func(t testing.TB) (engine.Backend, formattest.Made) {
 		path := filepath.Join(t.TempDir(), "idem.db")
 		m := fillGolden(t, path)
 		b, err := bolt.Open(path, bolt.Options{})

@@ -18,13 +18,14 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/internal/diskspace"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
 // open opens or makes the file at path.
-func open(path string, o Options) (*engine, error) {
+func open(path string, o Options) (*driver, error) {
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("idem: opening %s: %w", path, err)
@@ -50,7 +51,7 @@ func open(path string, o Options) (*engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("idem: opening %s: %w", path, closing(db, err))
 	}
-	e := &engine{db: db, file: file, path: path, dir: dir, identity: identity, pageSize: int64(db.Info().PageSize), opts: o}
+	e := &driver{db: db, file: file, path: path, dir: dir, identity: identity, pageSize: int64(db.Info().PageSize), opts: o}
 	e.layout = layoutOf(reflect.TypeFor[bbolt.Tx](), reflect.TypeFor[bbolt.Bucket]())
 	e.readers.Init(e.openReader, reader.close)
 	if err := e.verify(); err != nil {
@@ -93,7 +94,7 @@ func create(path string, o Options, link func(from, to string) error) error {
 				return err
 			}
 		}
-		return tx.Bucket(buckets[txbackend.Meta]).Put([]byte(codec.MetaKey), codec.AppendMeta(nil, idem.Meta{}))
+		return tx.Bucket(buckets[txbackend.Meta]).Put([]byte(codec.MetaKey), codec.AppendMeta(nil, engine.Meta{}))
 	})
 	if err := closing(db, withCause(err)); err != nil {
 		return err
@@ -226,7 +227,7 @@ func readable(path string) bool {
 }
 
 // verify looks for what create put there, and writes nothing.
-func (e *engine) verify() (err error) {
+func (e *driver) verify() (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if v := recover(); v != nil {

@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 func TestView(t *testing.T) {
@@ -22,7 +23,7 @@ func TestView(t *testing.T) {
 	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{}), idem.Options{})
 	require.NoError(t, err)
 	defer func() { _ = s.Close() }()
-	b := s.Backend().(*Backend)
+	b := engine.Of(s).(*Backend)
 	require.NoError(t, b.Update(ctx, func(tx *bbolt.Tx) error { kv{tx}.Put("k", []byte("v")); return nil }))
 	type mine struct{}
 	cause := errors.New("not now")

@@ -16,6 +16,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/consume"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/memory"
 )
@@ -76,7 +77,7 @@ func durable(t *testing.T, o idem.Options, f func(t *testing.T, e *env)) {
 
 func (e *env) open() {
 	e.t.Helper()
-	var b idem.Backend = newFailing()
+	var b engine.Backend = newFailing()
 	if e.path != "" {
 		var err error
 		b, err = bolt.Open(e.path, bolt.Options{})
@@ -91,7 +92,7 @@ func (e *env) open() {
 // commits counts them; in memory they are the calls that may change something.
 func (e *env) commits() uint64 {
 	e.t.Helper()
-	if b, ok := e.Backend().(*failing); ok {
+	if b, ok := engine.Of(e).(*failing); ok {
 		return b.applies.Load()
 	}
 	s, err := e.Stats(context.Background())
@@ -180,8 +181,8 @@ func decisions(vs []consume.Verdict) (s []string) {
 
 // failing is memory whose next commit fails when it is told so.
 type failing struct {
-	idem.Backend
-	host    idem.Host
+	engine.Backend
+	host    engine.Host
 	fails   atomic.Bool
 	applies atomic.Uint64
 	applied func() // called after each commit, if it is set
@@ -189,12 +190,12 @@ type failing struct {
 
 func newFailing() *failing { return &failing{Backend: memory.New(memory.Options{})} }
 
-func (b *failing) Bind(h idem.Host) (idem.Binding, error) {
+func (b *failing) Bind(h engine.Host) (engine.Binding, error) {
 	b.host = h
 	return b.Backend.Bind(h)
 }
 
-func (b *failing) Apply(ctx context.Context, ops []*idem.Op) error {
+func (b *failing) Apply(ctx context.Context, ops []engine.Op) error {
 	if b.fails.Load() {
 		err := fmt.Errorf("%w: input/output error", idem.ErrBroken)
 		b.host.Broken(err)

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/consume"
 )
@@ -129,7 +130,7 @@ func TestHandlerSettles(t *testing.T) {
 		gets(t, consume.Ack, consume.Processed, v, "it is booked, whatever failed after that")
 		require.ErrorIs(t, v.Err, errBank)
 		gets(t, consume.Ack, consume.Duplicate, c.Handle(t.Context(), m2))
-		require.NoError(t, e.Store.Backend().(*bolt.Backend).DB().View(func(tx *bbolt.Tx) error {
+		require.NoError(t, engine.Of(e.Store).(*bolt.Backend).DB().View(func(tx *bbolt.Tx) error {
 			assert.Equal(t, 2, tx.Bucket([]byte("ledger")).Stats().KeyN)
 			return nil
 		}))

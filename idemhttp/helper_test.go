@@ -24,6 +24,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemhttp"
 	"github.com/idemkv/idem/memory"
 )
@@ -34,7 +35,7 @@ func memoryStore(t testing.TB, o idem.Options) *idem.Store {
 	return storeOn(t, memory.New(memory.Options{}), o)
 }
 
-func storeOn(t testing.TB, b idem.Backend, o idem.Options) *idem.Store {
+func storeOn(t testing.TB, b engine.Backend, o idem.Options) *idem.Store {
 	t.Helper()
 	if o.Clock == nil && o.Lease == 0 {
 		o.Lease = time.Hour // the clock is real, and the machine may be busy
@@ -258,26 +259,26 @@ var discard = log.New(io.Discard, "", 0)
 // breakable is an engine whose reads and commits can be made to fail.
 type breakable struct {
 	*memory.Backend
-	host   idem.Host
+	host   engine.Host
 	read   atomic.Pointer[error]
 	commit atomic.Bool // the next one fails
 
 	applied func() // called after each commit, if it is set
 }
 
-func (b *breakable) Bind(h idem.Host) (idem.Binding, error) {
+func (b *breakable) Bind(h engine.Host) (engine.Binding, error) {
 	b.host = h
 	return b.Backend.Bind(h)
 }
 
-func (b *breakable) Read(key string) (*idem.Entry, error) {
+func (b *breakable) Read(ctx context.Context, key string) (*engine.Entry, error) {
 	if err := b.read.Load(); err != nil {
 		return nil, *err
 	}
-	return b.Backend.Read(key)
+	return b.Backend.Read(ctx, key)
 }
 
-func (b *breakable) Apply(ctx context.Context, ops []*idem.Op) error {
+func (b *breakable) Apply(ctx context.Context, ops []engine.Op) error {
 	if b.commit.Load() {
 		err := fmt.Errorf("%w: the disk is gone", idem.ErrBroken)
 		b.host.Broken(err)

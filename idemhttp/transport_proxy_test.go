@@ -28,6 +28,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemhttp"
 	"github.com/idemkv/idem/internal/faultproxy"
 	"github.com/idemkv/idem/memory"
@@ -190,12 +191,12 @@ func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func TestF1Proxy(t *testing.T) {
 	t.Parallel()
 	ops, seed := fromEnv(t, "IDEM_ATTACK_OPS", 750), fromEnv(t, "IDEM_ATTACK_SEED", 1)
-	for _, engine := range []string{"memory", "bolt"} {
-		t.Run(engine, func(t *testing.T) {
+	for _, name := range []string{"memory", "bolt"} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			service := &service{runs: tally{counts: map[string]int{}}}
-			var backend idem.Backend
-			if engine == "memory" {
+			var backend engine.Backend
+			if name == "memory" {
 				backend, service.ledger = memory.New(memory.Options{}), &memoryLedger{ops: map[string]int{}}
 			} else {
 				b, err := bolt.Open(filepath.Join(t.TempDir(), "idem.db"), bolt.Options{MinFree: -1})

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // contractCases look at the engine past the store.
@@ -20,6 +21,7 @@ var contractCases = []testCase{
 	{"Backend keeps every field", everyField},
 	{"Backend runs ops of a commit in order", opsInOrder},
 	{"Backend is bound once", boundOnce},
+	{"Open locks", openLocks},
 	{"Backend keeps Meta", metaKept},
 	{"Backend tells of each commit", groupsTold},
 	{"Backend heeds a ctx that ended", ctxEnded},
@@ -30,9 +32,9 @@ var contractCases = []testCase{
 
 func everyField(t *testing.T, e *env) {
 	e.open(idem.Options{MaxResult: 1000})
-	want := map[string]*idem.Entry{}
-	now := idem.Instant(start.UnixNano())
-	put := func(key string, entry idem.Entry) {
+	want := map[string]*engine.Entry{}
+	now := engine.Instant(start.UnixNano())
+	put := func(key string, entry engine.Entry) {
 		t.Helper()
 		entry.Opening, entry.Attempt, entry.ClaimedAt = 1, 1, now
 		got := e.entry(key)
@@ -47,11 +49,11 @@ func everyField(t *testing.T, e *env) {
 		return e.claim(r).Token
 	}
 	const lease, retention = time.Minute + 1, time.Hour + 1
-	until, gone := now+idem.Instant(lease), now+idem.Instant(retention)
+	until, gone := now+engine.Instant(lease), now+engine.Instant(retention)
 	r := idem.Request{Lease: lease, Retention: retention, Fingerprint: printA}
-	open := idem.Entry{
+	open := engine.Entry{
 		State: idem.InFlight, Fingerprint: printA, LeaseUntil: until, Lease: lease, Retention: retention,
-		ExpiresAt: until + idem.Instant(retention), Due: gone,
+		ExpiresAt: until + engine.Instant(retention), Due: gone,
 	}
 
 	claim("in flight", r)
@@ -60,13 +62,13 @@ func everyField(t *testing.T, e *env) {
 	held.HoldUnknown, held.Fingerprint = true, idem.Fingerprint{}
 	claim("unknown", held)
 	entry := open
-	entry.HoldUnknown, entry.ExpiresAt, entry.Due, entry.Fingerprint = true, idem.Never, 0, idem.Fingerprint{}
+	entry.HoldUnknown, entry.ExpiresAt, entry.Due, entry.Fingerprint = true, engine.Never, 0, idem.Fingerprint{}
 	put("unknown", entry)
 	forever := r
 	forever.Retention = idem.Forever
 	claim("forever", forever)
 	entry = open
-	entry.ExpiresAt, entry.Due, entry.Retention = idem.Never, 0, idem.Forever
+	entry.ExpiresAt, entry.Due, entry.Retention = engine.Never, 0, idem.Forever
 	put("forever", entry)
 
 	for name, p := range map[string][]byte{"nil": nil, "empty": {}, "bytes": []byte("\x00p\xff")} {
@@ -80,7 +82,7 @@ func everyField(t *testing.T, e *env) {
 		require.NoError(t, e.s.Checkpoint(e.ctx, tok, p))
 		require.NoError(t, e.s.Hold(e.ctx, tok, p))
 		entry = open
-		entry.State, entry.Checkpoint, entry.Result, entry.ExpiresAt, entry.Due = idem.Held, p, p, idem.Never, 0
+		entry.State, entry.Checkpoint, entry.Result, entry.ExpiresAt, entry.Due = idem.Held, p, p, engine.Never, 0
 		put("held "+name, entry)
 
 		tok = claim("released "+name, r)
@@ -200,11 +202,27 @@ func boundOnce(t *testing.T, e *env) {
 	e.absent("k")
 }
 
+func openLocks(t *testing.T, e *env) {
+	e.durable()
+	require.NotNil(t, e.h.OpenAgain, "Harness.OpenAgain is nil: opening locks, and the suite has to see it")
+	b := e.h.Open(t, e.dir)
+	require.ErrorIs(t, e.h.OpenAgain(t, e.dir), idem.ErrLocked, "before a store has it")
+	e.openWith(idem.Options{}, b)
+	c := e.claim(idem.Request{Key: "k"})
+	require.ErrorIs(t, e.h.OpenAgain(t, e.dir), idem.ErrLocked)
+	require.NoError(t, e.s.Complete(e.ctx, c.Token, []byte("r")), "which it does not harm")
+	e.close()
+	require.NoError(t, e.h.OpenAgain(t, e.dir), "Close unlocks")
+	e.open(idem.Options{})
+	require.Equal(t, []byte("r"), e.refused(idem.ErrCompleted, idem.Request{Key: "k"}).Result)
+	e.close()
+}
+
 func metaKept(t *testing.T, e *env) {
 	const lost int64 = 1234567890123456789
 	e.durable()
 	s := e.spied()
-	s.meta = func(m idem.Meta) idem.Meta { m.LostUntil = lost; return m }
+	s.meta = func(m engine.Meta) engine.Meta { m.LostUntil = lost; return m }
 	e.open(idem.Options{})
 	require.Zero(t, s.saved, "a new store has saved nothing")
 	fence, secret := uint64(0), [16]byte{}
@@ -218,7 +236,7 @@ func metaKept(t *testing.T, e *env) {
 		require.Equal(t, opening+1, s.saved.Opening)
 		require.Equal(t, fence, s.saved.Fence, "the highest granted")
 		require.Equal(t, wall.UnixNano(), s.saved.Wall, "as it was when Close was called")
-		require.Equal(t, idem.Instant(start.UnixNano()+int64(elapsed)), s.saved.Time, "store time, at the same instant")
+		require.Equal(t, engine.Instant(start.UnixNano()+int64(elapsed)), s.saved.Time, "store time, at the same instant")
 		require.EqualValues(t, lost, s.saved.LostUntil)
 		require.NotZero(t, s.saved.Secret)
 		if opening > 0 {
@@ -236,7 +254,7 @@ func metaKept(t *testing.T, e *env) {
 	require.Equal(t, fence, s.saved.Fence, "saved with the commit")
 	require.Equal(t, uint64(5), s.saved.Opening)
 	require.Equal(t, wall.UnixNano(), s.saved.Wall)
-	require.Equal(t, idem.Instant(start.UnixNano()+int64(elapsed)), s.saved.Time)
+	require.Equal(t, engine.Instant(start.UnixNano()+int64(elapsed)), s.saved.Time)
 }
 
 func groupsTold(t *testing.T, e *env) {
@@ -269,13 +287,13 @@ func ctxEnded(t *testing.T, e *env) {
 		require.ErrorIs(t, err, context.Canceled, "Scan")
 	}
 	if e.canExpire() {
-		_, err := e.expirer().Expiring(ctx, idem.Due{}, idem.Never, 10)
+		_, err := e.expirer().Expiring(ctx, engine.Due{}, engine.Never, 10)
 		require.ErrorIs(t, err, context.Canceled, "Expiring")
 	}
 	// The store's own look at ctx is before it calls Apply: end ctx in between.
 	e.dir = t.TempDir()
 	between := &cancelBetween{}
-	e.wrap = func(b idem.Backend) idem.Backend { between.Backend = b; return between }
+	e.wrap = func(b engine.Backend) engine.Backend { between.Backend = b; return between }
 	e.open(idem.Options{})
 	tok := e.claim(idem.Request{Key: "k"}).Token
 	before := e.entry("k")
@@ -293,11 +311,11 @@ func ctxEnded(t *testing.T, e *env) {
 
 // cancelBetween is an engine whose callers leave on the threshold of Apply.
 type cancelBetween struct {
-	idem.Backend
+	engine.Backend
 	cancel context.CancelFunc
 }
 
-func (b *cancelBetween) Apply(ctx context.Context, ops []*idem.Op) error {
+func (b *cancelBetween) Apply(ctx context.Context, ops []engine.Op) error {
 	if b.cancel != nil {
 		b.cancel()
 	}
@@ -398,25 +416,25 @@ func expiringOrder(t *testing.T, e *env) {
 		e.reopen()
 		x = e.expirer()
 	}
-	current := map[idem.Due]bool{}
+	current := map[engine.Due]bool{}
 	for _, tok := range tokens {
 		if entry := e.entry(tok.Key); entry != nil && entry.Due != 0 {
-			current[idem.Due{At: entry.Due, Key: tok.Key}] = true
+			current[engine.Due{At: entry.Due, Key: tok.Key}] = true
 		}
 	}
-	order := func(a, b idem.Due) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Key, b.Key)) }
-	var sorted []idem.Due
+	order := func(a, b engine.Due) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Key, b.Key)) }
+	var sorted []engine.Due
 	for d := range current {
 		sorted = append(sorted, d)
 	}
 	slices.SortFunc(sorted, order)
 
-	second := idem.Instant(time.Second)
-	begin := idem.Instant(start.UnixNano())
+	second := engine.Instant(time.Second)
+	begin := engine.Instant(start.UnixNano())
 	for _, limit := range []int{1, 2, 7, 64, 1000} {
-		for _, until := range []idem.Instant{0, begin, begin + second, begin + 30*second, sorted[len(sorted)/2].At, sorted[len(sorted)/2].At - 1, idem.Never} {
-			for _, from := range []idem.Due{{}, {At: begin + 20*second}, sorted[10], sorted[len(sorted)-1], {At: idem.Never}} {
-				var want, got []idem.Due
+		for _, until := range []engine.Instant{0, begin, begin + second, begin + 30*second, sorted[len(sorted)/2].At, sorted[len(sorted)/2].At - 1, engine.Never} {
+			for _, from := range []engine.Due{{}, {At: begin + 20*second}, sorted[10], sorted[len(sorted)-1], {At: engine.Never}} {
+				var want, got []engine.Due
 				for _, d := range sorted {
 					if order(d, from) > 0 && d.At <= until {
 						want = append(want, d)

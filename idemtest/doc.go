@@ -3,7 +3,7 @@
 //
 //	func TestConformance(t *testing.T) {
 //		idemtest.Run(t, idemtest.Harness{
-//			Open: func(t testing.TB, dir string) idem.Backend {
+//			Open: func(t testing.TB, dir string) engine.Backend {
 //				b, err := myengine.Open(filepath.Join(dir, "my.db"))
 //				if err != nil {
 //					t.Fatal(err)

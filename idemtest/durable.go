@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 var durableCases = []testCase{
@@ -361,9 +362,9 @@ func killedBetween(t *testing.T, e *env) {
 	}
 	for _, step := range steps {
 		require.NoError(t, step.do(), step.name)
-		want := [2]*idem.Entry{e.entry("k"), e.entry("k2")}
+		want := [2]*engine.Entry{e.entry("k"), e.entry("k2")}
 		e.crash()
-		require.Equal(t, want, [2]*idem.Entry{e.entry("k"), e.entry("k2")}, "after %s and a kill", step.name)
+		require.Equal(t, want, [2]*engine.Entry{e.entry("k"), e.entry("k2")}, "after %s and a kill", step.name)
 		e.clock.Advance(time.Second)
 	}
 	if e.canExpire() {

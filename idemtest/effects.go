@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // Effects is what RunEffects must know of an engine with same-commit functions:
@@ -26,9 +27,9 @@ type Effects struct {
 	// DoCtx is Do where the function is given a context too. Nil: it is given none.
 	DoCtx func(ctx context.Context, s *idem.Store, r idem.Request, fn func(context.Context, KV) ([]byte, error)) (result []byte, replayed bool, err error)
 	// Update calls the method of the engine b, which is as Harness.Open returned it.
-	Update func(ctx context.Context, b idem.Backend, fn func(KV) error) error
+	Update func(ctx context.Context, b engine.Backend, fn func(KV) error) error
 	// Get reads the caller's committed data, nil if there is none.
-	Get func(t testing.TB, b idem.Backend, key string) []byte
+	Get func(t testing.TB, b engine.Backend, key string) []byte
 }
 
 // KV is the caller's own data inside a transaction or batch. Its methods panic if

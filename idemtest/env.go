@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/progress"
 )
 
@@ -27,9 +28,9 @@ type env struct {
 	dir   string
 	opts  idem.Options
 	// wrap is put around each engine that is opened, if set.
-	wrap func(idem.Backend) idem.Backend
+	wrap func(engine.Backend) engine.Backend
 
-	backend idem.Backend // as the harness opened it, not wrapped
+	backend engine.Backend // as the harness opened it, not wrapped
 	s       *idem.Store
 
 	under sync.Map // chan struct{} of each call that within has not seen the end of
@@ -82,7 +83,7 @@ func (e *env) open(o idem.Options) *idem.Store {
 	return e.openWith(o, e.h.Open(e.t, e.dir))
 }
 
-func (e *env) openWith(o idem.Options, b idem.Backend) *idem.Store {
+func (e *env) openWith(o idem.Options, b engine.Backend) *idem.Store {
 	e.t.Helper()
 	e.opts = o
 	if o.Clock == nil {
@@ -261,9 +262,9 @@ func (e *env) same(want, got idem.Record) {
 }
 
 // entry returns a copy of what the engine holds of key, nil if nothing, past the store.
-func (e *env) entry(key string) *idem.Entry {
+func (e *env) entry(key string) *engine.Entry {
 	e.t.Helper()
-	entry, err := e.backend.Read(key)
+	entry, err := e.backend.Read(e.ctx, key)
 	require.NoError(e.t, err, "Read")
 	if entry == nil {
 		return nil
@@ -275,30 +276,30 @@ func (e *env) entry(key string) *idem.Entry {
 
 // canScan and canExpire report whether the engine has the optional capability.
 func (e *env) canScan() bool {
-	_, ok := e.backend.(idem.Scanner)
+	_, ok := e.backend.(engine.Scanner)
 	return ok
 }
 
 func (e *env) canExpire() bool {
-	_, ok := e.backend.(idem.Expirer)
+	_, ok := e.backend.(engine.Expirer)
 	return ok
 }
 
 // scanner and expirer skip the case where the engine does not have the capability.
-func (e *env) scanner() idem.Scanner {
+func (e *env) scanner() engine.Scanner {
 	e.t.Helper()
 	if !e.canScan() {
 		e.t.Skip("the engine cannot list its records")
 	}
-	return e.backend.(idem.Scanner)
+	return e.backend.(engine.Scanner)
 }
 
-func (e *env) expirer() idem.Expirer {
+func (e *env) expirer() engine.Expirer {
 	e.t.Helper()
 	if !e.canExpire() {
 		e.t.Skip("the engine keeps no expiry index")
 	}
-	return e.backend.(idem.Expirer)
+	return e.backend.(engine.Expirer)
 }
 
 // sweepAll sweeps until nothing more is removed and returns how many were; none

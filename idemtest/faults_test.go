@@ -4,7 +4,7 @@ import (
 	"context"
 	"slices"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // faults is where a mutant differs inside the toy. The zero value differs nowhere.
@@ -19,23 +19,23 @@ type faults struct {
 	unmarked  bool // gives such a function a context of nobody's
 
 	// show returns what the engine hands out of an entry.
-	show func(e idem.Entry) *idem.Entry
+	show func(e engine.Entry) *engine.Entry
 	// decide takes the place of op.Run.
-	decide func(op *idem.Op, cur *idem.Entry, readErr error) (*idem.Entry, bool)
+	decide func(op engine.Op, cur *engine.Entry, readErr error) (*engine.Entry, bool)
 	// early is called before the commit is durable.
-	early func(next map[string]*idem.Entry, ops []*idem.Op)
+	early func(next map[string]*engine.Entry, ops []engine.Op)
 	// save returns the Meta to keep.
-	save func(before, now idem.Meta) idem.Meta
+	save func(before, now engine.Meta) engine.Meta
 }
 
-func (f *faults) shown(e *idem.Entry) *idem.Entry {
+func (f *faults) shown(e *engine.Entry) *engine.Entry {
 	if f.show == nil || e == nil {
 		return e
 	}
 	return f.show(*e)
 }
 
-func (f *faults) run(op *idem.Op, cur *idem.Entry, readErr error) (*idem.Entry, bool) {
+func (f *faults) run(op engine.Op, cur *engine.Entry, readErr error) (*engine.Entry, bool) {
 	if f.decide == nil {
 		return op.Run(cur, readErr)
 	}
@@ -49,7 +49,7 @@ func (f *faults) heeded(ctx context.Context) context.Context {
 	return ctx
 }
 
-func (f *faults) ordered(ops []*idem.Op) []*idem.Op {
+func (f *faults) ordered(ops []engine.Op) []engine.Op {
 	if f.reversed {
 		ops = slices.Clone(ops)
 		slices.Reverse(ops)
@@ -57,20 +57,20 @@ func (f *faults) ordered(ops []*idem.Op) []*idem.Op {
 	return ops
 }
 
-func (f *faults) unsaved(next map[string]*idem.Entry, ops []*idem.Op) {
+func (f *faults) unsaved(next map[string]*engine.Entry, ops []engine.Op) {
 	if f.early != nil {
 		f.early(next, ops)
 	}
 }
 
-func (f *faults) meta(before, now idem.Meta) idem.Meta {
+func (f *faults) meta(before, now engine.Meta) engine.Meta {
 	if f.save == nil {
 		return now
 	}
 	return f.save(before, now)
 }
 
-func (f *faults) committed(op *idem.Op) {
+func (f *faults) committed(op engine.Op) {
 	if !f.mute {
 		op.Committed()
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 var healthCases = []testCase{
@@ -41,7 +42,7 @@ func health(t *testing.T, e *env) {
 
 func healthFull(t *testing.T, e *env) {
 	tokens := e.fill(64, idem.Request{Lease: time.Hour, Retention: time.Hour})
-	if _, ok := e.backend.(idem.Checker); !ok {
+	if _, ok := e.backend.(engine.Checker); !ok {
 		t.Skip("the engine does not tell whether it is full")
 	}
 	// The bound of an engine may be a little soft: it is full where a claim on either

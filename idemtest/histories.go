@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 const (
@@ -112,7 +113,7 @@ func runHistory(e *env, seed uint64, dir string) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	mkdir(e.t, dir)
 	e.dir, e.clock = dir, NewClock(start)
-	e.wrap = func(b idem.Backend) idem.Backend { return &yieldingEngine{spy{Backend: b}} }
+	e.wrap = func(b engine.Backend) engine.Backend { return &yieldingEngine{spy{Backend: b}} }
 	h := &history{e: e, seed: seed, opening: 1, o: idem.Options{
 		MaxAttempts: []int{0, 0, 3}[rng.IntN(3)],
 		LapseOnOpen: rng.IntN(3) == 0,
@@ -275,13 +276,13 @@ func (c yieldingClock) Now() (time.Time, time.Duration) {
 // yieldingEngine yields before and after each call.
 type yieldingEngine struct{ spy }
 
-func (b *yieldingEngine) Read(key string) (*idem.Entry, error) {
+func (b *yieldingEngine) Read(ctx context.Context, key string) (*engine.Entry, error) {
 	yield()
 	defer yield()
-	return b.Backend.Read(key)
+	return b.Backend.Read(ctx, key)
 }
 
-func (b *yieldingEngine) Apply(ctx context.Context, ops []*idem.Op) error {
+func (b *yieldingEngine) Apply(ctx context.Context, ops []engine.Op) error {
 	yield()
 	defer yield()
 	return b.Backend.Apply(ctx, ops)

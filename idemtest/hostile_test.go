@@ -16,7 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 )
 
@@ -30,24 +30,24 @@ const (
 // the case that must notice it.
 var hostileMutants = map[string]struct {
 	fails string
-	bend  func(b *toy, dir string) idem.Backend
+	bend  func(b *toy, dir string) engine.Backend
 }{
-	"says not done of what was done": {"A14 rule 11 contexts cancelled at random", func(b *toy, _ string) idem.Backend { return liar{b} }},
-	"grants whatever there is": {"A1 A16 a crowd that claims and waits", func(b *toy, _ string) idem.Backend {
-		b.faults.decide = func(op *idem.Op, _ *idem.Entry, readErr error) (*idem.Entry, bool) { return op.Run(nil, readErr) }
+	"says not done of what was done": {"A14 rule 11 contexts cancelled at random", func(b *toy, _ string) engine.Backend { return liar{b} }},
+	"grants whatever there is": {"A1 A16 a crowd that claims and waits", func(b *toy, _ string) engine.Backend {
+		b.faults.decide = func(op engine.Op, _ *engine.Entry, readErr error) (*engine.Entry, bool) { return op.Run(nil, readErr) }
 		return b
 	}},
-	"ends prefixes of 0xff too soon":     {"A3 B4 keys of any bytes", func(b *toy, _ string) idem.Backend { return shortSighted{b} }},
-	"leaves files open":                  {leftBehind, func(b *toy, dir string) idem.Backend { return leaky{b, dir, true} }},
-	"leaves files behind":                {leftBehind, func(b *toy, dir string) idem.Backend { return leaky{b, dir, false} }},
-	"leaves a goroutine":                 {leftBehind, func(b *toy, _ string) idem.Backend { return haunted{b} }},
-	"forgets on closing":                 {"C7 Close at every moment", func(b *toy, _ string) idem.Backend { return forgetful{b} }},
-	"says done of what the disk has not": {underStall, func(b *toy, _ string) idem.Backend { return hasty{b} }},
+	"ends prefixes of 0xff too soon":     {"A3 B4 keys of any bytes", func(b *toy, _ string) engine.Backend { return shortSighted{b} }},
+	"leaves files open":                  {leftBehind, func(b *toy, dir string) engine.Backend { return leaky{b, dir, true} }},
+	"leaves files behind":                {leftBehind, func(b *toy, dir string) engine.Backend { return leaky{b, dir, false} }},
+	"leaves a goroutine":                 {leftBehind, func(b *toy, _ string) engine.Backend { return haunted{b} }},
+	"forgets on closing":                 {"C7 Close at every moment", func(b *toy, _ string) engine.Backend { return forgetful{b} }},
+	"says done of what the disk has not": {underStall, func(b *toy, _ string) engine.Backend { return hasty{b} }},
 }
 
 type liar struct{ *toy }
 
-func (b liar) Apply(ctx context.Context, ops []*idem.Op) error {
+func (b liar) Apply(ctx context.Context, ops []engine.Op) error {
 	if err := b.toy.Apply(context.WithoutCancel(ctx), ops); err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (b liar) Apply(ctx context.Context, ops []*idem.Op) error {
 
 type shortSighted struct{ *toy }
 
-func (b shortSighted) Scan(ctx context.Context, prefix, cursor string) ([]idem.Scanned, string, error) {
+func (b shortSighted) Scan(ctx context.Context, prefix, cursor string) ([]engine.Scanned, string, error) {
 	page, next, err := b.toy.Scan(ctx, prefix, cursor)
 	if strings.HasPrefix(prefix, "\xff") && strings.ReplaceAll(prefix, "\xff", "") == "" {
 		return page[:min(len(page), 1)], "", err
@@ -119,13 +119,13 @@ func (b forgetful) Close() error {
 // hasty answers while the commit is under way.
 type hasty struct{ *toy }
 
-func (b hasty) Apply(ctx context.Context, ops []*idem.Op) error {
+func (b hasty) Apply(ctx context.Context, ops []engine.Op) error {
 	b.mu.RLock()
 	stalled := b.stall != nil
 	b.mu.RUnlock()
 	if stalled {
 		for _, op := range ops {
-			e, err := b.Read(op.Key())
+			e, err := b.Read(ctx, op.Key())
 			op.Run(e, err)
 		}
 		return nil
@@ -182,9 +182,9 @@ func TestHostileMutantSuite(t *testing.T) {
 	if !ok && name != noMutant {
 		t.Skip(mutantEnv + " names no mutant")
 	}
-	h := toyHarness(func(b *toy) idem.Backend { return b })
+	h := toyHarness(func(b *toy) engine.Backend { return b })
 	if ok {
-		h.Open = func(_ testing.TB, dir string) idem.Backend { return m.bend(openToy(dir), dir) }
+		h.Open = func(_ testing.TB, dir string) engine.Backend { return m.bend(openToy(dir), dir) }
 	}
 	if m.fails == leftBehind || m.fails == underStall {
 		h.Patience = 2 * time.Second // to find soon that something stays, or hangs

@@ -5,7 +5,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/memory"
 )
@@ -17,9 +17,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	idemtest.Run(t, idemtest.Harness{
-		Open:     func(testing.TB, string) idem.Backend { return memory.New(memory.Options{}) },
+		Open:     func(testing.TB, string) engine.Backend { return memory.New(memory.Options{}) },
 		Volatile: true,
-		OpenBounded: func(_ testing.TB, _ string, records int) idem.Backend {
+		OpenBounded: func(_ testing.TB, _ string, records int) engine.Backend {
 			return memory.New(memory.Options{MaxRecords: int64(records)})
 		},
 	})
@@ -27,5 +27,5 @@ func TestMemory(t *testing.T) {
 
 func TestToy(t *testing.T) {
 	t.Parallel()
-	idemtest.Run(t, toyHarness(func(b *toy) idem.Backend { return b }))
+	idemtest.Run(t, toyHarness(func(b *toy) engine.Backend { return b }))
 }

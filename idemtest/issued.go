@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 var issuedCases = []testCase{
@@ -102,7 +103,7 @@ func issuedOld(t *testing.T, e *env) {
 func issuedLost(t *testing.T, e *env) {
 	s := e.spied()
 	lost := start.Add(time.Hour)
-	s.bound = func(m idem.Meta) idem.Meta { m.LostUntil = lost.UnixNano(); return m }
+	s.bound = func(m engine.Meta) engine.Meta { m.LostUntil = lost.UnixNano(); return m }
 	e.open(idem.Options{Retention: idem.Forever})
 	e.clock.Advance(2 * time.Hour)
 	check := func() {

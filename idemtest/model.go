@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // Model checks random sequences of operations, one at a time, against a model that
@@ -56,7 +57,7 @@ type machine struct {
 	dir   string
 	o     idem.Options
 	clock *Clock
-	b     idem.Backend
+	b     engine.Backend
 	s     *idem.Store
 
 	// The model. Times are nanoseconds of store time.
@@ -130,7 +131,7 @@ func (m *machine) close() {
 }
 
 func (m *machine) canExpire() bool {
-	_, ok := m.b.(idem.Expirer)
+	_, ok := m.b.(engine.Expirer)
 	return ok
 }
 
@@ -393,7 +394,7 @@ func (m *machine) sweep(r *rapid.T) {
 	}
 	before := len(m.records)
 	for key := range m.records {
-		e, err := m.b.Read(key)
+		e, err := m.b.Read(context.Background(), key)
 		if err != nil {
 			r.Fatalf("Read: %v", err)
 		}

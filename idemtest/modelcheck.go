@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 func (m *machine) pass(d time.Duration) {
@@ -146,7 +147,7 @@ func (m *machine) check(r *rapid.T) {
 		}
 		m.compare(r, key, rec)
 	}
-	if _, ok := m.b.(idem.Scanner); !ok {
+	if _, ok := m.b.(engine.Scanner); !ok {
 		return
 	}
 	seen := map[string]bool{}

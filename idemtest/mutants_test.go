@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 )
 
@@ -98,19 +98,19 @@ func TestMutantSuite(t *testing.T) {
 type mutant struct {
 	rule   int      // that it breaks
 	failed []string // cases that must fail
-	bend   func(b *toy) idem.Backend
+	bend   func(b *toy) engine.Backend
 }
 
 // inside makes a mutant whose fault is inside the toy.
-func inside(f func(b *toy)) func(*toy) idem.Backend {
-	return func(b *toy) idem.Backend {
+func inside(f func(b *toy)) func(*toy) engine.Backend {
+	return func(b *toy) engine.Backend {
 		f(b)
 		return b
 	}
 }
 
 // onOpen makes a mutant that reads each record wrongly when it is opened.
-func onOpen(f func(e *idem.Entry)) func(*toy) idem.Backend {
+func onOpen(f func(e *engine.Entry)) func(*toy) engine.Backend {
 	return inside(func(b *toy) {
 		for key, e := range b.entries {
 			c := *e
@@ -121,9 +121,9 @@ func onOpen(f func(e *idem.Entry)) func(*toy) idem.Backend {
 }
 
 // showing makes a mutant that hands out entries changed.
-func showing(f func(e *idem.Entry)) func(*toy) idem.Backend {
+func showing(f func(e *engine.Entry)) func(*toy) engine.Backend {
 	return inside(func(b *toy) {
-		b.faults.show = func(e idem.Entry) *idem.Entry { f(&e); return &e }
+		b.faults.show = func(e engine.Entry) *engine.Entry { f(&e); return &e }
 	})
 }
 

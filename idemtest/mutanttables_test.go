@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // storeMutants get wrong what is stored, and for how long.
 var storeMutants = map[string]mutant{
 	"no fence check": {2, []string{"A6 a stale token changes nothing", "histories", "model"}, inside(func(b *toy) {
-		first := map[string]*idem.Entry{}
-		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
+		first := map[string]*engine.Entry{}
+		b.faults.decide = func(op engine.Op, cur *engine.Entry, err error) (*engine.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			if old := first[op.Key()]; !changed && old != nil {
 				if next, changed = op.Run(old, nil); op.Grants() {
@@ -29,70 +30,70 @@ var storeMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"lease a nanosecond short": {7, []string{"A10 lease boundary", "model"}, showing(func(e *idem.Entry) { e.LeaseUntil-- })},
-	"lease milliseconds long":  {7, []string{"A10 lease boundary", "histories", "model"}, showing(func(e *idem.Entry) { e.LeaseUntil += 3e6 })},
-	"lease a nanosecond long":  {7, []string{"A10 lease boundary", "model"}, showing(func(e *idem.Entry) { e.LeaseUntil++ })},
-	"retention a nanosecond long": {7, []string{"A10 retention boundary", "model"}, showing(func(e *idem.Entry) {
-		if e.ExpiresAt != idem.Never {
+	"lease a nanosecond short": {7, []string{"A10 lease boundary", "model"}, showing(func(e *engine.Entry) { e.LeaseUntil-- })},
+	"lease milliseconds long":  {7, []string{"A10 lease boundary", "histories", "model"}, showing(func(e *engine.Entry) { e.LeaseUntil += 3e6 })},
+	"lease a nanosecond long":  {7, []string{"A10 lease boundary", "model"}, showing(func(e *engine.Entry) { e.LeaseUntil++ })},
+	"retention a nanosecond long": {7, []string{"A10 retention boundary", "model"}, showing(func(e *engine.Entry) {
+		if e.ExpiresAt != engine.Never {
 			e.ExpiresAt++
 		}
 	})},
-	"Forever overflows":  {7, []string{"A19 retention near the largest duration"}, showing(func(e *idem.Entry) { e.ExpiresAt++ })},
-	"fingerprint lost":   {9, []string{"A11 mismatch discloses nothing", "model"}, onOpen(func(e *idem.Entry) { e.Fingerprint = idem.Fingerprint{} })},
-	"checkpoint lost":    {9, []string{"A3 replay is byte-identical", "C1 killed between operations", "model"}, onOpen(func(e *idem.Entry) { e.Checkpoint = nil })},
-	"HoldUnknown lost":   {9, []string{"A13 HoldUnknown", "model"}, onOpen(func(e *idem.Entry) { e.HoldUnknown = false })},
-	"ResultDropped lost": {9, []string{"A18 result over MaxResult", "model"}, onOpen(func(e *idem.Entry) { e.ResultDropped = false })},
-	"Bound lost":         {14, []string{"Unclaim over a takeover keeps the fingerprint in force", "Backend keeps every field", "histories", "model"}, showing(func(e *idem.Entry) { e.Bound = false })},
-	"reason lost": {9, []string{"a release's reason is kept until the record is final", "Backend keeps every field", "model"}, onOpen(func(e *idem.Entry) {
+	"Forever overflows":  {7, []string{"A19 retention near the largest duration"}, showing(func(e *engine.Entry) { e.ExpiresAt++ })},
+	"fingerprint lost":   {9, []string{"A11 mismatch discloses nothing", "model"}, onOpen(func(e *engine.Entry) { e.Fingerprint = idem.Fingerprint{} })},
+	"checkpoint lost":    {9, []string{"A3 replay is byte-identical", "C1 killed between operations", "model"}, onOpen(func(e *engine.Entry) { e.Checkpoint = nil })},
+	"HoldUnknown lost":   {9, []string{"A13 HoldUnknown", "model"}, onOpen(func(e *engine.Entry) { e.HoldUnknown = false })},
+	"ResultDropped lost": {9, []string{"A18 result over MaxResult", "model"}, onOpen(func(e *engine.Entry) { e.ResultDropped = false })},
+	"Bound lost":         {14, []string{"Unclaim over a takeover keeps the fingerprint in force", "Backend keeps every field", "histories", "model"}, showing(func(e *engine.Entry) { e.Bound = false })},
+	"reason lost": {9, []string{"a release's reason is kept until the record is final", "Backend keeps every field", "model"}, onOpen(func(e *engine.Entry) {
 		if !e.State.Final() && e.State != idem.Held {
 			e.Result = nil
 		}
 	})},
 	"LostUntil lost": {5, []string{"a request older than what was lost is too late", "Backend keeps Meta"}, inside(func(b *toy) {
-		b.faults.save = func(_, now idem.Meta) idem.Meta { now.LostUntil = 0; return now }
+		b.faults.save = func(_, now engine.Meta) engine.Meta { now.LostUntil = 0; return now }
 	})},
 	"Secret lost": {13, []string{"KeyHash is the store's own, and stays", "Backend keeps Meta"}, inside(func(b *toy) {
-		b.faults.save = func(_, now idem.Meta) idem.Meta { now.Secret = [16]byte{}; return now }
+		b.faults.save = func(_, now engine.Meta) engine.Meta { now.Secret = [16]byte{}; return now }
 	})},
 	"wall clock goes back": {10, []string{"the wall clock that is saved never goes back", "model"}, inside(func(b *toy) {
-		b.faults.save = func(_, now idem.Meta) idem.Meta {
+		b.faults.save = func(_, now engine.Meta) engine.Meta {
 			now.Wall = b.wall()
 			return now
 		}
 	})},
-	"Attempt in a byte":   {9, []string{"Backend keeps every field"}, onOpen(func(e *idem.Entry) { e.Attempt &= 0xff })},
-	"seconds on the disk": {9, []string{"A2 no second grant after reopening"}, onOpen(func(e *idem.Entry) { e.LeaseUntil -= e.LeaseUntil % 1e9 })},
-	"Opening renewed":     {9, []string{"A13 LapseOnOpen", "histories", "model"}, onOpen(func(e *idem.Entry) { e.Opening++ })},
-	"empty is nil": {9, []string{"A3 replay is byte-identical", "model"}, onOpen(func(e *idem.Entry) {
+	"Attempt in a byte":   {9, []string{"Backend keeps every field"}, onOpen(func(e *engine.Entry) { e.Attempt &= 0xff })},
+	"seconds on the disk": {9, []string{"A2 no second grant after reopening"}, onOpen(func(e *engine.Entry) { e.LeaseUntil -= e.LeaseUntil % 1e9 })},
+	"Opening renewed":     {9, []string{"A13 LapseOnOpen", "histories", "model"}, onOpen(func(e *engine.Entry) { e.Opening++ })},
+	"empty is nil": {9, []string{"A3 replay is byte-identical", "model"}, onOpen(func(e *engine.Entry) {
 		if len(e.Result) == 0 {
 			e.Result = nil
 		}
 	})},
-	"nil is empty": {9, []string{"A3 replay is byte-identical", "model"}, showing(func(e *idem.Entry) {
+	"nil is empty": {9, []string{"A3 replay is byte-identical", "model"}, showing(func(e *engine.Entry) {
 		if e.Result == nil {
 			e.Result = []byte{}
 		}
 	})},
-	"result of another encoding": {9, []string{"A3 replay is byte-identical"}, onOpen(func(e *idem.Entry) {
+	"result of another encoding": {9, []string{"A3 replay is byte-identical"}, onOpen(func(e *engine.Entry) {
 		e.Result = []byte(strings.ToValidUTF8(string(e.Result), "?"))
 	})},
 	"buffer used again": {9, []string{"A3 replays are not written over"}, inside(func(b *toy) {
 		buf := make([]byte, 1<<20)
-		b.faults.show = func(e idem.Entry) *idem.Entry {
+		b.faults.show = func(e engine.Entry) *engine.Entry {
 			if e.Result != nil {
 				e.Result = buf[:copy(buf, e.Result)]
 			}
 			return &e
 		}
 	})},
-	"last write lost": {3, []string{"A2 no second grant after reopening", "histories", "model"}, func(b *toy) idem.Backend {
+	"last write lost": {3, []string{"A2 no second grant after reopening", "histories", "model"}, func(b *toy) engine.Backend {
 		before := maps.Clone(b.disk.records)
-		b.faults.early = func(map[string]*idem.Entry, []*idem.Op) { before = maps.Clone(b.disk.records) }
+		b.faults.early = func(map[string]*engine.Entry, []engine.Op) { before = maps.Clone(b.disk.records) }
 		return closing{b, func() error { b.disk.records = before; return b.Close() }}
 	}},
 	"removal lost": {2, []string{"A6 a stale token changes nothing", "histories", "model"}, inside(func(b *toy) {
 		removed := map[string][]byte{}
-		b.faults.early = func(next map[string]*idem.Entry, _ []*idem.Op) {
+		b.faults.early = func(next map[string]*engine.Entry, _ []engine.Op) {
 			maps.Copy(b.disk.records, removed) // those of the commit before are back
 			clear(removed)
 			for key, e := range next {
@@ -103,28 +104,28 @@ var storeMutants = map[string]mutant{
 		}
 	})},
 	"Meta never saved": {2, []string{"A7 fences over many lives", "A7 fences never repeat", "Backend keeps Meta", "model"}, inside(func(b *toy) {
-		b.faults.save = func(before, _ idem.Meta) idem.Meta { return before }
+		b.faults.save = func(before, _ engine.Meta) engine.Meta { return before }
 	})},
 	"Meta asked for before Run": {2, []string{"Backend keeps Meta"}, inside(func(b *toy) {
-		b.faults.save = func(before, now idem.Meta) idem.Meta {
+		b.faults.save = func(before, now engine.Meta) engine.Meta {
 			now.Fence = max(before.Fence, now.Fence-1) // without the last
 			return now
 		}
 	})},
-	"time not saved at Close": {10, []string{"B5 wall clock steps across reopening", "B5 boot in 1970", "model"}, func(b *toy) idem.Backend {
+	"time not saved at Close": {10, []string{"B5 wall clock steps across reopening", "B5 boot in 1970", "model"}, func(b *toy) engine.Backend {
 		return closing{b, func() error { b.closed = true; return nil }}
 	}},
 	"wall clock is the time": {10, []string{"B5 wall clock steps across reopening", "B5 killed, then the clock steps", "model"}, inside(func(b *toy) {
-		b.faults.save = func(_, now idem.Meta) idem.Meta {
-			now.Time = idem.Instant(now.Wall)
+		b.faults.save = func(_, now engine.Meta) engine.Meta {
+			now.Time = engine.Instant(now.Wall)
 			return now
 		}
 	})},
 	"damage is absence": {5, []string{"C5 a damaged record"}, inside(func(b *toy) { clear(b.bad) })},
-	"damage stops everything": {5, []string{"C5 a damaged record", "B4 a damaged record does not stop the sweep"}, func(b *toy) idem.Backend {
-		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
+	"damage stops everything": {5, []string{"C5 a damaged record", "B4 a damaged record does not stop the sweep"}, func(b *toy) engine.Backend {
+		return applying{b, func(ctx context.Context, ops []engine.Op) error {
 			for _, op := range ops {
-				if _, err := b.Read(op.Key()); err != nil {
+				if _, err := b.Read(ctx, op.Key()); err != nil {
 					return err
 				}
 			}
@@ -136,7 +137,7 @@ var storeMutants = map[string]mutant{
 // commitMutants get commits wrong, and how they end.
 var commitMutants = map[string]mutant{
 	"visible before durable": {3, []string{"rule 3 a completion under way is not seen", "rule 3 a removal under way is not seen"}, inside(func(b *toy) {
-		b.faults.early = func(next map[string]*idem.Entry, _ []*idem.Op) {
+		b.faults.early = func(next map[string]*engine.Entry, _ []engine.Op) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			for key, e := range next {
@@ -147,14 +148,14 @@ var commitMutants = map[string]mutant{
 		}
 	})},
 	"told before durable": {3, []string{"rule 3 a completion under way is not seen"}, inside(func(b *toy) {
-		b.faults.early = func(_ map[string]*idem.Entry, ops []*idem.Op) {
+		b.faults.early = func(_ map[string]*engine.Entry, ops []engine.Op) {
 			for _, op := range ops {
 				op.Committed()
 			}
 		}
 	})},
-	"answered before durable": {3, []string{"rule 3 a claim under way is not seen"}, func(b *toy) idem.Backend {
-		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
+	"answered before durable": {3, []string{"rule 3 a claim under way is not seen"}, func(b *toy) engine.Backend {
+		return applying{b, func(ctx context.Context, ops []engine.Op) error {
 			done, over := make(chan error, 1), make(chan struct{})
 			b.mu.Lock()
 			if stall := b.stall; stall != nil {
@@ -174,20 +175,20 @@ var commitMutants = map[string]mutant{
 			}
 		}}
 	}},
-	"readers wait for commits": {3, []string{"rule 3 a claim under way is not seen"}, func(b *toy) idem.Backend { return slowReader{b} }},
-	"read one commit late": {3, []string{"A5 release, then claim", "histories", "model"}, func(b *toy) idem.Backend {
+	"readers wait for commits": {3, []string{"rule 3 a claim under way is not seen"}, func(b *toy) engine.Backend { return slowReader{b} }},
+	"read one commit late": {3, []string{"A5 release, then claim", "histories", "model"}, func(b *toy) engine.Backend {
 		late := &lateReader{toy: b, before: maps.Clone(b.entries)}
-		b.faults.early = func(map[string]*idem.Entry, []*idem.Op) {
+		b.faults.early = func(map[string]*engine.Entry, []engine.Op) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			late.before = maps.Clone(b.entries)
 		}
 		return late
 	}},
-	"grants twice at once": {1, []string{"A1 one owner", "histories"}, func(b *toy) idem.Backend {
-		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
+	"grants twice at once": {1, []string{"A1 one owner", "histories"}, func(b *toy) engine.Backend {
+		return applying{b, func(ctx context.Context, ops []engine.Op) error {
 			for _, op := range ops {
-				cur, err := b.Read(op.Key())
+				cur, err := b.Read(ctx, op.Key())
 				runtime.Gosched()
 				if next, changed := op.Run(cur, err); changed {
 					b.mu.Lock()
@@ -199,14 +200,14 @@ var commitMutants = map[string]mutant{
 		}}
 	}},
 	"ops do not see each other": {1, []string{"A15 ClaimMany", "Backend runs ops of a commit in order", "model"}, inside(func(b *toy) {
-		b.faults.decide = func(op *idem.Op, _ *idem.Entry, err error) (*idem.Entry, bool) {
-			cur, _ := b.Read(op.Key())
+		b.faults.decide = func(op engine.Op, _ *engine.Entry, err error) (*engine.Entry, bool) {
+			cur, _ := b.Read(context.Background(), op.Key())
 			return op.Run(cur, err)
 		}
 	})},
 	"ops in another order": {1, []string{"A15 ClaimMany", "Backend runs ops of a commit in order"}, inside(func(b *toy) { b.faults.reversed = true })},
-	"a batch in many commits": {12, []string{"Backend tells of each commit"}, func(b *toy) idem.Backend {
-		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
+	"a batch in many commits": {12, []string{"Backend tells of each commit"}, func(b *toy) engine.Backend {
+		return applying{b, func(ctx context.Context, ops []engine.Op) error {
 			for i := range ops {
 				if err := b.Apply(ctx, ops[i:i+1]); err != nil {
 					return err
@@ -216,7 +217,7 @@ var commitMutants = map[string]mutant{
 		}}
 	}},
 	"a commit half on the disk": {3, []string{"C1 killed in mid-commit"}, inside(func(b *toy) {
-		b.faults.early = func(next map[string]*idem.Entry, _ []*idem.Op) {
+		b.faults.early = func(next map[string]*engine.Entry, _ []engine.Op) {
 			half := len(next) / 2
 			b.disk.mu.Lock()
 			defer b.disk.mu.Unlock()
@@ -229,13 +230,13 @@ var commitMutants = map[string]mutant{
 	})},
 	"Committed forgotten": {3, []string{"A16 Wait until settled"}, inside(func(b *toy) { b.faults.mute = true })},
 	"deaf to ctx":         {11, []string{"rule 11 cancelled while queued", "Backend heeds a ctx that ended"}, inside(func(b *toy) { b.faults.deaf = true })},
-	"ctx denies what is done": {11, []string{"rule 11 cancelled after joining a commit", "histories"}, func(b *toy) idem.Backend {
-		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
+	"ctx denies what is done": {11, []string{"rule 11 cancelled after joining a commit", "histories"}, func(b *toy) engine.Backend {
+		return applying{b, func(ctx context.Context, ops []engine.Op) error {
 			return errors.Join(b.Apply(ctx, ops), ctx.Err())
 		}}
 	}},
-	"goes on after a failed commit": {4, []string{"rule 4 a failed commit breaks the store", "rule 4 a commit fails in traffic"}, func(b *toy) idem.Backend {
-		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
+	"goes on after a failed commit": {4, []string{"rule 4 a failed commit breaks the store", "rule 4 a commit fails in traffic"}, func(b *toy) engine.Backend {
+		return applying{b, func(ctx context.Context, ops []engine.Op) error {
 			b.mu.Lock()
 			b.host.Broken = func(error) {}
 			b.mu.Unlock()
@@ -246,8 +247,8 @@ var commitMutants = map[string]mutant{
 			return err
 		}}
 	}},
-	"a failed commit is nil": {4, []string{"rule 4 a failed commit breaks the store", "A16 a broken store wakes Wait"}, func(b *toy) idem.Backend {
-		return applying{b, func(ctx context.Context, ops []*idem.Op) error {
+	"a failed commit is nil": {4, []string{"rule 4 a failed commit breaks the store", "A16 a broken store wakes Wait"}, func(b *toy) engine.Backend {
+		return applying{b, func(ctx context.Context, ops []engine.Op) error {
 			b.mu.Lock()
 			b.host.Broken = func(error) {}
 			b.mu.Unlock()
@@ -257,20 +258,20 @@ var commitMutants = map[string]mutant{
 			return nil
 		}}
 	}},
-	"does not tell that it is broken": {4, []string{"A16 a broken store wakes Wait"}, func(b *toy) idem.Backend {
-		return binding{b, func(h idem.Host) (idem.Binding, error) {
+	"does not tell that it is broken": {4, []string{"A16 a broken store wakes Wait"}, func(b *toy) engine.Backend {
+		return binding{b, func(h engine.Host) (engine.Binding, error) {
 			h.Broken = func(error) {}
 			return b.Bind(h)
 		}}
 	}},
-	"does not tell of commits": {12, []string{"Backend tells of each commit"}, func(b *toy) idem.Backend {
-		return binding{b, func(h idem.Host) (idem.Binding, error) {
+	"does not tell of commits": {12, []string{"Backend tells of each commit"}, func(b *toy) engine.Backend {
+		return binding{b, func(h engine.Host) (engine.Binding, error) {
 			h.Group = func(int, time.Duration) {}
 			return b.Bind(h)
 		}}
 	}},
-	"tells of commits under a lock": {13, []string{"rule 13 observers run under no lock"}, func(b *toy) idem.Backend {
-		return binding{b, func(h idem.Host) (idem.Binding, error) {
+	"tells of commits under a lock": {13, []string{"rule 13 observers run under no lock"}, func(b *toy) engine.Backend {
+		return binding{b, func(h engine.Host) (engine.Binding, error) {
 			group := h.Group
 			h.Group = func(ops int, took time.Duration) {
 				b.mu.Lock()
@@ -280,9 +281,11 @@ var commitMutants = map[string]mutant{
 			return b.Bind(h)
 		}}
 	}},
+	"no lock":     {1, []string{"Open locks"}, inside(func(b *toy) { b.disk.open.Add(-1) })},
+	"kept locked": {1, []string{"Open locks"}, inside(func(b *toy) { b.disk.open.Add(1) })},
 	"bound twice": {1, []string{"Backend is bound once"}, inside(func(b *toy) { b.faults.bindTwice = true })},
-	"Close hangs": {12, []string{"C7 everything after Close"}, func(b *toy) idem.Backend { return closing{b, func() error { select {} }} }},
-	"Close hangs broken": {4, []string{"rule 4 a failed commit breaks the store"}, func(b *toy) idem.Backend {
+	"Close hangs": {12, []string{"C7 everything after Close"}, func(b *toy) engine.Backend { return closing{b, func() error { select {} }} }},
+	"Close hangs broken": {4, []string{"rule 4 a failed commit breaks the store"}, func(b *toy) engine.Backend {
 		return closing{b, func() error {
 			if b.broken != nil {
 				select {}
@@ -291,7 +294,7 @@ var commitMutants = map[string]mutant{
 		}}
 	}},
 	"a goroutine stays": {12, []string{"C7 everything after Close", "A4 completing twice"}, inside(func(*toy) { go func() { select {} }() })},
-	"usable when closed": {12, []string{"C7 everything after Close"}, func(b *toy) idem.Backend {
+	"usable when closed": {12, []string{"C7 everything after Close"}, func(b *toy) engine.Backend {
 		return closing{b, func() error { err := b.Close(); b.closed, b.bound = false, false; return err }}
 	}},
 }
@@ -311,7 +314,7 @@ var effectMutants = map[string]mutant{
 // listingMutants get capacity, listing and the expiry index wrong.
 var listingMutants = map[string]mutant{
 	"evicts": {8, []string{"rule 8 nothing is evicted"}, inside(func(b *toy) {
-		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
+		b.faults.decide = func(op engine.Op, cur *engine.Entry, err error) (*engine.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -325,7 +328,7 @@ var listingMutants = map[string]mutant{
 		}
 	})},
 	"token operations refused when full": {6, []string{"A18 a full store refuses new claims only"}, inside(func(b *toy) {
-		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
+		b.faults.decide = func(op engine.Op, cur *engine.Entry, err error) (*engine.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			if changed && next != nil && b.limit > 0 && len(b.entries) >= b.limit && !op.Grants() {
 				op.Refuse(fmt.Errorf("%w: no more", idem.ErrFull))
@@ -335,10 +338,10 @@ var listingMutants = map[string]mutant{
 		}
 	})},
 	"no bound":                  {12, []string{"A18 a full store refuses new claims only"}, inside(func(b *toy) { b.limit = 0 })},
-	"has room when it is full":  {6, []string{"Health of a full store"}, func(b *toy) idem.Backend { return healthy{b} }},
-	"expired records keep room": {8, []string{"A18 expired records make room"}, func(b *toy) idem.Backend { return noPlaces{b} }},
+	"has room when it is full":  {6, []string{"Health of a full store"}, func(b *toy) engine.Backend { return healthy{b} }},
+	"expired records keep room": {8, []string{"A18 expired records make room"}, func(b *toy) engine.Backend { return noPlaces{b} }},
 	"sweep removes the live": {7, []string{"B3 sweep races the key's own operations", "B2 retention counts from completion", "histories", "model"}, inside(func(b *toy) {
-		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
+		b.faults.decide = func(op engine.Op, cur *engine.Entry, err error) (*engine.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			if op.Due() != 0 {
 				return nil, true
@@ -347,13 +350,13 @@ var listingMutants = map[string]mutant{
 		}
 	})},
 	"sweep removes nothing": {7, []string{"B4 at most limit, in time order", "model"}, inside(func(b *toy) {
-		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
+		b.faults.decide = func(op engine.Op, cur *engine.Entry, err error) (*engine.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			return next, changed && op.Due() == 0
 		}
 	})},
 	"index loses what lives on": {7, []string{"B3 sweep races the key's own operations"}, inside(func(b *toy) {
-		b.faults.decide = func(op *idem.Op, cur *idem.Entry, err error) (*idem.Entry, bool) {
+		b.faults.decide = func(op engine.Op, cur *engine.Entry, err error) (*engine.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			if op.Due() != 0 && next != nil {
 				e := *next
@@ -364,12 +367,12 @@ var listingMutants = map[string]mutant{
 		}
 	})},
 	"index lost on reopening": {7, []string{"B4 at most limit, in time order", "C1 killed between operations"}, inside(func(b *toy) { b.places = nil })},
-	"index out of order": {7, []string{"Expirer keeps the order of Due", "B4 at most limit, in time order"}, func(b *toy) idem.Backend {
+	"index out of order": {7, []string{"Expirer keeps the order of Due", "B4 at most limit, in time order"}, func(b *toy) engine.Backend {
 		return byKey{b}
 	}},
-	"index ignores until":          {7, []string{"Expirer keeps the order of Due"}, func(b *toy) idem.Backend { return allPlaces{b} }},
-	"scan returns a record twice":  {8, []string{"Scanner returns each entry once", "A17 each record once during writes"}, func(b *toy) idem.Backend { return scanTwice{b} }},
-	"scan goes by position":        {8, []string{"Scanner returns each entry once"}, func(b *toy) idem.Backend { return scanByPosition{b} }},
-	"scan holds up writers":        {12, []string{"A17 the loop body may use the store"}, func(b *toy) idem.Backend { return &scanLocked{toy: b} }},
-	"scan shows keys that are not": {8, []string{"A3 any key", "model"}, func(b *toy) idem.Backend { return scanText{b} }},
+	"index ignores until":          {7, []string{"Expirer keeps the order of Due"}, func(b *toy) engine.Backend { return allPlaces{b} }},
+	"scan returns a record twice":  {8, []string{"Scanner returns each entry once", "A17 each record once during writes"}, func(b *toy) engine.Backend { return scanTwice{b} }},
+	"scan goes by position":        {8, []string{"Scanner returns each entry once"}, func(b *toy) engine.Backend { return scanByPosition{b} }},
+	"scan holds up writers":        {12, []string{"A17 the loop body may use the store"}, func(b *toy) engine.Backend { return &scanLocked{toy: b} }},
+	"scan shows keys that are not": {8, []string{"A3 any key", "model"}, func(b *toy) engine.Backend { return scanText{b} }},
 }

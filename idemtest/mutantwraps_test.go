@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // The wrappers below replace one method of the toy.
@@ -17,16 +17,16 @@ type (
 	}
 	applying struct {
 		*toy
-		do func(ctx context.Context, ops []*idem.Op) error
+		do func(ctx context.Context, ops []engine.Op) error
 	}
 	binding struct {
 		*toy
-		do func(h idem.Host) (idem.Binding, error)
+		do func(h engine.Host) (engine.Binding, error)
 	}
 	slowReader struct{ *toy }
 	lateReader struct {
 		*toy
-		before map[string]*idem.Entry
+		before map[string]*engine.Entry
 	}
 	healthy        struct{ *toy }
 	noPlaces       struct{ *toy }
@@ -43,17 +43,17 @@ type (
 
 func (b closing) Close() error { return b.do() }
 
-func (b applying) Apply(ctx context.Context, ops []*idem.Op) error { return b.do(ctx, ops) }
+func (b applying) Apply(ctx context.Context, ops []engine.Op) error { return b.do(ctx, ops) }
 
-func (b binding) Bind(h idem.Host) (idem.Binding, error) { return b.do(h) }
+func (b binding) Bind(h engine.Host) (engine.Binding, error) { return b.do(h) }
 
-func (b slowReader) Read(key string) (*idem.Entry, error) {
+func (b slowReader) Read(ctx context.Context, key string) (*engine.Entry, error) {
 	b.turn <- struct{}{}
 	defer func() { <-b.turn }()
-	return b.toy.Read(key)
+	return b.toy.Read(ctx, key)
 }
 
-func (b *lateReader) Read(key string) (*idem.Entry, error) {
+func (b *lateReader) Read(ctx context.Context, key string) (*engine.Entry, error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	return b.before[key], nil
@@ -61,21 +61,21 @@ func (b *lateReader) Read(key string) (*idem.Entry, error) {
 
 func (b healthy) Check(context.Context) error { return nil }
 
-func (b noPlaces) Expiring(context.Context, idem.Due, idem.Instant, int) ([]idem.Due, error) {
+func (b noPlaces) Expiring(context.Context, engine.Due, engine.Instant, int) ([]engine.Due, error) {
 	return nil, nil
 }
 
-func (b byKey) Expiring(ctx context.Context, from idem.Due, until idem.Instant, limit int) ([]idem.Due, error) {
+func (b byKey) Expiring(ctx context.Context, from engine.Due, until engine.Instant, limit int) ([]engine.Due, error) {
 	all, err := b.toy.Expiring(ctx, from, until, 1<<20)
-	slices.SortFunc(all, func(x, y idem.Due) int { return strings.Compare(x.Key, y.Key) })
+	slices.SortFunc(all, func(x, y engine.Due) int { return strings.Compare(x.Key, y.Key) })
 	return all[:min(limit, len(all))], err
 }
 
-func (b allPlaces) Expiring(ctx context.Context, from idem.Due, _ idem.Instant, limit int) ([]idem.Due, error) {
-	return b.toy.Expiring(ctx, from, idem.Never, limit)
+func (b allPlaces) Expiring(ctx context.Context, from engine.Due, _ engine.Instant, limit int) ([]engine.Due, error) {
+	return b.toy.Expiring(ctx, from, engine.Never, limit)
 }
 
-func (b scanTwice) Scan(ctx context.Context, prefix, cursor string) ([]idem.Scanned, string, error) {
+func (b scanTwice) Scan(ctx context.Context, prefix, cursor string) ([]engine.Scanned, string, error) {
 	page, next, err := b.toy.Scan(ctx, prefix, cursor)
 	if next != "" && len(page) > 1 {
 		next = page[len(page)-2].Key
@@ -83,9 +83,9 @@ func (b scanTwice) Scan(ctx context.Context, prefix, cursor string) ([]idem.Scan
 	return page, next, err
 }
 
-func (b scanByPosition) Scan(ctx context.Context, prefix, cursor string) ([]idem.Scanned, string, error) {
+func (b scanByPosition) Scan(ctx context.Context, prefix, cursor string) ([]engine.Scanned, string, error) {
 	const pageSize = 20
-	var all []idem.Scanned
+	var all []engine.Scanned
 	for at := ""; ; {
 		page, next, err := b.toy.Scan(ctx, prefix, at)
 		if err != nil {
@@ -105,7 +105,7 @@ func (b scanByPosition) Scan(ctx context.Context, prefix, cursor string) ([]idem
 	return all[from:to], strconv.Itoa(to), nil
 }
 
-func (b scanText) Scan(ctx context.Context, prefix, cursor string) ([]idem.Scanned, string, error) {
+func (b scanText) Scan(ctx context.Context, prefix, cursor string) ([]engine.Scanned, string, error) {
 	page, next, err := b.toy.Scan(ctx, prefix, cursor)
 	for i := range page {
 		page[i].Key = strings.ToValidUTF8(page[i].Key, "?")
@@ -114,7 +114,7 @@ func (b scanText) Scan(ctx context.Context, prefix, cursor string) ([]idem.Scann
 }
 
 // Scan holds the turn from its first page to its last.
-func (b *scanLocked) Scan(ctx context.Context, prefix, cursor string) ([]idem.Scanned, string, error) {
+func (b *scanLocked) Scan(ctx context.Context, prefix, cursor string) ([]engine.Scanned, string, error) {
 	if !b.locked {
 		b.locked = true
 		b.turn <- struct{}{}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 var recordCases = []testCase{
@@ -230,7 +231,7 @@ func stats(t *testing.T, e *env) {
 	}
 	check()
 	require.Equal(t, 1, st.Expired)
-	if _, ok := e.backend.(idem.Sizer); ok {
+	if _, ok := e.backend.(engine.Sizer); ok {
 		require.Positive(t, st.EngineBytes)
 	}
 	if !e.h.Volatile {

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 var settleCases = []testCase{
@@ -84,7 +85,7 @@ func settleEnded(t *testing.T, e *env) {
 
 func settleBetween(t *testing.T, e *env) {
 	between := &cancelBetween{}
-	e.wrap = func(b idem.Backend) idem.Backend { between.Backend = b; return between }
+	e.wrap = func(b engine.Backend) engine.Backend { between.Backend = b; return between }
 	e.open(idem.Options{})
 	for key, c := range e.settling() {
 		tok := e.claim(idem.Request{Key: key}).Token

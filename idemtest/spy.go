@@ -5,42 +5,42 @@ import (
 	"sync"
 	"time"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // spy stands between a store and its engine, and sees what the one asks of the
 // other. Its hooks are set before the store is opened or while it is not called.
 type spy struct {
-	idem.Backend
+	engine.Backend
 
 	// meta returns what the engine is told to save, if set.
-	meta func(idem.Meta) idem.Meta
+	meta func(engine.Meta) engine.Meta
 	// bound returns what the store is told was saved, if set.
-	bound func(idem.Meta) idem.Meta
+	bound func(engine.Meta) engine.Meta
 	// beforeApply is called when the engine is asked to apply.
 	beforeApply func()
 	// afterExpiring is called when the engine has answered Expiring.
-	afterExpiring func(places []idem.Due)
+	afterExpiring func(places []engine.Due)
 
 	mu       sync.Mutex
-	saved    idem.Meta // what Bind returned
-	applies  []int     // how many ops each Apply had
-	expiring []int     // the limit of each Expiring
+	saved    engine.Meta // what Bind returned
+	applies  []int       // how many ops each Apply had
+	expiring []int       // the limit of each Expiring
 }
 
 // spied returns the spy that the case's store is opened with from now on.
 func (e *env) spied() *spy {
 	s := &spy{}
-	e.wrap = func(b idem.Backend) idem.Backend {
+	e.wrap = func(b engine.Backend) engine.Backend {
 		s.Backend = b
 		return s
 	}
 	return s
 }
 
-func (s *spy) Bind(h idem.Host) (idem.Binding, error) {
+func (s *spy) Bind(h engine.Host) (engine.Binding, error) {
 	if meta := h.Meta; s.meta != nil {
-		h.Meta = func() idem.Meta { return s.meta(meta()) }
+		h.Meta = func() engine.Meta { return s.meta(meta()) }
 	}
 	b, err := s.Backend.Bind(h)
 	if s.bound != nil {
@@ -50,7 +50,7 @@ func (s *spy) Bind(h idem.Host) (idem.Binding, error) {
 	return b, err
 }
 
-func (s *spy) Apply(ctx context.Context, ops []*idem.Op) error {
+func (s *spy) Apply(ctx context.Context, ops []engine.Op) error {
 	s.mu.Lock()
 	s.applies = append(s.applies, len(ops))
 	s.mu.Unlock()
@@ -60,15 +60,15 @@ func (s *spy) Apply(ctx context.Context, ops []*idem.Op) error {
 	return s.Backend.Apply(ctx, ops)
 }
 
-func (s *spy) Scan(ctx context.Context, prefix, cursor string) ([]idem.Scanned, string, error) {
-	return s.Backend.(idem.Scanner).Scan(ctx, prefix, cursor)
+func (s *spy) Scan(ctx context.Context, prefix, cursor string) ([]engine.Scanned, string, error) {
+	return s.Backend.(engine.Scanner).Scan(ctx, prefix, cursor)
 }
 
-func (s *spy) Expiring(ctx context.Context, from idem.Due, until idem.Instant, limit int) ([]idem.Due, error) {
+func (s *spy) Expiring(ctx context.Context, from engine.Due, until engine.Instant, limit int) ([]engine.Due, error) {
 	s.mu.Lock()
 	s.expiring = append(s.expiring, limit)
 	s.mu.Unlock()
-	places, err := s.Backend.(idem.Expirer).Expiring(ctx, from, until, limit)
+	places, err := s.Backend.(engine.Expirer).Expiring(ctx, from, until, limit)
 	if s.afterExpiring != nil {
 		s.afterExpiring(places)
 	}
@@ -76,14 +76,14 @@ func (s *spy) Expiring(ctx context.Context, from idem.Due, until idem.Instant, l
 }
 
 func (s *spy) Check(ctx context.Context) error {
-	if checker, ok := s.Backend.(idem.Checker); ok {
+	if checker, ok := s.Backend.(engine.Checker); ok {
 		return checker.Check(ctx)
 	}
 	return nil
 }
 
 func (s *spy) Size() (int64, error) {
-	if sizer, ok := s.Backend.(idem.Sizer); ok {
+	if sizer, ok := s.Backend.(engine.Sizer); ok {
 		return sizer.Size()
 	}
 	return 0, nil

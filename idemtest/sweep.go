@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 var sweepCases = []testCase{
@@ -44,11 +45,11 @@ func replayInMidSweep(t *testing.T, e *env) {
 	}
 	e.clock.Advance(10*time.Minute - 1)
 	looked := 0
-	s.afterExpiring = func([]idem.Due) { looked++; check(10) }
+	s.afterExpiring = func([]engine.Due) { looked++; check(10) }
 	require.Equal(t, 9, e.sweepAll())
 	require.Positive(t, looked)
 	e.clock.Advance(1)
-	s.afterExpiring = func([]idem.Due) { check(11) }
+	s.afterExpiring = func([]engine.Due) { check(11) }
 	require.Equal(t, 1, e.sweepAll())
 	check(11)
 }
@@ -91,7 +92,7 @@ func sweepRaces(t *testing.T, e *env) {
 	}
 	e.clock.Advance(15 * time.Second) // every place in the index may be due, few records are gone
 	raced := false
-	s.afterExpiring = func([]idem.Due) {
+	s.afterExpiring = func([]engine.Due) {
 		if raced {
 			return
 		}
@@ -137,7 +138,7 @@ func sweepRaces(t *testing.T, e *env) {
 	require.NoError(t, e.s.Release(e.ctx, tokens["hold"], nil))
 	e.clock.Advance(10 * time.Second)
 	require.Equal(t, 1, e.sweepAll(), "held, from when it was settled")
-	places, err := e.expirer().Expiring(e.ctx, idem.Due{}, idem.Never, 100)
+	places, err := e.expirer().Expiring(e.ctx, engine.Due{}, engine.Never, 100)
 	require.NoError(t, err)
 	for _, p := range places {
 		require.Nil(t, e.entry(p.Key), "%q is left", p.Key)

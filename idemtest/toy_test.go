@@ -12,26 +12,28 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 )
 
-// toy is a fourth engine, written from the comments of idem.Backend alone: a map in
+// toy is a fourth engine, written from the comments of engine.Backend alone: a map in
 // front of a "disk" that outlives it. One commit at a time, each applied to the map
 // when the disk has it.
 type toy struct {
 	disk  *toyDisk
 	limit int           // records; zero: no bound
 	turn  chan struct{} // held by who commits; a channel, so that waiting for it heeds ctx
-	host  idem.Host
+	host  engine.Host
 
 	mu      sync.RWMutex
-	entries map[string]*idem.Entry
+	entries map[string]*engine.Entry
 	mine    map[string][]byte // the caller's own data
 	bad     map[string]error
-	places  []idem.Due // the expiry index, in order
+	places  []engine.Due // the expiry index, in order
 	bound   bool
 	closed  bool
 	broken  error
@@ -44,17 +46,18 @@ type toy struct {
 
 // toyDisk is what is left of a toy when its process is gone.
 type toyDisk struct {
+	open    atomic.Int32
 	mu      sync.Mutex
 	records map[string][]byte // CRC32C of key and value, then the value
 	mine    map[string][]byte
-	places  []idem.Due
-	meta    idem.Meta
+	places  []engine.Due
+	meta    engine.Meta
 }
 
 var (
-	_ idem.Scanner = (*toy)(nil)
-	_ idem.Expirer = (*toy)(nil)
-	_ idem.Checker = (*toy)(nil)
+	_ engine.Scanner = (*toy)(nil)
+	_ engine.Expirer = (*toy)(nil)
+	_ engine.Checker = (*toy)(nil)
 
 	toyDisks   sync.Map // by folder
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -62,7 +65,8 @@ var (
 
 func openToy(dir string) *toy {
 	d, _ := toyDisks.LoadOrStore(dir, &toyDisk{records: map[string][]byte{}})
-	b := &toy{disk: d.(*toyDisk), turn: make(chan struct{}, 1), entries: map[string]*idem.Entry{}, bad: map[string]error{}}
+	b := &toy{disk: d.(*toyDisk), turn: make(chan struct{}, 1), entries: map[string]*engine.Entry{}, bad: map[string]error{}}
+	b.disk.open.Add(1)
 	b.disk.mu.Lock()
 	defer b.disk.mu.Unlock()
 	for key, raw := range b.disk.records {
@@ -77,7 +81,7 @@ func openToy(dir string) *toy {
 	return b
 }
 
-func encodeToy(key string, e *idem.Entry) []byte {
+func encodeToy(key string, e *engine.Entry) []byte {
 	value, err := json.Marshal(e)
 	if err != nil {
 		panic(err)
@@ -86,31 +90,31 @@ func encodeToy(key string, e *idem.Entry) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, sum), value...)
 }
 
-func decodeToy(key string, raw []byte) (*idem.Entry, error) {
+func decodeToy(key string, raw []byte) (*engine.Entry, error) {
 	if sum := crc32.Checksum(append([]byte(key), raw[4:]...), castagnoli); sum != binary.BigEndian.Uint32(raw) {
 		return nil, fmt.Errorf("%w: its checksum is wrong", idem.ErrCorrupt)
 	}
-	e := new(idem.Entry)
+	e := new(engine.Entry)
 	if err := json.Unmarshal(raw[4:], e); err != nil {
 		return nil, fmt.Errorf("%w: %w", idem.ErrCorrupt, err)
 	}
 	return e, nil
 }
 
-func (b *toy) Bind(h idem.Host) (idem.Binding, error) {
+func (b *toy) Bind(h engine.Host) (engine.Binding, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.closed:
-		return idem.Binding{}, idem.ErrClosed
+		return engine.Binding{}, idem.ErrClosed
 	case b.bound && !b.faults.bindTwice:
-		return idem.Binding{}, fmt.Errorf("%w: this toy is bound", idem.ErrInvalid)
+		return engine.Binding{}, fmt.Errorf("%w: this toy is bound", idem.ErrInvalid)
 	}
 	b.bound, b.host = true, h
-	return idem.Binding{Saved: b.disk.meta}, nil
+	return engine.Binding{Saved: b.disk.meta}, nil
 }
 
-func (b *toy) Read(key string) (*idem.Entry, error) {
+func (b *toy) Read(ctx context.Context, key string) (*engine.Entry, error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	if b.broken != nil {
@@ -119,7 +123,7 @@ func (b *toy) Read(key string) (*idem.Entry, error) {
 	return b.faults.shown(b.entries[key]), b.bad[key]
 }
 
-func (b *toy) Apply(ctx context.Context, ops []*idem.Op) error {
+func (b *toy) Apply(ctx context.Context, ops []engine.Op) error {
 	select {
 	case b.turn <- struct{}{}:
 	case <-b.faults.heeded(ctx).Done():
@@ -138,14 +142,14 @@ func (b *toy) Apply(ctx context.Context, ops []*idem.Op) error {
 }
 
 // commit has the turn.
-func (b *toy) commit(ops []*idem.Op) (changed int, err error) {
+func (b *toy) commit(ops []engine.Op) (changed int, err error) {
 	b.mu.RLock()
 	err, size := b.broken, len(b.entries)+len(b.bad)
 	b.mu.RUnlock()
 	if err != nil {
 		return 0, err
 	}
-	next := map[string]*idem.Entry{} // nil: removed
+	next := map[string]*engine.Entry{} // nil: removed
 	mine := map[string][]byte{}
 	maps.Copy(mine, b.mine)
 	places := slices.Clone(b.places)
@@ -191,7 +195,7 @@ func (b *toy) commit(ops []*idem.Op) (changed int, err error) {
 }
 
 // current is the entry of key at this point of a commit.
-func (b *toy) current(next map[string]*idem.Entry, key string) (*idem.Entry, error) {
+func (b *toy) current(next map[string]*engine.Entry, key string) (*engine.Entry, error) {
 	if e, ok := next[key]; ok {
 		return e, nil
 	}
@@ -202,11 +206,11 @@ func (b *toy) current(next map[string]*idem.Entry, key string) (*idem.Entry, err
 
 // movePlaces puts the place of the entry after a change where those before it
 // were. It changes places in place.
-func movePlaces(places []idem.Due, op *idem.Op, before, after *idem.Entry) []idem.Due {
-	at := func(t idem.Instant) (int, bool) {
-		return slices.BinarySearchFunc(places, idem.Due{At: t, Key: op.Key()}, compareDue)
+func movePlaces(places []engine.Due, op engine.Op, before, after *engine.Entry) []engine.Due {
+	at := func(t engine.Instant) (int, bool) {
+		return slices.BinarySearchFunc(places, engine.Due{At: t, Key: op.Key()}, compareDue)
 	}
-	drop := func(t idem.Instant) {
+	drop := func(t engine.Instant) {
 		if i, found := at(t); found {
 			places = slices.Delete(places, i, i+1)
 		}
@@ -217,18 +221,18 @@ func movePlaces(places []idem.Due, op *idem.Op, before, after *idem.Entry) []ide
 	}
 	if after != nil && after.Due != 0 {
 		if i, found := at(after.Due); !found {
-			places = slices.Insert(places, i, idem.Due{At: after.Due, Key: op.Key()})
+			places = slices.Insert(places, i, engine.Due{At: after.Due, Key: op.Key()})
 		}
 	}
 	return places
 }
 
-func compareDue(a, b idem.Due) int {
+func compareDue(a, b engine.Due) int {
 	return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Key, b.Key))
 }
 
 // save makes a commit durable.
-func (b *toy) save(next map[string]*idem.Entry, mine map[string][]byte, places []idem.Due, ops []*idem.Op) error {
+func (b *toy) save(next map[string]*engine.Entry, mine map[string][]byte, places []engine.Due, ops []engine.Op) error {
 	meta := b.host.Meta()
 	b.mu.RLock()
 	stall, fails := b.stall, b.fails
@@ -260,6 +264,7 @@ func (b *toy) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
+	b.disk.open.Add(-1)
 	if b.bound && b.broken == nil {
 		b.disk.mu.Lock()
 		defer b.disk.mu.Unlock()
@@ -268,7 +273,7 @@ func (b *toy) Close() error {
 	return nil
 }
 
-func (b *toy) Scan(ctx context.Context, prefix, cursor string) (page []idem.Scanned, next string, err error) {
+func (b *toy) Scan(ctx context.Context, prefix, cursor string) (page []engine.Scanned, next string, err error) {
 	const pageSize = 50
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
@@ -292,7 +297,7 @@ func (b *toy) Scan(ctx context.Context, prefix, cursor string) (page []idem.Scan
 		next = keys[pageSize-1]
 	}
 	for _, key := range keys {
-		page = append(page, idem.Scanned{Key: key, Entry: b.faults.shown(b.entries[key]), Err: b.bad[key]})
+		page = append(page, engine.Scanned{Key: key, Entry: b.faults.shown(b.entries[key]), Err: b.bad[key]})
 	}
 	return page, next, nil
 }
@@ -320,7 +325,7 @@ func keysOf[V any](m map[string]V) map[string]struct{} {
 	return keys
 }
 
-func (b *toy) Expiring(ctx context.Context, from idem.Due, until idem.Instant, limit int) ([]idem.Due, error) {
+func (b *toy) Expiring(ctx context.Context, from engine.Due, until engine.Instant, limit int) ([]engine.Due, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -343,18 +348,24 @@ func (b *toy) Expiring(ctx context.Context, from idem.Due, until idem.Instant, l
 // theToy finds the toy in whatever a mutant put around it.
 func (b *toy) theToy() *toy { return b }
 
-func toyOf(b idem.Backend) *toy { return b.(interface{ theToy() *toy }).theToy() }
+func toyOf(b engine.Backend) *toy { return b.(interface{ theToy() *toy }).theToy() }
 
 // toyHarness is the harness of the toy; bend makes a mutant of it.
-func toyHarness(bend func(*toy) idem.Backend) idemtest.Harness {
+func toyHarness(bend func(*toy) engine.Backend) idemtest.Harness {
 	return idemtest.Harness{
-		Open: func(_ testing.TB, dir string) idem.Backend { return bend(openToy(dir)) },
-		OpenBounded: func(_ testing.TB, dir string, records int) idem.Backend {
+		Open: func(_ testing.TB, dir string) engine.Backend { return bend(openToy(dir)) },
+		OpenAgain: func(_ testing.TB, dir string) error {
+			if d, ok := toyDisks.Load(dir); ok && d.(*toyDisk).open.Load() > 0 {
+				return idem.ErrLocked
+			}
+			return nil
+		},
+		OpenBounded: func(_ testing.TB, dir string, records int) engine.Backend {
 			b := openToy(dir)
 			b.limit = records
 			return bend(b)
 		},
-		Stall: func(_ testing.TB, backend idem.Backend) (<-chan struct{}, func()) {
+		Stall: func(_ testing.TB, backend engine.Backend) (<-chan struct{}, func()) {
 			b := toyOf(backend)
 			reached, released := make(chan struct{}), make(chan struct{})
 			var once, first sync.Once
@@ -373,13 +384,13 @@ func toyHarness(bend func(*toy) idem.Backend) idemtest.Harness {
 				})
 			}
 		},
-		FailCommit: func(_ testing.TB, backend idem.Backend) {
+		FailCommit: func(_ testing.TB, backend engine.Backend) {
 			b := toyOf(backend)
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.fails = true
 		},
-		Crash: func(t testing.TB, backend idem.Backend, _ string) string {
+		Crash: func(t testing.TB, backend engine.Backend, _ string) string {
 			d, left := toyOf(backend).disk, t.TempDir()
 			d.mu.Lock()
 			defer d.mu.Unlock()

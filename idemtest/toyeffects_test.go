@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 )
 
@@ -60,7 +61,7 @@ func (kv toyKV) Get(key string) []byte        { return bytes.Clone(kv.data[key])
 func (kv toyKV) Put(key string, value []byte) { kv.data[key] = bytes.Clone(value) }
 
 // effect runs x on what the commit has of the caller's data so far.
-func (b *toy) effect(op *idem.Op, x *toyEffect, mine map[string][]byte) (*idem.Entry, bool) {
+func (b *toy) effect(op engine.Op, x *toyEffect, mine map[string][]byte) (*engine.Entry, bool) {
 	kv := toyKV{maps.Clone(mine)}
 	result, err := x.run(kv)
 	for n := 0; b.faults.stubborn && err != nil && n < 10; n++ {
@@ -84,7 +85,7 @@ func (b *toy) within(ctx context.Context) context.Context {
 }
 
 func toyDo(ctx context.Context, s *idem.Store, r idem.Request, fn func(context.Context, idemtest.KV) ([]byte, error)) ([]byte, bool, error) {
-	x := &toyEffect{ctx: toyOf(s.Backend()).within(ctx), fn: fn}
+	x := &toyEffect{ctx: toyOf(engine.Of(s)).within(ctx), fn: fn}
 	result, replayed, err := s.DoEffect(ctx, r, x)
 	x.goOn()
 	return result, replayed, err
@@ -100,12 +101,12 @@ var toyEffects = idemtest.Effects{
 	},
 	DoCtx: toyDo,
 	Complete: func(ctx context.Context, s *idem.Store, token idem.Token, fn func(idemtest.KV) ([]byte, error)) error {
-		x := &toyEffect{ctx: toyOf(s.Backend()).within(ctx), fn: without(fn)}
+		x := &toyEffect{ctx: toyOf(engine.Of(s)).within(ctx), fn: without(fn)}
 		err := s.CompleteEffect(ctx, token, x)
 		x.goOn()
 		return err
 	},
-	Update: func(ctx context.Context, backend idem.Backend, fn func(idemtest.KV) error) error {
+	Update: func(ctx context.Context, backend engine.Backend, fn func(idemtest.KV) error) error {
 		b := toyOf(backend)
 		if err := ctx.Err(); err != nil {
 			return err
@@ -136,7 +137,7 @@ var toyEffects = idemtest.Effects{
 		x.goOn()
 		return err
 	},
-	Get: func(_ testing.TB, backend idem.Backend, key string) []byte {
+	Get: func(_ testing.TB, backend engine.Backend, key string) []byte {
 		b := toyOf(backend)
 		b.mu.RLock()
 		defer b.mu.RUnlock()
@@ -146,5 +147,5 @@ var toyEffects = idemtest.Effects{
 
 func TestToyEffects(t *testing.T) {
 	t.Parallel()
-	idemtest.RunEffects(t, toyHarness(func(b *toy) idem.Backend { return b }), toyEffects)
+	idemtest.RunEffects(t, toyHarness(func(b *toy) engine.Backend { return b }), toyEffects)
 }

@@ -3,7 +3,7 @@ package memory_test
 import (
 	"testing"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/memory"
 )
@@ -11,7 +11,7 @@ import (
 func TestHostile(t *testing.T) {
 	t.Parallel()
 	idemtest.RunHostile(t, idemtest.Harness{
-		Open:     func(testing.TB, string) idem.Backend { return memory.New(memory.Options{}) },
+		Open:     func(testing.TB, string) engine.Backend { return memory.New(memory.Options{}) },
 		Volatile: true,
 	})
 }

@@ -5,20 +5,20 @@ import (
 	"context"
 	"slices"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // index is a shard's part of the expiry index: a heap of places in time order.
 // A place is stale, and dropped when it comes to the top, once the entry of its
 // key stands elsewhere: leaving it costs nothing now, finding it in the heap
 // would.
-type index struct{ places heap[idem.Due] }
+type index struct{ places heap[engine.Due] }
 
 func (x *index) init() { x.places.less = before }
 
-func before(a, b idem.Due) bool { return compare(a, b) < 0 }
+func before(a, b engine.Due) bool { return compare(a, b) < 0 }
 
-func compare(a, b idem.Due) int {
+func compare(a, b engine.Due) int {
 	if c := cmp.Compare(a.At, b.At); c != 0 {
 		return c
 	}
@@ -27,12 +27,12 @@ func compare(a, b idem.Due) int {
 
 // push adds a place. When stale ones outnumber the entries the heap is made anew
 // of what is current, so that it stays in proportion to them.
-func (x *index) push(d idem.Due, entries *table) {
+func (x *index) push(d engine.Due, entries *table) {
 	if len(x.places.items) >= 2*entries.live+64 {
 		x.places.items = x.places.items[:0]
 		for k, e := range entries.all {
 			if e.Due != 0 {
-				x.places.items = append(x.places.items, idem.Due{At: e.Due, Key: k})
+				x.places.items = append(x.places.items, engine.Due{At: e.Due, Key: k})
 			}
 		}
 		x.places.order() // d is among them
@@ -43,7 +43,7 @@ func (x *index) push(d idem.Due, entries *table) {
 
 // first returns up to limit current places after from and up to until, in order,
 // and whether there may be more of them.
-func (x *index) first(from idem.Due, until idem.Instant, limit int, current func(idem.Due) bool) (found []idem.Due, more bool) {
+func (x *index) first(from engine.Due, until engine.Instant, limit int, current func(engine.Due) bool) (found []engine.Due, more bool) {
 	all := x.places.items
 	for len(all) > 0 && !current(all[0]) {
 		x.places.pop()
@@ -76,20 +76,20 @@ func (x *index) first(from idem.Due, until idem.Instant, limit int, current func
 	return found, false
 }
 
-// Expiring implements idem.Expirer. Each shard gives its first few; what comes
+// Expiring implements engine.Expirer. Each shard gives its first few; what comes
 // after the last of a shard that has more is left for the next call, because that
 // shard's next might come before it.
-func (b *Backend) Expiring(ctx context.Context, from idem.Due, until idem.Instant, limit int) ([]idem.Due, error) {
+func (b *Backend) Expiring(ctx context.Context, from engine.Due, until engine.Instant, limit int) ([]engine.Due, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	perShard := min(limit, 2*limit/shardCount+4)
-	var found []idem.Due
-	var horizon *idem.Due
+	var found []engine.Due
+	var horizon *engine.Due
 	for i := range b.shards {
 		s := &b.shards[i]
 		s.mu.Lock()
-		part, more := s.index.first(from, until, perShard, func(d idem.Due) bool {
+		part, more := s.index.first(from, until, perShard, func(d engine.Due) bool {
 			e := s.entries.get(b.hash(d.Key), d.Key)
 			return e != nil && e.Due == d.At
 		})

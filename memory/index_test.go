@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 func testHash(key string) uint64 { return maphash.String(testSeed, key) }
@@ -21,18 +22,18 @@ func testHash(key string) uint64 { return maphash.String(testSeed, key) }
 var testSeed = maphash.MakeSeed()
 
 // current is what the index asks of a table.
-func current(entries *table) func(idem.Due) bool {
-	return func(d idem.Due) bool {
+func current(entries *table) func(engine.Due) bool {
+	return func(d engine.Due) bool {
 		e := entries.get(testHash(d.Key), d.Key)
 		return e != nil && e.Due == d.At
 	}
 }
 
 // move makes key's entry due at the time given; zero takes it out of the index.
-func move(x *index, entries *table, key string, due idem.Instant) {
-	key = entries.set(testHash(key), key, &idem.Entry{Due: due})
+func move(x *index, entries *table, key string, due engine.Instant) {
+	key = entries.set(testHash(key), key, &engine.Entry{Due: due})
 	if due != 0 {
-		x.push(idem.Due{At: due, Key: key}, entries)
+		x.push(engine.Due{At: due, Key: key}, entries)
 	}
 }
 
@@ -53,24 +54,24 @@ func TestIndexOrder(t *testing.T) {
 			case 1:
 				move(&x, &entries, key, 0)
 			default:
-				move(&x, &entries, key, idem.Instant(1+rng.IntN(40))) // many at one instant
+				move(&x, &entries, key, engine.Instant(1+rng.IntN(40))) // many at one instant
 			}
 		}
-		var sorted []idem.Due
+		var sorted []engine.Due
 		for key, e := range entries.all {
 			if e.Due != 0 {
-				sorted = append(sorted, idem.Due{At: e.Due, Key: key})
+				sorted = append(sorted, engine.Due{At: e.Due, Key: key})
 			}
 		}
 		slices.SortFunc(sorted, compare)
-		from := idem.Due{}
+		from := engine.Due{}
 		if round%3 > 0 && len(sorted) > 0 {
 			from = sorted[rng.IntN(len(sorted))]
 		}
-		until := idem.Instant(rng.IntN(45))
+		until := engine.Instant(rng.IntN(45))
 		limit := 1 + rng.IntN(70)
 
-		var want []idem.Due
+		var want []engine.Due
 		for _, d := range sorted {
 			if compare(d, from) > 0 && d.At <= until {
 				want = append(want, d)
@@ -96,19 +97,19 @@ func TestIndexStaysSmall(t *testing.T) {
 	var entries table
 	x.init()
 	for i := range 50_000 {
-		move(&x, &entries, fmt.Sprint("k", i%10), idem.Instant(i+1))
+		move(&x, &entries, fmt.Sprint("k", i%10), engine.Instant(i+1))
 		require.LessOrEqual(t, len(x.places.items), 2*entries.live+64+1)
 	}
-	found, more := x.first(idem.Due{}, idem.Never, 100, current(&entries))
+	found, more := x.first(engine.Due{}, engine.Never, 100, current(&entries))
 	require.False(t, more)
 	require.Len(t, found, 10)
 	for i, d := range found {
-		require.Equal(t, idem.Instant(50_000-9+i), d.At)
+		require.Equal(t, engine.Instant(50_000-9+i), d.At)
 	}
 	for i := range 10 { // all stale now: the next look drops them
 		entries.set(testHash(fmt.Sprint("k", i)), fmt.Sprint("k", i), nil)
 	}
-	found, _ = x.first(idem.Due{}, idem.Never, 100, current(&entries))
+	found, _ = x.first(engine.Due{}, engine.Never, 100, current(&entries))
 	require.Empty(t, found)
 	require.Empty(t, x.places.items)
 }
@@ -119,21 +120,21 @@ func TestExpiringMerges(t *testing.T) {
 	t.Parallel()
 	const n = 5000
 	b := New(Options{})
-	var want []idem.Due
+	var want []engine.Due
 	for i := range n {
-		d := idem.Due{At: idem.Instant(1 + (i*7919)%n/3), Key: fmt.Sprint("k", i)}
+		d := engine.Due{At: engine.Instant(1 + (i*7919)%n/3), Key: fmt.Sprint("k", i)}
 		hash := b.hash(d.Key)
 		s := b.shard(hash)
-		s.entries.set(hash, d.Key, &idem.Entry{Due: d.At})
+		s.entries.set(hash, d.Key, &engine.Entry{Due: d.At})
 		s.index.push(d, &s.entries)
 		want = append(want, d)
 	}
 	slices.SortFunc(want, compare)
 	for _, limit := range []int{1, 2, 100, 256, n, 10 * n} {
-		var got []idem.Due
+		var got []engine.Due
 		calls := 0
-		for from := (idem.Due{}); ; calls++ {
-			page, err := b.Expiring(context.Background(), from, idem.Never, limit)
+		for from := (engine.Due{}); ; calls++ {
+			page, err := b.Expiring(context.Background(), from, engine.Never, limit)
 			require.NoError(t, err)
 			require.LessOrEqual(t, len(page), limit)
 			if len(page) == 0 {

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // Options configures a Backend. The zero value is good.
@@ -51,11 +51,11 @@ type Backend struct {
 }
 
 var (
-	_ idem.Backend = (*Backend)(nil)
-	_ idem.Scanner = (*Backend)(nil)
-	_ idem.Expirer = (*Backend)(nil)
-	_ idem.Checker = (*Backend)(nil)
-	_ idem.Sizer   = (*Backend)(nil)
+	_ engine.Backend = (*Backend)(nil)
+	_ engine.Scanner = (*Backend)(nil)
+	_ engine.Expirer = (*Backend)(nil)
+	_ engine.Checker = (*Backend)(nil)
+	_ engine.Sizer   = (*Backend)(nil)
 )
 
 // shard holds the keys of one hash value. Its lock is for writers, held for one
@@ -81,20 +81,20 @@ func New(o Options) *Backend {
 	return b
 }
 
-// Bind implements idem.Backend. Whatever a memory engine held before is lost, so the
+// Bind implements engine.Backend. Whatever a memory engine held before is lost, so the
 // store is told that everything up to now may be.
-func (b *Backend) Bind(host idem.Host) (idem.Binding, error) {
+func (b *Backend) Bind(host engine.Host) (engine.Binding, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.closed:
-		return idem.Binding{}, fmt.Errorf("%w: this memory engine; make another with memory.New", idem.ErrClosed)
+		return engine.Binding{}, fmt.Errorf("%w: this memory engine; make another with memory.New", engine.ErrClosed)
 	case b.bound:
-		return idem.Binding{}, fmt.Errorf("%w: this memory engine is in use by another store", idem.ErrInvalid)
+		return engine.Binding{}, fmt.Errorf("%w: this memory engine is in use by another store", engine.ErrInvalid)
 	}
 	b.bound = true
 	wall, _ := host.Clock.Now()
-	return idem.Binding{Saved: idem.Meta{LostUntil: nanos(wall)}, Direct: true}, nil
+	return engine.Binding{Saved: engine.Meta{LostUntil: nanos(wall)}, Direct: true}, nil
 }
 
 // nanos is t in Unix nanoseconds, the nearest there is if they cannot express it. It is
@@ -109,7 +109,7 @@ func nanos(t time.Time) int64 {
 	return max(t.UnixNano(), 1)
 }
 
-// Close implements idem.Backend. It frees nothing by itself: the records go with
+// Close implements engine.Backend. It frees nothing by itself: the records go with
 // the Backend.
 func (b *Backend) Close() error {
 	b.mu.Lock()
@@ -122,15 +122,15 @@ func (b *Backend) hash(key string) uint64 { return maphash.String(b.seed, key) }
 
 func (b *Backend) shard(hash uint64) *shard { return &b.shards[hash%shardCount] }
 
-// Read implements idem.Backend.
-func (b *Backend) Read(key string) (*idem.Entry, error) {
+// Read implements engine.Backend.
+func (b *Backend) Read(_ context.Context, key string) (*engine.Entry, error) {
 	hash := b.hash(key)
 	return b.shard(hash).entries.get(hash, key), nil
 }
 
-// Apply implements idem.Backend. Nothing here can fail half-way, so that each op
+// Apply implements engine.Backend. Nothing here can fail half-way, so that each op
 // is a commit of its own.
-func (b *Backend) Apply(ctx context.Context, ops []*idem.Op) error {
+func (b *Backend) Apply(ctx context.Context, ops []engine.Op) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (b *Backend) Apply(ctx context.Context, ops []*idem.Op) error {
 	return nil
 }
 
-func (b *Backend) apply(op *idem.Op) {
+func (b *Backend) apply(op engine.Op) {
 	hash := b.hash(op.Key())
 	s := b.shard(hash)
 	s.mu.Lock()
@@ -162,7 +162,7 @@ func (b *Backend) apply(op *idem.Op) {
 	}
 	b.bytes.Add(size(key, next) - size(key, cur))
 	if next != nil && next.Due != 0 && (cur == nil || cur.Due != next.Due) {
-		s.index.push(idem.Due{At: next.Due, Key: key}, &s.entries)
+		s.index.push(engine.Due{At: next.Due, Key: key}, &s.entries)
 	}
 	op.Committed()
 }
@@ -188,16 +188,16 @@ func (b *Backend) reserve(isNew bool) error {
 func (b *Backend) full(n int64, isNew bool) error {
 	if b.opts.MaxBytes > 0 && b.bytes.Load() >= b.opts.MaxBytes {
 		return fmt.Errorf("%w: the memory engine holds %d bytes, Options.MaxBytes; raise it or shorten the retention",
-			idem.ErrFull, b.opts.MaxBytes)
+			engine.ErrFull, b.opts.MaxBytes)
 	}
 	if isNew && b.opts.MaxRecords > 0 && n >= b.opts.MaxRecords {
 		return fmt.Errorf("%w: the memory engine holds %d records, Options.MaxRecords; raise it or shorten the retention",
-			idem.ErrFull, b.opts.MaxRecords)
+			engine.ErrFull, b.opts.MaxRecords)
 	}
 	return nil
 }
 
-// Check implements idem.Checker.
+// Check implements engine.Checker.
 func (b *Backend) Check(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -205,16 +205,16 @@ func (b *Backend) Check(ctx context.Context) error {
 	return b.full(b.records.Load(), true)
 }
 
-func size(key string, e *idem.Entry) int64 {
+func size(key string, e *engine.Entry) int64 {
 	if e == nil {
 		return 0
 	}
 	return int64(len(key)+len(e.Result)+len(e.Checkpoint)) + recordOverhead
 }
 
-// Scan implements idem.Scanner: a page is a shard, so that a record, which never
+// Scan implements engine.Scanner: a page is a shard, so that a record, which never
 // leaves its shard, is seen once.
-func (b *Backend) Scan(ctx context.Context, _, cursor string) ([]idem.Scanned, string, error) {
+func (b *Backend) Scan(ctx context.Context, _, cursor string) ([]engine.Scanned, string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
@@ -224,9 +224,9 @@ func (b *Backend) Scan(ctx context.Context, _, cursor string) ([]idem.Scanned, s
 	}
 	s := &b.shards[i]
 	s.mu.Lock()
-	page := make([]idem.Scanned, 0, s.entries.live)
+	page := make([]engine.Scanned, 0, s.entries.live)
 	for k, e := range s.entries.all {
-		page = append(page, idem.Scanned{Key: k, Entry: e})
+		page = append(page, engine.Scanned{Key: k, Entry: e})
 	}
 	s.mu.Unlock()
 	if i++; i == shardCount {
@@ -235,5 +235,5 @@ func (b *Backend) Scan(ctx context.Context, _, cursor string) ([]idem.Scanned, s
 	return page, strconv.Itoa(i), nil
 }
 
-// Size implements idem.Sizer: an estimate from what the records hold.
+// Size implements engine.Sizer: an estimate from what the records hold.
 func (b *Backend) Size() (int64, error) { return b.bytes.Load(), nil }

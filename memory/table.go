@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // table maps the keys of one shard to their entries: open addressing with linear
@@ -29,7 +29,7 @@ type table struct {
 type slot struct {
 	key   atomic.Pointer[byte]
 	meta  uint64 // written before key is set, and never again; see metaOf
-	entry atomic.Pointer[idem.Entry]
+	entry atomic.Pointer[engine.Entry]
 }
 
 const (
@@ -48,7 +48,7 @@ func (s *slot) string(key *byte) string {
 }
 
 // get returns the entry of key, nil if there is none. It may be called at any time.
-func (t *table) get(hash uint64, key string) *idem.Entry {
+func (t *table) get(hash uint64, key string) *engine.Entry {
 	if s := find(t.slots.Load(), metaOf(hash, key), key); s != nil {
 		return s.entry.Load()
 	}
@@ -75,7 +75,7 @@ func find(all *[]slot, meta uint64, key string) *slot {
 
 // set makes e, nil for none, the entry of key and returns the table's own copy of
 // the key: the caller's may be a piece of something large.
-func (t *table) set(hash uint64, key string, e *idem.Entry) (own string) {
+func (t *table) set(hash uint64, key string, e *engine.Entry) (own string) {
 	meta := metaOf(hash, key)
 	s := find(t.slots.Load(), meta, key)
 	switch {
@@ -148,7 +148,7 @@ func claim(slots []slot, meta uint64) *slot {
 }
 
 // all calls yield with each key and entry, under the shard's lock.
-func (t *table) all(yield func(key string, e *idem.Entry) bool) {
+func (t *table) all(yield func(key string, e *engine.Entry) bool) {
 	p := t.slots.Load()
 	if p == nil {
 		return

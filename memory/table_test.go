@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // A table does what a map does, while keys come, change, leave and come back, and
@@ -21,13 +22,13 @@ func TestTableIsAMap(t *testing.T) {
 		mask := rapid.SampledFrom([]uint64{^uint64(0), 0xf << lengthBits, 0}).Draw(rt, "mask")
 		hash := func(key string) uint64 { return testHash(key) & mask }
 		var tab table
-		want := map[string]*idem.Entry{}
+		want := map[string]*engine.Entry{}
 		keys := rapid.SliceOfNDistinct(rapid.StringN(1, 20, -1), 1, 60, rapid.ID[string]).Draw(rt, "keys")
 		for range rapid.IntRange(1, 400).Draw(rt, "steps") {
 			key := rapid.SampledFrom(keys).Draw(rt, "key")
-			var e *idem.Entry
+			var e *engine.Entry
 			if rapid.IntRange(0, 2).Draw(rt, "kind") > 0 {
-				e = &idem.Entry{Fence: rapid.Uint64().Draw(rt, "fence")}
+				e = &engine.Entry{Fence: rapid.Uint64().Draw(rt, "fence")}
 			}
 			_, there := want[key]
 			own := tab.set(hash(key), key, e)
@@ -42,7 +43,7 @@ func TestTableIsAMap(t *testing.T) {
 			require.Same(rt, want[key], tab.get(hash(key), key))
 		}
 		require.Equal(rt, len(want), tab.live)
-		got := map[string]*idem.Entry{}
+		got := map[string]*engine.Entry{}
 		for k, e := range tab.all {
 			got[k] = e
 		}
@@ -60,7 +61,7 @@ func TestTableLongestKey(t *testing.T) {
 	var tab table
 	long := strings.Repeat("k", idem.MaxKey)
 	for _, key := range []string{long, long[1:], "k"} {
-		tab.set(^uint64(0), key, &idem.Entry{Attempt: uint32(len(key))})
+		tab.set(^uint64(0), key, &engine.Entry{Attempt: uint32(len(key))})
 	}
 	for _, key := range []string{long, long[1:], "k"} {
 		require.EqualValues(t, len(key), tab.get(^uint64(0), key).Attempt)
@@ -72,14 +73,14 @@ func TestTableLongestKey(t *testing.T) {
 func TestTableStaysSmall(t *testing.T) {
 	t.Parallel()
 	var tab table
-	set := func(i int, e *idem.Entry) {
+	set := func(i int, e *engine.Entry) {
 		key := fmt.Sprint("k", i)
 		tab.set(testHash(key), key, e)
 	}
 	renewed := 0
 	var before *[]slot
 	for i := range 100_000 {
-		set(i, &idem.Entry{})
+		set(i, &engine.Entry{})
 		if i >= 100 {
 			set(i-100, nil)
 		}
@@ -131,7 +132,7 @@ func TestTableReadersNeedNoLock(t *testing.T) {
 	}
 	for round := range rounds {
 		for i, key := range names {
-			tab.set(testHash(key), key, &idem.Entry{Attempt: uint32(i), Fence: uint64(round)})
+			tab.set(testHash(key), key, &engine.Entry{Attempt: uint32(i), Fence: uint64(round)})
 		}
 		for i := round % 3; i < keys; i += 1 + round%3 {
 			tab.set(testHash(names[i]), names[i], nil)
@@ -146,7 +147,7 @@ func TestTableReadersNeedNoLock(t *testing.T) {
 func TestTableReadersFindWhatStays(t *testing.T) {
 	t.Parallel()
 	var tab table
-	stays := &idem.Entry{}
+	stays := &engine.Entry{}
 	tab.set(testHash("stays"), "stays", stays)
 	var done atomic.Bool
 	var wg sync.WaitGroup
@@ -163,7 +164,7 @@ func TestTableReadersFindWhatStays(t *testing.T) {
 	for range 30 {
 		for i := range 2000 {
 			key := fmt.Sprint("k", i)
-			tab.set(testHash(key), key, &idem.Entry{})
+			tab.set(testHash(key), key, &engine.Entry{})
 		}
 		for i := range 2000 {
 			key := fmt.Sprint("k", i)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // A table that is damaged cannot be compacted, and one day Pebble takes no more writes
@@ -30,7 +31,7 @@ func TestC5CommitsThatWaitBesideDamage(t *testing.T) {
 			ctx := context.Background()
 			f := newFaulty()
 			s := f.open(t)
-			e := s.Backend().(*Backend).engine
+			e := engine.Of(s).(*Backend).engine
 			require.Equal(t, damagedBound, e.damagedBound)
 			e.damagedBound = 50 * time.Millisecond
 			tell := e.fatal.listener().BackgroundError

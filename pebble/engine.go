@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/callback"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/internal/diskspace"
@@ -37,8 +38,8 @@ const closeBound = 500 * time.Millisecond
 // without end for compactions that cannot be done.
 const damagedBound = 10 * time.Second
 
-// engine is the database under the txbackend.Backend.
-type engine struct {
+// driver is the database under the txbackend.Backend.
+type driver struct {
 	db    *pebble.DB
 	dir   string
 	opts  Options
@@ -60,14 +61,14 @@ type engine struct {
 	afterCommit atomic.Pointer[func() error]
 }
 
-var _ txbackend.Engine = (*engine)(nil)
+var _ txbackend.Engine = (*driver)(nil)
 
-func (e *engine) Name() string { return e.dir }
+func (e *driver) Name() string { return e.dir }
 
 // Close waits no longer than closeBound for a Pebble that is, or comes to be, broken:
 // it is left behind with the lock of its directory, so that no other is at the same
 // files while parts of it still run.
-func (e *engine) Close() error {
+func (e *driver) Close() error {
 	done := make(chan error, 1)
 	go func() {
 		e.endReaders()
@@ -98,7 +99,7 @@ func (e *engine) Close() error {
 // Pebble takes the first damage for the end, as a power cut may have left it, and what
 // lies behind would be gone without a word: a store that was closed has nothing there.
 // Beside damage it is left in the log: Pebble may wait for compactions without end.
-func (e *engine) flush() error {
+func (e *driver) flush() error {
 	select {
 	case <-e.fatal.heard:
 		return nil
@@ -115,7 +116,7 @@ func (e *engine) flush() error {
 }
 
 // recovered tells of a panic in Pebble, which may go on with half of its work.
-func (e *engine) recovered(done chan<- error) {
+func (e *driver) recovered(done chan<- error) {
 	if v := recover(); v != nil {
 		err := callback.Caught("panic in Pebble", v)
 		e.fatal.set(err)
@@ -126,7 +127,7 @@ func (e *engine) recovered(done chan<- error) {
 // closeDB closes the database, and reports whether all of it that writes has ended. An
 // iterator of DB that was left open makes Pebble panic, or return an error of many lines,
 // at the very end.
-func (e *engine) closeDB() (whole bool, err error) {
+func (e *driver) closeDB() (whole bool, err error) {
 	const open = "iterators, snapshots or values of DB are still open, close them before the store"
 	defer func() {
 		if v := recover(); v != nil {
@@ -149,7 +150,7 @@ func appendKey[K string | []byte](dst []byte, space txbackend.Space, key K) []by
 	return append(dst, key...)
 }
 
-func (e *engine) Read(key string) (*idem.Entry, error) {
+func (e *driver) Read(key string) (*engine.Entry, error) {
 	r, err := e.readers.Get()
 	if err != nil {
 		return nil, damaged(err)
@@ -182,7 +183,7 @@ func damaged(err error) error {
 	return redact(err)
 }
 
-func (e *engine) Scan(space txbackend.Space, from, to []byte, limit int) (pairs []txbackend.Pair, err error) {
+func (e *driver) Scan(space txbackend.Space, from, to []byte, limit int) (pairs []txbackend.Pair, err error) {
 	lower := appendKey(nil, space, string(from))
 	upper := append([]byte(reserved), spaces[space]+1)
 	if to != nil {
@@ -211,13 +212,13 @@ func (e *engine) Scan(space txbackend.Space, from, to []byte, limit int) (pairs 
 	return pairs, it.Error()
 }
 
-func (e *engine) Room() error { return diskspace.Room(e.dir, e.opts.MinFree) }
+func (e *driver) Room() error { return diskspace.Room(e.dir, e.opts.MinFree) }
 
-func (e *engine) Size() (int64, error) {
+func (e *driver) Size() (int64, error) {
 	return int64(e.db.Metrics().DiskSpaceUsage()), nil
 }
 
-func (e *engine) Update(fn func(txbackend.Tx) error) (err error) {
+func (e *driver) Update(fn func(txbackend.Tx) error) (err error) {
 	t := &tx{e: e, batch: e.db.NewBatch()}
 	defer func() {
 		if closeErr := t.close(); closeErr != nil {
@@ -241,7 +242,7 @@ func (e *engine) Update(fn func(txbackend.Tx) error) (err error) {
 // Moved returns an error, and ends Pebble's writing, if the directory is not any more
 // what was opened: another process may open what is there now, or make a store, and
 // grant the same keys.
-func (e *engine) Moved() error {
+func (e *driver) Moved() error {
 	err := e.lock.moved()
 	if err != nil {
 		e.fatal.set(err)
@@ -253,7 +254,7 @@ func (e *engine) Moved() error {
 // its own, because a Pebble that cannot write to its disk waits for ever for room
 // in its memtables: that must not hold the callers, who then hear that the store
 // is broken. The hop is nothing beside the sync.
-func (e *engine) apply(batch *pebble.Batch, sync bool) error {
+func (e *driver) apply(batch *pebble.Batch, sync bool) error {
 	done := make(chan error, 1)
 	go func() {
 		defer e.recovered(done) // it may still hold the batch
@@ -279,7 +280,7 @@ func (e *engine) apply(batch *pebble.Batch, sync bool) error {
 
 // await waits for what Pebble does, no longer than until the store is broken. Once damage
 // is known of, that is after damagedBound.
-func (e *engine) await(done <-chan error) error {
+func (e *driver) await(done <-chan error) error {
 	select {
 	case err := <-done:
 		return redact(errors.Join(err, e.fatal.err()))
@@ -304,7 +305,7 @@ func (e *engine) await(done <-chan error) error {
 // tx is one commit in the making: a batch, or several where same-commit functions
 // each have their own, the last of which is synced for all.
 type tx struct {
-	e      *engine
+	e      *driver
 	batch  *pebble.Batch
 	reader *txbackend.Reader[*reader]
 	whole  bool // no panic has been met

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/progress"
 )
 
@@ -115,7 +116,7 @@ func TestC4SyncFails(t *testing.T) {
 func TestC4PanicInACommit(t *testing.T) {
 	t.Parallel()
 	s := newFaulty().open(t)
-	b := s.Backend().(*Backend)
+	b := engine.Of(s).(*Backend)
 	err := b.Update(context.Background(), func(*pebble.Batch) error { return b.DB().Close() }) // never to be done
 	require.ErrorIs(t, err, idem.ErrBroken)
 	require.ErrorContains(t, err, "panic in Pebble")
@@ -184,7 +185,7 @@ func TestC5DamagedTable(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, s.Complete(ctx, c.Token, result))
 	}
-	require.NoError(t, s.Backend().(*Backend).DB().Flush())
+	require.NoError(t, engine.Of(s).(*Backend).DB().Flush())
 	require.NoError(t, s.Close())
 
 	names, err := mem.List("store/" + dbName)

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // What works passes through, and what Pebble expects to fail comes back to it.
@@ -157,7 +158,7 @@ func refusing(f *faulty, cause error, kinds ...errorfs.OpKind) *atomic.Int64 {
 func turn(t *testing.T, s *idem.Store, from int) (granted []idem.Token) {
 	t.Helper()
 	ctx := context.Background()
-	db := s.Backend().(*Backend).DB()
+	db := engine.Of(s).(*Backend).DB()
 	for round := range 8 {
 		for i := range 4 {
 			c, err := s.Claim(ctx, idem.Request{Key: fmt.Sprint(from, round, i)})
@@ -247,7 +248,7 @@ func TestDirectoryIsRemovedBeforeAFlush(t *testing.T) {
 	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
 	require.NoError(t, err)
 	require.NoError(t, os.RemoveAll(dir))
-	b := s.Backend().(*Backend)
+	b := engine.Of(s).(*Backend)
 	go func() { _ = b.DB().Flush() }() // parked for good
 	within(t, "the flush", func() { <-b.engine.fatal.heard })
 	_, err = s.Claim(context.Background(), idem.Request{Key: "l"})
@@ -269,7 +270,7 @@ func TestCheckpointToAFullDisk(t *testing.T) {
 			return nil
 		})
 		var err error
-		within(t, "Checkpoint", func() { err = s.Backend().(*Backend).DB().Checkpoint("backup/db", pebble.WithFlushedWAL()) })
+		within(t, "Checkpoint", func() { err = engine.Of(s).(*Backend).DB().Checkpoint("backup/db", pebble.WithFlushedWAL()) })
 		require.ErrorIs(t, err, syscall.ENOSPC, kind)
 		granted = append(granted, turn(t, s, 1)...)
 		requireCompleted(t, s, granted)
@@ -283,7 +284,7 @@ func TestBackgroundErrors(t *testing.T) {
 	ctx := context.Background()
 	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), "store"), Options{}), idem.Options{SweepInterval: -1})
 	require.NoError(t, err)
-	f := s.Backend().(*Backend).engine.fatal
+	f := engine.Of(s).(*Backend).engine.fatal
 	f.Infof("%s", "heard by nobody")
 	f.Errorf("%s", "heard by nobody")
 	f.listener().DataCorruption(pebble.DataCorruptionInfo{})

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/formattest"
 	idempebble "github.com/idemkv/idem/pebble"
 )
@@ -45,7 +46,7 @@ func TestMakeGolden(t *testing.T) {
 // fillGolden makes what the golden store holds, in dir.
 func fillGolden(t testing.TB, dir string) formattest.Made {
 	t.Helper()
-	return formattest.Fill(t, func() idem.Backend {
+	return formattest.Fill(t, func() engine.Backend {
 		b, err := idempebble.Open(dir, idempebble.Options{})
 		require.NoError(t, err)
 		return b
@@ -66,7 +67,7 @@ func copyGolden(t testing.TB) string {
 	return dir
 }
 
-func openGolden(t testing.TB) (idem.Backend, formattest.Made) {
+func openGolden(t testing.TB) (engine.Backend, formattest.Made) {
 	b, err := idempebble.Open(copyGolden(t), idempebble.Options{})
 	require.NoError(t, err)
 	return b, madeGolden(t)
@@ -91,7 +92,7 @@ func TestGolden(t *testing.T) {
 // What this library makes holds just what the golden store does.
 func TestGoldenMadeNow(t *testing.T) {
 	t.Parallel()
-	formattest.Check(t, func(t testing.TB) (idem.Backend, formattest.Made) {
+	formattest.Check(t, func(t testing.TB) (engine.Backend, formattest.Made) {
 		dir := filepath.Join(t.TempDir(), "store")
 		m := fillGolden(t, dir)
 		b, err := idempebble.Open(dir, idempebble.Options{})

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 )
 
@@ -83,7 +84,7 @@ func TestMissingLogIsCorrupt(t *testing.T) {
 			require.NoError(t, s.Complete(ctx, c.Token, []byte("result")))
 			granted = append(granted, c.Token)
 			if i < flushes {
-				require.NoError(t, s.Backend().(*Backend).DB().Flush())
+				require.NoError(t, engine.Of(s).(*Backend).DB().Flush())
 			}
 		}
 		left := killed(t, dir)
@@ -123,7 +124,7 @@ func TestOldestOfSeveralLogsIsMissed(t *testing.T) {
 		return filepath.Ext(op.Path) == ".sst" && op.Kind.ReadOrWrite() == errorfs.OpIsWrite
 	})
 	stick()
-	flushed, err := s.Backend().(*Backend).DB().AsyncFlush()
+	flushed, err := engine.Of(s).(*Backend).DB().AsyncFlush()
 	require.NoError(t, err)
 	<-reached
 	_, err = s.Claim(ctx, idem.Request{Key: "second"}) // in a log of its own
@@ -260,7 +261,7 @@ func TestDamagedManifest(t *testing.T) {
 			defer func() { require.NoError(t, s.Close()) }()
 			// Pebble removes the old log a moment later.
 			for len(logsOf(t, left)) > 1 {
-				require.NoError(t, s.Backend().(*Backend).Update(ctx, func(*pebble.Batch) error { return nil }))
+				require.NoError(t, engine.Of(s).(*Backend).Update(ctx, func(*pebble.Batch) error { return nil }))
 			}
 			return killed(t, left), append(granted, c.Token)
 		},

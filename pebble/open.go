@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -33,7 +34,7 @@ const (
 const format = pebble.FormatWALSyncChunks
 
 // open opens or makes the store in dir.
-func open(dir string, o Options) (e *engine, err error) {
+func open(dir string, o Options) (e *driver, err error) {
 	named := dir
 	made, err := inspect(dir, o.fs)
 	if err != nil {
@@ -135,7 +136,7 @@ func create(dir string, o Options, h *held) (err error) {
 
 // finishCreation runs under the database's lock: another process may have made the
 // store since this one looked.
-func (e *engine) finishCreation() error {
+func (e *driver) finishCreation() error {
 	f := e.opts.fs
 	if _, err := f.Stat(f.PathJoin(e.dir, markerName)); err == nil {
 		if err := f.Remove(f.PathJoin(e.dir, newMarker)); !errors.Is(err, fs.ErrNotExist) {
@@ -146,7 +147,7 @@ func (e *engine) finishCreation() error {
 	pairs, err := e.Scan(txbackend.Meta, []byte(codec.MetaKey), nil, 1)
 	if err == nil && len(pairs) == 0 {
 		err = e.Update(func(t txbackend.Tx) error {
-			return t.Set(txbackend.Meta, []byte(codec.MetaKey), codec.AppendMeta(nil, idem.Meta{}))
+			return t.Set(txbackend.Meta, []byte(codec.MetaKey), codec.AppendMeta(nil, engine.Meta{}))
 		})
 	}
 	if err != nil {
@@ -189,7 +190,7 @@ func syncDir(f vfs.FS, dir string) error {
 }
 
 // openDB opens the database; it makes one only if the store is being made.
-func openDB(dir string, o Options, made bool, h *held) (*engine, error) {
+func openDB(dir string, o Options, made bool, h *held) (*driver, error) {
 	path := o.fs.PathJoin(dir, dbName)
 	lock, err := h.lockDB(dir, path, o.fs)
 	if err != nil {
@@ -204,7 +205,7 @@ func openDB(dir string, o Options, made bool, h *held) (*engine, error) {
 		}
 	}
 	f := newFatal()
-	e := &engine{dir: dir, opts: o, fatal: f, lock: lock, damagedBound: damagedBound}
+	e := &driver{dir: dir, opts: o, fatal: f, lock: lock, damagedBound: damagedBound}
 	e.readers.Init(e.openReader, (*reader).close)
 	e.compactions.done = e.expireReaders
 	events := f.listener()
@@ -273,7 +274,7 @@ func tryDB(dir string, o Options, lock *dbLock) error {
 	po.FS = o.fs
 	po.ErrorIfNotExists, po.ReadOnly = true, true
 	po.EventListener = f.listener()
-	e := &engine{dir: dir, opts: o, fatal: f}
+	e := &driver{dir: dir, opts: o, fatal: f}
 	po.Experimental.CompactionScheduler = &e.compactions
 	var err error
 	if e.db, err = openGuarded(o.fs.PathJoin(dir, dbName), po, f, func() error { return nil }); err != nil {
@@ -320,7 +321,7 @@ func openGuarded(path string, po *pebble.Options, f *fatal, unlock func() error)
 }
 
 // verify looks for what create put there.
-func (e *engine) verify() error {
+func (e *driver) verify() error {
 	pairs, err := e.Scan(txbackend.Meta, []byte(codec.MetaKey), nil, 1)
 	if err == nil && len(pairs) == 0 {
 		err = fmt.Errorf("%w: it has no meta entry", idem.ErrCorrupt)

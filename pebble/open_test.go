@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/internal/txbackend"
 	"github.com/idemkv/idem/memory"
@@ -304,7 +305,7 @@ func testCreationAfterAnother(t *testing.T, taken bool) {
 	c, err := s.Claim(context.Background(), idem.Request{Key: "new"})
 	require.NoError(t, err)
 	require.Greater(t, c.Token.Fence, before.Fence)
-	saved, err := s.Backend().(*Backend).engine.Scan(txbackend.Meta, []byte(codec.MetaKey), nil, 1)
+	saved, err := engine.Of(s).(*Backend).engine.Scan(txbackend.Meta, []byte(codec.MetaKey), nil, 1)
 	require.NoError(t, err)
 	meta, err := codec.DecodeMeta(saved[0].Value)
 	require.NoError(t, err)
@@ -360,7 +361,7 @@ func TestCloseWithOpenIterators(t *testing.T) {
 			c, err := s.Claim(ctx, idem.Request{Key: "SECRET"})
 			require.NoError(t, err)
 			require.NoError(t, s.Complete(ctx, c.Token, nil))
-			leave(t, s.Backend().(*Backend).DB())
+			leave(t, engine.Of(s).(*Backend).DB())
 			within(t, "Close", func() { err = s.Close() })
 			require.ErrorContains(t, err, "close them before the store")
 			require.NotContains(t, err.Error(), "SECRET")
@@ -391,7 +392,7 @@ func TestFunctionsThatEndTheirBatch(t *testing.T) {
 				t.Parallel()
 				s, err := idem.New(mustOpen(t, "store", Options{fs: vfs.NewMem(), MinFree: -1, MemTableBytes: 1 << 20}), idem.Options{SweepInterval: -1})
 				require.NoError(t, err)
-				db := s.Backend().(*Backend).DB()
+				db := engine.Of(s).(*Backend).DB()
 				var wg sync.WaitGroup
 				for i := range 8 {
 					wg.Go(func() {

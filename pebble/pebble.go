@@ -15,25 +15,26 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/callback"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
-// core is what the engines on disk share: the methods of idem.Backend.
+// core is what the engines on disk share: the methods of engine.Backend.
 type core = txbackend.Backend
 
 // Backend is a Pebble engine. Its methods other than DB and Update are for the
 // idem.Store it is given to.
 type Backend struct {
 	*core
-	engine *engine
+	engine *driver
 }
 
 var (
-	_ idem.Backend = (*Backend)(nil)
-	_ idem.Scanner = (*Backend)(nil)
-	_ idem.Expirer = (*Backend)(nil)
-	_ idem.Sizer   = (*Backend)(nil)
+	_ engine.Backend = (*Backend)(nil)
+	_ engine.Scanner = (*Backend)(nil)
+	_ engine.Expirer = (*Backend)(nil)
+	_ engine.Sizer   = (*Backend)(nil)
 )
 
 // Open opens the store in directory dir, or makes it. The directory belongs to
@@ -58,6 +59,20 @@ func Open(dir string, o Options) (*Backend, error) {
 	}
 	b := &Backend{core: txbackend.New(e), engine: e}
 	e.fatal.breaks(b.core)
+	return b, nil
+}
+
+// From returns the engine under store, for DB, Update and the like. idem.ErrInvalid is
+// returned when store is on another engine.
+func From(store *idem.Store) (*Backend, error) {
+	if store == nil {
+		return nil, fmt.Errorf("%w: the store is nil", idem.ErrInvalid)
+	}
+	b, ok := engine.Of(store).(*Backend)
+	if !ok {
+		return nil, fmt.Errorf("%w: the store is on a %T, not on a Pebble engine; use that engine's own package",
+			idem.ErrInvalid, engine.Of(store))
+	}
 	return b, nil
 }
 
@@ -102,7 +117,7 @@ func withoutResult(fn func(batch *pebble.Batch) error) func(ctx context.Context,
 // writes and the completion recorded; idem.ErrInvalid when store is not on a Pebble
 // engine or fn wrote to keys of the store.
 func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(ctx context.Context, batch *pebble.Batch) (result []byte, err error)) (result []byte, replayed bool, err error) {
-	if err := check(store); err != nil {
+	if _, err := From(store); err != nil {
 		return nil, false, err
 	}
 	result, replayed, err = store.DoEffect(ctx, r, fn)
@@ -114,21 +129,10 @@ func Do(ctx context.Context, store *idem.Store, r idem.Request, fn func(ctx cont
 // commit: see Do. fn runs only if the record is in flight or held with token's
 // fence. Errors are those of idem.Store.Complete, and fn's own.
 func Complete(ctx context.Context, store *idem.Store, token idem.Token, fn func(ctx context.Context, batch *pebble.Batch) (result []byte, err error)) error {
-	if err := check(store); err != nil {
+	if _, err := From(store); err != nil {
 		return err
 	}
 	err := store.CompleteEffect(ctx, token, fn)
 	callback.Rethrow(err)
 	return err
-}
-
-func check(store *idem.Store) error {
-	if store == nil {
-		return fmt.Errorf("%w: the store is nil", idem.ErrInvalid)
-	}
-	if _, ok := store.Backend().(*Backend); !ok {
-		return fmt.Errorf("%w: the store is on a %T, not on a Pebble engine; use that engine's own Do and Complete",
-			idem.ErrInvalid, store.Backend())
-	}
-	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -30,13 +31,14 @@ func diskOf(dir string) *vfs.MemFS {
 
 func harness() idemtest.Harness {
 	return idemtest.Harness{
-		Open: func(t testing.TB, dir string) idem.Backend {
+		Open: func(t testing.TB, dir string) engine.Backend {
 			t.Cleanup(func() { disks.Delete(dir) })
 			return openStallable(t, "store", diskOf(dir))
 		},
+		OpenAgain:  func(_ testing.TB, dir string) error { return openAgain("store", diskOf(dir)) },
 		Stall:      stall,
 		FailCommit: failCommit,
-		Crash: func(t testing.TB, _ idem.Backend, dir string) string {
+		Crash: func(t testing.TB, _ engine.Backend, dir string) string {
 			left := t.TempDir()
 			disks.Store(left, diskOf(dir).CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))}))
 			return left
@@ -51,9 +53,10 @@ func harness() idemtest.Harness {
 func onDisk() idemtest.Harness {
 	store := func(dir string) string { return filepath.Join(dir, "store") }
 	return idemtest.Harness{
-		Open: func(t testing.TB, dir string) idem.Backend {
+		Open: func(t testing.TB, dir string) engine.Backend {
 			return openStallable(t, store(dir), vfs.Default)
 		},
+		OpenAgain:  func(_ testing.TB, dir string) error { return openAgain(store(dir), vfs.Default) },
 		Stall:      stall,
 		FailCommit: failCommit,
 		Damage:     func(t testing.TB, dir, key string) { damage(t, store(dir), vfs.Default, key) },
@@ -68,7 +71,7 @@ func mustOpen(t testing.TB, dir string, o Options) *Backend {
 }
 
 // stalls holds the switch of each open engine's file system.
-var stalls sync.Map // idem.Backend → *syncSwitch
+var stalls sync.Map // engine.Backend → *syncSwitch
 
 // syncSwitch is a file system whose logs can be kept from reaching the disk: their
 // syncs wait, for real, while Pebble has shown the commit to every reader.
@@ -99,7 +102,7 @@ func isSync(op errorfs.Op) bool {
 	return op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
 }
 
-func openStallable(t testing.TB, dir string, disk vfs.FS) idem.Backend {
+func openStallable(t testing.TB, dir string, disk vfs.FS) engine.Backend {
 	s := &syncSwitch{}
 	b := mustOpen(t, dir, Options{fs: errorfs.Wrap(disk, s)})
 	stalls.Store(b, s)
@@ -107,7 +110,15 @@ func openStallable(t testing.TB, dir string, disk vfs.FS) idem.Backend {
 	return b
 }
 
-func stall(t testing.TB, b idem.Backend) (<-chan struct{}, func()) {
+func openAgain(dir string, disk vfs.FS) error {
+	b, err := Open(dir, Options{fs: disk})
+	if err != nil {
+		return err
+	}
+	return b.Close()
+}
+
+func stall(t testing.TB, b engine.Backend) (<-chan struct{}, func()) {
 	found, _ := stalls.Load(b)
 	s := found.(*syncSwitch)
 	reached, free := make(chan struct{}), make(chan struct{})
@@ -129,7 +140,7 @@ func stall(t testing.TB, b idem.Backend) (<-chan struct{}, func()) {
 
 var errInjected = errors.New("injected: input/output error")
 
-func failCommit(_ testing.TB, b idem.Backend) {
+func failCommit(_ testing.TB, b engine.Backend) {
 	e := b.(*Backend).engine
 	hook := func() error { e.afterCommit.Store(nil); return errInjected }
 	e.afterCommit.Store(&hook)
@@ -171,10 +182,10 @@ func effects() idemtest.Effects {
 		Complete: func(ctx context.Context, s *idem.Store, token idem.Token, fn func(idemtest.KV) ([]byte, error)) error {
 			return Complete(ctx, s, token, func(_ context.Context, b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
 		},
-		Update: func(ctx context.Context, b idem.Backend, fn func(idemtest.KV) error) error {
+		Update: func(ctx context.Context, b engine.Backend, fn func(idemtest.KV) error) error {
 			return b.(*Backend).Update(ctx, func(b *pebble.Batch) error { return fn(kv{b}) })
 		},
-		Get: func(t testing.TB, b idem.Backend, key string) []byte {
+		Get: func(t testing.TB, b engine.Backend, key string) []byte {
 			return get(b.(*Backend).DB(), "own/"+key)
 		},
 	}

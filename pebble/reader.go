@@ -16,7 +16,7 @@ type reader struct {
 	key []byte // the iterator keeps hold of it
 }
 
-func (e *engine) openReader() (*reader, error) {
+func (e *driver) openReader() (*reader, error) {
 	it, err := e.db.NewIter(&pebble.IterOptions{UseL6Filters: true})
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (r *reader) find(space txbackend.Space, key []byte) ([]byte, error) {
 // expireReaders is called when a commit can be seen, before anybody is told of it, and
 // after each flush and compaction: an idle iterator keeps what they have replaced, in a
 // store to which nobody writes for as long as that.
-func (e *engine) expireReaders() {
+func (e *driver) expireReaders() {
 	e.expiring.Lock()
 	defer e.expiring.Unlock()
 	e.readers.Hold()
@@ -51,7 +51,7 @@ func (e *engine) expireReaders() {
 }
 
 // endReaders closes what is idle, for good.
-func (e *engine) endReaders() {
+func (e *driver) endReaders() {
 	e.expiring.Lock()
 	e.ending = true
 	e.expiring.Unlock()
@@ -60,4 +60,4 @@ func (e *engine) endReaders() {
 
 // expireSoon is told of each flush, under Pebble's locks: an idle iterator keeps the
 // memtable that was flushed.
-func (e *engine) expireSoon() { e.soon.Go(e.expireReaders) }
+func (e *driver) expireSoon() { e.soon.Go(e.expireReaders) }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bench"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 )
 
@@ -264,7 +265,7 @@ func boltDeletes() bench.Contender {
 				return bench.Instance{}, err
 			}
 			b := &bareBolt{db: db, stamps: newStamps()}
-			var places []idem.Due
+			var places []engine.Due
 			err = db.View(func(tx *bbolt.Tx) error {
 				return tx.Bucket(boltExpiry).ForEach(func(k, _ []byte) error {
 					d, ok := codec.DecodePlace(k)
@@ -284,7 +285,7 @@ func boltDeletes() bench.Contender {
 }
 
 // remove deletes what stands at places, sorted as idem's engine sorts its writes.
-func (b *bareBolt) remove(places []idem.Due) error {
+func (b *bareBolt) remove(places []engine.Due) error {
 	keys := make([][]byte, len(places))
 	for i, p := range places {
 		keys[i] = []byte(p.Key)

@@ -15,6 +15,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bench"
 	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/pebble"
 )
@@ -59,7 +60,7 @@ func pebblePairs(t *testing.T, db *cdb.DB) (out []pair) {
 func essence(t *testing.T, pairs []pair) map[string]any {
 	t.Helper()
 	out := map[string]any{}
-	places := map[string]idem.Instant{}
+	places := map[string]engine.Instant{}
 	for _, p := range pairs {
 		switch p.space {
 		case "records":
@@ -133,7 +134,7 @@ func claimAndComplete(t *testing.T, commit func(*step) error, look func()) {
 }
 
 // idemPairs does the same with a store of idem's.
-func idemPairs(t *testing.T, b idem.Backend, pairs func() []pair) (want []map[string]any) {
+func idemPairs(t *testing.T, b engine.Backend, pairs func() []pair) (want []map[string]any) {
 	t.Helper()
 	s, err := idem.New(b, idem.Options{})
 	require.NoError(t, err)

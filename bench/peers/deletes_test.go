@@ -7,8 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bench"
+	"github.com/idemkv/idem/engine"
 )
 
 // B4: the raw deletes remove every record with its place, a batch at a time, from
@@ -78,13 +78,13 @@ func TestDeletesGoThroughThePlaces(t *testing.T) {
 	t.Parallel()
 	boom := errors.New("boom")
 	for _, batch := range []int{1, 7, 8, 1000, 1001} {
-		places := make([]idem.Due, 1000)
+		places := make([]engine.Due, 1000)
 		for i := range places {
-			places[i].At = idem.Instant(i)
+			places[i].At = engine.Instant(i)
 		}
 		batches := (len(places) + batch - 1) / batch
-		var removed []idem.Due
-		in := deletes(bench.Workload{Batch: batch}, places, nil, func(some []idem.Due) error {
+		var removed []engine.Due
+		in := deletes(bench.Workload{Batch: batch}, places, nil, func(some []engine.Due) error {
 			if removed = append(removed, some...); len(removed) == len(places) {
 				return boom
 			}

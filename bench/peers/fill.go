@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/bench"
 )
 
@@ -16,9 +17,9 @@ const fillBatch = 20_000
 // fillIdem makes a store of idem's with the keys of w in dir, settled and closed, so
 // that a bare engine reads and deletes the very bytes that idem does, lying as they
 // lie for idem.
-func fillIdem(engine, dir string, w bench.Workload) (err error) {
+func fillIdem(name, dir string, w bench.Workload) (err error) {
 	for _, e := range bench.Engines() {
-		if e.Name != engine {
+		if e.Name != name {
 			continue
 		}
 		s, err := bench.OpenStore(e, dir, idem.Options{MaxBatch: fillBatch, CacheBytes: -1, SweepInterval: -1})
@@ -28,11 +29,11 @@ func fillIdem(engine, dir string, w bench.Workload) (err error) {
 		ctx := context.Background()
 		err = bench.Fill(ctx, s, w, 0, w.Keys.Len(), 0)
 		if err == nil && e.Settle != nil {
-			err = e.Settle(ctx, s.Backend())
+			err = e.Settle(ctx, engine.Of(s))
 		}
 		return errors.Join(err, s.Close())
 	}
-	return fmt.Errorf("peers: idem has no engine %q", engine)
+	return fmt.Errorf("peers: idem has no engine %q", name)
 }
 
 // fillBolt returns the file of a filled store.

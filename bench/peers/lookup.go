@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bench"
+	"github.com/idemkv/idem/engine"
 )
 
 // absent is the size of a value that is not there.
@@ -62,7 +62,7 @@ func newBuffers(w bench.Workload) []buffer { return make([]buffer, w.Callers) }
 
 // deletes is an instance for bench.SweepUnloaded: each operation removes the next
 // w.Batch of places, in order of time.
-func deletes(w bench.Workload, places []idem.Due, closing func() error, remove func([]idem.Due) error) bench.Instance {
+func deletes(w bench.Workload, places []engine.Due, closing func() error, remove func([]engine.Due) error) bench.Instance {
 	var next atomic.Int64
 	return bench.Instance{
 		Op: func(int, uint64) error {

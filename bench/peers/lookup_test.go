@@ -9,6 +9,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bench"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 )
 
@@ -146,5 +147,5 @@ func TestLookupsJudge(t *testing.T) {
 	}
 	require.NoError(t, judgeHit(&idem.Record{Result: make([]byte, 256)}, 256))
 	require.Equal(t, errShort, judgeHit(&idem.Record{Result: make([]byte, 255)}, 256))
-	require.Len(t, codec.AppendRecord(nil, "key", &idem.Entry{Result: make([]byte, 256)}), recordHead+256)
+	require.Len(t, codec.AppendRecord(nil, "key", &engine.Entry{Result: make([]byte, 256)}), recordHead+256)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bench"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 )
 
@@ -260,7 +261,7 @@ func pebbleDeletes() bench.Contender {
 }
 
 // pebblePlaces returns all of the index.
-func pebblePlaces(db *pebble.DB) (places []idem.Due, err error) {
+func pebblePlaces(db *pebble.DB) (places []engine.Due, err error) {
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte(pebbleExpiry), UpperBound: []byte("idem\x00y")})
 	if err != nil {
 		return nil, err
@@ -276,7 +277,7 @@ func pebblePlaces(db *pebble.DB) (places []idem.Due, err error) {
 }
 
 // remove deletes what stands at places.
-func (b *barePebble) remove(places []idem.Due) error {
+func (b *barePebble) remove(places []engine.Due) error {
 	batch := b.db.NewBatch()
 	var key []byte
 	for _, p := range places {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 )
 
@@ -29,16 +30,16 @@ func newStamps() *stamps {
 }
 
 // granted is the entry of a first claim at now.
-func (s *stamps) granted(now idem.Instant) idem.Entry {
-	return idem.Entry{
+func (s *stamps) granted(now engine.Instant) engine.Entry {
+	return engine.Entry{
 		State:      idem.InFlight,
 		Attempt:    1,
 		Fence:      s.fence.Add(1),
 		Opening:    1,
 		ClaimedAt:  now,
-		LeaseUntil: now + idem.Instant(lease),
-		ExpiresAt:  now + idem.Instant(lease+retention),
-		Due:        now + idem.Instant(retention),
+		LeaseUntil: now + engine.Instant(lease),
+		ExpiresAt:  now + engine.Instant(lease+retention),
+		Due:        now + engine.Instant(retention),
 		Lease:      lease,
 		Retention:  retention,
 	}
@@ -46,17 +47,17 @@ func (s *stamps) granted(now idem.Instant) idem.Entry {
 
 // complete turns e into the entry of its completion at now. Its place in the index
 // stays: a completion writes none.
-func complete(e *idem.Entry, now idem.Instant, result []byte) {
+func complete(e *engine.Entry, now engine.Instant, result []byte) {
 	e.State, e.Result, e.FinishedAt = idem.Completed, result, now
-	e.ExpiresAt = now + idem.Instant(retention)
+	e.ExpiresAt = now + engine.Instant(retention)
 }
 
 // meta is the value of the meta entry of a commit at now.
-func (s *stamps) meta(dst []byte, now idem.Instant) []byte {
-	return codec.AppendMeta(dst, idem.Meta{Time: now, Wall: int64(now), Fence: s.fence.Load(), Opening: 1})
+func (s *stamps) meta(dst []byte, now engine.Instant) []byte {
+	return codec.AppendMeta(dst, engine.Meta{Time: now, Wall: int64(now), Fence: s.fence.Load(), Opening: 1})
 }
 
-func instant() idem.Instant { return idem.Instant(time.Now().UnixNano()) }
+func instant() engine.Instant { return engine.Instant(time.Now().UnixNano()) }
 
 // step is what one of the two steps of a cycle writes. A worker has one and uses
 // it again: what is given a step must not keep it.
@@ -64,7 +65,7 @@ type step struct {
 	key   string
 	value []byte // of the record
 	place []byte // in the expiry index; nil: none
-	entry idem.Entry
+	entry engine.Entry
 
 	_ [64]byte // workers do not share cache lines
 }
@@ -74,7 +75,7 @@ func (t *step) claim(s *stamps, key string) {
 	t.entry = s.granted(instant())
 	t.key = key
 	t.value = codec.AppendRecord(t.value[:0], key, &t.entry)
-	t.place = codec.AppendPlace(t.place[:0], idem.Due{At: t.entry.Due, Key: key})
+	t.place = codec.AppendPlace(t.place[:0], engine.Due{At: t.entry.Due, Key: key})
 }
 
 // complete makes the step the completion of the claim that it was.

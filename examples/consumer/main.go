@@ -159,7 +159,11 @@ func live(ctx context.Context, store *idem.Store, q *queue, deliveries int) erro
 // read returns the stock by item, and how often each order was shipped.
 func read(store *idem.Store) (stock, shipped map[string]int, err error) {
 	stock, shipped = map[string]int{}, map[string]int{}
-	err = store.Backend().(*bolt.Backend).DB().View(func(tx *bbolt.Tx) error {
+	backend, err := bolt.From(store)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = backend.DB().View(func(tx *bbolt.Tx) error {
 		err := tx.Bucket([]byte("stock")).ForEach(func(k, v []byte) error {
 			stock[string(k)] = int(count(v))
 			return nil

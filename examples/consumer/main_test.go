@@ -41,7 +41,7 @@ func TestDemoFindsWhatIsWrong(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "s.db")
 		store, err := open(path, 10)
 		require.NoError(t, err)
-		require.NoError(t, store.Backend().(*bolt.Backend).Update(t.Context(), func(tx *bbolt.Tx) error {
+		require.NoError(t, backend(t, store).Update(t.Context(), func(tx *bbolt.Tx) error {
 			shipped, err := tx.CreateBucket([]byte("shipped"))
 			if err != nil {
 				return err
@@ -72,7 +72,7 @@ func TestShipLater(t *testing.T) {
 	assert.Equal(t, `retry: failed: only 2 of "book" left`, ship("1", "book", 3).String())
 	assert.Equal(t, "ack: processed", ship("2", "book", 1).String())
 	assert.Equal(t, consume.Mismatch, ship("2", "book", 2).Reason)
-	require.NoError(t, store.Backend().(*bolt.Backend).Update(t.Context(), func(tx *bbolt.Tx) error {
+	require.NoError(t, backend(t, store).Update(t.Context(), func(tx *bbolt.Tx) error {
 		return tx.Bucket([]byte("stock")).Put([]byte("book"), number(5))
 	}))
 	assert.Equal(t, "ack: processed", ship("1", "book", 3).String())
@@ -114,4 +114,11 @@ func TestQueue(t *testing.T) {
 		require.NoError(t, q.Until(t.Context(), 100))
 		assert.Equal(t, map[string]consume.Reason{"1": consume.Held}, q.parked)
 	})
+}
+
+func backend(t *testing.T, store *idem.Store) *bolt.Backend {
+	t.Helper()
+	b, err := bolt.From(store)
+	require.NoError(t, err)
+	return b
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/memory"
 	"github.com/idemkv/idem/pebble"
 )
@@ -44,7 +45,7 @@ func openLedger(engine, path string, o idem.Options) (*idem.Store, ledger, error
 	return nil, nil, fmt.Errorf("no engine is called %q; there are bolt, pebble and memory", engine)
 }
 
-func openOn(b idem.Backend, o idem.Options, ledgerOf func(*idem.Store) ledger) (*idem.Store, ledger, error) {
+func openOn(b engine.Backend, o idem.Options, ledgerOf func(*idem.Store) ledger) (*idem.Store, ledger, error) {
 	store, err := idem.New(b, o)
 	if err != nil {
 		b.Close() // New left it ours

@@ -73,7 +73,12 @@ func (e event) record(tx *bbolt.Tx) error {
 func list(store *idem.Store) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		all := map[string]json.RawMessage{}
-		err := store.Backend().(*bolt.Backend).DB().View(func(tx *bbolt.Tx) error {
+		backend, err := bolt.From(store)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		err = backend.DB().View(func(tx *bbolt.Tx) error {
 			bucket := tx.Bucket(issues)
 			if bucket == nil {
 				return nil

@@ -11,7 +11,7 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // Version is the format this library writes, and the only one it reads: nothing was
@@ -51,7 +51,7 @@ func checksum(key string, value []byte) uint32 {
 }
 
 // AppendRecord appends the value that stores e under key.
-func AppendRecord(dst []byte, key string, e *idem.Entry) []byte {
+func AppendRecord(dst []byte, key string, e *engine.Entry) []byte {
 	start := len(dst)
 	var flags byte
 	set := func(on bool, flag byte) {
@@ -85,17 +85,17 @@ func AppendRecord(dst []byte, key string, e *idem.Entry) []byte {
 func check(what, key string, value []byte) error {
 	n := len(value) - crcSize
 	if n < 1 {
-		return fmt.Errorf("%w: %s has %d bytes", idem.ErrCorrupt, what, len(value))
+		return fmt.Errorf("%w: %s has %d bytes", engine.ErrCorrupt, what, len(value))
 	}
 	if binary.LittleEndian.Uint32(value[n:]) != checksum(key, value[:n]) {
-		return fmt.Errorf("%w: %s fails its checksum", idem.ErrCorrupt, what)
+		return fmt.Errorf("%w: %s fails its checksum", engine.ErrCorrupt, what)
 	}
 	switch v := value[0]; {
 	case v > Version:
-		return fmt.Errorf("%w: %s is of format %d, this library reads format %d; use a newer library", idem.ErrVersion, what, v, Version)
+		return fmt.Errorf("%w: %s is of format %d, this library reads format %d; use a newer library", engine.ErrVersion, what, v, Version)
 	case v < Version && v > 0:
 		return fmt.Errorf("%w: %s is of format %d, from before the first release, this library reads format %d; use the library that wrote it, or make a new store",
-			idem.ErrVersion, what, v, Version)
+			engine.ErrVersion, what, v, Version)
 	}
 	return nil
 }
@@ -103,32 +103,32 @@ func check(what, key string, value []byte) error {
 // DecodeRecord reads the value stored under key. The entry shares nothing with
 // value. idem.ErrCorrupt is returned when the value is damaged, idem.ErrVersion
 // when it is of another version.
-func DecodeRecord(key string, value []byte) (*idem.Entry, error) {
+func DecodeRecord(key string, value []byte) (*engine.Entry, error) {
 	if err := check("record", key, value); err != nil {
 		return nil, err
 	}
 	if value[0] != Version || len(value) < recordMin || value[2]&^flagsKnown != 0 || value[3] != 0 ||
-		value[1] < byte(idem.InFlight) || value[1] > byte(idem.Failed) {
-		return nil, fmt.Errorf("%w: record is not well formed", idem.ErrCorrupt)
+		value[1] < byte(engine.InFlight) || value[1] > byte(engine.Failed) {
+		return nil, fmt.Errorf("%w: record is not well formed", engine.ErrCorrupt)
 	}
 	le := binary.LittleEndian
 	flags := value[2]
-	e := &idem.Entry{
-		State:         idem.State(value[1]),
+	e := &engine.Entry{
+		State:         engine.State(value[1]),
 		HoldUnknown:   flags&flagHoldUnknown != 0,
 		ResultDropped: flags&flagResultDropped != 0,
 		Bound:         flags&flagBound != 0,
 		Attempt:       le.Uint32(value[4:]),
 		Fence:         le.Uint64(value[8:]),
 		Opening:       le.Uint64(value[16:]),
-		ClaimedAt:     idem.Instant(le.Uint64(value[24:])),
-		LeaseUntil:    idem.Instant(le.Uint64(value[32:])),
-		FinishedAt:    idem.Instant(le.Uint64(value[40:])),
-		ExpiresAt:     idem.Instant(le.Uint64(value[48:])),
-		Due:           idem.Instant(le.Uint64(value[56:])),
+		ClaimedAt:     engine.Instant(le.Uint64(value[24:])),
+		LeaseUntil:    engine.Instant(le.Uint64(value[32:])),
+		FinishedAt:    engine.Instant(le.Uint64(value[40:])),
+		ExpiresAt:     engine.Instant(le.Uint64(value[48:])),
+		Due:           engine.Instant(le.Uint64(value[56:])),
 		Lease:         time.Duration(le.Uint64(value[64:])),
 		Retention:     time.Duration(le.Uint64(value[72:])),
-		Fingerprint:   idem.Fingerprint(value[80:112]),
+		Fingerprint:   engine.Fingerprint(value[80:112]),
 	}
 	rest := value[recordHead : len(value)-crcSize]
 	ok := true
@@ -136,7 +136,7 @@ func DecodeRecord(key string, value []byte) (*idem.Entry, error) {
 		e.Result, rest, ok = takeBytes(rest, flags&flagResult != 0)
 	}
 	if !ok || len(rest) != 0 {
-		return nil, fmt.Errorf("%w: record's lengths do not add up", idem.ErrCorrupt)
+		return nil, fmt.Errorf("%w: record's lengths do not add up", engine.ErrCorrupt)
 	}
 	return e, nil
 }
@@ -159,27 +159,27 @@ func takeBytes(b []byte, present bool) (taken, rest []byte, ok bool) {
 
 // AppendPlace appends the key of a place in the expiry index: the time, big endian
 // so that places sort by it, and the record's key. Its value is empty.
-func AppendPlace(dst []byte, d idem.Due) []byte {
+func AppendPlace(dst []byte, d engine.Due) []byte {
 	return append(binary.BigEndian.AppendUint64(dst, uint64(d.At)), d.Key...)
 }
 
 // DecodePlace reads the key of a place in the expiry index; false if it is none.
-func DecodePlace(b []byte) (idem.Due, bool) {
+func DecodePlace(b []byte) (engine.Due, bool) {
 	if len(b) <= placeHead {
-		return idem.Due{}, false
+		return engine.Due{}, false
 	}
-	at := idem.Instant(binary.BigEndian.Uint64(b))
+	at := engine.Instant(binary.BigEndian.Uint64(b))
 	if at < 0 { // it does not sort by time
-		return idem.Due{}, false
+		return engine.Due{}, false
 	}
-	return idem.Due{At: at, Key: string(b[placeHead:])}, true
+	return engine.Due{At: at, Key: string(b[placeHead:])}, true
 }
 
 // MetaKey is the key of the meta entry; its checksum covers it.
 const MetaKey = "meta"
 
 // AppendMeta appends the value of the meta entry.
-func AppendMeta(dst []byte, m idem.Meta) []byte {
+func AppendMeta(dst []byte, m engine.Meta) []byte {
 	start := len(dst)
 	le := binary.LittleEndian
 	dst = append(dst, Version)
@@ -191,16 +191,16 @@ func AppendMeta(dst []byte, m idem.Meta) []byte {
 }
 
 // DecodeMeta reads the value of the meta entry, with the errors of DecodeRecord.
-func DecodeMeta(value []byte) (idem.Meta, error) {
+func DecodeMeta(value []byte) (engine.Meta, error) {
 	if err := check("meta entry", MetaKey, value); err != nil {
-		return idem.Meta{}, err
+		return engine.Meta{}, err
 	}
 	if value[0] != Version || len(value) != metaSize {
-		return idem.Meta{}, fmt.Errorf("%w: meta entry is not well formed", idem.ErrCorrupt)
+		return engine.Meta{}, fmt.Errorf("%w: meta entry is not well formed", engine.ErrCorrupt)
 	}
 	le := binary.LittleEndian
-	return idem.Meta{
-		Time:    idem.Instant(le.Uint64(value[1:])),
+	return engine.Meta{
+		Time:    engine.Instant(le.Uint64(value[1:])),
 		Wall:    int64(le.Uint64(value[9:])),
 		Fence:   le.Uint64(value[17:]),
 		Opening: le.Uint64(value[25:]),

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // docs/FORMAT.md is read here, and what its tables say is looked for in the bytes
@@ -87,7 +88,7 @@ func fields(t *testing.T, name string, value []byte, letters map[string]int) map
 func TestRecordIsAsDocumented(t *testing.T) {
 	t.Parallel()
 	const key = "the key"
-	e := &idem.Entry{
+	e := &engine.Entry{
 		State: idem.Held, HoldUnknown: true, Bound: true, Attempt: 0x01020304, Fence: 0x1112131415161718, Opening: 0x2122232425262728,
 		ClaimedAt: 0x3132333435363738, LeaseUntil: 0x4142434445464748, FinishedAt: 0x5152535455565758,
 		ExpiresAt: 0x6162636465666768, Due: 0x7172737475767778, Lease: 0x0182838485868788, Retention: 0x0192939495969798,
@@ -117,7 +118,7 @@ func TestRecordIsAsDocumented(t *testing.T) {
 	require.Equal(t, e.Result, f["result"])
 	require.Equal(t, checksum(key, value[:len(value)-4]), le.Uint32(f["checksum"]))
 
-	require.Len(t, AppendRecord(nil, key, &idem.Entry{State: idem.InFlight}), 124, "the least size that the document names")
+	require.Len(t, AppendRecord(nil, key, &engine.Entry{State: idem.InFlight}), 124, "the least size that the document names")
 }
 
 func TestStatesAndFlagsAreAsDocumented(t *testing.T) {
@@ -128,9 +129,9 @@ func TestStatesAndFlagsAreAsDocumented(t *testing.T) {
 		n, err := strconv.Atoi(row[0])
 		require.NoError(t, err)
 		require.Equal(t, strings.ReplaceAll(row[1], " ", "_"), idem.State(n).String())
-		require.EqualValues(t, n, AppendRecord(nil, "k", &idem.Entry{State: idem.State(n)})[1])
+		require.EqualValues(t, n, AppendRecord(nil, "k", &engine.Entry{State: idem.State(n)})[1])
 	}
-	entries := map[string]idem.Entry{
+	entries := map[string]engine.Entry{
 		"hold unknown": {HoldUnknown: true}, "result dropped": {ResultDropped: true},
 		"there is a checkpoint": {Checkpoint: []byte{}}, "there is a result": {Result: []byte{}}, "bound": {Bound: true},
 	}
@@ -151,7 +152,7 @@ func TestStatesAndFlagsAreAsDocumented(t *testing.T) {
 
 func TestPlaceIsAsDocumented(t *testing.T) {
 	t.Parallel()
-	d := idem.Due{At: 0x0102030405060708, Key: "the key"}
+	d := engine.Due{At: 0x0102030405060708, Key: "the key"}
 	f := fields(t, "place", AppendPlace(nil, d), map[string]int{"k": len(d.Key)})
 	require.Len(t, f, 2)
 	require.EqualValues(t, d.At, binary.BigEndian.Uint64(f["due"]))
@@ -160,7 +161,7 @@ func TestPlaceIsAsDocumented(t *testing.T) {
 
 func TestMetaIsAsDocumented(t *testing.T) {
 	t.Parallel()
-	m := idem.Meta{
+	m := engine.Meta{
 		Time: 0x0102030405060708, Wall: 0x1112131415161718, Fence: 0x2122232425262728, Opening: 0x3132333435363738,
 		LostUntil: 0x4142434445464748, Secret: [16]byte([]byte("sixteen bytes so")),
 	}
@@ -182,7 +183,7 @@ func TestMetaIsAsDocumented(t *testing.T) {
 func TestNumbersAreAsDocumented(t *testing.T) {
 	t.Parallel()
 	require.EqualValues(t, 2, Version)
-	require.Equal(t, idem.Instant(math.MaxInt64), idem.Never)
+	require.Equal(t, engine.Instant(math.MaxInt64), engine.Never)
 	require.Equal(t, time.Duration(1<<63-1), idem.Forever)
 	require.Equal(t, 1024, idem.MaxKey)
 }

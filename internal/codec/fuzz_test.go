@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // FuzzDecodeRecord: decoding never panics, and what decodes is written again as it
@@ -81,10 +82,10 @@ func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key string, state, flags byte, attempt uint32, fence, opening uint64,
 		claimed, lease, finished, expires, due, leaseFor, retention int64, fingerprint, checkpoint, result []byte,
 	) {
-		e := &idem.Entry{
+		e := &engine.Entry{
 			State: 1 + idem.State(state)%idem.Failed, HoldUnknown: flags&flagHoldUnknown != 0, ResultDropped: flags&flagResultDropped != 0,
-			Bound: flags&flagBound != 0, Attempt: attempt, Fence: fence, Opening: opening, ClaimedAt: idem.Instant(claimed), LeaseUntil: idem.Instant(lease),
-			FinishedAt: idem.Instant(finished), ExpiresAt: idem.Instant(expires), Due: idem.Instant(due),
+			Bound: flags&flagBound != 0, Attempt: attempt, Fence: fence, Opening: opening, ClaimedAt: engine.Instant(claimed), LeaseUntil: engine.Instant(lease),
+			FinishedAt: engine.Instant(finished), ExpiresAt: engine.Instant(expires), Due: engine.Instant(due),
 			Lease: time.Duration(leaseFor), Retention: time.Duration(retention),
 		}
 		copy(e.Fingerprint[:], fingerprint)

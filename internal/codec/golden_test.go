@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // testdata/format2.json holds records, places and meta entries of format 2, each
@@ -25,42 +26,42 @@ type goldenFile struct {
 }
 
 type goldenRecord struct {
-	Name          string        `json:"name"`
-	Key           hexBytes      `json:"key"`
-	State         string        `json:"state"`
-	HoldUnknown   bool          `json:"hold_unknown"`
-	ResultDropped bool          `json:"result_dropped"`
-	Bound         bool          `json:"bound"`
-	Attempt       uint32        `json:"attempt"`
-	Fence         uint64        `json:"fence"`
-	Opening       uint64        `json:"opening"`
-	ClaimedAt     idem.Instant  `json:"claimed_at"`
-	LeaseUntil    idem.Instant  `json:"lease_until"`
-	FinishedAt    idem.Instant  `json:"finished_at"`
-	ExpiresAt     idem.Instant  `json:"expires_at"`
-	Due           idem.Instant  `json:"due"`
-	Lease         time.Duration `json:"lease"`
-	Retention     time.Duration `json:"retention"`
-	Fingerprint   hexBytes      `json:"fingerprint"`
-	Checkpoint    hexBytes      `json:"checkpoint"`
-	Result        hexBytes      `json:"result"`
-	Bytes         hexBytes      `json:"bytes"`
+	Name          string         `json:"name"`
+	Key           hexBytes       `json:"key"`
+	State         string         `json:"state"`
+	HoldUnknown   bool           `json:"hold_unknown"`
+	ResultDropped bool           `json:"result_dropped"`
+	Bound         bool           `json:"bound"`
+	Attempt       uint32         `json:"attempt"`
+	Fence         uint64         `json:"fence"`
+	Opening       uint64         `json:"opening"`
+	ClaimedAt     engine.Instant `json:"claimed_at"`
+	LeaseUntil    engine.Instant `json:"lease_until"`
+	FinishedAt    engine.Instant `json:"finished_at"`
+	ExpiresAt     engine.Instant `json:"expires_at"`
+	Due           engine.Instant `json:"due"`
+	Lease         time.Duration  `json:"lease"`
+	Retention     time.Duration  `json:"retention"`
+	Fingerprint   hexBytes       `json:"fingerprint"`
+	Checkpoint    hexBytes       `json:"checkpoint"`
+	Result        hexBytes       `json:"result"`
+	Bytes         hexBytes       `json:"bytes"`
 }
 
 type goldenPlace struct {
-	At    idem.Instant `json:"at"`
-	Key   hexBytes     `json:"key"`
-	Bytes hexBytes     `json:"bytes"`
+	At    engine.Instant `json:"at"`
+	Key   hexBytes       `json:"key"`
+	Bytes hexBytes       `json:"bytes"`
 }
 
 type goldenMeta struct {
-	Time      idem.Instant `json:"time"`
-	Wall      int64        `json:"wall"`
-	Fence     uint64       `json:"fence"`
-	Opening   uint64       `json:"opening"`
-	LostUntil int64        `json:"lost_until"`
-	Secret    hexBytes     `json:"secret"`
-	Bytes     hexBytes     `json:"bytes"`
+	Time      engine.Instant `json:"time"`
+	Wall      int64          `json:"wall"`
+	Fence     uint64         `json:"fence"`
+	Opening   uint64         `json:"opening"`
+	LostUntil int64          `json:"lost_until"`
+	Secret    hexBytes       `json:"secret"`
+	Bytes     hexBytes       `json:"bytes"`
 }
 
 // hexBytes is hexadecimal in JSON; null is nil and "" is empty.
@@ -92,13 +93,13 @@ func golden(t testing.TB) goldenFile {
 	return g
 }
 
-func (g goldenRecord) entry(t testing.TB) *idem.Entry {
+func (g goldenRecord) entry(t testing.TB) *engine.Entry {
 	states := map[string]idem.State{
 		"in_flight": idem.InFlight, "released": idem.Released, "held": idem.Held, "completed": idem.Completed, "failed": idem.Failed,
 	}
 	require.Contains(t, states, g.State)
 	require.Len(t, g.Fingerprint, 32)
-	return &idem.Entry{
+	return &engine.Entry{
 		State: states[g.State], HoldUnknown: g.HoldUnknown, ResultDropped: g.ResultDropped, Bound: g.Bound, Attempt: g.Attempt,
 		Fence: g.Fence, Opening: g.Opening, Fingerprint: idem.Fingerprint(g.Fingerprint),
 		ClaimedAt: g.ClaimedAt, LeaseUntil: g.LeaseUntil, FinishedAt: g.FinishedAt, ExpiresAt: g.ExpiresAt, Due: g.Due,
@@ -123,7 +124,7 @@ func TestGolden(t *testing.T) {
 	}
 	require.Len(t, seen, 5, "a record of every state")
 	for _, p := range g.Places {
-		want := idem.Due{At: p.At, Key: string(p.Key)}
+		want := engine.Due{At: p.At, Key: string(p.Key)}
 		got, ok := DecodePlace(p.Bytes)
 		require.True(t, ok)
 		require.Equal(t, want, got)
@@ -131,7 +132,7 @@ func TestGolden(t *testing.T) {
 	}
 	for _, m := range g.Metas {
 		require.Len(t, m.Secret, 16)
-		want := idem.Meta{
+		want := engine.Meta{
 			Time: m.Time, Wall: m.Wall, Fence: m.Fence, Opening: m.Opening,
 			LostUntil: m.LostUntil, Secret: [16]byte(m.Secret),
 		}

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -41,10 +42,10 @@ func drawBytes() *rapid.Generator[[]byte] {
 
 // drawEntry gives any entry the codec must keep, extremes included: also such as
 // the state machine never makes.
-func drawEntry() *rapid.Generator[*idem.Entry] {
-	return rapid.Custom(func(t *rapid.T) *idem.Entry {
-		instant := func(what string) idem.Instant { return idem.Instant(drawInt64().Draw(t, what)) }
-		return &idem.Entry{
+func drawEntry() *rapid.Generator[*engine.Entry] {
+	return rapid.Custom(func(t *rapid.T) *engine.Entry {
+		instant := func(what string) engine.Instant { return engine.Instant(drawInt64().Draw(t, what)) }
+		return &engine.Entry{
 			State:         idem.State(rapid.Uint8Range(uint8(idem.InFlight), uint8(idem.Failed)).Draw(t, "state")),
 			HoldUnknown:   rapid.Bool().Draw(t, "hold unknown"),
 			ResultDropped: rapid.Bool().Draw(t, "result dropped"),
@@ -66,10 +67,10 @@ func drawEntry() *rapid.Generator[*idem.Entry] {
 	})
 }
 
-func drawMeta() *rapid.Generator[idem.Meta] {
-	return rapid.Custom(func(t *rapid.T) idem.Meta {
-		return idem.Meta{
-			Time: idem.Instant(drawInt64().Draw(t, "time")), Wall: drawInt64().Draw(t, "wall"),
+func drawMeta() *rapid.Generator[engine.Meta] {
+	return rapid.Custom(func(t *rapid.T) engine.Meta {
+		return engine.Meta{
+			Time: engine.Instant(drawInt64().Draw(t, "time")), Wall: drawInt64().Draw(t, "wall"),
 			Fence: drawUint64().Draw(t, "fence"), Opening: drawUint64().Draw(t, "opening"),
 			LostUntil: drawInt64().Draw(t, "lost until"),
 			Secret:    [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "secret")),

@@ -11,13 +11,14 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
-func drawDue() *rapid.Generator[idem.Due] {
-	return rapid.Custom(func(t *rapid.T) idem.Due {
-		at := rapid.OneOf(rapid.SampledFrom([]int64{0, 1, 255, 256, 1 << 32, int64(idem.Never) - 1, int64(idem.Never)}),
-			rapid.Int64Range(0, int64(idem.Never))).Draw(t, "at")
-		return idem.Due{At: idem.Instant(at), Key: drawKey().Draw(t, "key")}
+func drawDue() *rapid.Generator[engine.Due] {
+	return rapid.Custom(func(t *rapid.T) engine.Due {
+		at := rapid.OneOf(rapid.SampledFrom([]int64{0, 1, 255, 256, 1 << 32, int64(engine.Never) - 1, int64(engine.Never)}),
+			rapid.Int64Range(0, int64(engine.Never))).Draw(t, "at")
+		return engine.Due{At: engine.Instant(at), Key: drawKey().Draw(t, "key")}
 	})
 }
 
@@ -72,7 +73,7 @@ func TestMetaRoundTrip(t *testing.T) {
 // A damaged meta entry is never believed.
 func TestDamagedMeta(t *testing.T) {
 	t.Parallel()
-	value := AppendMeta(nil, idem.Meta{Time: 1, Wall: 2, Fence: 3, Opening: 4, LostUntil: 5, Secret: [16]byte{6, 15: 7}})
+	value := AppendMeta(nil, engine.Meta{Time: 1, Wall: 2, Fence: 3, Opening: 4, LostUntil: 5, Secret: [16]byte{6, 15: 7}})
 	corrupt := func(value []byte) {
 		t.Helper()
 		m, err := DecodeMeta(value)

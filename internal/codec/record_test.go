@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // Every field comes back as it was, nil and empty told apart.
@@ -38,7 +39,7 @@ func TestRecordRoundTrip(t *testing.T) {
 // that somebody else sees.
 func TestDecodedSlicesAreTheirOwn(t *testing.T) {
 	t.Parallel()
-	e := &idem.Entry{State: idem.Completed, Checkpoint: []byte("point"), Result: []byte("result")}
+	e := &engine.Entry{State: idem.Completed, Checkpoint: []byte("point"), Result: []byte("result")}
 	got, err := DecodeRecord("k", AppendRecord(nil, "k", e))
 	require.NoError(t, err)
 	_ = append(got.Checkpoint, "overrun"...)
@@ -108,7 +109,7 @@ func TestRecordOfAnotherVersion(t *testing.T) {
 		key := drawKey().Draw(t, "key")
 		body := rapid.OneOf(
 			rapid.SliceOfN(rapid.Byte(), 0, 200),
-			rapid.Map(drawEntry(), func(e *idem.Entry) []byte { return AppendRecord(nil, key, e)[1:] }),
+			rapid.Map(drawEntry(), func(e *engine.Entry) []byte { return AppendRecord(nil, key, e)[1:] }),
 		).Draw(t, "body")
 		version := rapid.OneOf(rapid.Just(byte(1)), rapid.ByteRange(Version+1, 255)).Draw(t, "version")
 		value := seal(key, append(append([]byte{version}, body...), 0, 0, 0, 0))
@@ -125,7 +126,7 @@ func TestRecordOfAnotherVersion(t *testing.T) {
 // that what the format leaves free stays free for a later version.
 func TestMalformedRecordIsCorrupt(t *testing.T) {
 	t.Parallel()
-	whole := &idem.Entry{State: idem.Completed, Checkpoint: []byte("ab"), Result: []byte("cd")}
+	whole := &engine.Entry{State: idem.Completed, Checkpoint: []byte("ab"), Result: []byte("cd")}
 	const result = recordHead + 4 + 2 // where the result's length lies
 	for name, change := range map[string]func(v []byte) []byte{
 		"version 0":              func(v []byte) []byte { v[0] = 0; return v },
@@ -159,7 +160,7 @@ func TestMalformedRecordIsCorrupt(t *testing.T) {
 func TestErrorsDiscloseNothing(t *testing.T) {
 	t.Parallel()
 	const key = "customer-4711"
-	value := AppendRecord(nil, key, &idem.Entry{State: idem.Completed, Result: []byte("secret")})
+	value := AppendRecord(nil, key, &engine.Entry{State: idem.Completed, Result: []byte("secret")})
 	as := func(version byte) []byte { return seal(key, append([]byte{version}, value[1:]...)) }
 	for name, value := range map[string][]byte{
 		"empty": {}, "short": value[:3], "flipped": append([]byte{7}, value[1:]...),
@@ -180,7 +181,7 @@ func TestErrorsNameTheVersion(t *testing.T) {
 		1:           "use the library that wrote it, or make a new store",
 		Version + 1: "use a newer library", 255: "use a newer library",
 	} {
-		record, meta := AppendRecord(nil, "k", &idem.Entry{State: idem.Completed}), AppendMeta(nil, idem.Meta{})
+		record, meta := AppendRecord(nil, "k", &engine.Entry{State: idem.Completed}), AppendMeta(nil, engine.Meta{})
 		record[0], meta[0] = version, version
 		_, recordErr := DecodeRecord("k", seal("k", record))
 		_, metaErr := DecodeMeta(seal(MetaKey, meta))
@@ -206,7 +207,7 @@ func TestChecksumIsOverKeyAndValue(t *testing.T) {
 }
 
 func BenchmarkRecord(b *testing.B) {
-	e := &idem.Entry{State: idem.Completed, Result: make([]byte, 256)}
+	e := &engine.Entry{State: idem.Completed, Result: make([]byte, 256)}
 	key := "9f2c6a3e-1d52-4d6e-8a3a-0f4f7f1f6f10"
 	value := AppendRecord(nil, key, e)
 	b.Run("append", func(b *testing.B) {

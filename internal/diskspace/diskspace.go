@@ -6,7 +6,7 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // Free returns the bytes free to this user on the file system of dir; false where
@@ -34,7 +34,7 @@ func Room(dir string, least int64) error {
 	}
 	if n, known := Free(dir); known && n < uint64(least) {
 		return fmt.Errorf("%w: %d bytes are free on the disk of %s, Options.MinFree is %d; free some, or lower it",
-			idem.ErrFull, n, dir, least)
+			engine.ErrFull, n, dir, least)
 	}
 	return nil
 }

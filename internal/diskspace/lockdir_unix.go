@@ -9,7 +9,7 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // lockDir locks dir by flock(2), which belongs to the open file: a POSIX record lock
@@ -27,7 +27,7 @@ func lockDirBy(dir string, flock func(f *os.File, how int) error) (info fs.FileI
 	switch err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); {
 	case err == nil:
 	case errors.Is(err, syscall.EWOULDBLOCK):
-		return nil, nil, errors.Join(fmt.Errorf("%w: %s; close it there", idem.ErrLocked, dir), f.Close())
+		return nil, nil, errors.Join(fmt.Errorf("%w: %s; close it there", engine.ErrLocked, dir), f.Close())
 	case cannotLock(err):
 		return nil, none, f.Close()
 	default:

@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 )
 
 // Check tests an engine on golden stores: each call of open gives one on a copy of
 // its own, and what is known of it since it was made.
-func Check(t *testing.T, open func(t testing.TB) (idem.Backend, Made)) {
-	for name, check := range map[string]func(*testing.T, idem.Backend, Made){
+func Check(t *testing.T, open func(t testing.TB) (engine.Backend, Made)) {
+	for name, check := range map[string]func(*testing.T, engine.Backend, Made){
 		"holds every record, place and number": checkContent,
 		"replays and refuses":                  checkReplays,
 		"knows its tokens":                     checkTokens,
@@ -37,11 +38,11 @@ func Check(t *testing.T, open func(t testing.TB) (idem.Backend, Made)) {
 }
 
 // checkContent compares all that is stored, in the engine's own terms.
-func checkContent(t *testing.T, b idem.Backend, m Made) {
+func checkContent(t *testing.T, b engine.Backend, m Made) {
 	ctx := context.Background()
 	defer func() { must(t, b.Close()) }()
-	var saved idem.Meta
-	binding, err := b.Bind(idem.Host{Meta: func() idem.Meta { return saved }, Broken: func(err error) { t.Error(err) }, Group: func(int, time.Duration) {}})
+	var saved engine.Meta
+	binding, err := b.Bind(engine.Host{Meta: func() engine.Meta { return saved }, Broken: func(err error) { t.Error(err) }, Group: func(int, time.Duration) {}})
 	must(t, err)
 	saved = binding.Saved
 	m.checkSecret(t, saved.Secret)
@@ -51,19 +52,19 @@ func checkContent(t *testing.T, b idem.Backend, m Made) {
 
 	want := m.Entries()
 	for key, e := range want {
-		got, err := b.Read(key)
+		got, err := b.Read(ctx, key)
 		if err != nil {
 			t.Errorf("record %q: %v", key, err)
 			continue
 		}
 		equal(t, key, e, got)
 	}
-	if e, err := b.Read(KeyForgotten); e != nil || err != nil {
+	if e, err := b.Read(ctx, KeyForgotten); e != nil || err != nil {
 		t.Errorf("a forgotten record is there: %+v, %v", e, err)
 	}
 	var keys []string
 	for cursor, more := "", true; more; more = cursor != "" {
-		page, next, err := b.(idem.Scanner).Scan(ctx, "", cursor)
+		page, next, err := b.(engine.Scanner).Scan(ctx, "", cursor)
 		must(t, err)
 		for _, sc := range page {
 			keys = append(keys, sc.Key)
@@ -75,22 +76,22 @@ func checkContent(t *testing.T, b idem.Backend, m Made) {
 	slices.Sort(keys)
 	equal(t, "keys", slices.Sorted(maps.Keys(want)), keys)
 
-	places := make([]idem.Due, 0, len(want))
+	places := make([]engine.Due, 0, len(want))
 	for key, e := range want {
 		if e.Due != 0 {
-			places = append(places, idem.Due{At: e.Due, Key: key})
+			places = append(places, engine.Due{At: e.Due, Key: key})
 		}
 	}
-	slices.SortFunc(places, func(a, b idem.Due) int {
+	slices.SortFunc(places, func(a, b engine.Due) int {
 		return cmp.Or(cmp.Compare(a.At, b.At), strings.Compare(a.Key, b.Key))
 	})
-	got, err := b.(idem.Expirer).Expiring(ctx, idem.Due{}, idem.Never, 1000)
+	got, err := b.(engine.Expirer).Expiring(ctx, engine.Due{}, engine.Never, 1000)
 	must(t, err)
 	equal(t, "places", places, got)
 }
 
 // checkReplays asks the store for every record, byte for byte.
-func checkReplays(t *testing.T, b idem.Backend, m Made) {
+func checkReplays(t *testing.T, b engine.Backend, m Made) {
 	ctx := context.Background()
 	clock := idemtest.NewClock(Start().Add(110 * time.Second))
 	s := openStore(t, b, clock)
@@ -129,7 +130,7 @@ func checkReplays(t *testing.T, b idem.Backend, m Made) {
 	_, err = s.Claim(ctx, idem.Request{Key: KeyBound, Fingerprint: another})
 	is(t, "Claim of what an undone claim has bound", err, idem.ErrMismatch)
 	for key, want := range map[string]struct {
-		request idem.Fingerprint
+		request engine.Fingerprint
 		attempt int
 		reason  []byte
 	}{
@@ -145,7 +146,7 @@ func checkReplays(t *testing.T, b idem.Backend, m Made) {
 
 // checkTokens uses tokens that were given out before: good ones work, stale ones are
 // fenced, whatever became of them.
-func checkTokens(t *testing.T, b idem.Backend, m Made) {
+func checkTokens(t *testing.T, b engine.Backend, m Made) {
 	ctx := context.Background()
 	s := openStore(t, b, idemtest.NewClock(Start().Add(110*time.Second)))
 	defer func() { must(t, s.Close()) }()
@@ -160,12 +161,12 @@ func checkTokens(t *testing.T, b idem.Backend, m Made) {
 		key, e := token.Key, m.Entries()[token.Key]
 		switch {
 		case isStale[claim]:
-		case e.State == idem.Completed && e.ResultDropped:
+		case e.State == engine.Completed && e.ResultDropped:
 			is(t, key, s.Complete(ctx, token, []byte("new")), idem.ErrCompleted)
-		case e.State == idem.Completed:
+		case e.State == engine.Completed:
 			is(t, key+" again", s.Complete(ctx, token, e.Result), nil)
 			is(t, key, s.Complete(ctx, token, []byte("new")), idem.ErrCompleted)
-		case e.State == idem.Failed:
+		case e.State == engine.Failed:
 			is(t, key, s.Complete(ctx, token, []byte("new")), idem.ErrFailed)
 		default: // in flight, lapsed or not, or held
 			is(t, key, s.Complete(ctx, token, []byte("late")), nil)
@@ -177,7 +178,7 @@ func checkTokens(t *testing.T, b idem.Backend, m Made) {
 }
 
 // checkFences: they go on above all that were given out, whatever the clock says.
-func checkFences(t *testing.T, b idem.Backend, m Made) {
+func checkFences(t *testing.T, b engine.Backend, m Made) {
 	ctx := context.Background()
 	s := openStore(t, b, idemtest.NewClock(Start().Add(-24*time.Hour)))
 	defer func() { must(t, s.Close()) }()
@@ -194,7 +195,7 @@ func checkFences(t *testing.T, b idem.Backend, m Made) {
 }
 
 // checkLost: an operation issued before the store lost records is not taken for a new one.
-func checkLost(t *testing.T, b idem.Backend, _ Made) {
+func checkLost(t *testing.T, b engine.Backend, _ Made) {
 	ctx := context.Background()
 	s := openStore(t, b, idemtest.NewClock(Start().Add(110*time.Second)))
 	defer func() { must(t, s.Close()) }()
@@ -206,7 +207,7 @@ func checkLost(t *testing.T, b idem.Backend, _ Made) {
 
 // checkTime: the wall clock says ten days before the store was closed; store
 // time goes on from there all the same.
-func checkTime(t *testing.T, b idem.Backend, m Made) {
+func checkTime(t *testing.T, b engine.Backend, m Made) {
 	ctx := context.Background()
 	clock := idemtest.NewClock(Start().Add(-10 * 24 * time.Hour))
 	s := openStore(t, b, clock)
@@ -234,7 +235,7 @@ func checkTime(t *testing.T, b idem.Backend, m Made) {
 
 // checkSweep: places written by an earlier library lead the sweep to all that has
 // expired, and to nothing else.
-func checkSweep(t *testing.T, b idem.Backend, m Made) {
+func checkSweep(t *testing.T, b engine.Backend, m Made) {
 	ctx := context.Background()
 	clock := idemtest.NewClock(Start().Add(110 * time.Second))
 	s := openStore(t, b, clock)
@@ -256,7 +257,7 @@ func checkSweep(t *testing.T, b idem.Backend, m Made) {
 	clock.Advance(24 * 365 * time.Hour)
 	var mortal []string
 	for key, e := range m.Entries() {
-		if e.ExpiresAt != idem.Never && key != KeyExpired {
+		if e.ExpiresAt != engine.Never && key != KeyExpired {
 			mortal = append(mortal, key)
 		}
 	}
@@ -265,11 +266,11 @@ func checkSweep(t *testing.T, b idem.Backend, m Made) {
 }
 
 // keys are those of all records, in order.
-func keys(t *testing.T, b idem.Backend) []string {
+func keys(t *testing.T, b engine.Backend) []string {
 	t.Helper()
 	var keys []string
 	for cursor, more := "", true; more; more = cursor != "" {
-		page, next, err := b.(idem.Scanner).Scan(context.Background(), "", cursor)
+		page, next, err := b.(engine.Scanner).Scan(context.Background(), "", cursor)
 		must(t, err)
 		for _, sc := range page {
 			keys = append(keys, sc.Key)

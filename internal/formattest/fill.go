@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 )
 
 // Fill does to a new store what the golden stores went through. open opens its engine,
 // which happens twice. inCommit writes data of the caller's own in the commit that
 // completes KeySameCommit with the result "charged".
-func Fill(t testing.TB, open func() idem.Backend, inCommit func(s *idem.Store, r idem.Request)) (m Made) {
+func Fill(t testing.TB, open func() engine.Backend, inCommit func(s *idem.Store, r idem.Request)) (m Made) {
 	t.Helper()
 	ctx := context.Background()
 	clock := idemtest.NewClock(Start())
@@ -87,15 +88,15 @@ func Fill(t testing.TB, open func() idem.Backend, inCommit func(s *idem.Store, r
 }
 
 // restored is an engine that says what that of a restored backup would.
-type restored struct{ idem.Backend }
+type restored struct{ engine.Backend }
 
-func (r restored) Bind(host idem.Host) (idem.Binding, error) {
+func (r restored) Bind(host engine.Host) (engine.Binding, error) {
 	binding, err := r.Backend.Bind(host)
 	binding.Saved.LostUntil = LostUntil
 	return binding, err
 }
 
-func openStore(t testing.TB, b idem.Backend, c idem.Clock) *idem.Store {
+func openStore(t testing.TB, b engine.Backend, c engine.Clock) *idem.Store {
 	t.Helper()
 	s, err := idem.New(b, Options(c))
 	must(t, err)

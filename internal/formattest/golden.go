@@ -11,18 +11,19 @@ import (
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // Base is the moment the golden stores were made, in store time and in nanoseconds of
 // Unix time alike: 2026-01-02 03:04:05.000000006 UTC.
-const Base = idem.Instant(1767323045000000006)
+const Base = engine.Instant(1767323045000000006)
 
 // LostUntil is up to when the golden stores say that records may have been lost: the
 // backend of their first opening says so, as that of a restored backup would.
 const LostUntil = int64(Base) - int64(time.Hour)
 
 const (
-	second = idem.Instant(time.Second)
+	second = engine.Instant(time.Second)
 	day    = 24 * time.Hour
 )
 
@@ -30,7 +31,7 @@ const (
 func Start() time.Time { return time.Unix(0, int64(Base)) }
 
 // Options are those of the store that made the golden stores.
-func Options(c idem.Clock) idem.Options {
+func Options(c engine.Clock) idem.Options {
 	return idem.Options{Lease: 30 * time.Second, Retention: day, MaxResult: 1024, SweepInterval: -1, Clock: c}
 }
 
@@ -84,16 +85,16 @@ func Binary() []byte {
 func Reason() []byte { return []byte("the bank is away") }
 
 // Fingerprint is the one that KeyTakenOver, KeyCompleted and KeyBound were claimed with.
-func Fingerprint() idem.Fingerprint {
-	return idem.Fingerprint{
+func Fingerprint() engine.Fingerprint {
+	return engine.Fingerprint{
 		0x74, 0xc6, 0x12, 0x6b, 0x71, 0x8c, 0x4d, 0x0b, 0x26, 0x6f, 0x01, 0x99, 0xd4, 0x5e, 0xee, 0x36,
 		0x8a, 0x0c, 0x67, 0x0f, 0x2d, 0xbd, 0x9c, 0x1c, 0x15, 0x42, 0x9c, 0xbd, 0x3e, 0x8e, 0x93, 0x77,
 	}
 }
 
 // Meta is the golden stores' meta entry, but for its secret.
-func (m Made) Meta() idem.Meta {
-	return idem.Meta{
+func (m Made) Meta() engine.Meta {
+	return engine.Meta{
 		Time: Base + 100*second, Wall: int64(Base + 100*second), Fence: m.fence(secondOpening + 1), Opening: 2,
 		LostUntil: LostUntil,
 	}
@@ -101,10 +102,10 @@ func (m Made) Meta() idem.Meta {
 
 // Entries are all records of the golden stores, written out: nothing here is
 // computed by what is under test.
-func (m Made) Entries() map[string]*idem.Entry {
-	at := func(seconds int) idem.Instant { return Base + idem.Instant(seconds)*second }
+func (m Made) Entries() map[string]*engine.Entry {
+	at := func(seconds int) engine.Instant { return Base + engine.Instant(seconds)*second }
 	const dayLater = 24 * 60 * 60 // in seconds
-	entry := func(claim, claimed int, e idem.Entry) *idem.Entry {
+	entry := func(claim, claimed int, e engine.Entry) *engine.Entry {
 		e.Fence, e.Opening, e.ClaimedAt = m.fence(claim), 1, at(claimed)
 		if e.Attempt == 0 {
 			e.Attempt = 1
@@ -121,71 +122,71 @@ func (m Made) Entries() map[string]*idem.Entry {
 		return &e
 	}
 	// final is claimed and finished at five seconds.
-	final := func(claim int, s idem.State, result []byte) *idem.Entry {
-		return entry(claim, 5, idem.Entry{
+	final := func(claim int, s engine.State, result []byte) *engine.Entry {
+		return entry(claim, 5, engine.Entry{
 			State: s, FinishedAt: at(5), ExpiresAt: at(5 + dayLater), Due: at(5 + dayLater), Result: result,
 		})
 	}
-	dropped := final(11, idem.Completed, nil)
+	dropped := final(11, engine.Completed, nil)
 	dropped.ResultDropped = true
-	forever := final(12, idem.Completed, []byte("ok"))
-	forever.Retention, forever.ExpiresAt, forever.Due = idem.Forever, idem.Never, 0
-	failDropped := final(25, idem.Failed, nil)
+	forever := final(12, engine.Completed, []byte("ok"))
+	forever.Retention, forever.ExpiresAt, forever.Due = idem.Forever, engine.Never, 0
+	failDropped := final(25, engine.Failed, nil)
 	failDropped.ResultDropped = true
-	expired := final(17, idem.Completed, []byte("gone"))
+	expired := final(17, engine.Completed, []byte("gone"))
 	expired.Retention, expired.ExpiresAt, expired.Due = time.Second, at(6), at(6)
-	second := entry(secondOpening, 60, idem.Entry{
-		State: idem.InFlight, Lease: 2 * time.Hour, LeaseUntil: at(60 + 2*60*60),
+	second := entry(secondOpening, 60, engine.Entry{
+		State: engine.InFlight, Lease: 2 * time.Hour, LeaseUntil: at(60 + 2*60*60),
 		ExpiresAt: at(60 + 2*60*60 + dayLater), Due: at(60 + dayLater),
 	})
 	second.Opening = 2
-	same := entry(secondOpening+1, 60, idem.Entry{
-		State: idem.Completed, FinishedAt: at(60), ExpiresAt: at(60 + dayLater), Due: at(60 + dayLater), Result: []byte("charged"),
+	same := entry(secondOpening+1, 60, engine.Entry{
+		State: engine.Completed, FinishedAt: at(60), ExpiresAt: at(60 + dayLater), Due: at(60 + dayLater), Result: []byte("charged"),
 	})
 	same.Opening = 2
-	return map[string]*idem.Entry{
-		KeyInFlight: entry(0, 0, idem.Entry{
-			State: idem.InFlight, ExpiresAt: at(30 + dayLater), Due: at(dayLater),
+	return map[string]*engine.Entry{
+		KeyInFlight: entry(0, 0, engine.Entry{
+			State: engine.InFlight, ExpiresAt: at(30 + dayLater), Due: at(dayLater),
 		}),
-		KeyTakenOver: entry(3, 2, idem.Entry{
-			State: idem.InFlight, Attempt: 2, Fingerprint: Fingerprint(), Checkpoint: []byte("step 1"),
+		KeyTakenOver: entry(3, 2, engine.Entry{
+			State: engine.InFlight, Attempt: 2, Fingerprint: Fingerprint(), Checkpoint: []byte("step 1"),
 			ExpiresAt: at(32 + dayLater), Due: at(dayLater),
 		}),
-		KeyExtended: entry(2, 0, idem.Entry{
-			State: idem.InFlight, Lease: 10 * time.Second, LeaseUntil: at(2 + 60*60),
+		KeyExtended: entry(2, 0, engine.Entry{
+			State: engine.InFlight, Lease: 10 * time.Second, LeaseUntil: at(2 + 60*60),
 			ExpiresAt: at(2 + 60*60 + dayLater), Due: at(dayLater),
 		}),
-		KeyHoldUnknown: entry(4, 2, idem.Entry{
-			State: idem.InFlight, HoldUnknown: true, ExpiresAt: idem.Never,
+		KeyHoldUnknown: entry(4, 2, engine.Entry{
+			State: engine.InFlight, HoldUnknown: true, ExpiresAt: engine.Never,
 		}),
-		KeyReleased: entry(5, 2, idem.Entry{
-			State: idem.Released, Checkpoint: []byte{}, ExpiresAt: at(2 + dayLater), Due: at(2 + dayLater),
+		KeyReleased: entry(5, 2, engine.Entry{
+			State: engine.Released, Checkpoint: []byte{}, ExpiresAt: at(2 + dayLater), Due: at(2 + dayLater),
 		}),
-		KeyHeld: entry(6, 2, idem.Entry{
-			State: idem.Held, Result: []byte("timeout at the bank"), ExpiresAt: idem.Never,
+		KeyHeld: entry(6, 2, engine.Entry{
+			State: engine.Held, Result: []byte("timeout at the bank"), ExpiresAt: engine.Never,
 		}),
-		KeyCompleted: entry(7, 2, idem.Entry{
-			State: idem.Completed, Fingerprint: Fingerprint(), Result: []byte(`{"charged":100}`),
+		KeyCompleted: entry(7, 2, engine.Entry{
+			State: engine.Completed, Fingerprint: Fingerprint(), Result: []byte(`{"charged":100}`),
 			FinishedAt: at(5), ExpiresAt: at(5 + dayLater), Due: at(2 + dayLater),
 		}),
-		KeyNil:     final(8, idem.Completed, nil),
-		KeyEmpty:   final(9, idem.Completed, []byte{}),
-		KeyBinary:  final(10, idem.Completed, Binary()),
+		KeyNil:     final(8, engine.Completed, nil),
+		KeyEmpty:   final(9, engine.Completed, []byte{}),
+		KeyBinary:  final(10, engine.Completed, Binary()),
 		KeyDropped: dropped,
 		KeyForever: forever,
-		KeyFailed:  final(13, idem.Failed, []byte("card declined")),
-		KeyNUL:     final(14, idem.Completed, []byte("NUL")),
-		KeyNotUTF8: final(15, idem.Completed, []byte("not UTF-8")),
-		KeyLong():  final(16, idem.Completed, []byte("long")),
+		KeyFailed:  final(13, engine.Failed, []byte("card declined")),
+		KeyNUL:     final(14, engine.Completed, []byte("NUL")),
+		KeyNotUTF8: final(15, engine.Completed, []byte("not UTF-8")),
+		KeyLong():  final(16, engine.Completed, []byte("long")),
 		KeyExpired: expired,
-		KeyReason: entry(19, 5, idem.Entry{
-			State: idem.Released, Result: Reason(), ExpiresAt: at(5 + dayLater), Due: at(5 + dayLater),
+		KeyReason: entry(19, 5, engine.Entry{
+			State: engine.Released, Result: Reason(), ExpiresAt: at(5 + dayLater), Due: at(5 + dayLater),
 		}),
-		KeyRetried: entry(21, 5, idem.Entry{
-			State: idem.InFlight, Attempt: 2, Result: Reason(), ExpiresAt: at(35 + dayLater), Due: at(5 + dayLater),
+		KeyRetried: entry(21, 5, engine.Entry{
+			State: engine.InFlight, Attempt: 2, Result: Reason(), ExpiresAt: at(35 + dayLater), Due: at(5 + dayLater),
 		}),
-		KeyBound: entry(23, 5, idem.Entry{
-			State: idem.Released, Bound: true, Fingerprint: Fingerprint(), Result: Reason(),
+		KeyBound: entry(23, 5, engine.Entry{
+			State: engine.Released, Bound: true, Fingerprint: Fingerprint(), Result: Reason(),
 			ExpiresAt: at(5 + dayLater), Due: at(5 + dayLater),
 		}),
 		KeyFailDropped:   failDropped,

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 )
 
@@ -36,7 +37,7 @@ func TestEntries(t *testing.T) {
 		require.Contains(t, m.Tokens, idem.Token{Key: key, Fence: e.Fence})
 		require.LessOrEqual(t, e.Fence, m.Meta().Fence, key)
 		require.LessOrEqual(t, e.Opening, m.Meta().Opening, key)
-		require.Equal(t, e.ExpiresAt == idem.Never, e.Due == 0, key)
+		require.Equal(t, e.ExpiresAt == engine.Never, e.Due == 0, key)
 		require.LessOrEqual(t, e.Due, e.ExpiresAt, key)
 		got, err := codec.DecodeRecord(key, codec.AppendRecord(nil, key, e))
 		require.NoError(t, err)

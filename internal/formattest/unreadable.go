@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 )
 
 // CheckUnreadable tests an engine on a golden store in which the record of key
 // answers want, ErrCorrupt or ErrVersion: it is never granted, replayed or swept,
 // every other key works, and it can be forgotten.
-func CheckUnreadable(t *testing.T, b idem.Backend, m Made, key string, want error) {
+func CheckUnreadable(t *testing.T, b engine.Backend, m Made, key string, want error) {
 	t.Helper()
 	ctx := context.Background()
 	clock := idemtest.NewClock(Start().Add(110 * time.Second))

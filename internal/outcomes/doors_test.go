@@ -20,6 +20,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/consume"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemhttp"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/internal/outcomes"
@@ -32,7 +33,7 @@ func request(c *outcomes.Call) idem.Request {
 }
 
 // run runs d on a store on b.
-func run(t *testing.T, b idem.Backend, d outcomes.Door) {
+func run(t *testing.T, b engine.Backend, d outcomes.Door) {
 	clock := idemtest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	s, err := idem.New(b, idem.Options{Clock: clock, SweepInterval: -1})
 	require.NoError(t, err)

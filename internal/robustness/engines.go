@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/internal/robustness/oracle"
 	"github.com/idemkv/idem/pebble"
@@ -46,7 +47,7 @@ func Open(engine, path string, z Sizes, o idem.Options) (s oracle.Subject, err e
 
 // work says what the engine under s has done that is not the commits themselves.
 func work(s oracle.Subject) (flushes, compactions, size int64) {
-	switch b := s.Store.Backend().(type) {
+	switch b := engine.Of(s.Store).(type) {
 	case *bolt.Backend:
 		size, _ = b.Size() // 0 when it is closed
 	case *pebble.Backend:

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/progress"
 	"github.com/idemkv/idem/internal/robustness/oracle"
 	"github.com/idemkv/idem/pebble"
@@ -277,7 +278,7 @@ func (f *flipper) build(dir string) {
 				err = s.Store.Complete(ctx, c.Token, b)
 			}
 			require.NoError(f.t, err)
-			if p, ok := s.Store.Backend().(*pebble.Backend); ok && part < 2 && i == 60 {
+			if p, ok := engine.Of(s.Store).(*pebble.Backend); ok && part < 2 && i == 60 {
 				require.NoError(f.t, p.DB().Flush())
 			}
 		}

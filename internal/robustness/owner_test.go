@@ -21,6 +21,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/robustness/oracle"
 	"github.com/idemkv/idem/pebble"
 )
@@ -43,7 +44,7 @@ func (o *openJob) do() error {
 }
 
 func (o *openJob) try(path string) string {
-	var b idem.Backend
+	var b engine.Backend
 	var err error
 	if o.Engine == "bolt" {
 		b, err = bolt.Open(path, bolt.Options{LockTimeout: time.Millisecond, MinFree: -1})

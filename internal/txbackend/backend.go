@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/callback"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/internal/groupcommit"
@@ -29,7 +29,7 @@ const (
 	brokenClose = 2 * time.Second
 )
 
-// Backend is an idem.Backend over an Engine.
+// Backend is an engine.Backend over an Engine.
 type Backend struct {
 	engine Engine
 	queue  *groupcommit.Queue[*job]
@@ -45,15 +45,15 @@ type Backend struct {
 	commitBytes int // commitBytes, but in tests
 
 	mu   sync.Mutex
-	host atomic.Pointer[idem.Host]
+	host atomic.Pointer[engine.Host]
 }
 
 var (
-	_ idem.Backend = (*Backend)(nil)
-	_ idem.Scanner = (*Backend)(nil)
-	_ idem.Expirer = (*Backend)(nil)
-	_ idem.Sizer   = (*Backend)(nil)
-	_ idem.Checker = (*Backend)(nil)
+	_ engine.Backend = (*Backend)(nil)
+	_ engine.Scanner = (*Backend)(nil)
+	_ engine.Expirer = (*Backend)(nil)
+	_ engine.Sizer   = (*Backend)(nil)
+	_ engine.Checker = (*Backend)(nil)
 )
 
 // New returns a Backend that owns e.
@@ -63,31 +63,31 @@ func New(e Engine) *Backend {
 	return b
 }
 
-// Bind implements idem.Backend.
-func (b *Backend) Bind(host idem.Host) (idem.Binding, error) {
+// Bind implements engine.Backend.
+func (b *Backend) Bind(host engine.Host) (engine.Binding, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.err(); err != nil {
-		return idem.Binding{}, err
+		return engine.Binding{}, err
 	}
 	if b.host.Load() != nil {
-		return idem.Binding{}, fmt.Errorf("%w: %s is in use by another store", idem.ErrInvalid, b.engine.Name())
+		return engine.Binding{}, fmt.Errorf("%w: %s is in use by another store", engine.ErrInvalid, b.engine.Name())
 	}
 	saved, err := b.savedMeta()
 	if err != nil {
-		return idem.Binding{}, err
+		return engine.Binding{}, err
 	}
 	if host.Stall > 0 {
 		b.watch.Store(newWatch(host.Stall, func() { b.stalled(host.Stall) }))
 	}
 	b.host.Store(&host)
 	if err := b.err(); err != nil { // since just now, and host may not have been told
-		return idem.Binding{}, err
+		return engine.Binding{}, err
 	}
-	return idem.Binding{Saved: saved}, nil
+	return engine.Binding{Saved: saved}, nil
 }
 
-func (b *Backend) savedMeta() (saved idem.Meta, err error) {
+func (b *Backend) savedMeta() (saved engine.Meta, err error) {
 	defer b.guard(&err)
 	pairs, err := b.engine.Scan(Meta, []byte(codec.MetaKey), nil, 1)
 	if err != nil {
@@ -106,7 +106,7 @@ func (b *Backend) savedMeta() (saved idem.Meta, err error) {
 // err is why the backend answers nothing, nil while it does.
 func (b *Backend) err() error {
 	if b.closed.Load() {
-		return idem.ErrClosed
+		return engine.ErrClosed
 	}
 	return b.brokenErr()
 }
@@ -122,7 +122,7 @@ func (b *Backend) brokenErr() error {
 // returns what it answers. Engines call it for what goes wrong in the background.
 // It may be called under any lock.
 func (b *Backend) Break(cause error) error {
-	err := fmt.Errorf("%w: %s: %w", idem.ErrBroken, b.engine.Name(), cause)
+	err := fmt.Errorf("%w: %s: %w", engine.ErrBroken, b.engine.Name(), cause)
 	if !b.broken.CompareAndSwap(nil, &err) {
 		return *b.broken.Load()
 	}
@@ -182,8 +182,8 @@ func (b *Backend) guard(err *error) {
 	}
 }
 
-// Read implements idem.Backend.
-func (b *Backend) Read(key string) (e *idem.Entry, err error) {
+// Read implements engine.Backend.
+func (b *Backend) Read(_ context.Context, key string) (e *engine.Entry, err error) {
 	if err := b.err(); err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (b *Backend) Read(key string) (e *idem.Entry, err error) {
 	return e, err
 }
 
-func (b *Backend) read(key string) (e *idem.Entry, err error) {
+func (b *Backend) read(key string) (e *engine.Entry, err error) {
 	defer b.guard(&err)
 	e, err = b.engine.Read(key)
 	if err != nil && !aboutRecord(err) {
@@ -224,11 +224,11 @@ func (b *Backend) about(key string, err error) error {
 
 // aboutRecord reports whether err is about one record and not about the database.
 func aboutRecord(err error) bool {
-	return errors.Is(err, idem.ErrCorrupt) || errors.Is(err, idem.ErrVersion)
+	return errors.Is(err, engine.ErrCorrupt) || errors.Is(err, engine.ErrVersion)
 }
 
-// Apply implements idem.Backend.
-func (b *Backend) Apply(ctx context.Context, ops []*idem.Op) error {
+// Apply implements engine.Backend.
+func (b *Backend) Apply(ctx context.Context, ops []engine.Op) error {
 	weight := 0
 	for _, op := range ops {
 		weight += opWeight + op.Size()
@@ -256,7 +256,7 @@ func (b *Backend) do(ctx context.Context, j *job, weight int) error {
 	return j.err
 }
 
-// Close implements idem.Backend.
+// Close implements engine.Backend.
 func (b *Backend) Close() error {
 	var err error
 	if b.broken.Load() == nil && b.host.Load() != nil {
@@ -327,7 +327,7 @@ func (b *Backend) Check(ctx context.Context) (err error) {
 	return b.engine.Room()
 }
 
-// Size implements idem.Sizer.
+// Size implements engine.Sizer.
 func (b *Backend) Size() (n int64, err error) {
 	if err := b.err(); err != nil {
 		return 0, err

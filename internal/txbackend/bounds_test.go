@@ -182,7 +182,7 @@ func TestKeysAreNamedByTheirHash(t *testing.T) {
 	_, err := b.Bind(bound)
 	require.NoError(t, err)
 	f.on(reading, func() error { return errDisk })
-	_, err = b.Read("secret")
+	_, err = b.Read(context.Background(), "secret")
 	require.ErrorContains(t, err, "reading key hash of 6")
 	require.NotContains(t, err.Error(), "secret")
 	require.NoError(t, b.Close())

@@ -13,28 +13,29 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/callback"
 )
 
 // host binds b to a host that counts what it is told.
 type host struct {
-	meta idem.Meta
+	meta engine.Meta
 
 	mu     sync.Mutex
 	broken []error
 	groups []int
 }
 
-func (h *host) bind(t testing.TB, b *Backend) idem.Binding {
+func (h *host) bind(t testing.TB, b *Backend) engine.Binding {
 	t.Helper()
 	binding, err := b.Bind(h.host())
 	require.NoError(t, err)
 	return binding
 }
 
-func (h *host) host() idem.Host {
-	return idem.Host{
-		Meta: func() idem.Meta { return h.meta },
+func (h *host) host() engine.Host {
+	return engine.Host{
+		Meta: func() engine.Meta { return h.meta },
 		Broken: func(err error) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -72,7 +73,7 @@ func requireBroken(t testing.TB, b *Backend, cause error) {
 		}
 		require.ErrorContains(t, err, "fake.db", what)
 	}
-	_, err := b.Read("k")
+	_, err := b.Read(context.Background(), "k")
 	is("Read", err)
 	is("Apply", b.Apply(ctx, nil))
 	is("Update", b.Update(ctx, sameCommit(func(*fakeTx) ([]byte, error) {
@@ -81,11 +82,11 @@ func requireBroken(t testing.TB, b *Backend, cause error) {
 	})))
 	_, _, err = b.Scan(ctx, "", "")
 	is("Scan", err)
-	_, err = b.Expiring(ctx, idem.Due{}, idem.Never, 1)
+	_, err = b.Expiring(ctx, engine.Due{}, engine.Never, 1)
 	is("Expiring", err)
 	_, err = b.Size()
 	is("Size", err)
-	_, err = b.Bind(idem.Host{})
+	_, err = b.Bind(engine.Host{})
 	is("Bind", err)
 }
 
@@ -97,7 +98,7 @@ func nothing(*fakeTx) ([]byte, error) { return nil, nil }
 func TestEveryFaultBreaks(t *testing.T) {
 	t.Parallel()
 	update := func(b *Backend) error { return b.Update(ctx, sameCommit(nothing)) }
-	get := func(b *Backend) error { _, err := b.Read("k"); return err }
+	get := func(b *Backend) error { _, err := b.Read(context.Background(), "k"); return err }
 	for name, c := range map[string]struct {
 		at   point
 		call func(b *Backend) error
@@ -108,7 +109,7 @@ func TestEveryFaultBreaks(t *testing.T) {
 		"read":     {reading, get},
 		"scan":     {scanning, func(b *Backend) error { _, _, err := b.Scan(ctx, "", ""); return err }},
 		"scanned":  {scanned, func(b *Backend) error { _, _, err := b.Scan(ctx, "", ""); return err }},
-		"expiring": {scanning, func(b *Backend) error { _, err := b.Expiring(ctx, idem.Due{}, 1, 1); return err }},
+		"expiring": {scanning, func(b *Backend) error { _, err := b.Expiring(ctx, engine.Due{}, 1, 1); return err }},
 		"size":     {sizing, func(b *Backend) error { _, err := b.Size(); return err }},
 	} {
 		for how, hook := range map[string]func() error{

@@ -1,6 +1,7 @@
 package txbackend
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 func TestClosed(t *testing.T) {
@@ -18,20 +20,20 @@ func TestClosed(t *testing.T) {
 	require.NoError(t, b.Close())
 	require.NoError(t, b.Close(), "again")
 	requireCloses(t, f, 1)
-	_, err := b.Read("k")
+	_, err := b.Read(context.Background(), "k")
 	require.Equal(t, idem.ErrClosed, err)
 	require.Equal(t, idem.ErrClosed, b.Apply(ctx, nil))
 	require.Equal(t, idem.ErrClosed, b.Update(ctx, sameCommit(nothing)))
 	_, _, err = b.Scan(ctx, "", "")
 	require.Equal(t, idem.ErrClosed, err)
-	_, err = b.Expiring(ctx, idem.Due{}, 1, 1)
+	_, err = b.Expiring(ctx, engine.Due{}, 1, 1)
 	require.Equal(t, idem.ErrClosed, err)
 	_, err = b.Size()
 	require.Equal(t, idem.ErrClosed, err)
 	_, err = b.Bind(h.host())
 	require.Equal(t, idem.ErrClosed, err)
 	_ = b.Break(errDisk)
-	_, err = b.Read("k")
+	_, err = b.Read(context.Background(), "k")
 	require.Equal(t, idem.ErrClosed, err, "closed outranks broken")
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/internal/formattest"
 )
@@ -69,14 +70,14 @@ func TestMetaIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEnv(t)
 		require.Empty(t, e.fake.raw(Meta), "opening alone saves nothing")
-		at := func() idem.Instant { return idem.Instant(begun.UnixNano()) + e.elapsed() }
+		at := func() engine.Instant { return engine.Instant(begun.UnixNano()) + e.elapsed() }
 		token := e.claim("a")
 		first, secret := token.Fence, e.meta().Secret
 		require.Greater(t, first, uint64(begun.UnixNano()))
 		require.NotZero(t, secret)
 		check := func(fence uint64) {
 			t.Helper()
-			require.Equal(t, idem.Meta{Time: at(), Wall: int64(at()), Fence: fence, Opening: 1, Secret: secret}, e.meta())
+			require.Equal(t, engine.Meta{Time: at(), Wall: int64(at()), Fence: fence, Opening: 1, Secret: secret}, e.meta())
 		}
 		check(first)
 		e.clock.Advance(time.Second)
@@ -102,13 +103,13 @@ func TestMetaIsSaved(t *testing.T) {
 		e.open()
 		token = e.claim("e")
 		require.Greater(t, token.Fence, first+3)
-		require.Equal(t, idem.Meta{Time: at(), Wall: int64(at()), Fence: token.Fence, Opening: 2, Secret: secret}, e.meta())
+		require.Equal(t, engine.Meta{Time: at(), Wall: int64(at()), Fence: token.Fence, Opening: 2, Secret: secret}, e.meta())
 	})
 }
 
-func (e *env) elapsed() idem.Instant {
+func (e *env) elapsed() engine.Instant {
 	_, d := e.clock.Now()
-	return idem.Instant(d)
+	return engine.Instant(d)
 }
 
 // The caller's own writes before a store is there: they commit, and leave the meta
@@ -126,16 +127,16 @@ func TestUpdateBeforeBind(t *testing.T) {
 
 func TestBind(t *testing.T) {
 	t.Parallel()
-	f, h := newFake(), &host{meta: idem.Meta{Time: 5, Wall: 6, Fence: 7, Opening: 8}}
+	f, h := newFake(), &host{meta: engine.Meta{Time: 5, Wall: 6, Fence: 7, Opening: 8}}
 	b := New(f)
-	require.Equal(t, idem.Binding{}, h.bind(t, b), "a new store has saved nothing, and reads want a cache")
+	require.Equal(t, engine.Binding{}, h.bind(t, b), "a new store has saved nothing, and reads want a cache")
 	_, err := b.Bind(h.host())
 	require.ErrorIs(t, err, idem.ErrInvalid)
 	require.ErrorContains(t, err, "fake.db is in use")
 	require.NoError(t, b.Close())
 
 	b = New(f)
-	require.Equal(t, idem.Binding{Saved: h.meta}, h.bind(t, b), "what closing saved")
+	require.Equal(t, engine.Binding{Saved: h.meta}, h.bind(t, b), "what closing saved")
 	require.NoError(t, b.Close())
 
 	for name, c := range map[string]struct {
@@ -157,7 +158,7 @@ func TestBind(t *testing.T) {
 	g.damage(Meta, codec.MetaKey, func([]byte) []byte { return nil })
 	g.damage(Meta, "other", func([]byte) []byte { return []byte("x") })
 	b = New(g)
-	require.Equal(t, idem.Binding{}, h.bind(t, b))
+	require.Equal(t, engine.Binding{}, h.bind(t, b))
 	require.NoError(t, b.Close())
 }
 

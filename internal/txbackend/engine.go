@@ -1,4 +1,4 @@
-// Package txbackend is what the engines on disk share: idem.Backend over a small
+// Package txbackend is what the engines on disk share: engine.Backend over a small
 // transactional key-value store. It groups commits, keeps records, expiry index
 // and meta entry in step within each, shows nobody a commit before it is durable,
 // and stops everything when one fails. An engine brings only its database.
@@ -7,7 +7,7 @@ package txbackend
 import (
 	"context"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // Space is one of the key spaces an engine keeps apart.
@@ -32,7 +32,7 @@ type Engine interface {
 	Name() string
 	// Read returns the record of key as the database has it now, durable or not;
 	// nil if there is none.
-	Read(key string) (*idem.Entry, error)
+	Read(key string) (*engine.Entry, error)
 	// Scan returns up to limit pairs with from <= key < to (nil: no bound), in order,
 	// as the database has them now, and fewer once their values exceed a few MiB.
 	Scan(space Space, from, to []byte, limit int) ([]Pair, error)

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/callback"
 	"github.com/idemkv/idem/internal/codec"
 )
@@ -159,7 +159,7 @@ func (f *fake) durable(s Space) map[string]string {
 
 func (f *fake) Name() string { return "fake.db" }
 
-func (f *fake) Read(key string) (*idem.Entry, error) {
+func (f *fake) Read(key string) (*engine.Entry, error) {
 	if err := f.call(reading, key); err != nil {
 		return nil, err
 	}

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"sync"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // floor is a place before which the expiry index is empty. A sweep removes places
@@ -14,22 +14,22 @@ import (
 // removing 100,000 records in slices 20 times as slow.
 type floor struct {
 	mu      sync.Mutex
-	at      idem.Due  // nothing stands before it
-	writing *idem.Due // the first of the places that the commit under way sets
-	looks   []*look   // under way
+	at      engine.Due  // nothing stands before it
+	writing *engine.Due // the first of the places that the commit under way sets
+	looks   []*look     // under way
 }
 
 // look is a reading of the index from the floor on.
 type look struct {
-	set *idem.Due // the first of the places set since it began, or being set then
+	set *engine.Due // the first of the places set since it began, or being set then
 }
 
 // begin is called before the index is read for places after from. It returns where
 // to start, itself included; from is returned, with no look, if that is as good.
-func (f *floor) begin(from idem.Due) (start idem.Due, l *look) {
+func (f *floor) begin(from engine.Due) (start engine.Due, l *look) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if comparePlaces(from, f.at) >= 0 && from != (idem.Due{}) {
+	if comparePlaces(from, f.at) >= 0 && from != (engine.Due{}) {
 		return from, nil
 	}
 	l = &look{set: f.writing}
@@ -39,7 +39,7 @@ func (f *floor) begin(from idem.Due) (start idem.Due, l *look) {
 
 // end is called when the reading is over; first is the first place that it found,
 // or where it ended without one. nil: it failed.
-func (f *floor) end(l *look, first *idem.Due) {
+func (f *floor) end(l *look, first *engine.Due) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, other := range f.looks {
@@ -58,7 +58,7 @@ func (f *floor) end(l *look, first *idem.Due) {
 }
 
 // set is called for each place that a commit sets, before it can be read.
-func (f *floor) set(place idem.Due) {
+func (f *floor) set(place engine.Due) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if comparePlaces(place, f.at) < 0 {
@@ -78,13 +78,13 @@ func (f *floor) committed() {
 }
 
 // lesser returns the lesser of a and b; b may be nil.
-func lesser(a, b *idem.Due) *idem.Due {
+func lesser(a, b *engine.Due) *engine.Due {
 	if b == nil || comparePlaces(*a, *b) < 0 {
 		return a
 	}
 	return b
 }
 
-func comparePlaces(a, b idem.Due) int {
+func comparePlaces(a, b engine.Due) int {
 	return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Key, b.Key))
 }

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // Whatever commits and looks do at once, no place that can be read stands before
@@ -19,17 +20,17 @@ func TestNothingStandsBeforeTheFloor(t *testing.T) {
 	rose := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		var f floor
-		readable := map[idem.Due]bool{}
-		var writing []idem.Due
+		readable := map[engine.Due]bool{}
+		var writing []engine.Due
 		type reading struct {
 			l     *look
-			from  idem.Due
-			first *idem.Due
+			from  engine.Due
+			first *engine.Due
 			read  bool
 		}
 		var readings []*reading
-		place := func() idem.Due {
-			return idem.Due{At: idem.Instant(rapid.IntRange(1, 9).Draw(rt, "at")), Key: rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "key")}
+		place := func() engine.Due {
+			return engine.Due{At: engine.Instant(rapid.IntRange(1, 9).Draw(rt, "at")), Key: rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "key")}
 		}
 		commit := func() {
 			for _, p := range writing {
@@ -47,9 +48,9 @@ func TestNothingStandsBeforeTheFloor(t *testing.T) {
 			case 1:
 				commit()
 			case 2: // the sweep removes what stands first
-				delete(readable, first(readable, idem.Due{}))
+				delete(readable, first(readable, engine.Due{}))
 			case 3:
-				from, l := f.begin(idem.Due{})
+				from, l := f.begin(engine.Due{})
 				require.NotNil(rt, l, "from the start there is always something to learn")
 				readings = append(readings, &reading{l: l, from: from})
 			case 4:
@@ -85,8 +86,8 @@ func TestNothingStandsBeforeTheFloor(t *testing.T) {
 }
 
 // first is what a reading from a place on finds: the first place, or the end.
-func first(readable map[idem.Due]bool, from idem.Due) idem.Due {
-	least := idem.Due{At: 100}
+func first(readable map[engine.Due]bool, from engine.Due) engine.Due {
+	least := engine.Due{At: 100}
 	for p := range readable {
 		if comparePlaces(p, from) >= 0 && comparePlaces(p, least) < 0 {
 			least = p

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // gate keeps a commit from being seen before it is durable. Both databases show a
@@ -23,18 +23,18 @@ type gate struct {
 // which is for the committer alone.
 type held struct {
 	was image
-	now *idem.Entry
+	now *engine.Entry
 }
 
 // image is what a read of a key gave before the commit.
 type image struct {
-	entry *idem.Entry
+	entry *engine.Entry
 	err   error
 }
 
 // publish holds key as it was, and notes what it becomes; the first image of a commit
 // is the one that counts.
-func (g *gate) publish(key string, was image, now *idem.Entry) {
+func (g *gate) publish(key string, was image, now *engine.Entry) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if h, again := g.by[key]; again {
@@ -50,7 +50,7 @@ func (g *gate) publish(key string, was image, now *idem.Entry) {
 
 // changed returns what the commit under way has made of key. It is called by the
 // committer, who alone writes what it reads.
-func (g *gate) changed(key string) (now *idem.Entry, ok bool) {
+func (g *gate) changed(key string) (now *engine.Entry, ok bool) {
 	h, ok := g.by[key]
 	return h.now, ok
 }

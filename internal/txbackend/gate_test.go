@@ -1,6 +1,7 @@
 package txbackend
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -8,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 )
 
@@ -144,7 +146,7 @@ func TestReaderMeetsCommit(t *testing.T) {
 		reached, release := e.fake.stall(p)
 		done := make(chan idem.State, 1)
 		go func() {
-			entry, err := e.b.Read("k")
+			entry, err := e.b.Read(context.Background(), "k")
 			if err != nil {
 				e.t.Error(err)
 			}
@@ -251,13 +253,13 @@ func TestGateLetsGo(t *testing.T) {
 	var g gate
 	g.withdraw()
 	for i := range 5000 {
-		g.publish(string(codec.AppendPlace(nil, idem.Due{At: idem.Instant(i)})), image{entry: &idem.Entry{Attempt: uint32(i)}}, nil)
+		g.publish(string(codec.AppendPlace(nil, engine.Due{At: engine.Instant(i)})), image{entry: &engine.Entry{Attempt: uint32(i)}}, nil)
 	}
-	g.publish(string(codec.AppendPlace(nil, idem.Due{At: 7})), image{entry: &idem.Entry{Attempt: 99}}, &idem.Entry{Attempt: 100})
-	was, held := g.look(string(codec.AppendPlace(nil, idem.Due{At: 7})))
+	g.publish(string(codec.AppendPlace(nil, engine.Due{At: 7})), image{entry: &engine.Entry{Attempt: 99}}, &engine.Entry{Attempt: 100})
+	was, held := g.look(string(codec.AppendPlace(nil, engine.Due{At: 7})))
 	require.True(t, held)
 	require.EqualValues(t, 7, was.entry.Attempt, "the first image of a commit counts")
-	now, held := g.changed(string(codec.AppendPlace(nil, idem.Due{At: 7})))
+	now, held := g.changed(string(codec.AppendPlace(nil, engine.Due{At: 7})))
 	require.True(t, held)
 	require.EqualValues(t, 100, now.Attempt, "the commit itself goes on from its last change")
 	n := 0

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/internal/codec"
 )
@@ -24,10 +25,10 @@ func requireInStep(t require.TestingT, f *fake) {
 	for key, value := range records {
 		e, err := codec.DecodeRecord(key, []byte(value))
 		require.NoError(t, err)
-		require.Equal(t, e.ExpiresAt == idem.Never, e.Due == 0, "%q: %+v", key, e)
+		require.Equal(t, e.ExpiresAt == engine.Never, e.Due == 0, "%q: %+v", key, e)
 		require.LessOrEqual(t, e.Due, e.ExpiresAt, "%q: %+v", key, e)
 		if e.Due != 0 {
-			want[string(codec.AppendPlace(nil, idem.Due{At: e.Due, Key: key}))] = ""
+			want[string(codec.AppendPlace(nil, engine.Due{At: e.Due, Key: key}))] = ""
 		}
 		final := e.State == idem.Completed || e.State == idem.Failed
 		require.Equal(t, final, e.FinishedAt != 0, "%q: %+v", key, e)
@@ -55,8 +56,8 @@ type script struct {
 	f      *fake
 	clock  *idemtest.Clock
 	s      *idem.Store
-	tokens []idem.Token // ever given out
-	time   idem.Instant // of the meta entry, the last time it was seen
+	tokens []idem.Token   // ever given out
+	time   engine.Instant // of the meta entry, the last time it was seen
 }
 
 func (s *script) open() {
@@ -208,7 +209,7 @@ func forever(t require.TestingT, f *fake) (n int) {
 	for key, value := range f.raw(Records) {
 		e, err := codec.DecodeRecord(key, []byte(value))
 		require.NoError(t, err)
-		if e.ExpiresAt == idem.Never {
+		if e.ExpiresAt == engine.Never {
 			n++
 		}
 	}

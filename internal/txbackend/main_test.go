@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/internal/codec"
 )
@@ -84,7 +85,7 @@ func (e *env) state(key string) idem.State {
 }
 
 // meta returns the meta entry as stored.
-func (e *env) meta() idem.Meta {
+func (e *env) meta() engine.Meta {
 	e.t.Helper()
 	m, err := codec.DecodeMeta([]byte(e.fake.raw(Meta)[codec.MetaKey]))
 	require.NoError(e.t, err)

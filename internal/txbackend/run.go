@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/callback"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/internal/groupcommit"
@@ -18,7 +18,7 @@ import (
 type job struct {
 	groupcommit.Ticket
 	ctx    context.Context // the caller's, for its functions
-	ops    []*idem.Op
+	ops    []engine.Op
 	update any
 	save   bool
 
@@ -32,7 +32,7 @@ type job struct {
 type late struct {
 	step int
 	was  image
-	next *idem.Entry
+	next *engine.Entry
 }
 
 func (j *job) steps() int {
@@ -86,7 +86,7 @@ type pass struct {
 	plan plan
 
 	tx      Tx
-	changed []*idem.Op
+	changed []engine.Op
 	wrote   bool
 	size    int // bytes written
 	room    error
@@ -340,7 +340,7 @@ func (g *pass) runOp(j *job, i int) error {
 }
 
 // write makes next of op's key, which was.
-func (g *pass) write(op *idem.Op, was image, next *idem.Entry) error {
+func (g *pass) write(op engine.Op, was image, next *engine.Entry) error {
 	g.wrote = true
 	g.changed = append(g.changed, op)
 	g.b.gate.publish(op.Key(), was, next)
@@ -348,7 +348,7 @@ func (g *pass) write(op *idem.Op, was image, next *idem.Entry) error {
 }
 
 // entry returns the current entry of op's key in the transaction.
-func (g *pass) entry(op *idem.Op) (image, error) {
+func (g *pass) entry(op engine.Op) (image, error) {
 	if e, known := op.Current(); known {
 		return image{entry: e}, nil
 	}
@@ -370,25 +370,25 @@ func (g *pass) entry(op *idem.Op) (image, error) {
 }
 
 // store writes next in place of cur and keeps the expiry index in step.
-func (g *pass) store(op *idem.Op, cur, next *idem.Entry) error {
-	var old, due idem.Instant
+func (g *pass) store(op engine.Op, cur, next *engine.Entry) error {
+	var old, due engine.Instant
 	if cur != nil {
 		old = cur.Due
 	}
 	if next != nil {
 		due = next.Due
 	}
-	for _, at := range [...]idem.Instant{old, op.Due()} {
+	for _, at := range [...]engine.Instant{old, op.Due()} {
 		if at != 0 && at != due {
-			g.place = codec.AppendPlace(g.place[:0], idem.Due{At: at, Key: op.Key()})
+			g.place = codec.AppendPlace(g.place[:0], engine.Due{At: at, Key: op.Key()})
 			if err := g.tx.Delete(Expiry, g.place); err != nil {
 				return err
 			}
 		}
 	}
 	if due != 0 && due != old {
-		g.b.floor.set(idem.Due{At: due, Key: op.Key()})
-		g.place = codec.AppendPlace(g.place[:0], idem.Due{At: due, Key: op.Key()})
+		g.b.floor.set(engine.Due{At: due, Key: op.Key()})
+		g.place = codec.AppendPlace(g.place[:0], engine.Due{At: due, Key: op.Key()})
 		if err := g.tx.Set(Expiry, g.place, nil); err != nil {
 			return err
 		}

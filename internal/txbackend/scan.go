@@ -7,13 +7,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 )
 
-// Scan implements idem.Scanner, in the order of keys; the cursor is the last key
+// Scan implements engine.Scanner, in the order of keys; the cursor is the last key
 // of the page before.
-func (b *Backend) Scan(ctx context.Context, prefix, cursor string) (page []idem.Scanned, next string, err error) {
+func (b *Backend) Scan(ctx context.Context, prefix, cursor string) (page []engine.Scanned, next string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
@@ -44,19 +44,19 @@ func (b *Backend) Scan(ctx context.Context, prefix, cursor string) (page []idem.
 			read[key] = was
 		}
 	})
-	page = make([]idem.Scanned, 0, len(read))
+	page = make([]engine.Scanned, 0, len(read))
 	for key, r := range read {
 		if r.entry != nil || r.err != nil {
-			page = append(page, idem.Scanned{Key: key, Entry: r.entry, Err: r.err})
+			page = append(page, engine.Scanned{Key: key, Entry: r.entry, Err: r.err})
 		}
 	}
-	slices.SortFunc(page, func(a, b idem.Scanned) int { return strings.Compare(a.Key, b.Key) })
+	slices.SortFunc(page, func(a, b engine.Scanned) int { return strings.Compare(a.Key, b.Key) })
 	return page, next, nil
 }
 
-// Expiring implements idem.Expirer. Places of a commit under way may be among
+// Expiring implements engine.Expirer. Places of a commit under way may be among
 // them: the sweep looks at each record again.
-func (b *Backend) Expiring(ctx context.Context, from idem.Due, until idem.Instant, limit int) (found []idem.Due, err error) {
+func (b *Backend) Expiring(ctx context.Context, from engine.Due, until engine.Instant, limit int) (found []engine.Due, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -69,8 +69,8 @@ func (b *Backend) Expiring(ctx context.Context, from idem.Due, until idem.Instan
 		lower = append(lower, 0)
 	}
 	var upper []byte
-	if until != idem.Never {
-		upper = codec.AppendPlace(nil, idem.Due{At: until + 1})
+	if until != engine.Never {
+		upper = codec.AppendPlace(nil, engine.Due{At: until + 1})
 	}
 	if upper == nil || bytes.Compare(lower, upper) < 0 {
 		found, err = b.places(lower, upper, limit)
@@ -82,26 +82,26 @@ func (b *Backend) Expiring(ctx context.Context, from idem.Due, until idem.Instan
 }
 
 // firstOf is the first of the places found up to until, or what comes after until.
-func firstOf(found []idem.Due, until idem.Instant, err error) *idem.Due {
+func firstOf(found []engine.Due, until engine.Instant, err error) *engine.Due {
 	switch {
 	case err != nil:
 		return nil
 	case len(found) > 0:
 		return &found[0]
-	case until == idem.Never:
-		return &idem.Due{At: until}
+	case until == engine.Never:
+		return &engine.Due{At: until}
 	}
-	return &idem.Due{At: until + 1}
+	return &engine.Due{At: until + 1}
 }
 
 // places returns places of the index in order.
-func (b *Backend) places(lower, upper []byte, limit int) (found []idem.Due, err error) {
+func (b *Backend) places(lower, upper []byte, limit int) (found []engine.Due, err error) {
 	for {
 		pairs, more, err := b.scan(Expiry, lower, upper, limit)
 		if err != nil {
 			return nil, err
 		}
-		found := make([]idem.Due, 0, len(pairs))
+		found := make([]engine.Due, 0, len(pairs))
 		for _, p := range pairs {
 			if d, ok := codec.DecodePlace(p.Key); ok {
 				found = append(found, d)
@@ -128,7 +128,7 @@ func (b *Backend) scan(space Space, from, to []byte, limit int) (pairs []Pair, m
 	last := from
 	for i, p := range pairs {
 		if c := bytes.Compare(p.Key, last); c < 0 || c == 0 && i > 0 {
-			return nil, false, b.breakWith("scanning", fmt.Errorf("%w: keys are out of order; restore %s from a backup", idem.ErrCorrupt, b.engine.Name()))
+			return nil, false, b.breakWith("scanning", fmt.Errorf("%w: keys are out of order; restore %s from a backup", engine.ErrCorrupt, b.engine.Name()))
 		}
 		last = p.Key
 	}

@@ -13,12 +13,13 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 )
 
 // listed walks over all pages of a scan; between is called after each.
-func listed(t require.TestingT, b *Backend, prefix string, between func(next string)) (keys []string, found map[string]idem.Scanned) {
-	found = map[string]idem.Scanned{}
+func listed(t require.TestingT, b *Backend, prefix string, between func(next string)) (keys []string, found map[string]engine.Scanned) {
+	found = map[string]engine.Scanned{}
 	for cursor, more := "", true; more; more = cursor != "" {
 		page, next, err := b.Scan(ctx, prefix, cursor)
 		require.NoError(t, err)
@@ -79,7 +80,7 @@ func TestScanHonoursContext(t *testing.T) {
 	cancel()
 	_, _, err := e.b.Scan(ended, "", "")
 	require.Equal(t, context.Canceled, err)
-	_, err = e.b.Expiring(ended, idem.Due{}, idem.Never, 1)
+	_, err = e.b.Expiring(ended, engine.Due{}, engine.Never, 1)
 	require.Equal(t, context.Canceled, err)
 }
 
@@ -212,26 +213,26 @@ func TestPrefixEnd(t *testing.T) {
 func TestExpiring(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
-	places := []idem.Due{{At: 1, Key: "z"}, {At: 5, Key: "a"}, {At: 5, Key: "b"}, {At: 256, Key: "a"}, {At: idem.Never - 1, Key: "x"}}
+	places := []engine.Due{{At: 1, Key: "z"}, {At: 5, Key: "a"}, {At: 5, Key: "b"}, {At: 256, Key: "a"}, {At: engine.Never - 1, Key: "x"}}
 	for _, p := range places {
 		e.fake.damage(Expiry, string(codec.AppendPlace(nil, p)), func([]byte) []byte { return []byte{} })
 	}
-	expiring := func(from idem.Due, until idem.Instant, limit int) []idem.Due {
+	expiring := func(from engine.Due, until engine.Instant, limit int) []engine.Due {
 		t.Helper()
 		got, err := e.b.Expiring(ctx, from, until, limit)
 		require.NoError(t, err)
 		return got
 	}
-	require.Equal(t, places, expiring(idem.Due{}, idem.Never, 100))
-	require.Equal(t, places[:2], expiring(idem.Due{}, idem.Never, 2))
-	require.Equal(t, places[2:4], expiring(places[1], idem.Never, 2), "after a place")
-	require.Equal(t, places[3:], expiring(idem.Due{At: 6}, idem.Never, 100), "from a time on")
-	require.Equal(t, places[1:], expiring(idem.Due{At: 5}, idem.Never, 100), "from a time on, that time included")
-	require.Equal(t, places[:3], expiring(idem.Due{}, 5, 100), "up to a time, that time included")
-	require.Equal(t, places[:1], expiring(idem.Due{}, 4, 100))
-	require.Empty(t, expiring(idem.Due{}, 0, 100))
-	require.Equal(t, places, expiring(idem.Due{}, idem.Never-1, 100))
-	require.Empty(t, expiring(places[4], idem.Never, 100))
+	require.Equal(t, places, expiring(engine.Due{}, engine.Never, 100))
+	require.Equal(t, places[:2], expiring(engine.Due{}, engine.Never, 2))
+	require.Equal(t, places[2:4], expiring(places[1], engine.Never, 2), "after a place")
+	require.Equal(t, places[3:], expiring(engine.Due{At: 6}, engine.Never, 100), "from a time on")
+	require.Equal(t, places[1:], expiring(engine.Due{At: 5}, engine.Never, 100), "from a time on, that time included")
+	require.Equal(t, places[:3], expiring(engine.Due{}, 5, 100), "up to a time, that time included")
+	require.Equal(t, places[:1], expiring(engine.Due{}, 4, 100))
+	require.Empty(t, expiring(engine.Due{}, 0, 100))
+	require.Equal(t, places, expiring(engine.Due{}, engine.Never-1, 100))
+	require.Empty(t, expiring(places[4], engine.Never, 100))
 }
 
 // What is no place is passed over, and does not hide those after it.
@@ -241,11 +242,11 @@ func TestExpiringPassesOverWhatIsNoPlace(t *testing.T) {
 	for _, key := range []string{"\x00", "\x00\x01", "\x00\x02\x03", strings.Repeat("\x00", 8)} {
 		e.fake.damage(Expiry, key, func([]byte) []byte { return []byte{} })
 	}
-	want := idem.Due{At: 9, Key: "k"}
+	want := engine.Due{At: 9, Key: "k"}
 	e.fake.damage(Expiry, string(codec.AppendPlace(nil, want)), func([]byte) []byte { return []byte{} })
 	for _, limit := range []int{1, 2, 4, 5, 100} {
-		got, err := e.b.Expiring(ctx, idem.Due{}, idem.Never, limit)
+		got, err := e.b.Expiring(ctx, engine.Due{}, engine.Never, limit)
 		require.NoError(t, err)
-		require.Equal(t, []idem.Due{want}, got, "limit %d", limit)
+		require.Equal(t, []engine.Due{want}, got, "limit %d", limit)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // tangled is an engine whose scans come back to where they were.
@@ -42,7 +43,7 @@ func TestC5KeysOutOfOrder(t *testing.T) {
 			} else {
 				b = New(tangled{newFake(), keys("b", "a")})
 				(&host{}).bind(t, b)
-				_, err = b.Expiring(ctx, idem.Due{}, idem.Never, 10)
+				_, err = b.Expiring(ctx, engine.Due{}, engine.Never, 10)
 			}
 			require.ErrorIs(t, err, idem.ErrBroken, "%s, %s", what, name)
 			require.ErrorIs(t, err, idem.ErrCorrupt, "%s, %s", what, name)

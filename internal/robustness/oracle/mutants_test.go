@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -37,12 +38,12 @@ func TestHealthy(t *testing.T) {
 }
 
 // change changes one record of a kind that the disk has; nil removes it.
-func change(s *spaces, rng *rand.Rand, of func(*idem.Entry) bool, to func(*idem.Entry) *idem.Entry) {
+func change(s *spaces, rng *rand.Rand, of func(*engine.Entry) bool, to func(*engine.Entry) *engine.Entry) {
 	keys := slices.Sorted(maps.Keys(s[txbackend.Records]))
 	rng.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
 	for _, key := range keys {
 		e, err := codec.DecodeRecord(key, []byte(s[txbackend.Records][key]))
-		if err != nil || !of(e) || e.ExpiresAt < idem.Instant(time.Now().UnixNano()) {
+		if err != nil || !of(e) || e.ExpiresAt < engine.Instant(time.Now().UnixNano()) {
 			continue
 		}
 		changed := *e
@@ -55,14 +56,14 @@ func change(s *spaces, rng *rand.Rand, of func(*idem.Entry) bool, to func(*idem.
 	}
 }
 
-func inState(state idem.State) func(*idem.Entry) bool {
-	return func(e *idem.Entry) bool { return e.State == state }
+func inState(state idem.State) func(*engine.Entry) bool {
+	return func(e *engine.Entry) bool { return e.State == state }
 }
 
-func gone(*idem.Entry) *idem.Entry { return nil }
+func gone(*engine.Entry) *engine.Entry { return nil }
 
 // meta changes what the last commit saved.
-func meta(s *spaces, to func(*idem.Meta)) {
+func meta(s *spaces, to func(*engine.Meta)) {
 	for key, value := range s[txbackend.Meta] {
 		m, err := codec.DecodeMeta([]byte(value))
 		if err != nil || m.Fence == 0 {
@@ -77,7 +78,7 @@ func meta(s *spaces, to func(*idem.Meta)) {
 func TestMutants(t *testing.T) {
 	t.Parallel()
 	lose := func(loses func(*rand.Rand, *spaces)) faults { return faults{loses: loses} }
-	loseRecord := func(of func(*idem.Entry) bool, to func(*idem.Entry) *idem.Entry) faults {
+	loseRecord := func(of func(*engine.Entry) bool, to func(*engine.Entry) *engine.Entry) faults {
 		return lose(func(rng *rand.Rand, s *spaces) { change(s, rng, of, to) })
 	}
 	for name, f := range map[string]faults{
@@ -88,20 +89,20 @@ func TestMutants(t *testing.T) {
 		"C1 forgets a claim":                loseRecord(inState(idem.InFlight), gone),
 		"C1 forgets a hold":                 loseRecord(inState(idem.Held), gone),
 		"C1 forgets a release":              loseRecord(inState(idem.Released), gone),
-		"C1 loses a checkpoint":             loseRecord(func(e *idem.Entry) bool { return e.Checkpoint != nil }, func(e *idem.Entry) *idem.Entry { e.Checkpoint = nil; return e }),
-		"C1 half of a completion": loseRecord(inState(idem.Completed), func(e *idem.Entry) *idem.Entry {
+		"C1 loses a checkpoint":             loseRecord(func(e *engine.Entry) bool { return e.Checkpoint != nil }, func(e *engine.Entry) *engine.Entry { e.Checkpoint = nil; return e }),
+		"C1 half of a completion": loseRecord(inState(idem.Completed), func(e *engine.Entry) *engine.Entry {
 			e.Result = bytes.TrimSuffix(e.Result, e.Result[max(0, len(e.Result)-1):])
 			return e
 		}),
-		"C1 undoes a completion":     loseRecord(inState(idem.Completed), func(e *idem.Entry) *idem.Entry { e.State, e.FinishedAt, e.Result = idem.InFlight, 0, nil; return e }),
-		"C1 undoes an extension":     loseRecord(inState(idem.InFlight), func(e *idem.Entry) *idem.Entry { e.LeaseUntil = e.ClaimedAt + idem.Instant(e.Lease); return e }),
+		"C1 undoes a completion":     loseRecord(inState(idem.Completed), func(e *engine.Entry) *engine.Entry { e.State, e.FinishedAt, e.Result = idem.InFlight, 0, nil; return e }),
+		"C1 undoes an extension":     loseRecord(inState(idem.InFlight), func(e *engine.Entry) *engine.Entry { e.LeaseUntil = e.ClaimedAt + engine.Instant(e.Lease); return e }),
 		"rule 1 grants a live claim": {overlooks: 50},
-		"rule 2 gives a fence twice": lose(func(_ *rand.Rand, s *spaces) { meta(s, func(m *idem.Meta) { m.Fence -= 1 << 33 }) }), // more than an opening steps ahead
-		"rule 9 replays another result": loseRecord(func(e *idem.Entry) bool { return len(e.Result) > 0 }, func(e *idem.Entry) *idem.Entry {
+		"rule 2 gives a fence twice": lose(func(_ *rand.Rand, s *spaces) { meta(s, func(m *engine.Meta) { m.Fence -= 1 << 33 }) }), // more than an opening steps ahead
+		"rule 9 replays another result": loseRecord(func(e *engine.Entry) bool { return len(e.Result) > 0 }, func(e *engine.Entry) *engine.Entry {
 			e.Result = bytes.ToUpper(append([]byte("x"), e.Result[1:]...))
 			return e
 		}),
-		"rule 10 loses the time":                  lose(func(_ *rand.Rand, s *spaces) { meta(s, func(m *idem.Meta) { m.Time -= 1e9 }) }),
+		"rule 10 loses the time":                  lose(func(_ *rand.Rand, s *spaces) { meta(s, func(m *engine.Meta) { m.Time -= 1e9 }) }),
 		"D8 the effect without the completion":    {withholds: []txbackend.Space{txbackend.Records}},
 		"D8 the completion without the effect":    {withholds: []txbackend.Space{own}},
 		"D8 runs an effect twice in a commit":     {runsTwice: true},

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // still is an idem.Clock that stands still until it is told, with a wall clock that reads
@@ -80,8 +81,8 @@ func (s *skewed) claim(store *idem.Store, disk Disk) int64 {
 	toy := disk.(*toyDisk)
 	toy.mu.Lock()
 	defer toy.mu.Unlock()
-	var saved idem.Meta
-	meta(&toy.safe, func(m *idem.Meta) { saved = *m })
+	var saved engine.Meta
+	meta(&toy.safe, func(m *engine.Meta) { saved = *m })
 	require.NotZero(s.t, saved.Time)
 	return int64(saved.Time)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/progress"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -48,7 +49,7 @@ func TestStuckHealthyStore(t *testing.T) {
 // patient is a backend that does not let go of who waits for a commit.
 type patient struct{ *txbackend.Backend }
 
-func (p patient) Apply(ctx context.Context, ops []*idem.Op) error {
+func (p patient) Apply(ctx context.Context, ops []engine.Op) error {
 	return p.Backend.Apply(context.WithoutCancel(ctx), ops)
 }
 
@@ -58,16 +59,16 @@ type lockstep struct {
 	mu sync.Mutex
 }
 
-func (l *lockstep) Apply(ctx context.Context, ops []*idem.Op) error {
+func (l *lockstep) Apply(ctx context.Context, ops []engine.Op) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.Backend.Apply(ctx, ops)
 }
 
-func (l *lockstep) Read(key string) (*idem.Entry, error) {
+func (l *lockstep) Read(ctx context.Context, key string) (*engine.Entry, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.Backend.Read(key)
+	return l.Backend.Read(ctx, key)
 }
 
 func TestStuckNoticesMutants(t *testing.T) {
@@ -77,8 +78,8 @@ func TestStuckNoticesMutants(t *testing.T) {
 		says   string
 	}{
 		"shows what is under way":      {faults{showsEarly: true}, "Get of the key under way"},
-		"keeps who waits for a place":  {faults{wraps: func(b *txbackend.Backend) idem.Backend { return patient{b} }}, "a queued claim whose context ends during a commit hangs"},
-		"makes readers wait":           {faults{wraps: func(b *txbackend.Backend) idem.Backend { return &lockstep{Backend: b} }}, "during a commit hangs"},
+		"keeps who waits for a place":  {faults{wraps: func(b *txbackend.Backend) engine.Backend { return patient{b} }}, "a queued claim whose context ends during a commit hangs"},
+		"makes readers wait":           {faults{wraps: func(b *txbackend.Backend) engine.Backend { return &lockstep{Backend: b} }}, "during a commit hangs"},
 		"answers before it is written": {faults{writesLater: true}, "Get of the key under way"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -41,17 +42,17 @@ func (s spaces) clone() (c spaces) {
 
 // faults are what a mutant does wrong; the zero value does nothing wrong.
 type faults struct {
-	acksEarly    bool                                  // the last commit is lost
-	showsEarly   bool                                  // readers see commits that can be lost
-	loses        func(rng *rand.Rand, s *spaces)       // after a crash
-	withholds    []txbackend.Space                     // these spaces are a commit late on the disk
-	runsTwice    bool                                  // same-commit functions
-	overlooks    int                                   // one in so many records, when claiming
-	spoilsCommit func(rng *rand.Rand, writes []write)  // now and then
-	writesLater  bool                                  // than it answers, once somebody is told of writes
-	swallows     bool                                  // errors of the disk
-	tears        bool                                  // a commit that fails leaves half of itself
-	wraps        func(*txbackend.Backend) idem.Backend // as the store sees it; nil: as it is
+	acksEarly    bool                                    // the last commit is lost
+	showsEarly   bool                                    // readers see commits that can be lost
+	loses        func(rng *rand.Rand, s *spaces)         // after a crash
+	withholds    []txbackend.Space                       // these spaces are a commit late on the disk
+	runsTwice    bool                                    // same-commit functions
+	overlooks    int                                     // one in so many records, when claiming
+	spoilsCommit func(rng *rand.Rand, writes []write)    // now and then
+	writesLater  bool                                    // than it answers, once somebody is told of writes
+	swallows     bool                                    // errors of the disk
+	tears        bool                                    // a commit that fails leaves half of itself
+	wraps        func(*txbackend.Backend) engine.Backend // as the store sees it; nil: as it is
 }
 
 // toyDisk outlives the toys on it.
@@ -109,7 +110,7 @@ func (d *toyDisk) Open(o idem.Options) (Subject, error) {
 	e.due = d.safe.clone()
 	d.mu.Unlock()
 	core := txbackend.New(e)
-	var b idem.Backend = core
+	var b engine.Backend = core
 	if d.faults.showsEarly {
 		b = early{Backend: core, toy: e}
 	}
@@ -143,7 +144,7 @@ type early struct {
 	toy *toy
 }
 
-func (e early) Read(key string) (*idem.Entry, error) { return e.toy.Read(key) }
+func (e early) Read(_ context.Context, key string) (*engine.Entry, error) { return e.toy.Read(key) }
 
 func (e *toy) Name() string         { return "toy" }
 func (e *toy) Moved() error         { return nil }
@@ -164,7 +165,7 @@ func (e *toy) get(space txbackend.Space, key string) (string, bool) {
 	return value, ok
 }
 
-func (e *toy) Read(key string) (*idem.Entry, error) {
+func (e *toy) Read(key string) (*engine.Entry, error) {
 	value, ok := e.get(txbackend.Records, key)
 	if !ok {
 		return nil, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/progress"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -65,7 +66,7 @@ func TestTrialOfAHealthyStore(t *testing.T) {
 // is replayed.
 type deaf struct{ *txbackend.Backend }
 
-func (d deaf) Bind(h idem.Host) (idem.Binding, error) {
+func (d deaf) Bind(h engine.Host) (engine.Binding, error) {
 	h.Broken = func(error) {}
 	return d.Backend.Bind(h)
 }
@@ -73,7 +74,7 @@ func (d deaf) Bind(h idem.Host) (idem.Binding, error) {
 // vague is one whose store does not hear why.
 type vague struct{ *txbackend.Backend }
 
-func (v vague) Bind(h idem.Host) (idem.Binding, error) {
+func (v vague) Bind(h engine.Host) (engine.Binding, error) {
 	tell := h.Broken
 	h.Broken = func(error) { tell(idem.ErrBroken) }
 	return v.Backend.Bind(h)
@@ -84,16 +85,16 @@ type careless struct {
 	*txbackend.Backend
 	mu   sync.Mutex
 	next func() *txbackend.Backend
-	host idem.Host
+	host engine.Host
 }
 
-func (c *careless) Bind(h idem.Host) (idem.Binding, error) {
+func (c *careless) Bind(h engine.Host) (engine.Binding, error) {
 	h.Broken = func(error) {}
 	c.host = h
 	return c.Backend.Bind(h)
 }
 
-func (c *careless) Apply(ctx context.Context, ops []*idem.Op) error {
+func (c *careless) Apply(ctx context.Context, ops []engine.Op) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err := c.Backend.Apply(ctx, ops)
@@ -105,10 +106,10 @@ func (c *careless) Apply(ctx context.Context, ops []*idem.Op) error {
 	return err
 }
 
-func (c *careless) Read(key string) (*idem.Entry, error) {
+func (c *careless) Read(ctx context.Context, key string) (*engine.Entry, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.Backend.Read(key)
+	return c.Backend.Read(ctx, key)
 }
 
 // stuck is one that does not close when it is broken.
@@ -118,7 +119,7 @@ type stuck struct {
 }
 
 func (s stuck) Close() error {
-	if _, err := s.Read("k"); errors.Is(err, idem.ErrBroken) {
+	if _, err := s.Read(context.Background(), "k"); errors.Is(err, idem.ErrBroken) {
 		<-s.free
 	}
 	return s.Backend.Close()
@@ -137,20 +138,20 @@ func TestTrialNoticesMutants(t *testing.T) {
 		"swallows the error of a failed commit": {faults{swallows: true}, 1, ""},
 		"keeps half of a failed commit":         {faults{tears: true}, 1, ""},
 		"replays when it is broken": {
-			faults{wraps: func(b *txbackend.Backend) idem.Backend { return deaf{b} }}, 20, "Claim of a completed key answers",
+			faults{wraps: func(b *txbackend.Backend) engine.Backend { return deaf{b} }}, 20, "Claim of a completed key answers",
 		},
 		"does not say why": {
-			faults{wraps: func(b *txbackend.Backend) idem.Backend { return vague{b} }}, 1, "does not wrap the cause",
+			faults{wraps: func(b *txbackend.Backend) engine.Backend { return vague{b} }}, 1, "does not wrap the cause",
 		},
 		"goes on": {
-			faults{wraps: func(b *txbackend.Backend) idem.Backend {
+			faults{wraps: func(b *txbackend.Backend) engine.Backend {
 				return &careless{Backend: b, next: func() *txbackend.Backend {
 					return txbackend.New(&toy{disk: newToyDisk(faults{}, rand.New(rand.NewPCG(1, 1)))})
 				}}
 			}}, 1, "Claim answers",
 		},
 		"does not close": {
-			faults{wraps: func(b *txbackend.Backend) idem.Backend { return stuck{b, free} }}, 1, "Close hangs",
+			faults{wraps: func(b *txbackend.Backend) engine.Backend { return stuck{b, free} }}, 1, "Close hangs",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
@@ -17,10 +18,10 @@ import (
 // with what count makes of what was saved.
 type recount struct {
 	*txbackend.Backend
-	count func(saved *idem.Meta, now int64)
+	count func(saved *engine.Meta, now int64)
 }
 
-func (c recount) Bind(h idem.Host) (idem.Binding, error) {
+func (c recount) Bind(h engine.Host) (engine.Binding, error) {
 	b, err := c.Backend.Bind(h)
 	if err == nil && b.Saved.Fence != 0 {
 		now, _ := h.Clock.Now()
@@ -29,8 +30,8 @@ func (c recount) Bind(h idem.Host) (idem.Binding, error) {
 	return b, err
 }
 
-func counting(count func(saved *idem.Meta, now int64)) faults {
-	return faults{wraps: func(b *txbackend.Backend) idem.Backend { return recount{b, count} }}
+func counting(count func(saved *engine.Meta, now int64)) faults {
+	return faults{wraps: func(b *txbackend.Backend) engine.Backend { return recount{b, count} }}
 }
 
 // wallLives lives on a toy, with so much time between two lives. It completes keys in the
@@ -90,43 +91,43 @@ func TestWallClocksThatAreWrong(t *testing.T) {
 		"ahead in between, twice":      {lives: []Walls{{}, ahead, {}, ahead}},
 		"ahead, and closed for longer": {downtime: 9 * day, lives: []Walls{{}, ahead, {}}},
 		"the wall clock that is saved goes back": {
-			faults: faults{loses: func(_ *rand.Rand, s *spaces) { meta(s, func(m *idem.Meta) { m.Wall -= year }) }},
+			faults: faults{loses: func(_ *rand.Rand, s *spaces) { meta(s, func(m *engine.Meta) { m.Wall -= year }) }},
 			lives:  []Walls{{}, {}, {}}, broken: true,
 		},
 		"the time is not saved": {
-			faults: faults{loses: func(_ *rand.Rand, s *spaces) { meta(s, func(m *idem.Meta) { m.Time += idem.Instant(year) }) }},
+			faults: faults{loses: func(_ *rand.Rand, s *spaces) { meta(s, func(m *engine.Meta) { m.Time += engine.Instant(year) }) }},
 			lives:  []Walls{{}, {}, {}}, broken: true,
 		},
 		"fences begin where they were saved": {
-			faults: faults{loses: func(_ *rand.Rand, s *spaces) { meta(s, func(m *idem.Meta) { m.Fence = 1 }) }},
+			faults: faults{loses: func(_ *rand.Rand, s *spaces) { meta(s, func(m *engine.Meta) { m.Fence = 1 }) }},
 			lives:  []Walls{ahead, {}, {}}, broken: true,
 		},
 		"downtime counts twice": {
-			faults: counting(func(m *idem.Meta, now int64) {
+			faults: counting(func(m *engine.Meta, now int64) {
 				if m.Wall >= clockSet {
-					m.Time += idem.Instant(max(0, min(now-m.Wall, mostCounted)))
+					m.Time += engine.Instant(max(0, min(now-m.Wall, mostCounted)))
 				}
 			}),
 			downtime: 3 * day, lives: []Walls{{}, {}, {}}, broken: true,
 		},
 		"downtime counts from 1970": {
-			faults: counting(func(m *idem.Meta, now int64) {
+			faults: counting(func(m *engine.Meta, now int64) {
 				if saved := max(m.Wall, -m.Wall); saved < clockSet && now >= clockSet {
-					m.Time += idem.Instant(min(now-saved, mostCounted))
+					m.Time += engine.Instant(min(now-saved, mostCounted))
 				}
 			}),
 			lives: []Walls{at1970, {}}, broken: true,
 		},
 		"ten years of downtime count": {
-			faults: counting(func(m *idem.Meta, now int64) {
+			faults: counting(func(m *engine.Meta, now int64) {
 				if m.Wall >= clockSet {
-					m.Time += idem.Instant(max(0, now-m.Wall-mostCounted))
+					m.Time += engine.Instant(max(0, now-m.Wall-mostCounted))
 				}
 			}),
 			lives: []Walls{{}, ahead}, broken: true,
 		},
 		"downtime counts from a life that was behind": {
-			faults: counting(func(m *idem.Meta, _ int64) { m.Wall = max(m.Wall, -m.Wall) }),
+			faults: counting(func(m *engine.Meta, _ int64) { m.Wall = max(m.Wall, -m.Wall) }),
 			made:   1, downtime: 4 * day, lives: []Walls{{}, at1970, {}}, broken: true,
 		},
 	} {

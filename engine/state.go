@@ -1,0 +1,34 @@
+package engine
+
+import "fmt"
+
+// State is the stored state of a record. A lapsed lease and an expired record are
+// computed on reading and are no states of their own.
+type State uint8
+
+// The stored states; idem has the same names for them.
+const (
+	// InFlight: claimed; the attempt may be running.
+	InFlight State = iota + 1
+	// Released: the last attempt failed in a way that may be retried.
+	Released
+	// Held: the outcome is unknown and must be settled by the claim's token.
+	Held
+	// Completed: done; the result replays.
+	Completed
+	// Failed: failed for good; the reason replays.
+	Failed
+)
+
+var stateNames = [...]string{"none", "in_flight", "released", "held", "completed", "failed"}
+
+// String returns the state's name in lower case, "none" for zero.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// Final reports whether the state is Completed or Failed.
+func (s State) Final() bool { return s == Completed || s == Failed }
