@@ -50,11 +50,10 @@ func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []b
 
 // tryEffect is one go of DoEffect, without waiting.
 func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, Claim, error) {
-	var c Claim
 	var act action
-	saw, err := s.startClaim(ctx, r, &act, &c)
+	saw, toWall, err := s.readClaim(ctx, r, &act)
 	if err != nil {
-		return nil, c, err
+		return nil, s.refused(ctx, r.Key, saw.entry, err, toWall), err
 	}
 	op := s.newOp(r.Key, act)
 	defer op.free()
@@ -67,8 +66,7 @@ func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, 
 		return nil, Claim{}, op.late
 	}
 	if op.granted == nil { // refused before the effect could run
-		s.refused(ctx, op.key, op.prev, op.err, op.toWall, &c)
-		return nil, c, op.err
+		return nil, s.refused(ctx, op.key, op.prev, op.err, op.toWall), op.err
 	}
 	if op.wants {
 		return nil, Claim{}, s.runsNoEffects()

@@ -85,29 +85,18 @@ func (r Record) LogValue() slog.Value {
 		slog.Int("result_bytes", len(r.Result)), slog.Int("checkpoint_bytes", len(r.Checkpoint)))
 }
 
-// record shows e to people: times on the wall clock.
-func record(key string, e *engine.Entry, toWall int64) (r Record) {
-	r.show(key, e, toWall)
-	return r
-}
-
-// show is record in place: a Record is 224 bytes, and copying it once more is a
-// tenth of a look-up that hits.
-func (r *Record) show(key string, e *engine.Entry, toWall int64) {
-	r.describe(key, e)
-	r.ClaimedAt, r.LeaseUntil = wallTime(e.ClaimedAt, toWall), wallTime(e.LeaseUntil, toWall)
-	r.FinishedAt, r.ExpiresAt = wallTime(e.FinishedAt, toWall), wallTime(e.ExpiresAt, toWall)
-}
-
-// describe is show but for the times, and small enough to be inlined. Get, and Claim
-// where it refuses, use it and set the times themselves, because what the compiler sees
-// to lie on the stack needs no write barrier. Through a pointer, the seven pointers of
-// a Record fill the barrier's buffer at every 37th look-up while a collection is under
-// way, and that look-up takes 5 to 10 µs to empty it into a heap of 1e6 records: p99
-// was then 8 times that of look-ups outside a collection. Now they are the same.
-func (r *Record) describe(key string, e *engine.Entry) {
-	r.Key, r.State, r.Fingerprint, r.Fence, r.Attempt = key, e.State, e.Fingerprint, e.Fence, int(e.Attempt)
-	// Callers share the bytes, but not the room behind them: append copies.
-	r.Checkpoint, r.Result = slices.Clip(e.Checkpoint), slices.Clip(e.Result)
-	r.ResultDropped, r.HoldUnknown = e.ResultDropped, e.HoldUnknown
+// record shows e to people, with times on the wall clock. It is the only way from an
+// Entry to a Record. It returns the 224 bytes by value, which costs a copy: written
+// through a pointer, the seven pointers in them would pass the collector's write
+// barrier, and while a collection of a large heap is under way that made look-ups'
+// p99 eight times as long.
+func record(key string, e *engine.Entry, toWall int64) Record {
+	return Record{
+		Key: key, State: e.State, Fingerprint: e.Fingerprint, Fence: e.Fence, Attempt: int(e.Attempt),
+		// Callers share the bytes, but not the room behind them: append copies.
+		Checkpoint: slices.Clip(e.Checkpoint), Result: slices.Clip(e.Result),
+		ResultDropped: e.ResultDropped, HoldUnknown: e.HoldUnknown,
+		ClaimedAt: wallTime(e.ClaimedAt, toWall), LeaseUntil: wallTime(e.LeaseUntil, toWall),
+		FinishedAt: wallTime(e.FinishedAt, toWall), ExpiresAt: wallTime(e.ExpiresAt, toWall),
+	}
 }

@@ -92,45 +92,24 @@ func New(b engine.Backend, o Options) (*Store, error) {
 //
 // If ctx ends while the claim is being committed, it is granted all the same: look at
 // ctx before the work begins, and undo the claim with Unclaim if it will not.
-func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
+func (s *Store) Claim(ctx context.Context, r Request) (Claim, error) {
 	var act action
 	saw, toWall, err := s.readClaim(ctx, &r, &act)
-	if err != nil {
-		if e := saw.entry; e != nil || err == ErrTooLate {
-			c.Record.Key = r.Key
-			if discloses(err) { // as refused does, but here: see describe
-				c.Record.describe(r.Key, e)
-				c.Record.ClaimedAt, c.Record.LeaseUntil = wallTime(e.ClaimedAt, toWall), wallTime(e.LeaseUntil, toWall)
-				c.Record.FinishedAt, c.Record.ExpiresAt = wallTime(e.FinishedAt, toWall), wallTime(e.ExpiresAt, toWall)
-			}
-			s.tellRefused(ctx, r.Key, err, c.Record.Fence, c.Record.Attempt)
-		}
-		return c, err
+	if err != nil { // refused, and no commit is waited for
+		return s.refused(ctx, r.Key, saw.entry, err, toWall), err
 	}
 	op := s.newOp(r.Key, act)
 	defer op.free()
 	op.saw = saw
 	if err := s.applyClaims(ctx, op.one()); err != nil {
-		return c, err
+		return Claim{}, err
 	}
-	err = s.claimed(ctx, op, &c)
-	return c, err
+	return s.claimed(ctx, op)
 }
 
-// startClaim answers a claim that is refused by what is stored already, without
-// waiting for a commit, with the refusal in c. A nil error means that it may be
-// granted, and that act is to be decided in a commit, for which saw is what was
-// read.
-func (s *Store) startClaim(ctx context.Context, r *Request, act *action, c *Claim) (saw seen, err error) {
-	saw, toWall, err := s.readClaim(ctx, r, act)
-	if err != nil && (saw.entry != nil || err == ErrTooLate) {
-		s.refused(ctx, r.Key, saw.entry, err, toWall, c)
-	}
-	return saw, err
-}
-
-// readClaim is startClaim without the answer: with an error, saw has an entry if that
-// is what the claim was refused over. ErrTooLate is a refusal over none.
+// readClaim makes act the claim r and decides it by what is stored already, which saw
+// has with an error too. A nil error means that it may be granted, and that a commit is
+// to decide it again, for which saw is what was read.
 func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (saw seen, toWall int64, err error) {
 	if err := s.admitClaim(ctx, r); err != nil {
 		return saw, 0, err
@@ -139,7 +118,7 @@ func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (saw see
 	now, toWall := s.time.now() // first, as in Get
 	e, saw, err := s.lookup(ctx, r.Key)
 	if err != nil {
-		return saw, 0, err
+		return seen{}, 0, err
 	}
 	if act.issuedAt != 0 {
 		act.wall, act.lostUntil = s.time.wall(now, toWall), s.time.lost(now, toWall)
@@ -162,15 +141,18 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 		}
 		var act action
 		var saw seen
+		var toWall int64
 		var err error
 		if batched[rs[i].Key] { // what is stored now is not what this request will meet
 			if err = s.admitClaim(ctx, &rs[i]); err == nil {
 				s.claimAction(&rs[i], &act)
 			}
 		} else {
-			saw, err = s.startClaim(ctx, &rs[i], &act, &out[i].Claim)
+			saw, toWall, err = s.readClaim(ctx, &rs[i], &act)
 		}
-		if out[i].Err = err; err == nil {
+		if out[i].Err = err; err != nil {
+			out[i].Claim = s.refused(ctx, rs[i].Key, saw.entry, err, toWall)
+		} else {
 			batched[rs[i].Key] = true
 			op := s.newOp(rs[i].Key, act)
 			op.saw = saw
@@ -183,7 +165,7 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 		if err != nil {
 			out[i].Err = err
 		} else {
-			out[i].Err = s.claimed(ctx, own(ops[n]), &out[i].Claim)
+			out[i].Claim, out[i].Err = s.claimed(ctx, own(ops[n]))
 		}
 		own(ops[n]).free()
 	}
@@ -311,28 +293,22 @@ func (s *Store) Checkpoint(ctx context.Context, t Token, point []byte) error {
 // Get returns the live record of key and never writes. ErrNotFound is returned
 // when there is none or it has expired, ErrCorrupt when it cannot be read. The
 // record's slices are shared: do not change them.
-func (s *Store) Get(ctx context.Context, key string) (r Record, err error) {
-	if err := s.admit(ctx); err != nil {
-		return r, err
-	}
-	if err := checkKey(key); err != nil {
-		return r, err
+func (s *Store) Get(ctx context.Context, key string) (Record, error) {
+	if err := s.admitKey(ctx, key); err != nil {
+		return Record{}, err
 	}
 	// The time comes first: a record found later is live at it, or was written
 	// since. The other way round a stalled reader could miss an Extend between the
 	// two and call a live record gone.
 	now, toWall := s.time.now()
 	e, _, err := s.lookup(ctx, key)
+	if err == nil && !live(e, now) {
+		err = ErrNotFound
+	}
 	if err != nil {
-		return r, err
+		return Record{}, err
 	}
-	if !live(e, now) {
-		return r, ErrNotFound
-	}
-	r.describe(key, e) // as show does, but here
-	r.ClaimedAt, r.LeaseUntil = wallTime(e.ClaimedAt, toWall), wallTime(e.LeaseUntil, toWall)
-	r.FinishedAt, r.ExpiresAt = wallTime(e.FinishedAt, toWall), wallTime(e.ExpiresAt, toWall)
-	return r, nil
+	return record(key, e, toWall), nil
 }
 
 // Forget removes the record of t. With a zero fence it removes whatever record the key
@@ -340,10 +316,7 @@ func (s *Store) Get(ctx context.Context, key string) (r Record, err error) {
 // forgotten operation can run again. Its tokens are stale from then on. ErrFenced is
 // returned when the record is of another claim than t.
 func (s *Store) Forget(ctx context.Context, t Token) error {
-	if err := s.admit(ctx); err != nil {
-		return err
-	}
-	if err := checkKey(t.Key); err != nil {
+	if err := s.admitKey(ctx, t.Key); err != nil {
 		return err
 	}
 	op := s.newOp(t.Key, action{kind: actForget, fence: t.Fence})
@@ -363,6 +336,14 @@ func (s *Store) admit(ctx context.Context) error {
 		return err
 	}
 	return s.inCommit(ctx)
+}
+
+// admitKey is admit for what names a key.
+func (s *Store) admitKey(ctx context.Context, key string) error {
+	if err := s.admit(ctx); err != nil {
+		return err
+	}
+	return checkKey(key)
 }
 
 func (s *Store) admitClaim(ctx context.Context, r *Request) error {
@@ -438,21 +419,20 @@ func (s *Store) newTokenOp(t Token, act action) *operation {
 	return op
 }
 
-// claimed turns an applied claim into its answer, with c filled in.
-func (s *Store) claimed(ctx context.Context, op *operation, c *Claim) error {
+// claimed turns an applied claim into its answer.
+func (s *Store) claimed(ctx context.Context, op *operation) (c Claim, err error) {
 	if op.late != nil {
-		return op.late
+		return c, op.late
 	}
 	if op.err != nil {
-		s.refused(ctx, op.key, op.prev, op.err, op.toWall, c)
-		return op.err
+		return s.refused(ctx, op.key, op.prev, op.err, op.toWall), op.err
 	}
 	if s.observed() {
 		s.emit(ctx, Event{Kind: op.grantKind(), KeyHash: s.KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
 	}
 	c.Token = Token{Key: op.key, Fence: op.next.Fence}
-	c.Record.show(op.key, op.next, op.toWall)
-	return nil
+	c.Record = record(op.key, op.next, op.toWall)
+	return c, nil
 }
 
 // grantKind tells a takeover from other grants.
@@ -463,13 +443,14 @@ func (o *operation) grantKind() EventKind {
 	return ClaimGranted
 }
 
-// refused makes c the answer to a claim that was not granted.
-func (s *Store) refused(ctx context.Context, key string, cur *engine.Entry, refusal error, toWall int64, c *Claim) {
-	c.Record.Key = key
-	if cur != nil && discloses(refusal) {
-		c.Record.show(key, cur, toWall)
+// refused is what comes with the error of a claim that was not granted: the key, and
+// what the refusal discloses of cur.
+func (s *Store) refused(ctx context.Context, key string, cur *engine.Entry, refusal error, toWall int64) (c Claim) {
+	if c.Record.Key = key; cur != nil && discloses(refusal) {
+		c.Record = record(key, cur, toWall)
 	}
 	s.tellRefused(ctx, key, refusal, c.Record.Fence, c.Record.Attempt)
+	return c
 }
 
 // discloses reports whether a refusal comes with the record in the way: it is of

@@ -16,10 +16,7 @@ import (
 // ErrInvalid is returned when ctx is of the work that runs under a claim of key, which
 // would wait for itself. The record's slices are shared: do not change them.
 func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
-	if err := s.admit(ctx); err != nil {
-		return Record{}, err
-	}
-	if err := checkKey(key); err != nil {
+	if err := s.admitKey(ctx, key); err != nil {
 		return Record{}, err
 	}
 	if err := s.inWork(ctx, key); err != nil {
