@@ -104,7 +104,7 @@ soak: ## drive stores for DURATION per engine, sample and chart what must not gr
 	$(GO) run ./internal/robustness/soak -duration "$(DURATION)" -engine "$(ENGINE)" -rate "$(RATE)"
 
 faults: ## fail every call on files, fill up, stick and slow down disks, and flip bits, FAULTS of each per engine (FAULTS=4000 SEED=n ENGINE=bolt CASE=name)
-	$(ATTACK) IDEM_ATTACK_FAULTS="$(FAULTS)" IDEM_ATTACK_CASE="$(CASE)" IDEM_ATTACK_STORE="$(STORE)" $(GO) test -count=1 -timeout 0 -v -run '^TestFaults|^TestC4EveryWriteFails$$' ./internal/robustness ./pebble
+	$(ATTACK) IDEM_ATTACK_FAULTS="$(FAULTS)" IDEM_ATTACK_CASE="$(CASE)" IDEM_ATTACK_STORE="$(STORE)" $(GO) test -count=1 -timeout 0 -v -run '^TestFaults|^TestEveryWriteFails$$' ./internal/robustness ./pebble
 
 tidy: ## format, and make go.mod and go.sum what the imports need
 	$(GOFUMPT) -w .

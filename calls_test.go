@@ -46,7 +46,7 @@ func TestCalls(t *testing.T) {
 	assert.Nil(t, c.enter())
 }
 
-// C7: whatever the order, nobody is inside once close's channel is closed.
+// Whatever the order, nobody is inside once close's channel is closed.
 func TestCallsRace(t *testing.T) {
 	t.Parallel()
 	for range 20 {

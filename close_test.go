@@ -66,7 +66,7 @@ func TestClosed(t *testing.T) {
 	require.NoError(t, s.Shutdown(t.Context()), "and in order")
 }
 
-// C7: several goroutines close; the engine is closed once, and each is told how
+// Several goroutines close; the engine is closed once, and each is told how
 // that went when it is over.
 func TestCloseFromSeveralGoroutines(t *testing.T) {
 	t.Parallel()
@@ -92,7 +92,7 @@ func TestCloseFromSeveralGoroutines(t *testing.T) {
 	assert.Equal(t, int64(1), b.closes.Load())
 }
 
-// C7: calls that are inside the engine end with their own answer, and Close waits
+// Calls that are inside the engine end with their own answer, and Close waits
 // for them.
 func TestCloseWaitsForCallsUnderWay(t *testing.T) {
 	t.Parallel()
@@ -135,7 +135,7 @@ func TestCloseWaitsForCallsUnderWay(t *testing.T) {
 	})
 }
 
-// C7, A16: those who wait hear that the store is closed.
+// Those who wait hear that the store is closed.
 func TestCloseWakesWaiters(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -150,7 +150,7 @@ func TestCloseWakesWaiters(t *testing.T) {
 	})
 }
 
-// Rule 4: after a commit that failed nothing is granted, replayed or read, and the
+// After a commit that failed nothing is granted, replayed or read, and the
 // error says why; closing outranks it.
 func TestBrokenStore(t *testing.T) {
 	t.Parallel()
@@ -187,7 +187,7 @@ func TestBrokenStore(t *testing.T) {
 	})
 }
 
-// Rule 4: a call that is stuck in a broken engine does not hold Close up for good.
+// A call that is stuck in a broken engine does not hold Close up for good.
 func TestCloseOfABrokenStoreIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -218,7 +218,7 @@ func TestCloseOfABrokenStoreIsBounded(t *testing.T) {
 	})
 }
 
-// Rule 4: the engine may break under a call that is not its own doing.
+// The engine may break under a call that is not its own doing.
 func TestBrokenUnderACall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -246,7 +246,7 @@ func TestBrokenUnderACall(t *testing.T) {
 	})
 }
 
-// C7: an engine's ErrClosed under a call is the store's own, and one that the
+// An engine's ErrClosed under a call is the store's own, and one that the
 // engine made up is passed on.
 func TestEngineSaysClosed(t *testing.T) {
 	t.Parallel()
@@ -286,7 +286,7 @@ func TestCloseDuringTraffic(t *testing.T) {
 				}
 				if err != nil {
 					if err != idem.ErrClosed {
-						t.Errorf("C7: %v", err)
+						t.Errorf("%v", err)
 					}
 					return
 				}

@@ -16,7 +16,7 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// D7, C1: bookTrip in processes that are really killed: after each step's effect and
+// BookTrip in processes that are really killed: after each step's effect and
 // before its checkpoint, and after each checkpoint. A step whose checkpoint was saved
 // is never asked for again; one that was killed before it is asked for again with the
 // same key, so that the service does it once; and the last process replays.

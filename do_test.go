@@ -46,7 +46,7 @@ func get(t testing.TB, s *idem.Store, key string) idem.Record {
 
 var k = idem.Request{Key: "k"}
 
-// D1: one run for all, one value for all.
+// One run for all, one value for all.
 func TestDoRunsOnce(t *testing.T) {
 	doTest(t, idem.Options{}, func(t *testing.T, s *idem.Store) {
 		const n = 200
@@ -76,7 +76,7 @@ func TestDoRunsOnce(t *testing.T) {
 	})
 }
 
-// D1 with goroutines that really run at once.
+// The same with goroutines that really run at once.
 func TestDoRunsOnceForReal(t *testing.T) {
 	t.Parallel()
 	s := open(t, memory.New(memory.Options{}), idem.Options{})
@@ -100,7 +100,7 @@ func TestDoRunsOnceForReal(t *testing.T) {
 	}
 }
 
-// D2: an error gives the claim up; the next call is attempt 2.
+// An error gives the claim up; the next call is attempt 2.
 func TestDoError(t *testing.T) {
 	doTest(t, idem.Options{}, func(t *testing.T, s *idem.Store) {
 		boom := errors.New("declined for now")
@@ -118,7 +118,7 @@ func TestDoError(t *testing.T) {
 	})
 }
 
-// D2: a permanent error is recorded; duplicates get its text.
+// A permanent error is recorded; duplicates get its text.
 func TestDoPermanentError(t *testing.T) {
 	doTest(t, idem.Options{MaxResult: 12}, func(t *testing.T, s *idem.Store) {
 		boom := errors.New("card stolen, keep it")
@@ -137,7 +137,7 @@ func TestDoPermanentError(t *testing.T) {
 	})
 }
 
-// D2: a panic or Goexit goes on in the caller, after the claim is given up, or held
+// A panic or Goexit goes on in the caller, after the claim is given up, or held
 // if its outcome must not be guessed.
 func TestDoPanicAndGoexit(t *testing.T) {
 	for _, hold := range []bool{false, true} {
@@ -181,7 +181,7 @@ func TestDoPanicAndGoexit(t *testing.T) {
 	}
 }
 
-// D2, A13: a held operation is not run by anybody.
+// A held operation is not run by anybody.
 func TestDoHeld(t *testing.T) {
 	doTest(t, idem.Options{}, func(t *testing.T, s *idem.Store) {
 		c := mustClaim(t, s, idem.Request{Key: "k", HoldUnknown: true, Lease: time.Minute})
@@ -197,7 +197,7 @@ func TestDoHeld(t *testing.T) {
 	})
 }
 
-// D3: cancellation reaches fn, and not the record of what fn did.
+// Cancellation reaches fn, and not the record of what fn did.
 func TestDoContextCancelledInFn(t *testing.T) {
 	doTest(t, idem.Options{}, func(t *testing.T, s *idem.Store) {
 		type tenant struct{}
@@ -233,7 +233,7 @@ func TestDoContextCancelledInFnThatFails(t *testing.T) {
 	})
 }
 
-// D3: each duplicate that waits honours its own ctx.
+// Each duplicate that waits honours its own ctx.
 func TestDoDuplicatesHonourTheirContext(t *testing.T) {
 	doTest(t, idem.Options{}, func(t *testing.T, s *idem.Store) {
 		c := mustClaim(t, s, k)
@@ -261,7 +261,7 @@ func TestDoDuplicatesHonourTheirContext(t *testing.T) {
 	})
 }
 
-// D4: work longer than the lease keeps its claim.
+// Work longer than the lease keeps its claim.
 func TestDoHeartbeatHoldsALongFn(t *testing.T) {
 	for _, lease := range []time.Duration{0, 3 * time.Second, time.Millisecond} {
 		t.Run(lease.String(), func(t *testing.T) {
@@ -299,7 +299,7 @@ func TestDoHeartbeatHoldsALongFn(t *testing.T) {
 // passing marks contexts that the stub of TestDoHeartbeatLost lets through.
 type passing struct{}
 
-// D4: a heartbeat that came too late finds the claim taken over: fn is told why, and
+// A heartbeat that came too late finds the claim taken over: fn is told why, and
 // what it returns is not recorded.
 func TestDoHeartbeatLost(t *testing.T) {
 	boom := errors.New("boom")
@@ -342,7 +342,7 @@ func TestDoHeartbeatLost(t *testing.T) {
 	}
 }
 
-// D4: closing the store takes the claim away too.
+// Closing the store takes the claim away too.
 func TestDoStoreClosedUnderFn(t *testing.T) {
 	doTest(t, idem.Options{Lease: time.Minute}, func(t *testing.T, s *idem.Store) {
 		_, _, err := idem.Do(t.Context(), s, k, func(ctx context.Context, _ idem.Claim) (int, error) {
@@ -355,7 +355,7 @@ func TestDoStoreClosedUnderFn(t *testing.T) {
 	})
 }
 
-// D6: the key and the fingerprint were taken at the start.
+// The key and the fingerprint were taken at the start.
 func TestDoRequestChangedByFn(t *testing.T) {
 	doTest(t, idem.Options{}, func(t *testing.T, s *idem.Store) {
 		body := []byte("amount=5")
@@ -376,7 +376,7 @@ func TestDoRequestChangedByFn(t *testing.T) {
 	})
 }
 
-// D7: the key for a downstream is the same on every attempt.
+// The key for a downstream is the same on every attempt.
 func TestDoDownstreamKey(t *testing.T) {
 	doTest(t, idem.Options{}, func(t *testing.T, s *idem.Store) {
 		shown := map[string]int{}
@@ -394,7 +394,7 @@ func TestDoDownstreamKey(t *testing.T) {
 	})
 }
 
-// D2, A16: each failure releases, one waiter claims, the others wait on.
+// Each failure releases, one waiter claims, the others wait on.
 func TestDoStormOfReleases(t *testing.T) {
 	doTest(t, idem.Options{}, func(t *testing.T, s *idem.Store) {
 		const n, failures = 300, 40

@@ -44,17 +44,17 @@ type blob []byte
 
 func TestDoValues(t *testing.T) {
 	t.Parallel()
-	replays(t, "D5: 0", 0)
-	replays(t, "D5: empty string", "")
-	replays(t, "D5: false", false)
-	replays(t, "D5: nil pointer", (*receipt)(nil))
-	replays(t, "D5: nil slice", []string(nil))
-	replays(t, "D5: empty slice", []string{})
-	replays(t, "D5: nil map", map[string]int(nil))
-	replays(t, "D5: nil interface", any(nil))
-	replays(t, "D5: nil bytes", []byte(nil))
-	replays(t, "D5: empty bytes", []byte{})
-	replays(t, "D5: empty struct", struct{}{})
+	replays(t, "0", 0)
+	replays(t, "empty string", "")
+	replays(t, "false", false)
+	replays(t, "nil pointer", (*receipt)(nil))
+	replays(t, "nil slice", []string(nil))
+	replays(t, "empty slice", []string{})
+	replays(t, "nil map", map[string]int(nil))
+	replays(t, "nil interface", any(nil))
+	replays(t, "nil bytes", []byte(nil))
+	replays(t, "empty bytes", []byte{})
+	replays(t, "empty struct", struct{}{})
 	replays(t, "bytes", []byte{0, 0xff, '"', '\n'})
 	replays(t, "bytes of a type of their own", blob{0, 0xff})
 	replays(t, "raw JSON", json.RawMessage(`{"a":[1,2]}`))
@@ -123,7 +123,7 @@ func unencodable[T any](t *testing.T, name string, v T) {
 	})
 }
 
-// D5: the work is done; that its value cannot be kept does not make it run again.
+// The work is done; that its value cannot be kept does not make it run again.
 func TestDoValueThatCannotBeEncoded(t *testing.T) {
 	t.Parallel()
 	unencodable(t, "channel", make(chan int))
@@ -147,7 +147,7 @@ func TestDoValueThatCannotBeEncodedNorRecorded(t *testing.T) {
 	require.ErrorIs(t, err, idem.ErrFenced)
 }
 
-// A18: likewise one that is too large.
+// Likewise one that is too large.
 func TestDoValueOverMaxResult(t *testing.T) {
 	t.Parallel()
 	s := open(t, memory.New(memory.Options{}), idem.Options{MaxResult: 10})

@@ -17,7 +17,7 @@ import (
 )
 
 // Same-commit functions on the stub, which runs them as Backend asks. The engines
-// test what they do to their own data (D8).
+// test what they do to their own data.
 
 var neverRun effect = func() ([]byte, error) { panic("the effect was run") }
 
@@ -219,7 +219,7 @@ func TestDoEffectResultOverMaxResult(t *testing.T) {
 	t.Parallel()
 	s := open(t, newStub(), idem.Options{MaxResult: 4})
 	_, replayed, err := s.DoEffect(t.Context(), k, saying("too long"))
-	require.ErrorIs(t, err, idem.ErrTooLarge, "A18: effect and completion are recorded")
+	require.ErrorIs(t, err, idem.ErrTooLarge, "effect and completion are recorded")
 	assert.False(t, replayed)
 	assert.True(t, get(t, s, "k").ResultDropped)
 	_, replayed, err = s.DoEffect(t.Context(), k, neverRun)
@@ -334,12 +334,12 @@ func TestCompleteEffect(t *testing.T) {
 	assert.Equal(t, idem.InFlight, get(t, s, "k").State, "the record is as it was")
 	require.NoError(t, s.CompleteEffect(ctx, c.Token, saying("r")))
 	assert.Equal(t, "r", string(get(t, s, "k").Result))
-	require.Equal(t, idem.ErrCompleted, s.CompleteEffect(ctx, c.Token, neverRun), "A4: the first stays")
+	require.Equal(t, idem.ErrCompleted, s.CompleteEffect(ctx, c.Token, neverRun), "the first stays")
 
 	c = mustClaim(t, s, idem.Request{Key: "held"})
 	require.NoError(t, s.Hold(ctx, c.Token, nil))
 	require.ErrorIs(t, s.CompleteEffect(ctx, c.Token, saying("longer than ten")), idem.ErrTooLarge)
-	assert.Equal(t, idem.Completed, get(t, s, "held").State, "A13: settled by its token")
+	assert.Equal(t, idem.Completed, get(t, s, "held").State, "settled by its token")
 
 	c = mustClaim(t, s, idem.Request{Key: "released"})
 	require.NoError(t, s.Release(ctx, c.Token, nil))

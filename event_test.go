@@ -224,7 +224,7 @@ func TestEventFields(t *testing.T) {
 	told.take()
 	_, err = s.Claim(ctx, idem.Request{Key: "print", Fingerprint: printB})
 	require.Equal(t, idem.ErrMismatch, err)
-	require.Equal(t, []idem.Event{{Kind: idem.ClaimMismatch, KeyHash: s.KeyHash("print")}}, told.take(), "A11: nothing of the other request")
+	require.Equal(t, []idem.Event{{Kind: idem.ClaimMismatch, KeyHash: s.KeyHash("print")}}, told.take(), "nothing of the other request")
 
 	mustClaim(t, s, idem.Request{Key: "bad"})
 	told.take()
@@ -254,7 +254,7 @@ func TestEventsOfBatches(t *testing.T) {
 	assert.Equal(t, "operation_completed token_refused", kinds(told.take()))
 }
 
-// Rule 13: events come on the goroutine that did the thing.
+// Events come on the goroutine that did the thing.
 func TestEventsComeOnTheCallersGoroutine(t *testing.T) {
 	t.Parallel()
 	b := newStub()

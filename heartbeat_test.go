@@ -14,7 +14,7 @@ import (
 	"github.com/idemkv/idem/memory"
 )
 
-// D4: a claim of ClaimMany is held as one of Do is, also when the ctx of its work has
+// A claim of ClaimMany is held as one of Do is, also when the ctx of its work has
 // been cancelled, until stop.
 func TestHeartbeatHolds(t *testing.T) {
 	doTest(t, idem.Options{}, func(t *testing.T, s *idem.Store) {
@@ -42,7 +42,7 @@ func TestHeartbeatHolds(t *testing.T) {
 	})
 }
 
-// D4: a claim that is lost all the same cancels the work, with why.
+// A claim that is lost all the same cancels the work, with why.
 func TestHeartbeatLost(t *testing.T) {
 	for name, c := range map[string]struct {
 		lose func(s *idem.Store) error
@@ -77,7 +77,7 @@ func TestHeartbeatStopCancels(t *testing.T) {
 	})
 }
 
-// B5: whatever the wall clock shows, beats come at the pace of elapsed time.
+// Whatever the wall clock shows, beats come at the pace of elapsed time.
 func TestHeartbeatAtTheEdges(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

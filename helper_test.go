@@ -10,7 +10,7 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// C7: no goroutine outlives the stores of these tests.
+// No goroutine outlives the stores of these tests.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // open returns a store on b that is closed with the test.

@@ -44,8 +44,8 @@ func TestDownstreamKeyIsFrozen(t *testing.T) {
 		{"\x00\xff", "step 1", "tCKqTBIBNlkmIDr5RK4jEPync6q2e-RxXeEeREClKLY"},
 		{"txn_001charge", "", "LwryRpxz8rmMtg25y2EiVfyJLPQzUiktLuH-Skz0hX0"},
 	} {
-		assert.Equal(t, c.want, idem.DownstreamKey(c.key, c.step), "D7: %q %q", c.key, c.step)
-		assert.Equal(t, c.want, idem.DownstreamKey(c.key, c.step), "D7: the same on every attempt")
+		assert.Equal(t, c.want, idem.DownstreamKey(c.key, c.step), "%q %q", c.key, c.step)
+		assert.Equal(t, c.want, idem.DownstreamKey(c.key, c.step), "the same on every attempt")
 	}
 }
 

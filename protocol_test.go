@@ -86,8 +86,7 @@ var protocols = map[string]pProtocol{
 	"fine steps":    {asks: []pAsk{askClaim, askComplete, askExtend}, fine: true, further: 2},
 }
 
-// Rules 1 to 4 (A1, A2, A6, A7, A9, B3, C1, C2, C4, D8): claim, heartbeat, completion,
-// release, Forget, sweep, lapse, expiry, functions in the commit, what was read before
+// Claim, heartbeat, completion, release, Forget, sweep, lapse, expiry, functions in the commit, what was read before
 // a commit or left by one, a commit that is begun again or fails, and a kill between
 // any two steps, in every order.
 func TestProtocol(t *testing.T) {

@@ -48,7 +48,7 @@ func TestRecords(t *testing.T) {
 	t.Parallel()
 	s, _, _ := everyState(t)
 	all := []string{"a/flying", "a/held", "a/lapsed", "a/released", "b/completed", "b/failed", "b/lapsed"}
-	assert.Equal(t, all, keys(t, s, idem.Filter{}), "A17: every live record once; what has expired is none")
+	assert.Equal(t, all, keys(t, s, idem.Filter{}), "every live record once; what has expired is none")
 	assert.Equal(t, all[:4], keys(t, s, idem.Filter{Prefix: "a/"}))
 	assert.Equal(t, []string{"a/flying", "a/lapsed", "b/lapsed"}, keys(t, s, idem.Filter{State: idem.InFlight}))
 	assert.Equal(t, []string{"b/completed"}, keys(t, s, idem.Filter{State: idem.Completed, Prefix: "b"}))
@@ -73,7 +73,7 @@ func TestRecords(t *testing.T) {
 	assert.Empty(t, keys(t, s, idem.Filter{State: idem.InFlight}))
 }
 
-// A13: after an opening with LapseOnOpen, what the process before had in flight and
+// After an opening with LapseOnOpen, what the process before had in flight and
 // must not be run again is listed, with its token, and what this one has is not.
 func TestUnsettledAfterLapseOnOpen(t *testing.T) {
 	t.Parallel()
@@ -99,7 +99,7 @@ func TestUnsettledAfterLapseOnOpen(t *testing.T) {
 	require.Equal(t, "settled", string(get(t, s, "before").Result))
 }
 
-// A17: a record that is extended while the loop is busy with the one before it, for
+// A record that is extended while the loop is busy with the one before it, for
 // longer than was left of it, is live throughout, and is seen.
 func TestRecordsOverAnExtend(t *testing.T) {
 	t.Parallel()
@@ -202,7 +202,7 @@ func TestStats(t *testing.T) {
 	assert.Equal(t, 5, sizes)
 }
 
-// A13: what lapses on opening is counted as lapsed.
+// What lapses on opening is counted as lapsed.
 func TestStatsWithLapseOnOpen(t *testing.T) {
 	t.Parallel()
 	s, b, clock := everyState(t)

@@ -15,7 +15,7 @@ import (
 	"github.com/idemkv/idem/memory"
 )
 
-// Each test of Shutdown (A20) runs in a bubble, where time passes when everybody
+// Each test of Shutdown runs in a bubble, where time passes when everybody
 // waits for it, so that "how long did it take" has an exact answer.
 func shutdownTest(t *testing.T, f func(t *testing.T, s *idem.Store)) {
 	t.Parallel()

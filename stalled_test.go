@@ -10,7 +10,7 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// B1: a reader that is stalled between reading a record and looking at it, for
+// A reader that is stalled between reading a record and looking at it, for
 // longer than what is left of it, does not call it gone when an Extend has kept it
 // there all the while.
 func TestGetStalledOverAnExtend(t *testing.T) {
@@ -31,7 +31,7 @@ func TestGetStalledOverAnExtend(t *testing.T) {
 	assert.Equal(t, 1, stalls)
 }
 
-// A16: the same for one who waits.
+// The same for one who waits.
 func TestWaitStalledOverAnExtend(t *testing.T) {
 	t.Parallel()
 	b := newStub()

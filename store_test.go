@@ -102,7 +102,7 @@ func settling(ctx context.Context, s *idem.Store, t idem.Token) map[string]error
 	}
 }
 
-// A15: one commit, each on its own merits, in order.
+// One commit, each on its own merits, in order.
 func TestClaimMany(t *testing.T) {
 	t.Parallel()
 	b := newStub()
@@ -245,7 +245,7 @@ func TestStoreCache(t *testing.T) {
 	assert.Equal(t, int64(3), b.reads.Load(), "no cache")
 }
 
-// Rule 3: while a commit of the key is under way the cache answers nothing of it,
+// While a commit of the key is under way the cache answers nothing of it,
 // neither what was nor what will be.
 func TestStoreCacheDuringACommit(t *testing.T) {
 	t.Parallel()
@@ -276,7 +276,7 @@ func TestStoreCacheDuringACommit(t *testing.T) {
 	require.Equal(t, idem.ErrNotFound, err)
 }
 
-// A18: what an operation keeps is the store's own copy, and nil and empty stay
+// What an operation keeps is the store's own copy, and nil and empty stay
 // what they are.
 func TestStoreCopiesBytes(t *testing.T) {
 	t.Parallel()
@@ -298,7 +298,7 @@ func TestStoreCopiesBytes(t *testing.T) {
 				r := idem.Request{Key: fmt.Sprint(i)}
 				c := mustClaim(t, s, r)
 				require.NoError(t, s.Complete(ctx, c.Token, result))
-				assert.Equal(t, result, get(t, s, r.Key).Result, "A3")
+				assert.Equal(t, result, get(t, s, r.Key).Result)
 			}
 			c = mustClaim(t, s, idem.Request{Key: "large"})
 			nine := make([]byte, 9)
@@ -317,7 +317,7 @@ func TestStoreCopiesBytes(t *testing.T) {
 	}
 }
 
-// Rule 6: a claim that does not fit is given another chance after what has expired
+// A claim that does not fit is given another chance after what has expired
 // made room, and only then refused.
 func TestFullStoreSweepsFirst(t *testing.T) {
 	t.Parallel()
@@ -338,7 +338,7 @@ func TestFullStoreSweepsFirst(t *testing.T) {
 	require.ErrorIs(t, results[1].Err, idem.ErrFull)
 }
 
-// Rule 6: what takes room is a claim that begins an operation or has given its room
+// What takes room is a claim that begins an operation or has given its room
 // back; a takeover has it.
 func TestFullRefusesWhatNeedsRoom(t *testing.T) {
 	t.Parallel()
@@ -409,7 +409,7 @@ func TestFullStoreWhoseSecondGoFails(t *testing.T) {
 	}
 }
 
-// A11: a claim refused for room may stand over a record of another request. It is
+// A claim refused for room may stand over a record of another request. It is
 // not shown.
 func TestFullDisclosesNothing(t *testing.T) {
 	t.Parallel()
@@ -423,7 +423,7 @@ func TestFullDisclosesNothing(t *testing.T) {
 	assert.Equal(t, idem.Claim{Record: idem.Record{Key: "k"}}, got)
 }
 
-// Rule 5: one bad record is that key's alone.
+// One bad record is that key's alone.
 func TestCorruptRecord(t *testing.T) {
 	t.Parallel()
 	b := newStub()

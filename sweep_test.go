@@ -30,7 +30,7 @@ func expired(t *testing.T, n int, o idem.Options) (*idem.Store, *stub, *idem.Fak
 	return s, b, clock
 }
 
-// B4: at most limit, in time order, so many a commit.
+// At most limit, in time order, so many a commit.
 func TestSweepInSlices(t *testing.T) {
 	t.Parallel()
 	s, b, _ := expired(t, 10, idem.Options{SweepSlice: 3})
@@ -55,7 +55,7 @@ func TestSweepInSlices(t *testing.T) {
 	assert.Zero(t, n)
 }
 
-// B4: slices go on where the one before ended in time, whatever the order of their
+// Slices go on where the one before ended in time, whatever the order of their
 // keys, and pass over what they cannot read.
 func TestSweepGoesOnInTime(t *testing.T) {
 	t.Parallel()
@@ -80,7 +80,7 @@ func TestSweepGoesOnInTime(t *testing.T) {
 	assert.Equal(t, looks+5, b.looks.Load(), "four slices, and one to find no more")
 }
 
-// B3: what a sweep has read and found expired was forgotten and claimed anew since:
+// What a sweep has read and found expired was forgotten and claimed anew since:
 // the new record stays.
 func TestSweepReadBeforeAClaim(t *testing.T) {
 	t.Parallel()
@@ -98,7 +98,7 @@ func TestSweepReadBeforeAClaim(t *testing.T) {
 	assert.Zero(t, b.mistaken.Load())
 }
 
-// B3: what lives on is put back at its time, and looked at no more before.
+// What lives on is put back at its time, and looked at no more before.
 func TestSweepPutsBack(t *testing.T) {
 	t.Parallel()
 	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
@@ -122,7 +122,7 @@ func TestSweepPutsBack(t *testing.T) {
 	assert.Equal(t, 1, n)
 }
 
-// B3: a place that leads to nothing, or to a record that stands elsewhere, goes.
+// A place that leads to nothing, or to a record that stands elsewhere, goes.
 func TestSweepDropsStalePlaces(t *testing.T) {
 	t.Parallel()
 	s, b, clock := expired(t, 1, idem.Options{})
@@ -141,7 +141,7 @@ func TestSweepDropsStalePlaces(t *testing.T) {
 	assert.Equal(t, 1, n, "its own place was left")
 }
 
-// B4, rule 5: a record that cannot be read is passed over.
+// A record that cannot be read is passed over.
 func TestSweepPassesOverBadRecords(t *testing.T) {
 	t.Parallel()
 	var told recorder
@@ -195,7 +195,7 @@ func entries(b *stub) (n int) {
 	return n
 }
 
-// B7 in small: what expires is gone soon after, in bounded slices; while nothing is
+// What expires is gone soon after, in bounded slices; while nothing is
 // due nothing is looked at.
 func TestBackgroundSweep(t *testing.T) {
 	backgroundTest(t, func(t *testing.T, s *idem.Store, b *stub, told *recorder) {
@@ -285,7 +285,7 @@ func TestBackgroundSweepEndsWithTheStore(t *testing.T) {
 	})
 }
 
-// Rule 12: no timer is left when nothing will be due.
+// No timer is left when nothing will be due.
 func TestIdleStoreHasNoTimer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -311,7 +311,7 @@ func TestIdleStoreHasNoTimer(t *testing.T) {
 	})
 }
 
-// B7: beside calls of others a slice is a quarter as large.
+// Beside calls of others a slice is a quarter as large.
 func TestBackgroundSweepBesideOthers(t *testing.T) {
 	backgroundTest(t, func(t *testing.T, s *idem.Store, b *stub, told *recorder) {
 		for i := range 8 {

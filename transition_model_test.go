@@ -234,117 +234,117 @@ func TestTransitionModelFindsMutants(t *testing.T) {
 		return live(cur, now) && next.Fence != cur.Fence
 	}
 	mutants := map[string]machine{
-		"A1: a lease ends early": seenAs(func(c *engine.Entry, _ *action, _ *engine.Instant) { c.LeaseUntil-- }),
-		"A10: a lease holds at its end": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
+		"a lease ends early": seenAs(func(c *engine.Entry, _ *action, _ *engine.Instant) { c.LeaseUntil-- }),
+		"a lease holds at its end": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind == actClaim {
 				c.LeaseUntil++
 			}
 		}),
-		"A10: a record lives at its end": seenAs(func(c *engine.Entry, _ *action, now *engine.Instant) {
+		"a record lives at its end": seenAs(func(c *engine.Entry, _ *action, now *engine.Instant) {
 			if *now == c.ExpiresAt {
 				*now--
 			}
 		}),
-		"A6: no fence check": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
+		"no fence check": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind != actClaim {
 				a.fence = c.Fence
 			}
 		}),
-		"A11: no fingerprint check": seenAs(func(c *engine.Entry, _ *action, _ *engine.Instant) { c.Fingerprint = Fingerprint{} }),
-		"A11: replay before mismatch": seenAs(func(c *engine.Entry, _ *action, _ *engine.Instant) {
+		"no fingerprint check": seenAs(func(c *engine.Entry, _ *action, _ *engine.Instant) { c.Fingerprint = Fingerprint{} }),
+		"replay before mismatch": seenAs(func(c *engine.Entry, _ *action, _ *engine.Instant) {
 			if c.State.Final() {
 				c.Fingerprint = Fingerprint{}
 			}
 		}),
-		"A11: in flight before mismatch": seenAs(func(c *engine.Entry, a *action, now *engine.Instant) {
+		"in flight before mismatch": seenAs(func(c *engine.Entry, a *action, now *engine.Instant) {
 			if c.State == InFlight && !lapsed(c, *now, a.leasesFrom) {
 				c.Fingerprint = Fingerprint{}
 			}
 		}),
-		"A11: released binds its fingerprint": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
+		"released binds its fingerprint": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if c.State == Released && c.Checkpoint == nil && a.kind == actClaim {
 				c.Checkpoint = []byte{}
 			}
 		}),
-		"A11: zero replaces the stored fingerprint": changed(func(_, next *engine.Entry, a *action, _ engine.Instant) {
+		"zero replaces the stored fingerprint": changed(func(_, next *engine.Entry, a *action, _ engine.Instant) {
 			if a.kind == actClaim {
 				next.Fingerprint = a.fingerprint
 			}
 		}),
-		"A13: HoldUnknown is forgotten": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
+		"HoldUnknown is forgotten": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind == actClaim {
 				c.HoldUnknown = false
 			}
 		}),
-		"A13: one attempt too many": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
+		"one attempt too many": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.maxAttempts > 0 {
 				a.maxAttempts++
 			}
 		}),
-		"A13: attempts of one before MaxAttempts": seenAs(func(c *engine.Entry, _ *action, _ *engine.Instant) { c.Attempt++ }),
-		"A13: openings do not count":              seenAs(func(_ *engine.Entry, a *action, _ *engine.Instant) { a.leasesFrom = 0 }),
-		"A13: held expires": changed(func(_, next *engine.Entry, _ *action, now engine.Instant) {
+		"attempts of one before MaxAttempts": seenAs(func(c *engine.Entry, _ *action, _ *engine.Instant) { c.Attempt++ }),
+		"openings do not count":              seenAs(func(_ *engine.Entry, a *action, _ *engine.Instant) { a.leasesFrom = 0 }),
+		"held expires": changed(func(_, next *engine.Entry, _ *action, now engine.Instant) {
 			if next.State == Held {
 				next.ExpiresAt, next.Due = now+10, now+10
 			}
 		}),
-		"A5: a takeover loses the checkpoint": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) {
+		"a takeover loses the checkpoint": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) {
 			if next.State == InFlight && next.Attempt > 1 && next.ClaimedAt != 0 {
 				next.Checkpoint = nil
 			}
 		}),
-		"A5: Release loses the checkpoint": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) {
+		"Release loses the checkpoint": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) {
 			if next.State == Released {
 				next.Checkpoint = nil
 			}
 		}),
-		"A5: attempts start over": changed(func(cur, next *engine.Entry, _ *action, now engine.Instant) {
+		"attempts start over": changed(func(cur, next *engine.Entry, _ *action, now engine.Instant) {
 			if again(cur, next, now) {
 				next.Attempt = 1
 			}
 		}),
-		"A7: a fence is given out twice": changed(func(cur, next *engine.Entry, _ *action, now engine.Instant) {
+		"a fence is given out twice": changed(func(cur, next *engine.Entry, _ *action, now engine.Instant) {
 			if again(cur, next, now) {
 				next.Fence = cur.Fence
 			}
 		}),
-		"A4: the second Complete wins": seenAs(func(c *engine.Entry, a *action, now *engine.Instant) {
+		"the second Complete wins": seenAs(func(c *engine.Entry, a *action, now *engine.Instant) {
 			if a.kind == actComplete && c.State == Completed && a.fence == c.Fence && live(c, *now) {
 				c.State = InFlight
 			}
 		}),
-		"A4: Fail after Complete of the same bytes is nil": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
+		"Fail after Complete of the same bytes is nil": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind == actFail && c.State == Completed {
 				c.State = Failed
 			}
 		}),
-		"A8: Complete needs a lease that holds": seenAs(func(c *engine.Entry, a *action, now *engine.Instant) {
+		"Complete needs a lease that holds": seenAs(func(c *engine.Entry, a *action, now *engine.Instant) {
 			if c.State == InFlight && lapsed(c, *now, 0) && a.kind == actComplete {
 				c.Fence = 0
 			}
 		}),
-		"A8: Extend shortens": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
+		"Extend shortens": seenAs(func(c *engine.Entry, a *action, _ *engine.Instant) {
 			if a.kind == actExtend {
 				c.LeaseUntil = 0
 			}
 		}),
-		"B2: retention counts from the claim": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) {
+		"retention counts from the claim": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) {
 			if next.State.Final() && next.ExpiresAt != engine.Never {
 				next.ExpiresAt = next.ClaimedAt.Add(next.Retention)
 				next.Due = min(next.Due, next.ExpiresAt)
 			}
 		}),
-		"B3: the sweep removes what is live": seenAs(func(c *engine.Entry, a *action, now *engine.Instant) {
+		"the sweep removes what is live": seenAs(func(c *engine.Entry, a *action, now *engine.Instant) {
 			if a.kind == actSweep && c.Due == a.due && c.Due <= *now {
 				c.ExpiresAt = *now
 			}
 		}),
-		"B4: the sweep comes too late": changed(func(_, next *engine.Entry, a *action, _ engine.Instant) {
+		"the sweep comes too late": changed(func(_, next *engine.Entry, a *action, _ engine.Instant) {
 			if a.kind == actComplete && next.Due != 0 {
 				next.Due = next.ExpiresAt + 1
 			}
 		}),
-		"A18: a dropped result is kept": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) { next.ResultDropped = false }),
+		"a dropped result is kept": changed(func(_, next *engine.Entry, _ *action, _ engine.Instant) { next.ResultDropped = false }),
 		"a claim loses the last release's reason": changed(func(cur, next *engine.Entry, a *action, now engine.Instant) {
 			if a.kind == actClaim {
 				next.Result = nil
@@ -392,7 +392,7 @@ func TestTransitionModelFindsMutants(t *testing.T) {
 				a.fence = 0
 			}
 		}),
-		"A6: Forget forgets nothing": func(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error) {
+		"Forget forgets nothing": func(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error) {
 			if a.kind == actForget {
 				return cur, nil
 			}

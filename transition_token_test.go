@@ -34,47 +34,47 @@ func TestTransitionCompleteAndFail(t *testing.T) {
 	const late = leaseEnd + 50
 	runRows(t, []row{
 		{
-			name: "A3: Complete in flight", cur: flying(saved), act: token(actComplete, saying("r")), now: inLease,
+			name: "Complete in flight", cur: flying(saved), act: token(actComplete, saying("r")), now: inLease,
 			want: flying(final(Completed, inLease, "r")),
 		},
 		{
-			name: "A12: Fail in flight", cur: flying(saved), act: token(actFail, saying("why")), now: inLease,
+			name: "Fail in flight", cur: flying(saved), act: token(actFail, saying("why")), now: inLease,
 			want: flying(final(Failed, inLease, "why")),
 		},
 		{
-			name: "A8: Complete lapsed, not taken over", cur: flying(), act: token(actComplete, saying("r")), now: late,
+			name: "Complete lapsed, not taken over", cur: flying(), act: token(actComplete, saying("r")), now: late,
 			want: flying(final(Completed, late, "r")),
 		},
 		{
-			name: "A8: Fail lapsed, not taken over", cur: flying(), act: token(actFail, saying("r")), now: late,
+			name: "Fail lapsed, not taken over", cur: flying(), act: token(actFail, saying("r")), now: late,
 			want: flying(final(Failed, late, "r")),
 		},
 		{
-			name: "A8: Complete 1 ns before the record expires", cur: flying(), act: token(actComplete, saying("r")), now: goneAt - 1,
+			name: "Complete 1 ns before the record expires", cur: flying(), act: token(actComplete, saying("r")), now: goneAt - 1,
 			want: flying(final(Completed, goneAt-1, "r")),
 		},
 		{
-			name: "A13: Complete lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actComplete, saying("r")), now: late,
+			name: "Complete lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actComplete, saying("r")), now: late,
 			want: flying(func(e *engine.Entry) { e.HoldUnknown = true }, final(Completed, late, "r"), due(late+engine.Instant(retention))),
 		},
 		{
-			name: "A13: Complete held: the note makes way", cur: ended(Held, saved), act: token(actComplete, saying("r")), now: late,
+			name: "Complete held: the note makes way", cur: ended(Held, saved), act: token(actComplete, saying("r")), now: late,
 			want: flying(final(Completed, late, "r"), due(late+engine.Instant(retention))),
 		},
 		{
-			name: "A13: Fail held", cur: ended(Held, saved), act: token(actFail, saying("r")), now: late,
+			name: "Fail held", cur: ended(Held, saved), act: token(actFail, saying("r")), now: late,
 			want: flying(final(Failed, late, "r"), due(late+engine.Instant(retention))),
 		},
 		{
-			name: "A3: nil stays nil", cur: flying(), act: token(actComplete), now: inLease,
+			name: "nil stays nil", cur: flying(), act: token(actComplete), now: inLease,
 			want: flying(final(Completed, inLease, ""), func(e *engine.Entry) { e.Result = nil }),
 		},
 		{
-			name: "A3: empty stays empty", cur: flying(), act: token(actComplete, saying("")), now: inLease,
+			name: "empty stays empty", cur: flying(), act: token(actComplete, saying("")), now: inLease,
 			want: flying(final(Completed, inLease, "")),
 		},
 		{
-			name: "A18: Complete over MaxResult: recorded, result dropped", cur: flying(), act: token(actComplete, dropping), now: inLease,
+			name: "Complete over MaxResult: recorded, result dropped", cur: flying(), act: token(actComplete, dropping), now: inLease,
 			err:  ErrTooLarge,
 			want: flying(final(Completed, inLease, ""), func(e *engine.Entry) { e.Result, e.ResultDropped = nil, true }),
 		},
@@ -88,40 +88,40 @@ func TestTransitionCompleteAndFail(t *testing.T) {
 			act: token(actFail, dropping), now: leaseEnd, err: ErrTooLarge, same: true,
 		},
 		{
-			name: "A18: the same again", cur: ended(Completed, func(e *engine.Entry) { e.Result, e.ResultDropped = nil, true }),
+			name: "the same again", cur: ended(Completed, func(e *engine.Entry) { e.Result, e.ResultDropped = nil, true }),
 			act: token(actComplete, dropping), now: leaseEnd, err: ErrTooLarge, same: true,
 		},
 		{
-			name: "A18: a small result after one that was dropped", cur: ended(Completed, func(e *engine.Entry) { e.Result, e.ResultDropped = nil, true }),
+			name: "a small result after one that was dropped", cur: ended(Completed, func(e *engine.Entry) { e.Result, e.ResultDropped = nil, true }),
 			act: token(actComplete), now: leaseEnd, err: ErrCompleted, same: true,
 		},
 		{
-			name: "A18: a result over MaxResult after a small one", cur: ended(Completed, func(e *engine.Entry) { e.Result = nil }),
+			name: "a result over MaxResult after a small one", cur: ended(Completed, func(e *engine.Entry) { e.Result = nil }),
 			act: token(actComplete, dropping), now: leaseEnd, err: ErrCompleted, same: true,
 		},
-		{name: "A4: Complete again, same bytes", cur: ended(Completed), act: token(actComplete, saying("result")), now: leaseEnd, same: true},
-		{name: "A4: Complete again, other bytes", cur: ended(Completed), act: token(actComplete, saying("other")), now: leaseEnd, err: ErrCompleted, same: true},
-		{name: "A4: Fail again, same bytes", cur: ended(Failed), act: token(actFail, saying("result")), now: leaseEnd, same: true},
-		{name: "A4: Fail again, other bytes", cur: ended(Failed), act: token(actFail, saying("other")), now: leaseEnd, err: ErrFailed, same: true},
-		{name: "A4: Complete of failed, same bytes", cur: ended(Failed), act: token(actComplete, saying("result")), now: leaseEnd, err: ErrFailed, same: true},
-		{name: "A4: Fail of completed, same bytes", cur: ended(Completed), act: token(actFail, saying("result")), now: leaseEnd, err: ErrCompleted, same: true},
+		{name: "Complete again, same bytes", cur: ended(Completed), act: token(actComplete, saying("result")), now: leaseEnd, same: true},
+		{name: "Complete again, other bytes", cur: ended(Completed), act: token(actComplete, saying("other")), now: leaseEnd, err: ErrCompleted, same: true},
+		{name: "Fail again, same bytes", cur: ended(Failed), act: token(actFail, saying("result")), now: leaseEnd, same: true},
+		{name: "Fail again, other bytes", cur: ended(Failed), act: token(actFail, saying("other")), now: leaseEnd, err: ErrFailed, same: true},
+		{name: "Complete of failed, same bytes", cur: ended(Failed), act: token(actComplete, saying("result")), now: leaseEnd, err: ErrFailed, same: true},
+		{name: "Fail of completed, same bytes", cur: ended(Completed), act: token(actFail, saying("result")), now: leaseEnd, err: ErrCompleted, same: true},
 		{
-			name: "A4: Complete again 1 ns before it expires", cur: ended(Completed), act: token(actComplete, saying("result")),
+			name: "Complete again 1 ns before it expires", cur: ended(Completed), act: token(actComplete, saying("result")),
 			now: inLease + engine.Instant(retention) - 1, same: true,
 		},
 		{
-			name: "A6: Complete again, expired", cur: ended(Completed), act: token(actComplete, saying("result")),
+			name: "Complete again, expired", cur: ended(Completed), act: token(actComplete, saying("result")),
 			now: inLease + engine.Instant(retention), err: ErrFenced, same: true,
 		},
 		{
-			name: "B2: retention counts from completion, however late",
+			name: "retention counts from completion, however late",
 			cur:  flying(func(e *engine.Entry) { e.Retention = 3 }), act: token(actComplete), now: leaseEnd + 2,
 			want: flying(final(Completed, leaseEnd+2, ""), func(e *engine.Entry) {
 				e.Retention, e.Result, e.ExpiresAt, e.Due = 3, nil, leaseEnd+5, leaseEnd+5
 			}),
 		},
 		{
-			name: "A19: retention Forever",
+			name: "retention Forever",
 			cur:  flying(func(e *engine.Entry) { e.Retention, e.ExpiresAt, e.Due = Forever, engine.Never, 0 }), act: token(actComplete), now: inLease,
 			want: flying(final(Completed, inLease, ""), func(e *engine.Entry) {
 				e.Retention, e.Result, e.ExpiresAt, e.Due = Forever, nil, engine.Never, 0
@@ -150,25 +150,25 @@ func TestTransitionReleaseAndHold(t *testing.T) {
 			name: "Hold in place of a release's reason", cur: flying(because), act: token(actHold, saying("note")), now: inLease,
 			want: ended(Held),
 		},
-		{name: "A5: Release in flight: checkpoint kept", cur: flying(saved), act: token(actRelease), now: inLease, want: flying(saved, released(inLease))},
-		{name: "A8: Release lapsed", cur: flying(), act: token(actRelease), now: late, want: flying(released(late))},
+		{name: "Release in flight: checkpoint kept", cur: flying(saved), act: token(actRelease), now: inLease, want: flying(saved, released(inLease))},
+		{name: "Release lapsed", cur: flying(), act: token(actRelease), now: late, want: flying(released(late))},
 		{
-			name: "A13: Release held: the note goes", cur: ended(Held, saved), act: token(actRelease), now: late,
+			name: "Release held: the note goes", cur: ended(Held, saved), act: token(actRelease), now: late,
 			want: flying(saved, released(late), due(late+engine.Instant(retention))),
 		},
 		{
-			name: "A13: Release with HoldUnknown: free, and it expires", cur: flying(holdUnknown), act: token(actRelease), now: inLease,
+			name: "Release with HoldUnknown: free, and it expires", cur: flying(holdUnknown), act: token(actRelease), now: inLease,
 			want: flying(func(e *engine.Entry) { e.HoldUnknown = true }, released(inLease), due(inLease+engine.Instant(retention))),
 		},
-		{name: "A5: Release again", cur: ended(Released), act: token(actRelease), now: leaseEnd, same: true},
-		{name: "A6: Release again, expired", cur: ended(Released), act: token(actRelease), now: inLease + engine.Instant(retention), err: ErrFenced, same: true},
+		{name: "Release again", cur: ended(Released), act: token(actRelease), now: leaseEnd, same: true},
+		{name: "Release again, expired", cur: ended(Released), act: token(actRelease), now: inLease + engine.Instant(retention), err: ErrFenced, same: true},
 		{
-			name: "A13: Hold in flight: checkpoint kept, never expires", cur: flying(saved), act: token(actHold, saying("note")), now: inLease,
+			name: "Hold in flight: checkpoint kept, never expires", cur: flying(saved), act: token(actHold, saying("note")), now: inLease,
 			want: ended(Held, saved),
 		},
-		{name: "A13: Hold lapsed", cur: flying(), act: token(actHold, saying("note")), now: late, want: ended(Held)},
-		{name: "A13: Hold again: the first note stays", cur: ended(Held), act: token(actHold, saying("other")), now: late, same: true},
-		{name: "A13: Hold of lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actHold, saying("note")), now: late, want: ended(Held, func(e *engine.Entry) { e.HoldUnknown = true })},
+		{name: "Hold lapsed", cur: flying(), act: token(actHold, saying("note")), now: late, want: ended(Held)},
+		{name: "Hold again: the first note stays", cur: ended(Held), act: token(actHold, saying("other")), now: late, same: true},
+		{name: "Hold of lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actHold, saying("note")), now: late, want: ended(Held, func(e *engine.Entry) { e.HoldUnknown = true })},
 	})
 }
 
@@ -241,32 +241,32 @@ func TestTransitionExtendAndCheckpoint(t *testing.T) {
 		return func(e *engine.Entry) { e.LeaseUntil, e.ExpiresAt = end, end+engine.Instant(retention) }
 	}
 	runRows(t, []row{
-		{name: "A8: Extend", cur: flying(), act: token(actExtend, forLease(20)), now: inLease, want: flying(until(inLease + 20))},
-		{name: "A8: Extend by the claim's own lease", cur: flying(), act: token(actExtend), now: inLease, want: flying(until(inLease + engine.Instant(lease)))},
-		{name: "A8: Extend never shortens", cur: flying(), act: token(actExtend, forLease(1)), now: inLease, want: flying()},
-		{name: "A8: Extend lapsed", cur: flying(), act: token(actExtend), now: leaseEnd, want: flying(until(leaseEnd + engine.Instant(lease)))},
-		{name: "A8: Extend 1 ns before the record expires", cur: flying(), act: token(actExtend), now: goneAt - 1, want: flying(until(goneAt - 1 + engine.Instant(lease)))},
+		{name: "Extend", cur: flying(), act: token(actExtend, forLease(20)), now: inLease, want: flying(until(inLease + 20))},
+		{name: "Extend by the claim's own lease", cur: flying(), act: token(actExtend), now: inLease, want: flying(until(inLease + engine.Instant(lease)))},
+		{name: "Extend never shortens", cur: flying(), act: token(actExtend, forLease(1)), now: inLease, want: flying()},
+		{name: "Extend lapsed", cur: flying(), act: token(actExtend), now: leaseEnd, want: flying(until(leaseEnd + engine.Instant(lease)))},
+		{name: "Extend 1 ns before the record expires", cur: flying(), act: token(actExtend), now: goneAt - 1, want: flying(until(goneAt - 1 + engine.Instant(lease)))},
 		{
-			name: "A13: Extend lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actExtend), now: leaseEnd,
+			name: "Extend lapsed with HoldUnknown", cur: flying(holdUnknown), act: token(actExtend), now: leaseEnd,
 			want: flying(holdUnknown, func(e *engine.Entry) { e.LeaseUntil = leaseEnd + engine.Instant(lease) }),
 		},
 		{
-			name: "A13: Extend in a later opening makes the lease its own", cur: flying(), now: inLease,
+			name: "Extend in a later opening makes the lease its own", cur: flying(), now: inLease,
 			act: token(actExtend, func(a *action) { a.opening = 4 }), want: flying(until(inLease+engine.Instant(lease)), func(e *engine.Entry) { e.Opening = 4 }),
 		},
 		{
-			name: "A19: Extend by the largest duration saturates", cur: flying(), act: token(actExtend, forLease(Forever)), now: inLease,
+			name: "Extend by the largest duration saturates", cur: flying(), act: token(actExtend, forLease(Forever)), now: inLease,
 			want: flying(func(e *engine.Entry) { e.LeaseUntil, e.ExpiresAt, e.Due = engine.Never, engine.Never, 0 }),
 		},
 		{
-			name: "A5: Checkpoint", cur: flying(), act: token(actCheckpoint, saying("point")), now: inLease,
+			name: "Checkpoint", cur: flying(), act: token(actCheckpoint, saying("point")), now: inLease,
 			want: flying(saved),
 		},
 		{
-			name: "A5: Checkpoint in place of one, lapsed", cur: flying(saved), act: token(actCheckpoint, saying("next")), now: leaseEnd,
+			name: "Checkpoint in place of one, lapsed", cur: flying(saved), act: token(actCheckpoint, saying("next")), now: leaseEnd,
 			want: flying(func(e *engine.Entry) { e.Checkpoint = []byte("next") }),
 		},
-		{name: "A5: Checkpoint nil: none", cur: flying(saved), act: token(actCheckpoint), now: inLease, want: flying()},
+		{name: "Checkpoint nil: none", cur: flying(saved), act: token(actCheckpoint), now: inLease, want: flying()},
 	})
 }
 
@@ -294,19 +294,19 @@ func TestTransitionTokenRefused(t *testing.T) {
 	for name, a := range ops {
 		for s, e := range states {
 			if want, ok := own[s]; ok && !strings.Contains(want.allowed, name) {
-				rows = append(rows, row{name: "A6: " + name + " of one's own " + s.String(), cur: e, act: a, now: inLease, err: want.err, same: true})
+				rows = append(rows, row{name: "" + name + " of one's own " + s.String(), cur: e, act: a, now: inLease, err: want.err, same: true})
 			}
 			stale := a
 			stale.fence = fence - 1
-			rows = append(rows, row{name: "A6: " + name + " with an older fence, " + s.String(), cur: e, act: stale, now: inLease, err: ErrFenced, same: true})
+			rows = append(rows, row{name: "" + name + " with an older fence, " + s.String(), cur: e, act: stale, now: inLease, err: ErrFenced, same: true})
 			ahead := a
 			ahead.fence = fence + 1
-			rows = append(rows, row{name: "A6: " + name + " with a fence not given out, " + s.String(), cur: e, act: ahead, now: inLease, err: ErrFenced, same: true})
+			rows = append(rows, row{name: "" + name + " with a fence not given out, " + s.String(), cur: e, act: ahead, now: inLease, err: ErrFenced, same: true})
 			if e.ExpiresAt != engine.Never {
-				rows = append(rows, row{name: "A6: " + name + " of expired " + s.String(), cur: e, act: a, now: e.ExpiresAt, err: ErrFenced, same: true})
+				rows = append(rows, row{name: "" + name + " of expired " + s.String(), cur: e, act: a, now: e.ExpiresAt, err: ErrFenced, same: true})
 			}
 		}
-		rows = append(rows, row{name: "A6: " + name + " of none", act: a, now: inLease, err: ErrFenced, same: true})
+		rows = append(rows, row{name: "" + name + " of none", act: a, now: inLease, err: ErrFenced, same: true})
 	}
 	runRows(t, rows)
 }
@@ -317,16 +317,16 @@ func TestRefuseEffect(t *testing.T) {
 	t.Parallel()
 	stale := func(a *action) { a.fence-- }
 	for _, r := range []row{
-		{name: "A6: none", act: token(actComplete), now: inLease, err: ErrFenced},
-		{name: "A6: another fence", cur: flying(), act: token(actComplete, stale), now: inLease, err: ErrFenced},
-		{name: "A6: another fence, completed", cur: ended(Completed), act: token(actComplete, stale), now: inLease, err: ErrFenced},
-		{name: "A6: expired", cur: flying(), act: token(actComplete), now: goneAt, err: ErrFenced},
-		{name: "A6: released", cur: ended(Released), act: token(actComplete), now: inLease, err: ErrFenced},
-		{name: "A3: in flight", cur: flying(), act: token(actComplete), now: inLease},
-		{name: "A8: lapsed", cur: flying(), act: token(actComplete), now: leaseEnd},
-		{name: "A13: held", cur: ended(Held), act: token(actComplete), now: leaseEnd},
-		{name: "A4: completed", cur: ended(Completed), act: token(actComplete), now: inLease, err: ErrCompleted},
-		{name: "A4: failed", cur: ended(Failed), act: token(actComplete), now: inLease, err: ErrFailed},
+		{name: "none", act: token(actComplete), now: inLease, err: ErrFenced},
+		{name: "another fence", cur: flying(), act: token(actComplete, stale), now: inLease, err: ErrFenced},
+		{name: "another fence, completed", cur: ended(Completed), act: token(actComplete, stale), now: inLease, err: ErrFenced},
+		{name: "expired", cur: flying(), act: token(actComplete), now: goneAt, err: ErrFenced},
+		{name: "released", cur: ended(Released), act: token(actComplete), now: inLease, err: ErrFenced},
+		{name: "in flight", cur: flying(), act: token(actComplete), now: inLease},
+		{name: "lapsed", cur: flying(), act: token(actComplete), now: leaseEnd},
+		{name: "held", cur: ended(Held), act: token(actComplete), now: leaseEnd},
+		{name: "completed", cur: ended(Completed), act: token(actComplete), now: inLease, err: ErrCompleted},
+		{name: "failed", cur: ended(Failed), act: token(actComplete), now: inLease, err: ErrFailed},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()

@@ -47,7 +47,7 @@ func waitTest(t *testing.T, f func(t *testing.T, s *idem.Store, c idem.Claim)) {
 	})
 }
 
-// A16: the record changes between the first look and the wait. Nobody tells of it
+// The record changes between the first look and the wait. Nobody tells of it
 // again, so it must have been heard.
 func TestWaitMissesNothingBeforeItWaits(t *testing.T) {
 	t.Parallel()
@@ -94,7 +94,7 @@ func TestWaitMissesNothingBeforeItWaits(t *testing.T) {
 	}
 }
 
-// A16: a release that is claimed again before any waiter runs is still seen by all.
+// A release that is claimed again before any waiter runs is still seen by all.
 func TestWaitSeesAReleaseThatIsClaimedAgain(t *testing.T) {
 	waitTest(t, func(t *testing.T, s *idem.Store, c idem.Claim) {
 		const n = 1000
@@ -111,7 +111,7 @@ func TestWaitSeesAReleaseThatIsClaimedAgain(t *testing.T) {
 	})
 }
 
-// A16: a storm of Release and re-claim over a thousand waiters, who all wait on
+// A storm of Release and re-claim over a thousand waiters, who all wait on
 // until the operation is completed. The bubble ends only when all have returned.
 func TestWaitInAStormOfReleases(t *testing.T) {
 	waitTest(t, func(t *testing.T, s *idem.Store, c idem.Claim) {
@@ -145,7 +145,7 @@ func TestWaitInAStormOfReleases(t *testing.T) {
 	})
 }
 
-// A16: to the nanosecond, over an extension and a takeover.
+// To the nanosecond, over an extension and a takeover.
 func TestWaitReturnsWhenTheLeaseLapses(t *testing.T) {
 	waitTest(t, func(t *testing.T, s *idem.Store, c idem.Claim) {
 		start := time.Now()
@@ -222,7 +222,7 @@ func TestWaitReturnsAtOnce(t *testing.T) {
 	})
 }
 
-// A13, A16: a claim of a process that is gone is not waited for.
+// A claim of a process that is gone is not waited for.
 func TestWaitWithLapseOnOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -254,7 +254,7 @@ func TestWaitHonoursItsContext(t *testing.T) {
 	})
 }
 
-// Rule 5: what cannot be read is not waited for.
+// What cannot be read is not waited for.
 func TestWaitOnARecordThatGoesBad(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -267,7 +267,7 @@ func TestWaitOnARecordThatGoesBad(t *testing.T) {
 	})
 }
 
-// A16, B1: a record whose retention is over before its commit is durable was never
+// A record whose retention is over before its commit is durable was never
 // there to be seen.
 func TestWaitForARecordThatExpiresInItsCommit(t *testing.T) {
 	t.Parallel()

@@ -44,7 +44,7 @@ func TestWaitersLeaveNothingBehind(t *testing.T) {
 	assert.Zero(t, ws.n.Load())
 }
 
-// A16: one commit ends a claim and grants the next, and can be read before it has
+// One commit ends a claim and grants the next, and can be read before it has
 // told the waiters. Who sees the new claim then, and waits for it, does not hear
 // of the old one's end.
 func TestWaitersAreNotToldOfClaimsBeforeTheOneTheySaw(t *testing.T) {

@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Rule 4: ErrBroken wraps the cause, also where bbolt gives only its words (db.go, grow
+// ErrBroken wraps the cause, also where bbolt gives only its words (db.go, grow
 // and allocate).
-func TestC4WordsBecomeCauses(t *testing.T) {
+func TestWordsBecomeCauses(t *testing.T) {
 	t.Parallel()
 	for _, n := range diskErrors {
 		cause := &fs.PathError{Op: "truncate", Path: "idem.db", Err: n}

@@ -13,9 +13,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// C5: whatever is done to a bbolt file, the check finds nothing: puts and removals of
+// Whatever is done to a bbolt file, the check finds nothing: puts and removals of
 // every order and size, buckets in buckets, made and removed, in many commits.
-func TestC5CheckOfWholeFiles(t *testing.T) {
+func TestCheckOfWholeFiles(t *testing.T) {
 	t.Parallel()
 	files := 30
 	if testing.Short() {

@@ -40,7 +40,7 @@ func grown(t *testing.T) []byte {
 
 // Each byte of every fifth page's header and first elements, changed in turn: the check
 // finds it or it does no harm, and it never fails itself.
-func TestC5CheckOfEachByte(t *testing.T) {
+func TestCheckOfEachByte(t *testing.T) {
 	t.Parallel()
 	content := grown(t)
 	meta, _, err := readMetas(bytes.NewReader(content))
@@ -62,7 +62,7 @@ func TestC5CheckOfEachByte(t *testing.T) {
 	require.NoError(t, checkFile(bytes.NewReader(content), meta), "put back")
 }
 
-func TestC5CheckRefuses(t *testing.T) {
+func TestCheckRefuses(t *testing.T) {
 	t.Parallel()
 	content := grown(t)
 	good, _, err := readMetas(bytes.NewReader(content))

@@ -32,7 +32,7 @@ func TestOnAnotherEngine(t *testing.T) {
 
 // The bound is on what is in use: what a sweep frees can be claimed again, while
 // the file stays as large as it was.
-func TestA18MaxSize(t *testing.T) {
+func TestMaxSize(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	clock := idemtest.NewClock(start)

@@ -63,7 +63,7 @@ func refused(t *testing.T, path string, target error) {
 	require.Empty(t, left)
 }
 
-func TestC6OpenRefuses(t *testing.T) {
+func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	t.Run("a foreign file", func(t *testing.T) {
 		t.Parallel()
@@ -136,7 +136,7 @@ func TestC6OpenRefuses(t *testing.T) {
 }
 
 // A truncated file would end the process with SIGBUS if bbolt were let at it.
-func TestC6Truncated(t *testing.T) {
+func TestTruncated(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	whole := filepath.Join(dir, fileName)
@@ -160,7 +160,7 @@ func TestC6Truncated(t *testing.T) {
 
 // A truncation while the store is open is met by a read: a memory fault, which
 // breaks the store and not the process.
-func TestC4TruncatedWhileOpen(t *testing.T) {
+func TestTruncatedWhileOpen(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("a mapped file cannot be truncated on windows")
@@ -186,7 +186,7 @@ func TestC4TruncatedWhileOpen(t *testing.T) {
 
 // Every byte of the pages that bbolt trusts, changed: opening and reading answers
 // or refuses, and never ends the process or replays another result.
-func TestC5DamagedPages(t *testing.T) {
+func TestDamagedPages(t *testing.T) {
 	t.Parallel()
 	whole := filepath.Join(t.TempDir(), fileName)
 	ctx := context.Background()
@@ -241,7 +241,7 @@ func isOneOf(err error, targets ...error) bool {
 
 const holderEnv = "IDEM_TEST_HOLD"
 
-func TestC6SecondOpen(t *testing.T) {
+func TestSecondOpen(t *testing.T) {
 	if path := os.Getenv(holderEnv); path != "" { // the other process
 		_, err := Open(path, Options{LockTimeout: 50 * time.Millisecond})
 		require.ErrorIs(t, err, idem.ErrLocked)
@@ -254,11 +254,11 @@ func TestC6SecondOpen(t *testing.T) {
 	require.ErrorIs(t, err, idem.ErrLocked)
 	require.ErrorContains(t, err, path)
 
-	cmd := exec.Command(os.Args[0], "-test.run=^TestC6SecondOpen$", "-test.v")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSecondOpen$", "-test.v")
 	cmd.Env = append(os.Environ(), holderEnv+"="+path)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	require.Contains(t, string(out), "PASS: TestC6SecondOpen")
+	require.Contains(t, string(out), "PASS: TestSecondOpen")
 
 	require.NoError(t, b.Close())
 	require.NoError(t, mustOpen(t, path, Options{}).Close())

@@ -19,7 +19,7 @@ import (
 	"github.com/idemkv/idem/memory"
 )
 
-// G4: each on its own merits and in order, one commit to claim and one to complete.
+// Each on its own merits and in order, one commit to claim and one to complete.
 func TestBatch(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		var ran []string
@@ -54,7 +54,7 @@ func TestBatch(t *testing.T) {
 	})
 }
 
-// G2, G4: one that fails stops none after it, and what repeats it gets its verdict.
+// One that fails stops none after it, and what repeats it gets its verdict.
 func TestBatchWithFailures(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		runs := 0
@@ -84,7 +84,7 @@ func TestBatchWithFailures(t *testing.T) {
 	})
 }
 
-// G5 in a batch: what runs unprotected runs in its turn.
+// What runs unprotected runs in its turn.
 func TestBatchUnprotected(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		o := messages()
@@ -103,7 +103,7 @@ func TestBatchUnprotected(t *testing.T) {
 	})
 }
 
-// A15: a batch over the store's MaxBatch is handled in parts; nothing is left out.
+// A batch over the store's MaxBatch is handled in parts; nothing is left out.
 func TestBatchOverMaxBatch(t *testing.T) {
 	each(t, idem.Options{MaxBatch: 7}, func(t *testing.T, e *env) {
 		h := &handler{}
@@ -126,7 +126,7 @@ func TestBatchOverMaxBatch(t *testing.T) {
 	})
 }
 
-// D4 in a batch: the claims of those that wait their turn are held too.
+// The claims of those that wait their turn are held too.
 func TestBatchHeartbeat(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		var c *consume.Consumer[message]
@@ -208,7 +208,7 @@ func TestBatchCancelled(t *testing.T) {
 	})
 }
 
-// D2 in a batch: a panic goes on; what was handled is recorded, the one that
+// A panic goes on; what was handled is recorded, the one that
 // panicked is released or held, the rest is as if it had not been delivered.
 func TestBatchPanic(t *testing.T) {
 	for _, hold := range []bool{false, true} {
@@ -308,7 +308,7 @@ func TestBatchStoreBreaks(t *testing.T) {
 	}
 }
 
-// G1 to G4 together: many workers, a broker that delivers everything several times,
+// Many workers, a broker that delivers everything several times,
 // in any order and in batches of any size, handlers that fail now and then, and on
 // bolt a process that dies again and again: in the end every message has been
 // processed once, and none acknowledged before.
@@ -404,7 +404,7 @@ func (q *queue) answer(t *testing.T, m message, v consume.Verdict) {
 	}
 }
 
-// A1 for consumers: one message at many workers at once is run once.
+// One message at many workers at once is run once.
 func TestManyWorkersOneMessage(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		h := &handler{}

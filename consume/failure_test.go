@@ -13,7 +13,7 @@ import (
 	"github.com/idemkv/idem/memory"
 )
 
-// A13: the last attempt that fails is the last; a message that kills its consumer
+// The last attempt that fails is the last; a message that kills its consumer
 // ends too.
 func TestExhausted(t *testing.T) {
 	each(t, idem.Options{MaxAttempts: 3}, func(t *testing.T, e *env) {
@@ -52,7 +52,7 @@ func TestPermanentInTheLastAttempt(t *testing.T) {
 	})
 }
 
-// D4: work longer than the lease keeps its claim, and hears when it is lost.
+// Work longer than the lease keeps its claim, and hears when it is lost.
 func TestHeartbeat(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		c := e.consumer("billing", messages(), func(ctx context.Context, m message) error {
@@ -197,7 +197,7 @@ func TestContext(t *testing.T) {
 	})
 }
 
-// D2: a panic or Goexit goes on after the claim is released, or held.
+// A panic or Goexit goes on after the claim is released, or held.
 func TestPanicAndGoexit(t *testing.T) {
 	for _, hold := range []bool{false, true} {
 		want := map[bool]idem.State{false: idem.Released, true: idem.Held}[hold]

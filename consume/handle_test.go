@@ -21,7 +21,7 @@ var (
 	errBank = errors.New("the bank is busy")
 )
 
-// G1: a redelivery after the message was processed is acknowledged and not run.
+// A redelivery after the message was processed is acknowledged and not run.
 func TestRedelivery(t *testing.T) {
 	each(t, idem.Options{Retention: time.Hour}, func(t *testing.T, e *env) {
 		h := &handler{}
@@ -45,7 +45,7 @@ func TestRedelivery(t *testing.T) {
 	})
 }
 
-// G1: the process dies after the record and before the acknowledgement.
+// The process dies after the record and before the acknowledgement.
 func TestCrashBeforeTheAck(t *testing.T) {
 	durable(t, idem.Options{}, func(t *testing.T, e *env) {
 		h := &handler{}
@@ -55,7 +55,7 @@ func TestCrashBeforeTheAck(t *testing.T) {
 	})
 }
 
-// G1, G2: the process dies in the handler. The next delivery waits for its lease,
+// The process dies in the handler. The next delivery waits for its lease,
 // then runs again, or with HoldUnknown is for a person to settle.
 func TestCrashInTheHandler(t *testing.T) {
 	for _, hold := range []bool{false, true} {
@@ -118,7 +118,7 @@ func TestOwnLeaseAndRetention(t *testing.T) {
 	})
 }
 
-// G2: in flight elsewhere is not acknowledged; the delay is until the lease's end.
+// In flight elsewhere is not acknowledged; the delay is until the lease's end.
 func TestInFlightElsewhere(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		c := e.consumer("billing", messages(), mustNotRun)
@@ -148,7 +148,7 @@ func TestInFlightForever(t *testing.T) {
 	})
 }
 
-// G2: a handler's error releases the message, and the next delivery runs it again.
+// A handler's error releases the message, and the next delivery runs it again.
 func TestHandlerError(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		h := &handler{err: errBank}
@@ -166,7 +166,7 @@ func TestHandlerError(t *testing.T) {
 	})
 }
 
-// G2: a permanent error is recorded and told apart; redeliveries hear it too.
+// A permanent error is recorded and told apart; redeliveries hear it too.
 func TestPermanentError(t *testing.T) {
 	each(t, idem.Options{MaxResult: 12}, func(t *testing.T, e *env) {
 		h := &handler{err: fmt.Errorf("bill: %w", idem.Permanent(errors.New("account closed")))}
@@ -208,7 +208,7 @@ func TestUnknownOutcome(t *testing.T) {
 	})
 }
 
-// G3: two consumers of one event each run it once, whatever their names and its ID
+// Two consumers of one event each run it once, whatever their names and its ID
 // are made of.
 func TestTwoConsumers(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
@@ -235,7 +235,7 @@ func TestTwoConsumers(t *testing.T) {
 	})
 }
 
-// G3: the same ID with another body is told, and neither run nor dropped; also while
+// The same ID with another body is told, and neither run nor dropped; also while
 // the first is in flight.
 func TestMismatch(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
@@ -285,7 +285,7 @@ func TestOwnFingerprint(t *testing.T) {
 	})
 }
 
-// G5: a message without an ID meets a policy that was chosen.
+// A message without an ID meets a policy that was chosen.
 func TestMissingID(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		without := message{"", "order 7"}

@@ -17,7 +17,7 @@ import (
 	"github.com/idemkv/idem/consume"
 )
 
-// D7, and checkpoints: what an attempt knows of the ones before it.
+// What an attempt knows of the ones before it.
 func TestOperation(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		shown := map[string]int{}

@@ -57,7 +57,7 @@ func TestKeyIsFrozen(t *testing.T) {
 	}
 }
 
-// G5 and the rest of what must be said: New refuses what is left open.
+// New refuses what is left open.
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	s, err := idem.New(memory.New(memory.Options{}), idem.Options{})

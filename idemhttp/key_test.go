@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestE2ParseKey(t *testing.T) {
+func TestParseKey(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("k", MaxKey)
 	const refused = "\x00" // no key

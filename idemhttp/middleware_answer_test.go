@@ -21,7 +21,7 @@ import (
 
 // What clients are answered.
 
-func TestE3InFlightAndMismatch(t *testing.T) {
+func TestInFlightAndMismatch(t *testing.T) {
 	t.Parallel()
 	engines(t, func(t *testing.T, store *idem.Store) {
 		g := newGate(t)
@@ -50,7 +50,7 @@ func TestE3InFlightAndMismatch(t *testing.T) {
 }
 
 // Of any number of requests with one key at once, one runs the handler.
-func TestE3OneRuns(t *testing.T) {
+func TestOneRuns(t *testing.T) {
 	t.Parallel()
 	engines(t, func(t *testing.T, store *idem.Store) {
 		g := newGate(t)
@@ -69,7 +69,7 @@ func TestE3OneRuns(t *testing.T) {
 	})
 }
 
-func TestE3OwnProblemWriter(t *testing.T) {
+func TestOwnProblemWriter(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{WriteProblem: func(w http.ResponseWriter, r *http.Request, p idemhttp.Problem) {
 		w.WriteHeader(p.Status + 1)
@@ -92,7 +92,7 @@ func (s *site) replayOf(key string) (first, replay answer) {
 	return first, replay
 }
 
-func TestE4Replay(t *testing.T) {
+func TestReplay(t *testing.T) {
 	t.Parallel()
 	engines(t, func(t *testing.T, store *idem.Store) {
 		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
@@ -146,7 +146,7 @@ func TestE4Replay(t *testing.T) {
 
 // Headers that middleware further out sets are the current request's, and are there
 // once; what the handler made of them is replayed.
-func TestE4OuterHeaders(t *testing.T) {
+func TestOuterHeaders(t *testing.T) {
 	t.Parallel()
 	var n int // requests; they come one after the other
 	outer := func(next http.Handler) http.Handler {
@@ -185,7 +185,7 @@ func TestE4OuterHeaders(t *testing.T) {
 
 // An Answer made by hand leaves the fields of one connection behind too, however they
 // are spelt. Trailer is among them: with it no handler's answer is stored at all.
-func TestE4AnswerOfOneConnection(t *testing.T) {
+func TestAnswerOfOneConnection(t *testing.T) {
 	t.Parallel()
 	h := http.Header{"X-Kept": {"1"}}
 	for _, name := range []string{
@@ -201,7 +201,7 @@ func TestE4AnswerOfOneConnection(t *testing.T) {
 	require.Equal(t, http.Header{"X-Kept": {"1"}}, got.Header)
 }
 
-func TestE4HeaderPolicy(t *testing.T) {
+func TestHeaderPolicy(t *testing.T) {
 	t.Parallel()
 	var asked []string
 	s := newSite(t, nil, idemhttp.Options{
@@ -231,7 +231,7 @@ func TestE4HeaderPolicy(t *testing.T) {
 }
 
 // A replay is the same bytes after the store was closed and opened again.
-func TestE4AcrossRestart(t *testing.T) {
+func TestAcrossRestart(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/idem.db"
 	open := func() *idem.Store {
@@ -256,7 +256,7 @@ func TestE4AcrossRestart(t *testing.T) {
 	require.Zero(t, s.runs.Load())
 }
 
-func TestE5WritePatterns(t *testing.T) {
+func TestWritePatterns(t *testing.T) {
 	t.Parallel()
 	type handler = http.HandlerFunc
 	write := func(w http.ResponseWriter, parts ...string) {
@@ -388,7 +388,7 @@ func must[T any](v T, err error) T {
 func flush(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }
 
 // Informational answers go out at once, to the first request alone.
-func TestE5EarlyHints(t *testing.T) {
+func TestEarlyHints(t *testing.T) {
 	t.Parallel()
 	hinted := make(chan bool)
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
@@ -428,7 +428,7 @@ func TestE5EarlyHints(t *testing.T) {
 }
 
 // The writer answers its handler as net/http's does.
-func TestE5Errors(t *testing.T) {
+func TestErrors(t *testing.T) {
 	t.Parallel()
 	errs := make(chan error, 8)
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
@@ -474,7 +474,7 @@ func TestE5Errors(t *testing.T) {
 	require.EqualError(t, <-errs, "invalid WriteHeader code 42")
 }
 
-// A retention that is over frees the key, exactly then (B1).
+// A retention that is over frees the key, exactly then.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{Retention: time.Nanosecond}, echo)

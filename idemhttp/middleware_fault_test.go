@@ -23,7 +23,7 @@ import (
 
 // Clients that leave, and stores that fail.
 
-func TestE12ClientGone(t *testing.T) {
+func TestClientGone(t *testing.T) {
 	t.Parallel()
 	engines(t, func(t *testing.T, store *idem.Store) {
 		for _, stream := range []bool{false, true} {
@@ -73,7 +73,7 @@ func TestE12ClientGone(t *testing.T) {
 	})
 }
 
-func TestE12CancelWithClient(t *testing.T) {
+func TestCancelWithClient(t *testing.T) {
 	t.Parallel()
 	g := newGate(t)
 	s := newSite(t, nil, idemhttp.Options{CancelWithClient: true}, func(w http.ResponseWriter, r *http.Request) {
@@ -117,8 +117,8 @@ func TestHalfAnAnswerOfAHandlerThatWasStopped(t *testing.T) {
 	require.EqualValues(t, 1, s.runs.Load())
 }
 
-// A stream without an end ends with its client, and says what that means (E12).
-func TestE12OpenEndedStream(t *testing.T) {
+// A stream without an end ends with its client, and says what that means.
+func TestOpenEndedStream(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{CancelWithClient: true}, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "data: 1\n\n")
@@ -141,8 +141,8 @@ func TestE12OpenEndedStream(t *testing.T) {
 	}
 }
 
-// Each repetition of a held key is told (E10).
-func TestE10HeldIsToldEachTime(t *testing.T) {
+// Each repetition of a held key is told.
+func TestHeldIsToldEachTime(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
 	require.Equal(t, 500, s.post("k").status)
@@ -154,7 +154,7 @@ func TestE10HeldIsToldEachTime(t *testing.T) {
 
 // That the client has gone does not hide what a handler has recorded in its own commit:
 // it is the answer, and nothing failed.
-func TestE12GoneAfterOwnCommit(t *testing.T) {
+func TestGoneAfterOwnCommit(t *testing.T) {
 	t.Parallel()
 	for _, panics := range []bool{false, true} {
 		store := memoryStore(t, idem.Options{})
@@ -186,7 +186,7 @@ func TestE12GoneAfterOwnCommit(t *testing.T) {
 
 // http.TimeoutHandler gives up on the handler; the handler goes on, and the retry
 // gets its answer.
-func TestE12TimeoutHandler(t *testing.T) {
+func TestTimeoutHandler(t *testing.T) {
 	t.Parallel()
 	g := newGate(t)
 	s := newSite(t, nil, idemhttp.Options{}, g.ServeHTTP, func(next http.Handler) http.Handler {
@@ -212,7 +212,7 @@ func TestE12TimeoutHandler(t *testing.T) {
 
 // Inside of the middleware http.TimeoutHandler answers while its handler goes on. The
 // docs say never to. Its bare 503 is an unknown outcome, so nothing runs next to it.
-func TestE12TimeoutHandlerInside(t *testing.T) {
+func TestTimeoutHandlerInside(t *testing.T) {
 	t.Parallel()
 	g := newGate(t)
 	inner := http.TimeoutHandler(g, time.Millisecond, "too slow")
@@ -225,7 +225,7 @@ func TestE12TimeoutHandlerInside(t *testing.T) {
 }
 
 // A client that breaks off its body has asked for nothing.
-func TestE12GoneInTheBody(t *testing.T) {
+func TestGoneInTheBody(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, echo)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
@@ -239,7 +239,7 @@ func TestE12GoneInTheBody(t *testing.T) {
 	require.Empty(t, s.heard())
 }
 
-func TestE13StoreDown(t *testing.T) {
+func TestStoreDown(t *testing.T) {
 	t.Parallel()
 	broken := func(t *testing.T) *idem.Store {
 		b := &breakable{Backend: memory.New(memory.Options{})}
@@ -315,7 +315,7 @@ func TestE13StoreDown(t *testing.T) {
 }
 
 // The handler has run and its outcome is not recorded: no client may take it for done.
-func TestE13NotRecorded(t *testing.T) {
+func TestNotRecorded(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		answer func(w http.ResponseWriter)
@@ -387,7 +387,7 @@ func TestE13NotRecorded(t *testing.T) {
 }
 
 // Behind a hijacked connection nobody can be told but the server.
-func TestE13NotRecordedHijacked(t *testing.T) {
+func TestNotRecordedHijacked(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
 	s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
@@ -409,7 +409,7 @@ func TestE13NotRecordedHijacked(t *testing.T) {
 }
 
 // A panic that cannot be recorded goes on all the same, and the server is told.
-func TestE13PanicNotRecorded(t *testing.T) {
+func TestPanicNotRecorded(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
 	s := newSite(t, store, idemhttp.Options{}, func(http.ResponseWriter, *http.Request) {
@@ -421,7 +421,7 @@ func TestE13PanicNotRecorded(t *testing.T) {
 }
 
 // Shutdown turns new requests away and lets those under way be recorded.
-func TestE13Shutdown(t *testing.T) {
+func TestShutdown(t *testing.T) {
 	t.Parallel()
 	engines(t, func(t *testing.T, store *idem.Store) {
 		g := newGate(t)

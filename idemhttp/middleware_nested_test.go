@@ -20,8 +20,8 @@ import (
 // Middlewares inside of one another, in one process and over a proxy.
 
 // A request that a handler makes in-process is not its answer: that it was refused
-// says nothing of the operation, which is done and must not be run again (E10).
-func TestE10RefusedSubRequest(t *testing.T) {
+// says nothing of the operation, which is done and must not be run again.
+func TestRefusedSubRequest(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
 	inner := idemhttp.New(store, scopeOf, idemhttp.Options{})(http.HandlerFunc(echo))
@@ -46,8 +46,8 @@ type passWriter struct{ http.ResponseWriter }
 func (w passWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // A refusal by a middleware further in, that is the answer, is none of the operation,
-// also where a ResponseWriter lies between (E3, E10).
-func TestE10RefusedFurtherIn(t *testing.T) {
+// also where a ResponseWriter lies between.
+func TestRefusedFurtherIn(t *testing.T) {
 	t.Parallel()
 	inner := idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{Header: "Inner-Key"})(http.HandlerFunc(echo))
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) { inner.ServeHTTP(passWriter{w}, r) })
@@ -60,8 +60,8 @@ func TestE10RefusedFurtherIn(t *testing.T) {
 }
 
 // A handler that has done its work, and said so or answered, is not run again because a
-// middleware further in refuses what it passes on (E10).
-func TestE10RefusedAfterTheWork(t *testing.T) {
+// middleware further in refuses what it passes on.
+func TestRefusedAfterTheWork(t *testing.T) {
 	t.Parallel()
 	inner := idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{Header: "Inner-Key", RequireKey: true})(http.HandlerFunc(echo))
 	for name, c := range map[string]struct {
@@ -87,8 +87,8 @@ func TestE10RefusedAfterTheWork(t *testing.T) {
 }
 
 // Behind a proxy another idemhttp service answers, and what it answers until its first
-// request is done is no answer for the retention (E3, E10).
-func TestE10PassingProblemsOfAProxy(t *testing.T) {
+// request is done is no answer for the retention.
+func TestPassingProblemsOfAProxy(t *testing.T) {
 	t.Parallel()
 	g := newGate(t)
 	upstream := newSite(t, nil, idemhttp.Options{}, g.ServeHTTP)
@@ -110,7 +110,7 @@ func TestE10PassingProblemsOfAProxy(t *testing.T) {
 
 // Which answers say themselves that they are not final, by status and header alone: what
 // a proxy passes on of another middleware like this one does.
-func TestE10PassingAnswers(t *testing.T) {
+func TestPassingAnswers(t *testing.T) {
 	t.Parallel()
 	problem := func(kind string, status int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {

@@ -37,7 +37,7 @@ func (s *site) wantUnknown(key string) {
 	require.True(s.t, s.wantRecord(key, idem.Held).ExpiresAt.IsZero(), "until somebody settles it")
 }
 
-func TestE10Statuses(t *testing.T) {
+func TestStatuses(t *testing.T) {
 	t.Parallel()
 	notNow := []int{401, 403, 407, 408, 412, 421, 423, 425, 429}
 	handler := func(w http.ResponseWriter, r *http.Request) {
@@ -116,7 +116,7 @@ func TestE10Statuses(t *testing.T) {
 	})
 }
 
-func TestE10OwnPolicy(t *testing.T) {
+func TestOwnPolicy(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{Outcome: func(status int, header http.Header) idemhttp.Outcome {
 		switch status {
@@ -154,7 +154,7 @@ func TestE10OwnPolicy(t *testing.T) {
 
 // The handler's word counts whatever the status, the last one if there are several,
 // and also when it panics.
-func TestE10HandlerSays(t *testing.T) {
+func TestHandlerSays(t *testing.T) {
 	t.Parallel()
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		op := idemhttp.FromContext(r.Context())
@@ -206,7 +206,7 @@ func TestE10HandlerSays(t *testing.T) {
 	}
 }
 
-func TestE11Panic(t *testing.T) {
+func TestPanic(t *testing.T) {
 	t.Parallel()
 	type mine struct{ reason string }
 	engines(t, func(t *testing.T, store *idem.Store) {
@@ -260,7 +260,7 @@ func TestE11Panic(t *testing.T) {
 	})
 }
 
-func TestE11PanicIsRetried(t *testing.T) {
+func TestPanicIsRetried(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{RetryUnknown: true}, func(w http.ResponseWriter, r *http.Request) {
 		if idemhttp.FromContext(r.Context()).Attempt() == 1 {
@@ -275,7 +275,7 @@ func TestE11PanicIsRetried(t *testing.T) {
 }
 
 // Goexit, by which tests end, is a panic without a value.
-func TestE11Goexit(t *testing.T) {
+func TestGoexit(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
 	h := idemhttp.New(store, scopeOf, idemhttp.Options{})(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { runtime.Goexit() }))
@@ -299,7 +299,7 @@ func keyed(key string) *http.Request {
 }
 
 // An outcome that is unknown is held also where its note does not fit.
-func TestE10ShortNotes(t *testing.T) {
+func TestShortNotes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, memoryStore(t, idem.Options{MaxResult: 3}), idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
 	require.Equal(t, 500, s.post("k").status)
@@ -309,7 +309,7 @@ func TestE10ShortNotes(t *testing.T) {
 
 // A panic of the service's own policies, after the handler has run, is one of the
 // handler.
-func TestE11PolicyPanics(t *testing.T) {
+func TestPolicyPanics(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{Outcome: func(int, http.Header) idemhttp.Outcome { panic("policy") }}, echo)
 	require.Error(t, s.post("k").err)
@@ -317,7 +317,7 @@ func TestE11PolicyPanics(t *testing.T) {
 }
 
 // Somebody who knows settles a held operation, and retries hear what it came to.
-func TestE10Settle(t *testing.T) {
+func TestSettle(t *testing.T) {
 	t.Parallel()
 	engines(t, func(t *testing.T, store *idem.Store) {
 		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {

@@ -19,8 +19,8 @@ import (
 
 // What belongs outside of the middleware.
 
-// A client that follows a redirect of ours takes its key along, to another request (E6).
-func TestE6RedirectTakesTheKeyAlong(t *testing.T) {
+// A client that follows a redirect of ours takes its key along, to another request.
+func TestRedirectTakesTheKeyAlong(t *testing.T) {
 	t.Parallel()
 	around := func(next http.Handler) http.Handler {
 		mux := http.NewServeMux()
@@ -54,7 +54,7 @@ func (w gzipWriter) Write(p []byte) (int, error) { return w.to.Write(p) }
 
 // Where middleware further out encodes the answer, its length is not ours to say: not
 // of the first answer, of a replay or of a problem.
-func TestE4CompressedOutside(t *testing.T) {
+func TestCompressedOutside(t *testing.T) {
 	t.Parallel()
 	body := repeat("compressible ", 1000)
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
@@ -88,8 +88,8 @@ func (goneWriter) FlushError() error         { return errGone }
 var errGone = errors.New("the client is gone")
 
 // That the client has gone is told to a handler whose answer nobody will get, so that it
-// can stop; one whose answer is kept for the retry goes on as if it were there (E12, E14).
-func TestE12GoneIsToldWhereNothingIsKept(t *testing.T) {
+// can stop; one whose answer is kept for the retry goes on as if it were there.
+func TestGoneIsToldWhereNothingIsKept(t *testing.T) {
 	t.Parallel()
 	for size, want := range map[int]error{10: nil, 100: errGone} {
 		h := idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{MaxResponse: 50})(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

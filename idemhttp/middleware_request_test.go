@@ -24,7 +24,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s %v", b, err)
 }
 
-func TestE1NoKeyPassesThrough(t *testing.T) {
+func TestNoKeyPassesThrough(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, echo)
 	for range 2 {
@@ -36,7 +36,7 @@ func TestE1NoKeyPassesThrough(t *testing.T) {
 	s.wantNothingStored()
 }
 
-func TestE1OtherMethodsPassThrough(t *testing.T) {
+func TestOtherMethodsPassThrough(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{RequireKey: true}, echo)
 	for _, method := range []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"} {
@@ -53,7 +53,7 @@ func TestE1OtherMethodsPassThrough(t *testing.T) {
 }
 
 // What passes through is not wrapped: the handler gets the very request and writer.
-func TestE1PassesTheSame(t *testing.T) {
+func TestPassesTheSame(t *testing.T) {
 	t.Parallel()
 	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("Idempotency-Key", "k")
@@ -64,7 +64,7 @@ func TestE1PassesTheSame(t *testing.T) {
 	})).ServeHTTP(w, r)
 }
 
-func TestE1RequireKey(t *testing.T) {
+func TestRequireKey(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{RequireKey: true, Methods: []string{"PUT"}, Header: "x-request-id"}, echo)
 	p := wantProblem(t, s.do("PUT", "/", "not the header", ""), 400, idemhttp.TypeKeyMissing)
@@ -81,7 +81,7 @@ func TestE1RequireKey(t *testing.T) {
 }
 
 // Which requests are the middleware's business, by method, key and RequireKey.
-func TestE1WhoseBusiness(t *testing.T) {
+func TestWhoseBusiness(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		method       string
@@ -137,7 +137,7 @@ func TestE1WhoseBusiness(t *testing.T) {
 
 // A malformed key is refused before the scope is asked, the body read, or the store
 // touched. The table of keys is in key_test.go.
-func TestE2BeforeAnythingElse(t *testing.T) {
+func TestBeforeAnythingElse(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
 	require.NoError(t, store.Close())
@@ -153,7 +153,7 @@ func TestE2BeforeAnythingElse(t *testing.T) {
 	}
 }
 
-func TestE2Spellings(t *testing.T) {
+func TestSpellings(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, echo)
 	require.Equal(t, 200, s.post("abc").status)
@@ -166,7 +166,7 @@ func TestE2Spellings(t *testing.T) {
 	require.True(t, strict.post(`"abc"`).replayed())
 }
 
-func TestE6Fingerprint(t *testing.T) {
+func TestFingerprint(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{Methods: []string{"POST", "PATCH"}}, echo)
 	require.Equal(t, 200, s.do("POST", "/a?b=1", "k", "body", "Traceparent", "1", "User-Agent", "x", "Date", "1").status)
@@ -195,7 +195,7 @@ func TestE6Fingerprint(t *testing.T) {
 
 // The target is what the client sent, whatever routers have made of it: two mounts
 // behind StripPrefix are two targets.
-func TestE6TargetIsTheClients(t *testing.T) {
+func TestTargetIsTheClients(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
 	mux := http.NewServeMux()
@@ -218,7 +218,7 @@ func TestE6TargetIsTheClients(t *testing.T) {
 	}
 }
 
-func TestE6CanonicalJSON(t *testing.T) {
+func TestCanonicalJSON(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{Fingerprint: idemhttp.JSONFingerprint}, echo)
 	post := func(key, body, contentType string) answer {
@@ -243,7 +243,7 @@ func TestE6CanonicalJSON(t *testing.T) {
 	require.Equal(t, 200, post("k4", `{}`, "application/json").status, "nothing was claimed")
 }
 
-func TestE6OwnFingerprint(t *testing.T) {
+func TestOwnFingerprint(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{Fingerprint: func(r *http.Request, body []byte) (idem.Fingerprint, error) {
 		switch {
@@ -263,7 +263,7 @@ func TestE6OwnFingerprint(t *testing.T) {
 	require.NotContains(t, a.body, "secret")
 }
 
-func TestE7Scope(t *testing.T) {
+func TestScope(t *testing.T) {
 	t.Parallel()
 	engines(t, func(t *testing.T, store *idem.Store) {
 		g := newGate(t)
@@ -292,7 +292,7 @@ func TestE7Scope(t *testing.T) {
 	})
 }
 
-func TestE7NoScope(t *testing.T) {
+func TestNoScope(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, echo)
 	wantProblem(t, s.post("k", "Tenant", "none"), 403, idemhttp.TypeScopeMissing)
@@ -311,7 +311,7 @@ func TestE7NoScope(t *testing.T) {
 	s.wantNothingStored()
 }
 
-func TestE7StoreKey(t *testing.T) {
+func TestStoreKey(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "http/shop/abc", idemhttp.StoreKey("shop", "abc"))
 	for _, c := range [][2]string{{"a", "b"}, {"", "b"}, {"a/b", "c"}, {"a", "b/c"}, {"a%", "b"}, {"%", "%"}, {repeat("/", 100), "k"}} {
@@ -336,7 +336,7 @@ func TestE7StoreKey(t *testing.T) {
 	require.Equal(t, "http/%/%/"+base64Of(f), idemhttp.StoreKey(repeat("s", 764), repeat("k", 255)))
 }
 
-func TestE8BodyLimit(t *testing.T) {
+func TestBodyLimit(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{MaxBody: 1000}, func(w http.ResponseWriter, r *http.Request) {
 		b, err := io.ReadAll(r.Body)
@@ -366,7 +366,7 @@ func TestE8BodyLimit(t *testing.T) {
 	wantProblem(t, whole.do("POST", "/", "k", repeat("x", 1<<20+1)), 413, idemhttp.TypeBodyTooLarge)
 }
 
-func TestE8BodyFails(t *testing.T) {
+func TestBodyFails(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
 	serve := func(body io.Reader, length int64, h http.HandlerFunc) answer {
@@ -397,7 +397,7 @@ func TestE8BodyFails(t *testing.T) {
 
 // Forms are parsed from the body that the middleware has read, and their files are
 // removed by the server as without it.
-func TestE8Forms(t *testing.T) {
+func TestForms(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s %v", r.FormValue("a"), r.MultipartForm != nil)
@@ -416,7 +416,7 @@ func TestE8Forms(t *testing.T) {
 
 // The files of a form are removed also when its handler panics and middleware further
 // out recovers from that.
-func TestE8FormsOfAPanic(t *testing.T) {
+func TestFormsOfAPanic(t *testing.T) {
 	t.Parallel()
 	recovered := make(chan *http.Request, 1)
 	s := newSite(t, nil, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
@@ -440,7 +440,7 @@ func TestE8FormsOfAPanic(t *testing.T) {
 
 // A form that was parsed further out has left nothing of its body to tell requests
 // apart by, also where no length says so. A request without a body lacks nothing.
-func TestE8FormParsedOutside(t *testing.T) {
+func TestFormParsedOutside(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, echo, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

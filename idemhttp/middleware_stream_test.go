@@ -40,7 +40,7 @@ func (s *site) wantNotRetained(key string, status int) {
 	s.wantRecord(key, idem.Completed)
 }
 
-func TestE9OverTheLimit(t *testing.T) {
+func TestOverTheLimit(t *testing.T) {
 	t.Parallel()
 	const limit = 1000
 	large := repeat("0123456789", limit+1)
@@ -81,7 +81,7 @@ func TestE9OverTheLimit(t *testing.T) {
 }
 
 // What fits MaxResponse and does not fit the store's MaxResult is done and dropped.
-func TestE9OverTheStoresLimit(t *testing.T) {
+func TestOverTheStoresLimit(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{MaxResult: 200})
 	s := newSite(t, store, idemhttp.Options{MaxResponse: 1 << 20}, func(w http.ResponseWriter, _ *http.Request) {
@@ -94,7 +94,7 @@ func TestE9OverTheStoresLimit(t *testing.T) {
 }
 
 // A flushed answer is at the client before the handler ends, and replays if it fits.
-func TestE9Flush(t *testing.T) {
+func TestFlush(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"ResponseController", "Flusher"} {
 		t.Run(how, func(t *testing.T) {
@@ -133,7 +133,7 @@ func TestE9Flush(t *testing.T) {
 	}
 }
 
-func TestE9Trailers(t *testing.T) {
+func TestTrailers(t *testing.T) {
 	t.Parallel()
 	for name, h := range map[string]http.HandlerFunc{
 		"announced": func(w http.ResponseWriter, _ *http.Request) {
@@ -168,7 +168,7 @@ func TestE9Trailers(t *testing.T) {
 	}
 }
 
-func TestE9HijackAndUpgrade(t *testing.T) {
+func TestHijackAndUpgrade(t *testing.T) {
 	t.Parallel()
 	for name, h := range map[string]http.HandlerFunc{
 		"Hijacker": func(w http.ResponseWriter, _ *http.Request) {
@@ -254,7 +254,7 @@ func TestE9HijackAndUpgrade(t *testing.T) {
 }
 
 // A handler that switches protocols and does nothing more is done, with 101.
-func TestE9SwitchedWithoutHijack(t *testing.T) {
+func TestSwitchedWithoutHijack(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Connection", "Upgrade")
@@ -280,7 +280,7 @@ func (s *site) settled(key string) {
 
 // A handler that breaks off, having said how much there would be, or whose source
 // breaks off, leaves no answer that could pass for whole.
-func TestE9CutOff(t *testing.T) {
+func TestCutOff(t *testing.T) {
 	t.Parallel()
 	source := func() io.Reader {
 		// Without WriteTo, by which a source would write by itself.
@@ -331,7 +331,7 @@ func TestE9CutOff(t *testing.T) {
 
 // A source that fails before there is anything of an answer leaves the handler free to
 // answer something else.
-func TestE9SourceFailsAtOnce(t *testing.T) {
+func TestSourceFailsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
 		if _, err := io.Copy(w, iotest.ErrReader(errors.New("no disk"))); err != nil {
@@ -359,7 +359,7 @@ func (w readFromWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // What is over the limit goes by ReadFrom, so that the kernel may copy it, to the last
 // byte but one where that one is held back.
-func TestE14ReadFrom(t *testing.T) {
+func TestReadFrom(t *testing.T) {
 	t.Parallel()
 	const limit, size = 100 << 10, 1 << 20
 	path := t.TempDir() + "/file"
@@ -398,7 +398,7 @@ func TestE14ReadFrom(t *testing.T) {
 }
 
 // ServeContent and ReverseProxy are handlers that use what a ResponseWriter can do.
-func TestE14StandardHandlers(t *testing.T) {
+func TestStandardHandlers(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
 		http.ServeContent(w, r, "a.txt", time.Unix(1e9, 0), strings.NewReader("content"))
@@ -409,7 +409,7 @@ func TestE14StandardHandlers(t *testing.T) {
 	require.NotEmpty(t, replay.header.Get("Last-Modified"))
 }
 
-func TestE14ResponseController(t *testing.T) {
+func TestResponseController(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
 		c := http.NewResponseController(w)
@@ -428,7 +428,7 @@ func TestE14ResponseController(t *testing.T) {
 
 // A ResponseWriter further out that cannot flush or be hijacked says so through ours,
 // and the answer goes on being taken down.
-func TestE14NotSupported(t *testing.T) {
+func TestNotSupported(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "a")
@@ -450,7 +450,7 @@ func TestE14NotSupported(t *testing.T) {
 }
 
 // HTTP/2 streams as HTTP/1.1 does.
-func TestE9HTTP2(t *testing.T) {
+func TestHTTP2(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
 	h := idemhttp.New(store, scopeOf, idemhttp.Options{MaxResponse: 100})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

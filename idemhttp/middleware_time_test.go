@@ -35,7 +35,7 @@ func clocked(t *testing.T, o idemhttp.Options, h http.HandlerFunc) (*idemtest.Cl
 	}
 }
 
-func TestE15Heartbeat(t *testing.T) {
+func TestHeartbeat(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		o     idemhttp.Options
@@ -72,7 +72,7 @@ func TestE15Heartbeat(t *testing.T) {
 	}
 }
 
-func TestE15ClaimLost(t *testing.T) {
+func TestClaimLost(t *testing.T) {
 	t.Parallel()
 	cause := make(chan error)
 	var attempt atomic.Int32
@@ -106,7 +106,7 @@ func TestE15ClaimLost(t *testing.T) {
 
 // A handler that has completed its operation by itself has lost nothing: what it does
 // after that is not cancelled. One that holds it can still lose it.
-func TestE15SettledByItself(t *testing.T) {
+func TestWorkAfterSettlingIsNotCancelled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memoryStore(t, idem.Options{SweepInterval: -1})
@@ -137,7 +137,7 @@ func TestE15SettledByItself(t *testing.T) {
 
 // A handler that panics leaves no heartbeat, and one that is over before the first beat
 // has none under way.
-func TestE15Stops(t *testing.T) {
+func TestStops(t *testing.T) {
 	t.Parallel()
 	clock, _, serve := clocked(t, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
 		if idemhttp.FromContext(r.Context()).Key() == "panics" {
@@ -151,7 +151,7 @@ func TestE15Stops(t *testing.T) {
 }
 
 // Beats that race the end of the handler are waited for, and do it no harm.
-func TestE15BeatRacesEnd(t *testing.T) {
+func TestBeatRacesEnd(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
 	h := idemhttp.New(store, scopeOf, idemhttp.Options{Lease: time.Millisecond})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -169,7 +169,7 @@ func TestE15BeatRacesEnd(t *testing.T) {
 }
 
 // An attempt whose process died is held; with RetryUnknown it is taken over.
-func TestE10Lapsed(t *testing.T) {
+func TestLapsed(t *testing.T) {
 	t.Parallel()
 	for _, retry := range []bool{false, true} {
 		clock, store, serve := clocked(t, idemhttp.Options{RetryUnknown: retry}, func(w http.ResponseWriter, r *http.Request) {
@@ -192,7 +192,7 @@ func TestE10Lapsed(t *testing.T) {
 }
 
 // With Wait, requests that come while the first is being worked on get its answer.
-func TestE3Wait(t *testing.T) {
+func TestWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store, err := idem.New(memory.New(memory.Options{}), idem.Options{SweepInterval: -1})

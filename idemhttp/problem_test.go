@@ -81,8 +81,8 @@ func TestRetryAfterIsRoundedUp(t *testing.T) {
 	}
 }
 
-// A client reads a problem with encoding/json; what is not sent stays away (E3).
-func TestE3ProblemJSON(t *testing.T) {
+// A client reads a problem with encoding/json; what is not sent stays away.
+func TestProblemJSON(t *testing.T) {
 	t.Parallel()
 	sent := Problem{
 		Type: TypeInFlight, Title: "busy", Status: 409, Detail: "again", KeyHash: "hash",

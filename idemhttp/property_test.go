@@ -95,7 +95,7 @@ func drawMoves(t *rapid.T) moves {
 
 // Whatever a handler does, a client sees what it sees without the middleware, and
 // every retry sees that again, or is told that it is not there: which it is only if it
-// was too long, cut off, or had trailers (E4, E5, E9).
+// was too long, cut off, or had trailers.
 func TestReplayEqualsFirstAnswer(t *testing.T) {
 	t.Parallel()
 	const limit = 4000

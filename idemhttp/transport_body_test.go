@@ -19,9 +19,9 @@ import (
 	"github.com/idemkv/idem/idemhttp"
 )
 
-// F1: a body is sent whole at every try, from GetBody or from memory; one that is too
+// A body is sent whole at every try, from GetBody or from memory; one that is too
 // long for that is sent once, and the error says why.
-func TestF1Bodies(t *testing.T) {
+func TestBodies(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("0123456789", 200)
 	synctest.Test(t, func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestF1Bodies(t *testing.T) {
 }
 
 // A body that cannot be read is the caller's trouble, at once.
-func TestF1BrokenBody(t *testing.T) {
+func TestBrokenBody(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("the disk has gone")
 	s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset)}}
@@ -193,7 +193,7 @@ func cut(code int, body string, missing int64) func(*http.Request) (*http.Respon
 }
 
 // An answer that is cut half-way is asked for again, where that is known in time.
-func TestF1CutAnswers(t *testing.T) {
+func TestCutAnswers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{answers: []func(*http.Request) (*http.Response, error){cut(201, "char", 3), cut(422, "n", 1), cut(201, "", 1), status(201, "charged")}}
@@ -330,7 +330,7 @@ type atEnd func()
 func (f atEnd) Read([]byte) (int, error) { f(); return 0, io.EOF }
 
 // What another try would meet again is not tried again.
-func TestF1HopelessErrors(t *testing.T) {
+func TestHopelessErrors(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{&tls.CertificateVerificationError{Err: errors.New("unknown authority")}, tls.RecordHeaderError{Msg: "not TLS"}} {
 		s := &script{answers: []func(*http.Request) (*http.Response, error){fails(err)}}
@@ -341,7 +341,7 @@ func TestF1HopelessErrors(t *testing.T) {
 }
 
 // What cannot be sent at all is not tried, and its header's values are not told.
-func TestF1UnsendableRequests(t *testing.T) {
+func TestUnsendableRequests(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(r *http.Request){
 		"no URL":             func(r *http.Request) { r.URL = nil },
@@ -390,7 +390,7 @@ func TestF1UnsendableRequests(t *testing.T) {
 
 // A scheme that http.Transport does not know is not tried again; another Base may know
 // it, and then its connections can fail as any.
-func TestF1Schemes(t *testing.T) {
+func TestSchemes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for _, url := range []string{"htp://pay.test", "/charges", "unix:sock"} {

@@ -186,9 +186,9 @@ func (w *statusWriter) WriteHeader(code int) {
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Through a network that drops, cuts, delays and reorders, each operation has its
-// effect exactly once, and each client gets the answer of its own (F1, E12). More
-// operations: IDEM_ATTACK_OPS=10000 go test -run TestF1Proxy -v ./idemhttp
-func TestF1Proxy(t *testing.T) {
+// effect exactly once, and each client gets the answer of its own. More
+// operations: IDEM_ATTACK_OPS=10000 go test -run TestProxy -v ./idemhttp
+func TestProxy(t *testing.T) {
 	t.Parallel()
 	ops, seed := fromEnv(t, "IDEM_ATTACK_OPS", 750), fromEnv(t, "IDEM_ATTACK_SEED", 1)
 	for _, name := range []string{"memory", "bolt"} {

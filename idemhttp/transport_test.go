@@ -123,9 +123,9 @@ func readAll(t *testing.T, resp *http.Response) string {
 	return string(b)
 }
 
-// F1: a POST without a key gets one, the same for all its tries, and the request
+// A POST without a key gets one, the same for all its tries, and the request
 // that the caller made is as it was.
-func TestF1OneKeyForAllTries(t *testing.T) {
+func TestOneKeyForAllTries(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{answers: []func(*http.Request) (*http.Response, error){
@@ -163,9 +163,9 @@ func TestF1OneKeyForAllTries(t *testing.T) {
 	})
 }
 
-// F1: what Base does to the header of a try, then or later, is not in the next one, nor
+// What Base does to the header of a try, then or later, is not in the next one, nor
 // in the caller's request.
-func TestF1BaseKeepsHeader(t *testing.T) {
+func TestBaseKeepsHeader(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var got []http.Header
@@ -190,8 +190,8 @@ func TestF1BaseKeepsHeader(t *testing.T) {
 	})
 }
 
-// F1: which methods get a key, and which are tried again.
-func TestF1Methods(t *testing.T) {
+// Which methods get a key, and which are tried again.
+func TestMethods(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for _, c := range []struct {
@@ -257,8 +257,8 @@ func TestF1Methods(t *testing.T) {
 	})
 }
 
-// F1: no key, no request.
-func TestF1KeyCannotBeMade(t *testing.T) {
+// No key, no request.
+func TestKeyCannotBeMade(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("no entropy")
 	for _, c := range []struct {
@@ -302,8 +302,8 @@ func TestTransportBareKeyOfSpaces(t *testing.T) {
 	}
 }
 
-// F1: a key that was to be set and is empty is no leave to try again without one.
-func TestF1EmptyKey(t *testing.T) {
+// A key that was to be set and is empty is no leave to try again without one.
+func TestEmptyKey(t *testing.T) {
 	t.Parallel()
 	for _, values := range [][]string{{""}, {" \t"}, {"", "a"}, {"a", ""}} {
 		for _, method := range []string{"POST", "GET", "REPORT"} {
@@ -344,8 +344,8 @@ func TestFormatKey(t *testing.T) {
 
 const problemJSON = "application/problem+json"
 
-// F1: what is tried again, and what never is.
-func TestF1Answers(t *testing.T) {
+// What is tried again, and what never is.
+func TestAnswers(t *testing.T) {
 	t.Parallel()
 	inFlight := `{"type":"` + idemhttp.TypeInFlight + `","title":"…"}`
 	synctest.Test(t, func(t *testing.T) {

@@ -13,11 +13,11 @@ import (
 )
 
 var batchCases = []testCase{
-	{"A15 ClaimMany", claimMany},
-	{"A15 CompleteMany", completeMany},
-	{"A15 batches over MaxBatch", overMaxBatch},
-	{"A15 batches at once", batchesAtOnce},
-	{"A15 A11 the first of a batch changes what the second meets", firstChangesSecond},
+	{"ClaimMany", claimMany},
+	{"CompleteMany", completeMany},
+	{"batches over MaxBatch", overMaxBatch},
+	{"batches at once", batchesAtOnce},
+	{"the first of a batch changes what the second meets", firstChangesSecond},
 }
 
 func claimMany(t *testing.T, e *env) {

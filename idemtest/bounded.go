@@ -13,9 +13,9 @@ import (
 )
 
 var boundedCases = []testCase{
-	{"A18 a full store refuses new claims only", full},
+	{"a full store refuses new claims only", full},
 	{"rule 8 nothing is evicted", nothingEvicted},
-	{"A18 expired records make room", roomByExpiry},
+	{"expired records make room", roomByExpiry},
 	{"expired records make room for all who come at once", roomForMany},
 }
 

@@ -14,9 +14,9 @@ import (
 var brokenCases = []testCase{
 	{"rule 4 a failed commit breaks the store", commitFails},
 	{"rule 4 a commit fails in traffic", commitFailsInTraffic},
-	{"A16 a broken store wakes Wait", brokenWakesWait},
-	{"C5 a damaged record", damaged},
-	{"B4 a damaged record does not stop the sweep", damagedSweep},
+	{"a broken store wakes Wait", brokenWakesWait},
+	{"a damaged record", damaged},
+	{"a damaged record does not stop the sweep", damagedSweep},
 }
 
 func (e *env) failCommit() {

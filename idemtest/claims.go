@@ -13,20 +13,20 @@ import (
 )
 
 var claimCases = []testCase{
-	{"A1 one owner", oneOwner},
-	{"A1 a claim tells what it granted", grantedRecord},
-	{"A2 no second grant after reopening", ownerOutlivesReopen},
-	{"A5 release, then claim", releaseThenClaim},
-	{"A9 heartbeat races takeover", heartbeatRacesTakeover},
-	{"A11 mismatch discloses nothing", mismatch},
-	{"A11 zero fingerprint agrees with any", zeroFingerprint},
-	{"A11 released, another fingerprint", releasedFingerprint},
-	{"A13 HoldUnknown", holdUnknown},
-	{"A13 Hold", hold},
-	{"A13 MaxAttempts", maxAttempts},
-	{"A13 LapseOnOpen", lapseOnOpen},
-	{"A14 cancelled before the call", cancelledBefore},
-	{"A14 cancelled under way", cancelledUnderWay},
+	{"one owner", oneOwner},
+	{"a claim tells what it granted", grantedRecord},
+	{"no second grant after reopening", ownerOutlivesReopen},
+	{"release, then claim", releaseThenClaim},
+	{"heartbeat races takeover", heartbeatRacesTakeover},
+	{"mismatch discloses nothing", mismatch},
+	{"zero fingerprint agrees with any", zeroFingerprint},
+	{"released, another fingerprint", releasedFingerprint},
+	{"HoldUnknown", holdUnknown},
+	{"Hold", hold},
+	{"MaxAttempts", maxAttempts},
+	{"LapseOnOpen", lapseOnOpen},
+	{"cancelled before the call", cancelledBefore},
+	{"cancelled under way", cancelledUnderWay},
 }
 
 var (

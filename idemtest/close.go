@@ -15,12 +15,12 @@ import (
 )
 
 var closeCases = []testCase{
-	{"A20 Shutdown", shutdown},
-	{"A20 Shutdown ends with the last lease", shutdownLapse},
-	{"A20 its ctx bounds Shutdown", shutdownBounded},
-	{"C7 closing during traffic", closeInTraffic},
-	{"C7 closing in a loop over Records", closeInRecords},
-	{"C7 everything after Close", afterClose},
+	{"Shutdown", shutdown},
+	{"Shutdown ends with the last lease", shutdownLapse},
+	{"its ctx bounds Shutdown", shutdownBounded},
+	{"closing during traffic", closeInTraffic},
+	{"closing in a loop over Records", closeInRecords},
+	{"everything after Close", afterClose},
 }
 
 // startShutdown begins Shutdown and returns when claims are refused. key is in flight.

@@ -14,7 +14,7 @@
 //	}
 //
 // Each case is a subtest named after the behaviour it shows, so that one can be
-// run alone: go test -run 'TestConformance/A7'. Time is that of a fake Clock; no
+// run alone: go test -run 'TestConformance/fences'. Time is that of a fake Clock; no
 // case sleeps. What an engine cannot be made to do (to stall a commit, to fail
 // one) is a nil hook in Harness, and the cases that need it are skipped and say
 // so: a skipped case is something not shown.

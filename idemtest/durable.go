@@ -22,10 +22,10 @@ var durableCases = []testCase{
 	{"rule 3 observers hear of what is durable", stalledEvents},
 	{"rule 11 cancelled while queued", cancelledQueued},
 	{"rule 11 cancelled after joining a commit", cancelledJoined},
-	{"C1 killed between operations", killedBetween},
-	{"C1 killed in mid-commit", killedInCommit},
-	{"C2 what a duplicate was told holds after a kill", toldBeforeKill},
-	{"C7 Close waits for a commit under way", closeDuringCommit},
+	{"killed between operations", killedBetween},
+	{"killed in mid-commit", killedInCommit},
+	{"what a duplicate was told holds after a kill", toldBeforeKill},
+	{"Close waits for a commit under way", closeDuringCommit},
 }
 
 // stall makes the commits of the case's engine stop before they are durable; it

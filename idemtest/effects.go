@@ -90,7 +90,7 @@ type effectCase struct {
 }
 
 var effectCases = []effectCase{
-	{"D1 D8 run once and replayed", func(t *testing.T, e *effectEnv) {
+	{"run once and replayed", func(t *testing.T, e *effectEnv) {
 		e.open(idem.Options{})
 		var fresh atomic.Int64
 		e.together(32, func(int) {
@@ -123,7 +123,7 @@ var effectCases = []effectCase{
 			}
 		}
 	}},
-	{"D8 no update is lost", func(t *testing.T, e *effectEnv) {
+	{"no update is lost", func(t *testing.T, e *effectEnv) {
 		e.open(idem.Options{})
 		e.together(64, func(i int) {
 			if _, _, err := e.do(fmt.Sprint("k", i), add("sum", uint64(i))); err != nil {
@@ -132,8 +132,8 @@ var effectCases = []effectCase{
 		})
 		require.EqualValues(t, 63*64/2, e.balance("sum"))
 	}},
-	{"D8 failing among others", failingAmongOthers},
-	{"D8 an error leaves the record as it was", func(t *testing.T, e *effectEnv) {
+	{"failing among others", failingAmongOthers},
+	{"an error leaves the record as it was", func(t *testing.T, e *effectEnv) {
 		s := e.open(idem.Options{})
 		_, replayed, err := e.do("new", failing(errOwn))
 		require.ErrorIs(t, err, errOwn)
@@ -163,7 +163,7 @@ var effectCases = []effectCase{
 		require.Equal(t, 2, rec.Attempt)
 		require.Greater(t, rec.Fence, c.Token.Fence)
 	}},
-	{"D2 D8 a permanent error is final", func(t *testing.T, e *effectEnv) {
+	{"a permanent error is final", func(t *testing.T, e *effectEnv) {
 		s := e.open(idem.Options{})
 		_, _, err := e.do("k", failing(idem.Permanent(errOwn)))
 		require.ErrorIs(t, err, errOwn)
@@ -245,7 +245,7 @@ var effectCases = []effectCase{
 		require.False(t, replayed)
 		require.ErrorIs(t, s.Complete(e.ctx, c.Token, nil), idem.ErrFenced)
 	}},
-	{"A18 a result too large", func(t *testing.T, e *effectEnv) {
+	{"a result too large", func(t *testing.T, e *effectEnv) {
 		s := e.open(idem.Options{MaxResult: 8})
 		large := func(kv KV) ([]byte, error) {
 			_, err := add("sum", 1)(kv)
@@ -274,7 +274,7 @@ var effectCases = []effectCase{
 	}},
 	{"Complete runs only for the claim's holder", completeEffects},
 	{"Update", updateEffects},
-	{"C4 D8 after a failed commit, effect and completion agree", func(t *testing.T, e *effectEnv) {
+	{"after a failed commit, effect and completion agree", func(t *testing.T, e *effectEnv) {
 		if e.h.FailCommit == nil {
 			t.Skip("the engine's commits cannot be made to fail")
 		}
@@ -298,7 +298,7 @@ var effectCases = []effectCase{
 		}
 		require.Equal(t, want, e.balance("sum"))
 	}},
-	{"C3 D8 killed in a commit, effect and completion agree", func(t *testing.T, e *effectEnv) {
+	{"killed in a commit, effect and completion agree", func(t *testing.T, e *effectEnv) {
 		if e.h.Stall == nil || e.h.Crash == nil {
 			t.Skip("no crash in a commit can be staged")
 		}

@@ -42,17 +42,17 @@ func RunHostile(t *testing.T, h Harness) {
 }
 
 var hostileCases = []testCase{
-	{"A1 A16 a crowd that claims and waits", crowdOfClaims},
-	{"D1 a crowd that runs Do", crowdOfDo},
-	{"A3 A18 large results", largeResults},
-	{"A3 B4 keys of any bytes", hostileKeys},
-	{"C7 opened and closed again and again", openAndClose},
-	{"C7 Close at every moment", closeEverywhere},
-	{"C7 Close under a stalled commit", closeStalled},
-	{"C7 Close by an Observer", closeByObserver},
-	{"C7 D2 Close within Do", closeWithinDo},
-	{"A20 C7 Close and Shutdown at once", closeAndShutdown},
-	{"A14 rule 11 contexts cancelled at random", cancelAnywhere},
+	{"a crowd that claims and waits", crowdOfClaims},
+	{"a crowd that runs Do", crowdOfDo},
+	{"large results", largeResults},
+	{"keys of any bytes", hostileKeys},
+	{"opened and closed again and again", openAndClose},
+	{"Close at every moment", closeEverywhere},
+	{"Close under a stalled commit", closeStalled},
+	{"Close by an Observer", closeByObserver},
+	{"Close within Do", closeWithinDo},
+	{"Close and Shutdown at once", closeAndShutdown},
+	{"rule 11 contexts cancelled at random", cancelAnywhere},
 }
 
 // scaled is n, or ten times n in a long run.

@@ -22,8 +22,8 @@ import (
 
 // Cases that tell by waiting, and so are not given long.
 const (
-	leftBehind = "C7 opened and closed again and again"
-	underStall = "C7 Close under a stalled commit"
+	leftBehind = "opened and closed again and again"
+	underStall = "Close under a stalled commit"
 )
 
 // hostileMutants are engines with a fault that only hostile use brings out, and
@@ -32,16 +32,16 @@ var hostileMutants = map[string]struct {
 	fails string
 	bend  func(b *toy, dir string) engine.Backend
 }{
-	"says not done of what was done": {"A14 rule 11 contexts cancelled at random", func(b *toy, _ string) engine.Backend { return liar{b} }},
-	"grants whatever there is": {"A1 A16 a crowd that claims and waits", func(b *toy, _ string) engine.Backend {
+	"says not done of what was done": {"rule 11 contexts cancelled at random", func(b *toy, _ string) engine.Backend { return liar{b} }},
+	"grants whatever there is": {"a crowd that claims and waits", func(b *toy, _ string) engine.Backend {
 		b.faults.decide = func(op engine.Op, _ *engine.Entry, readErr error) (*engine.Entry, bool) { return op.Run(nil, readErr) }
 		return b
 	}},
-	"ends prefixes of 0xff too soon":     {"A3 B4 keys of any bytes", func(b *toy, _ string) engine.Backend { return shortSighted{b} }},
+	"ends prefixes of 0xff too soon":     {"keys of any bytes", func(b *toy, _ string) engine.Backend { return shortSighted{b} }},
 	"leaves files open":                  {leftBehind, func(b *toy, dir string) engine.Backend { return leaky{b, dir, true} }},
 	"leaves files behind":                {leftBehind, func(b *toy, dir string) engine.Backend { return leaky{b, dir, false} }},
 	"leaves a goroutine":                 {leftBehind, func(b *toy, _ string) engine.Backend { return haunted{b} }},
-	"forgets on closing":                 {"C7 Close at every moment", func(b *toy, _ string) engine.Backend { return forgetful{b} }},
+	"forgets on closing":                 {"Close at every moment", func(b *toy, _ string) engine.Backend { return forgetful{b} }},
 	"says done of what the disk has not": {underStall, func(b *toy, _ string) engine.Backend { return hasty{b} }},
 }
 

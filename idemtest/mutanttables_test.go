@@ -15,7 +15,7 @@ import (
 
 // storeMutants get wrong what is stored, and for how long.
 var storeMutants = map[string]mutant{
-	"no fence check": {2, []string{"A6 a stale token changes nothing", "histories", "model"}, inside(func(b *toy) {
+	"no fence check": {2, []string{"a stale token changes nothing", "histories", "model"}, inside(func(b *toy) {
 		first := map[string]*engine.Entry{}
 		b.faults.decide = func(op engine.Op, cur *engine.Entry, err error) (*engine.Entry, bool) {
 			next, changed := op.Run(cur, err)
@@ -30,19 +30,19 @@ var storeMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"lease a nanosecond short": {7, []string{"A10 lease boundary", "model"}, showing(func(e *engine.Entry) { e.LeaseUntil-- })},
-	"lease milliseconds long":  {7, []string{"A10 lease boundary", "histories", "model"}, showing(func(e *engine.Entry) { e.LeaseUntil += 3e6 })},
-	"lease a nanosecond long":  {7, []string{"A10 lease boundary", "model"}, showing(func(e *engine.Entry) { e.LeaseUntil++ })},
-	"retention a nanosecond long": {7, []string{"A10 retention boundary", "model"}, showing(func(e *engine.Entry) {
+	"lease a nanosecond short": {7, []string{"lease boundary", "model"}, showing(func(e *engine.Entry) { e.LeaseUntil-- })},
+	"lease milliseconds long":  {7, []string{"lease boundary", "histories", "model"}, showing(func(e *engine.Entry) { e.LeaseUntil += 3e6 })},
+	"lease a nanosecond long":  {7, []string{"lease boundary", "model"}, showing(func(e *engine.Entry) { e.LeaseUntil++ })},
+	"retention a nanosecond long": {7, []string{"retention boundary", "model"}, showing(func(e *engine.Entry) {
 		if e.ExpiresAt != engine.Never {
 			e.ExpiresAt++
 		}
 	})},
-	"Forever overflows":  {7, []string{"A19 retention near the largest duration"}, showing(func(e *engine.Entry) { e.ExpiresAt++ })},
-	"fingerprint lost":   {9, []string{"A11 mismatch discloses nothing", "model"}, onOpen(func(e *engine.Entry) { e.Fingerprint = idem.Fingerprint{} })},
-	"checkpoint lost":    {9, []string{"A3 replay is byte-identical", "C1 killed between operations", "model"}, onOpen(func(e *engine.Entry) { e.Checkpoint = nil })},
-	"HoldUnknown lost":   {9, []string{"A13 HoldUnknown", "model"}, onOpen(func(e *engine.Entry) { e.HoldUnknown = false })},
-	"ResultDropped lost": {9, []string{"A18 result over MaxResult", "model"}, onOpen(func(e *engine.Entry) { e.ResultDropped = false })},
+	"Forever overflows":  {7, []string{"retention near the largest duration"}, showing(func(e *engine.Entry) { e.ExpiresAt++ })},
+	"fingerprint lost":   {9, []string{"mismatch discloses nothing", "model"}, onOpen(func(e *engine.Entry) { e.Fingerprint = idem.Fingerprint{} })},
+	"checkpoint lost":    {9, []string{"replay is byte-identical", "killed between operations", "model"}, onOpen(func(e *engine.Entry) { e.Checkpoint = nil })},
+	"HoldUnknown lost":   {9, []string{"HoldUnknown", "model"}, onOpen(func(e *engine.Entry) { e.HoldUnknown = false })},
+	"ResultDropped lost": {9, []string{"result over MaxResult", "model"}, onOpen(func(e *engine.Entry) { e.ResultDropped = false })},
 	"Bound lost":         {14, []string{"Unclaim over a takeover keeps the fingerprint in force", "Backend keeps every field", "histories", "model"}, showing(func(e *engine.Entry) { e.Bound = false })},
 	"reason lost": {9, []string{"a release's reason is kept until the record is final", "Backend keeps every field", "model"}, onOpen(func(e *engine.Entry) {
 		if !e.State.Final() && e.State != idem.Held {
@@ -62,22 +62,22 @@ var storeMutants = map[string]mutant{
 		}
 	})},
 	"Attempt in a byte":   {9, []string{"Backend keeps every field"}, onOpen(func(e *engine.Entry) { e.Attempt &= 0xff })},
-	"seconds on the disk": {9, []string{"A2 no second grant after reopening"}, onOpen(func(e *engine.Entry) { e.LeaseUntil -= e.LeaseUntil % 1e9 })},
-	"Opening renewed":     {9, []string{"A13 LapseOnOpen", "histories", "model"}, onOpen(func(e *engine.Entry) { e.Opening++ })},
-	"empty is nil": {9, []string{"A3 replay is byte-identical", "model"}, onOpen(func(e *engine.Entry) {
+	"seconds on the disk": {9, []string{"no second grant after reopening"}, onOpen(func(e *engine.Entry) { e.LeaseUntil -= e.LeaseUntil % 1e9 })},
+	"Opening renewed":     {9, []string{"LapseOnOpen", "histories", "model"}, onOpen(func(e *engine.Entry) { e.Opening++ })},
+	"empty is nil": {9, []string{"replay is byte-identical", "model"}, onOpen(func(e *engine.Entry) {
 		if len(e.Result) == 0 {
 			e.Result = nil
 		}
 	})},
-	"nil is empty": {9, []string{"A3 replay is byte-identical", "model"}, showing(func(e *engine.Entry) {
+	"nil is empty": {9, []string{"replay is byte-identical", "model"}, showing(func(e *engine.Entry) {
 		if e.Result == nil {
 			e.Result = []byte{}
 		}
 	})},
-	"result of another encoding": {9, []string{"A3 replay is byte-identical"}, onOpen(func(e *engine.Entry) {
+	"result of another encoding": {9, []string{"replay is byte-identical"}, onOpen(func(e *engine.Entry) {
 		e.Result = []byte(strings.ToValidUTF8(string(e.Result), "?"))
 	})},
-	"buffer used again": {9, []string{"A3 replays are not written over"}, inside(func(b *toy) {
+	"buffer used again": {9, []string{"replays are not written over"}, inside(func(b *toy) {
 		buf := make([]byte, 1<<20)
 		b.faults.show = func(e engine.Entry) *engine.Entry {
 			if e.Result != nil {
@@ -86,12 +86,12 @@ var storeMutants = map[string]mutant{
 			return &e
 		}
 	})},
-	"last write lost": {3, []string{"A2 no second grant after reopening", "histories", "model"}, func(b *toy) engine.Backend {
+	"last write lost": {3, []string{"no second grant after reopening", "histories", "model"}, func(b *toy) engine.Backend {
 		before := maps.Clone(b.disk.records)
 		b.faults.early = func(map[string]*engine.Entry, []engine.Op) { before = maps.Clone(b.disk.records) }
 		return closing{b, func() error { b.disk.records = before; return b.Close() }}
 	}},
-	"removal lost": {2, []string{"A6 a stale token changes nothing", "histories", "model"}, inside(func(b *toy) {
+	"removal lost": {2, []string{"a stale token changes nothing", "histories", "model"}, inside(func(b *toy) {
 		removed := map[string][]byte{}
 		b.faults.early = func(next map[string]*engine.Entry, _ []engine.Op) {
 			maps.Copy(b.disk.records, removed) // those of the commit before are back
@@ -103,7 +103,7 @@ var storeMutants = map[string]mutant{
 			}
 		}
 	})},
-	"Meta never saved": {2, []string{"A7 fences over many lives", "A7 fences never repeat", "Backend keeps Meta", "model"}, inside(func(b *toy) {
+	"Meta never saved": {2, []string{"fences over many lives", "fences never repeat", "Backend keeps Meta", "model"}, inside(func(b *toy) {
 		b.faults.save = func(before, _ engine.Meta) engine.Meta { return before }
 	})},
 	"Meta asked for before Run": {2, []string{"Backend keeps Meta"}, inside(func(b *toy) {
@@ -112,17 +112,17 @@ var storeMutants = map[string]mutant{
 			return now
 		}
 	})},
-	"time not saved at Close": {10, []string{"B5 wall clock steps across reopening", "B5 boot in 1970", "model"}, func(b *toy) engine.Backend {
+	"time not saved at Close": {10, []string{"wall clock steps across reopening", "boot in 1970", "model"}, func(b *toy) engine.Backend {
 		return closing{b, func() error { b.closed = true; return nil }}
 	}},
-	"wall clock is the time": {10, []string{"B5 wall clock steps across reopening", "B5 killed, then the clock steps", "model"}, inside(func(b *toy) {
+	"wall clock is the time": {10, []string{"wall clock steps across reopening", "killed, then the clock steps", "model"}, inside(func(b *toy) {
 		b.faults.save = func(_, now engine.Meta) engine.Meta {
 			now.Time = engine.Instant(now.Wall)
 			return now
 		}
 	})},
-	"damage is absence": {5, []string{"C5 a damaged record"}, inside(func(b *toy) { clear(b.bad) })},
-	"damage stops everything": {5, []string{"C5 a damaged record", "B4 a damaged record does not stop the sweep"}, func(b *toy) engine.Backend {
+	"damage is absence": {5, []string{"a damaged record"}, inside(func(b *toy) { clear(b.bad) })},
+	"damage stops everything": {5, []string{"a damaged record", "a damaged record does not stop the sweep"}, func(b *toy) engine.Backend {
 		return applying{b, func(ctx context.Context, ops []engine.Op) error {
 			for _, op := range ops {
 				if _, err := b.Read(ctx, op.Key()); err != nil {
@@ -176,7 +176,7 @@ var commitMutants = map[string]mutant{
 		}}
 	}},
 	"readers wait for commits": {3, []string{"rule 3 a claim under way is not seen"}, func(b *toy) engine.Backend { return slowReader{b} }},
-	"read one commit late": {3, []string{"A5 release, then claim", "histories", "model"}, func(b *toy) engine.Backend {
+	"read one commit late": {3, []string{"release, then claim", "histories", "model"}, func(b *toy) engine.Backend {
 		late := &lateReader{toy: b, before: maps.Clone(b.entries)}
 		b.faults.early = func(map[string]*engine.Entry, []engine.Op) {
 			b.mu.Lock()
@@ -185,7 +185,7 @@ var commitMutants = map[string]mutant{
 		}
 		return late
 	}},
-	"grants twice at once": {1, []string{"A1 one owner", "histories"}, func(b *toy) engine.Backend {
+	"grants twice at once": {1, []string{"one owner", "histories"}, func(b *toy) engine.Backend {
 		return applying{b, func(ctx context.Context, ops []engine.Op) error {
 			for _, op := range ops {
 				cur, err := b.Read(ctx, op.Key())
@@ -199,13 +199,13 @@ var commitMutants = map[string]mutant{
 			return ctx.Err()
 		}}
 	}},
-	"ops do not see each other": {1, []string{"A15 ClaimMany", "Backend runs ops of a commit in order", "model"}, inside(func(b *toy) {
+	"ops do not see each other": {1, []string{"ClaimMany", "Backend runs ops of a commit in order", "model"}, inside(func(b *toy) {
 		b.faults.decide = func(op engine.Op, _ *engine.Entry, err error) (*engine.Entry, bool) {
 			cur, _ := b.Read(context.Background(), op.Key())
 			return op.Run(cur, err)
 		}
 	})},
-	"ops in another order": {1, []string{"A15 ClaimMany", "Backend runs ops of a commit in order"}, inside(func(b *toy) { b.faults.reversed = true })},
+	"ops in another order": {1, []string{"ClaimMany", "Backend runs ops of a commit in order"}, inside(func(b *toy) { b.faults.reversed = true })},
 	"a batch in many commits": {12, []string{"Backend tells of each commit"}, func(b *toy) engine.Backend {
 		return applying{b, func(ctx context.Context, ops []engine.Op) error {
 			for i := range ops {
@@ -216,7 +216,7 @@ var commitMutants = map[string]mutant{
 			return nil
 		}}
 	}},
-	"a commit half on the disk": {3, []string{"C1 killed in mid-commit"}, inside(func(b *toy) {
+	"a commit half on the disk": {3, []string{"killed in mid-commit"}, inside(func(b *toy) {
 		b.faults.early = func(next map[string]*engine.Entry, _ []engine.Op) {
 			half := len(next) / 2
 			b.disk.mu.Lock()
@@ -228,7 +228,7 @@ var commitMutants = map[string]mutant{
 			}
 		}
 	})},
-	"Committed forgotten": {3, []string{"A16 Wait until settled"}, inside(func(b *toy) { b.faults.mute = true })},
+	"Committed forgotten": {3, []string{"Wait until settled"}, inside(func(b *toy) { b.faults.mute = true })},
 	"deaf to ctx":         {11, []string{"rule 11 cancelled while queued", "Backend heeds a ctx that ended"}, inside(func(b *toy) { b.faults.deaf = true })},
 	"ctx denies what is done": {11, []string{"rule 11 cancelled after joining a commit", "histories"}, func(b *toy) engine.Backend {
 		return applying{b, func(ctx context.Context, ops []engine.Op) error {
@@ -247,7 +247,7 @@ var commitMutants = map[string]mutant{
 			return err
 		}}
 	}},
-	"a failed commit is nil": {4, []string{"rule 4 a failed commit breaks the store", "A16 a broken store wakes Wait"}, func(b *toy) engine.Backend {
+	"a failed commit is nil": {4, []string{"rule 4 a failed commit breaks the store", "a broken store wakes Wait"}, func(b *toy) engine.Backend {
 		return applying{b, func(ctx context.Context, ops []engine.Op) error {
 			b.mu.Lock()
 			b.host.Broken = func(error) {}
@@ -258,7 +258,7 @@ var commitMutants = map[string]mutant{
 			return nil
 		}}
 	}},
-	"does not tell that it is broken": {4, []string{"A16 a broken store wakes Wait"}, func(b *toy) engine.Backend {
+	"does not tell that it is broken": {4, []string{"a broken store wakes Wait"}, func(b *toy) engine.Backend {
 		return binding{b, func(h engine.Host) (engine.Binding, error) {
 			h.Broken = func(error) {}
 			return b.Bind(h)
@@ -284,7 +284,7 @@ var commitMutants = map[string]mutant{
 	"no lock":     {1, []string{"Open locks"}, inside(func(b *toy) { b.disk.open.Add(-1) })},
 	"kept locked": {1, []string{"Open locks"}, inside(func(b *toy) { b.disk.open.Add(1) })},
 	"bound twice": {1, []string{"Backend is bound once"}, inside(func(b *toy) { b.faults.bindTwice = true })},
-	"Close hangs": {12, []string{"C7 everything after Close"}, func(b *toy) engine.Backend { return closing{b, func() error { select {} }} }},
+	"Close hangs": {12, []string{"everything after Close"}, func(b *toy) engine.Backend { return closing{b, func() error { select {} }} }},
 	"Close hangs broken": {4, []string{"rule 4 a failed commit breaks the store"}, func(b *toy) engine.Backend {
 		return closing{b, func() error {
 			if b.broken != nil {
@@ -293,8 +293,8 @@ var commitMutants = map[string]mutant{
 			return b.Close()
 		}}
 	}},
-	"a goroutine stays": {12, []string{"C7 everything after Close", "A4 completing twice"}, inside(func(*toy) { go func() { select {} }() })},
-	"usable when closed": {12, []string{"C7 everything after Close"}, func(b *toy) engine.Backend {
+	"a goroutine stays": {12, []string{"everything after Close", "completing twice"}, inside(func(*toy) { go func() { select {} }() })},
+	"usable when closed": {12, []string{"everything after Close"}, func(b *toy) engine.Backend {
 		return closing{b, func() error { err := b.Close(); b.closed, b.bound = false, false; return err }}
 	}},
 }
@@ -304,7 +304,7 @@ var effectMutants = map[string]mutant{
 	"keeps what a failed function wrote": {3, []string{"a failure counts where attempts are limited", "a permanent failure comes before anything else of its key"}, inside(func(b *toy) {
 		b.faults.dirty = true
 	})},
-	"forgets that a function failed": {14, []string{"a failure counts where attempts are limited", "D2 D8 a permanent error is final"}, inside(func(b *toy) {
+	"forgets that a function failed": {14, []string{"a failure counts where attempts are limited", "a permanent error is final"}, inside(func(b *toy) {
 		b.faults.forgetful = true
 	})},
 	"lets a function call its store": {12, []string{"a function's context"}, inside(func(b *toy) { b.faults.unmarked = true })},
@@ -327,7 +327,7 @@ var listingMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"token operations refused when full": {6, []string{"A18 a full store refuses new claims only"}, inside(func(b *toy) {
+	"token operations refused when full": {6, []string{"a full store refuses new claims only"}, inside(func(b *toy) {
 		b.faults.decide = func(op engine.Op, cur *engine.Entry, err error) (*engine.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			if changed && next != nil && b.limit > 0 && len(b.entries) >= b.limit && !op.Grants() {
@@ -337,10 +337,10 @@ var listingMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"no bound":                  {12, []string{"A18 a full store refuses new claims only"}, inside(func(b *toy) { b.limit = 0 })},
+	"no bound":                  {12, []string{"a full store refuses new claims only"}, inside(func(b *toy) { b.limit = 0 })},
 	"has room when it is full":  {6, []string{"Health of a full store"}, func(b *toy) engine.Backend { return healthy{b} }},
-	"expired records keep room": {8, []string{"A18 expired records make room"}, func(b *toy) engine.Backend { return noPlaces{b} }},
-	"sweep removes the live": {7, []string{"B3 sweep races the key's own operations", "B2 retention counts from completion", "histories", "model"}, inside(func(b *toy) {
+	"expired records keep room": {8, []string{"expired records make room"}, func(b *toy) engine.Backend { return noPlaces{b} }},
+	"sweep removes the live": {7, []string{"sweep races the key's own operations", "retention counts from completion", "histories", "model"}, inside(func(b *toy) {
 		b.faults.decide = func(op engine.Op, cur *engine.Entry, err error) (*engine.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			if op.Due() != 0 {
@@ -349,13 +349,13 @@ var listingMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"sweep removes nothing": {7, []string{"B4 at most limit, in time order", "model"}, inside(func(b *toy) {
+	"sweep removes nothing": {7, []string{"at most limit, in time order", "model"}, inside(func(b *toy) {
 		b.faults.decide = func(op engine.Op, cur *engine.Entry, err error) (*engine.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			return next, changed && op.Due() == 0
 		}
 	})},
-	"index loses what lives on": {7, []string{"B3 sweep races the key's own operations"}, inside(func(b *toy) {
+	"index loses what lives on": {7, []string{"sweep races the key's own operations"}, inside(func(b *toy) {
 		b.faults.decide = func(op engine.Op, cur *engine.Entry, err error) (*engine.Entry, bool) {
 			next, changed := op.Run(cur, err)
 			if op.Due() != 0 && next != nil {
@@ -366,13 +366,13 @@ var listingMutants = map[string]mutant{
 			return next, changed
 		}
 	})},
-	"index lost on reopening": {7, []string{"B4 at most limit, in time order", "C1 killed between operations"}, inside(func(b *toy) { b.places = nil })},
-	"index out of order": {7, []string{"Expirer keeps the order of Due", "B4 at most limit, in time order"}, func(b *toy) engine.Backend {
+	"index lost on reopening": {7, []string{"at most limit, in time order", "killed between operations"}, inside(func(b *toy) { b.places = nil })},
+	"index out of order": {7, []string{"Expirer keeps the order of Due", "at most limit, in time order"}, func(b *toy) engine.Backend {
 		return byKey{b}
 	}},
 	"index ignores until":          {7, []string{"Expirer keeps the order of Due"}, func(b *toy) engine.Backend { return allPlaces{b} }},
-	"scan returns a record twice":  {8, []string{"Scanner returns each entry once", "A17 each record once during writes"}, func(b *toy) engine.Backend { return scanTwice{b} }},
+	"scan returns a record twice":  {8, []string{"Scanner returns each entry once", "each record once during writes"}, func(b *toy) engine.Backend { return scanTwice{b} }},
 	"scan goes by position":        {8, []string{"Scanner returns each entry once"}, func(b *toy) engine.Backend { return scanByPosition{b} }},
-	"scan holds up writers":        {12, []string{"A17 the loop body may use the store"}, func(b *toy) engine.Backend { return &scanLocked{toy: b} }},
-	"scan shows keys that are not": {8, []string{"A3 any key", "model"}, func(b *toy) engine.Backend { return scanText{b} }},
+	"scan holds up writers":        {12, []string{"the loop body may use the store"}, func(b *toy) engine.Backend { return &scanLocked{toy: b} }},
+	"scan shows keys that are not": {8, []string{"any key", "model"}, func(b *toy) engine.Backend { return scanText{b} }},
 }

@@ -15,11 +15,11 @@ import (
 )
 
 var recordCases = []testCase{
-	{"A17 Records by state and prefix", recordsFilter},
-	{"A17 each record once during writes", recordsOnce},
-	{"A17 the loop body may use the store", recordsReentrant},
-	{"A17 Stats", stats},
-	{"A17 Stats during writes", statsDuringWrites},
+	{"Records by state and prefix", recordsFilter},
+	{"each record once during writes", recordsOnce},
+	{"the loop body may use the store", recordsReentrant},
+	{"Stats", stats},
+	{"Stats during writes", statsDuringWrites},
 	{"rule 3 readers never go back", readersNeverGoBack},
 }
 

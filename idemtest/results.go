@@ -14,14 +14,14 @@ import (
 )
 
 var resultCases = []testCase{
-	{"A3 replay is byte-identical", replayIdentical},
-	{"A3 any key", anyKey},
-	{"A3 replays are not written over", replayNotAliased},
+	{"replay is byte-identical", replayIdentical},
+	{"any key", anyKey},
+	{"replays are not written over", replayNotAliased},
 	{"appending to a slice of a record copies it", appendCopies},
-	{"A4 completing twice", completeTwice},
-	{"A4 one of many results stays", oneResultStays},
-	{"A12 Fail", fail},
-	{"A18 result over MaxResult", tooLarge},
+	{"completing twice", completeTwice},
+	{"one of many results stays", oneResultStays},
+	{"Fail", fail},
+	{"result over MaxResult", tooLarge},
 	{"rule 12 limits of input", limits},
 }
 

@@ -15,13 +15,13 @@ import (
 )
 
 var sweepCases = []testCase{
-	{"B1 replay in mid-sweep", replayInMidSweep},
-	{"B1 expired and unswept is absent", expiredUnswept},
-	{"B3 sweep races the key's own operations", sweepRaces},
-	{"B3 sweeps in a storm", sweepStorm},
-	{"B4 at most limit, in time order", sweepOrder},
-	{"B7 tens of thousands expired", sweepMany},
-	{"B7 background sweep", backgroundSweep},
+	{"replay in mid-sweep", replayInMidSweep},
+	{"expired and unswept is absent", expiredUnswept},
+	{"sweep races the key's own operations", sweepRaces},
+	{"sweeps in a storm", sweepStorm},
+	{"at most limit, in time order", sweepOrder},
+	{"tens of thousands expired", sweepMany},
+	{"background sweep", backgroundSweep},
 	{"rule 12 an idle store does nothing", idle},
 }
 

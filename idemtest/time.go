@@ -12,16 +12,16 @@ import (
 )
 
 var timeCases = []testCase{
-	{"A10 lease boundary", leaseBoundary},
-	{"A10 retention boundary", retentionBoundary},
-	{"A19 retention near the largest duration", largeDurations},
-	{"B2 retention counts from completion", retentionFromCompletion},
-	{"B6 changed options touch nothing stored", changedOptions},
-	{"B5 wall clock steps at run time", wallSteps},
-	{"B5 wall clock steps across reopening", wallStepsAcrossReopen},
-	{"B5 boot in 1970", bootIn1970},
-	{"B5 killed, then the clock steps", wallStepsAcrossCrash},
-	{"B5 strange clocks", strangeClocks},
+	{"lease boundary", leaseBoundary},
+	{"retention boundary", retentionBoundary},
+	{"retention near the largest duration", largeDurations},
+	{"retention counts from completion", retentionFromCompletion},
+	{"changed options touch nothing stored", changedOptions},
+	{"wall clock steps at run time", wallSteps},
+	{"wall clock steps across reopening", wallStepsAcrossReopen},
+	{"boot in 1970", bootIn1970},
+	{"killed, then the clock steps", wallStepsAcrossCrash},
+	{"strange clocks", strangeClocks},
 }
 
 const (

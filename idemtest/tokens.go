@@ -12,12 +12,12 @@ import (
 )
 
 var tokenCases = []testCase{
-	{"A6 a stale token changes nothing", staleTokens},
-	{"A6 one's own final record", ownFinal},
-	{"A7 fences never repeat", fencesNeverRepeat},
-	{"A7 fences over many lives", fencesOverLives},
-	{"A8 lapsed, not taken over", lapsedNotTakenOver},
-	{"A8 Extend never shortens", extendNeverShortens},
+	{"a stale token changes nothing", staleTokens},
+	{"one's own final record", ownFinal},
+	{"fences never repeat", fencesNeverRepeat},
+	{"fences over many lives", fencesOverLives},
+	{"lapsed, not taken over", lapsedNotTakenOver},
+	{"Extend never shortens", extendNeverShortens},
 }
 
 // tokenOps are the operations that a token is shown to.

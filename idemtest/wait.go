@@ -13,14 +13,14 @@ import (
 )
 
 var waitCases = []testCase{
-	{"A16 Wait returns what there is", waitAtOnce},
-	{"A16 Wait until settled", waitSettled},
-	{"A16 Wait until the lease lapses", waitLapse},
-	{"A16 Wait goes on over Extend", waitExtend},
-	{"A16 Wait goes on over takeover", waitTakeover},
-	{"A16 ctx and Close wake Wait", waitWoken},
-	{"A16 a thousand waiters", waitThousand},
-	{"A16 a storm of Release and claim", waitStorm},
+	{"Wait returns what there is", waitAtOnce},
+	{"Wait until settled", waitSettled},
+	{"Wait until the lease lapses", waitLapse},
+	{"Wait goes on over Extend", waitExtend},
+	{"Wait goes on over takeover", waitTakeover},
+	{"ctx and Close wake Wait", waitWoken},
+	{"a thousand waiters", waitThousand},
+	{"a storm of Release and claim", waitStorm},
 }
 
 type waited struct {

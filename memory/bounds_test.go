@@ -35,7 +35,7 @@ func size(t *testing.T, b *memory.Backend) int64 {
 }
 
 // TestMaxRecords: the bound on records is exact, also for claims at once, and what
-// leaves makes room for as much (A18).
+// leaves makes room for as much.
 func TestMaxRecords(t *testing.T) {
 	t.Parallel()
 	const limit, callers = 50, 16
@@ -82,7 +82,7 @@ func TestMaxRecords(t *testing.T) {
 }
 
 // TestMaxBytes: bytes are counted as records grow, shrink and go, and a token
-// operation may overshoot the bound (A18).
+// operation may overshoot the bound.
 func TestMaxBytes(t *testing.T) {
 	t.Parallel()
 	const limit = 100_000

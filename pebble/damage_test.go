@@ -23,7 +23,7 @@ import (
 // the damage is known, and the store says that it is broken, and why. Damage alone
 // breaks nothing, and neither does a commit that takes long. What Pebble still holds of
 // the commit is left to it: the race detector watches.
-func TestC5CommitsThatWaitBesideDamage(t *testing.T) {
+func TestCommitsThatWaitBesideDamage(t *testing.T) {
 	t.Parallel()
 	for name, known := range map[string]bool{"known before": true, "found meanwhile": false} {
 		t.Run(name, func(t *testing.T) {

@@ -84,7 +84,7 @@ func requireBroken(t *testing.T, s *idem.Store, known idem.Token) {
 
 // A log that cannot be synced: the claim is not granted, nothing is answered any
 // more, the process lives, and what was acknowledged before is there afterwards.
-func TestC4SyncFails(t *testing.T) {
+func TestSyncFails(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	f := newFaulty()
@@ -113,7 +113,7 @@ func TestC4SyncFails(t *testing.T) {
 
 // A panic of Pebble's in a commit breaks the store and nothing else, and what Pebble may
 // still hold is left to it.
-func TestC4PanicInACommit(t *testing.T) {
+func TestPanicInACommit(t *testing.T) {
 	t.Parallel()
 	s := newFaulty().open(t)
 	b := engine.Of(s).(*Backend)
@@ -129,7 +129,7 @@ func TestC4PanicInACommit(t *testing.T) {
 // A disk that is full for everything but the log: flushes fail in the background,
 // and Pebble makes writers wait for them for ever. They hear that the store is
 // broken instead.
-func TestC4DiskFullInTheBackground(t *testing.T) {
+func TestDiskFullInTheBackground(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	f := newFaulty()
@@ -169,7 +169,7 @@ func TestC4DiskFullInTheBackground(t *testing.T) {
 }
 
 // Reads of damaged tables are about their keys; the store goes on.
-func TestC5DamagedTable(t *testing.T) {
+func TestDamagedTable(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	mem := vfs.NewCrashableMem()
@@ -247,7 +247,7 @@ func TestMinFree(t *testing.T) {
 // Same-commit functions that share a commit have a batch each, and a crash may keep
 // some of them: none may be there without the meta entry that covers its fence, or
 // the fence would be granted again.
-func TestA7FencesOfBatchesThatACrashKeeps(t *testing.T) {
+func TestFencesOfBatchesThatACrashKeeps(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	f := newFaulty()

@@ -152,13 +152,13 @@ func (l *life) live() error {
 	return nil
 }
 
-// C4, rule 4: EIO and ENOSPC at every write, every sync and every other operation on
+// EIO and ENOSPC at every write, every sync and every other operation on
 // files, once and onward, from making a store over two reopenings to closing it, in a
 // script of every operation that flushes, compacts and replaces logs and manifests,
 // and in random traffic. Nothing ends the process or hangs, everything answers
 // ErrBroken with the cause, and what was answered before holds in what is left. Make
 // faults runs all.
-func TestC4EveryWriteFails(t *testing.T) {
+func TestEveryWriteFails(t *testing.T) {
 	t.Parallel()
 	if only := os.Getenv("IDEM_ATTACK_ENGINE"); only != "" && only != "pebble" {
 		t.Skip("not the engine asked for")
@@ -267,7 +267,7 @@ const partEnv = "IDEM_ATTACK_PART"
 func manyProcesses(t *testing.T, n int, seed uint64) {
 	tally := map[string]int{}
 	for i := range n {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestC4EveryWriteFails$", "-test.v", "-test.timeout=0")
+		cmd := exec.Command(os.Args[0], "-test.run=^TestEveryWriteFails$", "-test.v", "-test.timeout=0")
 		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d/%d", partEnv, i, n), fmt.Sprintf("IDEM_ATTACK_SEED=%d", seed))
 		out, err := cmd.CombinedOutput()
 		if err != nil {

@@ -59,7 +59,7 @@ func TestGuardedFSPassesOn(t *testing.T) {
 
 // A list that fails comes back, until a table was made: then Pebble's own goroutines
 // would outlive what they use, and nobody is to go on.
-func TestC4ListFailsAfterATable(t *testing.T) {
+func TestListFailsAfterATable(t *testing.T) {
 	t.Parallel()
 	lists := newFaulty()
 	lists.on(func(op errorfs.Op) error {

@@ -141,7 +141,7 @@ func TestZerosAreWrittenByPages(t *testing.T) {
 	require.Zero(t, to%zeroPage)
 }
 
-// A18, C4: a disk without room for zeros may have room for the log, and the log is not
+// A disk without room for zeros may have room for the log, and the log is not
 // written twice as often for that; any other error is the end.
 func TestLogWithoutRoomForZeros(t *testing.T) {
 	t.Parallel()

@@ -67,7 +67,7 @@ func filled(t testing.TB, dir string) {
 	require.NoError(t, s.Close())
 }
 
-func TestC6OpenRefuses(t *testing.T) {
+func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	t.Run("a file", func(t *testing.T) {
 		t.Parallel()
@@ -165,7 +165,7 @@ const holderEnv = "IDEM_TEST_HOLD"
 
 // A second opening is refused under every name of the directory and from every
 // process.
-func TestC6SecondOpen(t *testing.T) {
+func TestSecondOpen(t *testing.T) {
 	if dir := os.Getenv(holderEnv); dir != "" { // the other process
 		_, err := Open(dir, Options{})
 		require.ErrorIs(t, err, idem.ErrLocked)
@@ -183,11 +183,11 @@ func TestC6SecondOpen(t *testing.T) {
 		_, err := Open(name, Options{})
 		require.ErrorIs(t, err, idem.ErrLocked, name)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestC6SecondOpen$", "-test.v")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSecondOpen$", "-test.v")
 	cmd.Env = append(os.Environ(), holderEnv+"="+dir)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	require.Contains(t, string(out), "PASS: TestC6SecondOpen")
+	require.Contains(t, string(out), "PASS: TestSecondOpen")
 
 	require.NoError(t, b.Close())
 	require.NoError(t, mustOpen(t, dir, Options{}).Close())

@@ -162,7 +162,7 @@ func powerCuts(seed uint64, images int, lying bool) *oracle.Cuts {
 	}
 }
 
-// C3: what was not synced is lost, all or some of it. Make power runs it long.
+// What was not synced is lost, all or some of it. Make power runs it long.
 func TestPower(t *testing.T) {
 	t.Parallel()
 	images := uint64(200 / raceShare)

@@ -38,7 +38,7 @@ func (f *faulty) sticky(stops func(op errorfs.Op) bool) (stick func(), reached <
 
 func isLog(op errorfs.Op) bool { return filepath.Ext(op.Path) == ".log" }
 
-// Rules 3 and 11, C7: a disk that does not answer, in the middle of a commit.
+// A disk that does not answer, in the middle of a commit.
 func TestFaultsStuckDisk(t *testing.T) {
 	t.Parallel()
 	for name, stops := range map[string]func(op errorfs.Op) bool{

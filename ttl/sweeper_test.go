@@ -125,7 +125,7 @@ func TestDueWakesIt(t *testing.T) {
 	})
 }
 
-// B7: slices that follow each other rest half as long as they took, so that they have
+// Slices that follow each other rest half as long as they took, so that they have
 // two thirds of the time at most.
 func TestSlicesRest(t *testing.T) {
 	took := []time.Duration{3 * time.Second, 200 * time.Millisecond, time.Millisecond, 0, 0}

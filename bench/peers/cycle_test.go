@@ -85,7 +85,7 @@ func blind(name string) bool {
 	return false
 }
 
-// A1: whoever can be used to claim refuses a key that is taken, and says so, alone
+// Whoever can be used to claim refuses a key that is taken, and says so, alone
 // and in a group.
 func TestClaimsAreRefused(t *testing.T) {
 	t.Parallel()

@@ -11,7 +11,7 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// B4: the raw deletes remove every record with its place, a batch at a time, from
+// The raw deletes remove every record with its place, a batch at a time, from
 // what idem has filled, and say when nothing is left.
 func TestDeletes(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,7 @@ func bankFor(t *testing.T, checksKeys bool) (*bank, bankClient, chan killOrder) 
 	return b, c, killed
 }
 
-// D7: a bank that checks keys is none the worse for a second attempt; one that does
+// A bank that checks keys is none the worse for a second attempt; one that does
 // not charges again.
 func TestBankCharges(t *testing.T) {
 	t.Parallel()

@@ -148,7 +148,7 @@ func TestClientTakesUnknownForAnAnswer(t *testing.T) {
 	require.Zero(t, r.Counts[ownLedger].Held)
 }
 
-// F1: a server that is not there is asked again until it is.
+// A server that is not there is asked again until it is.
 func TestClientFollowsTheServer(t *testing.T) {
 	t.Parallel()
 	gone := httptest.NewServer(nil)

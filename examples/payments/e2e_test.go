@@ -109,7 +109,7 @@ func row(t *testing.T, output, name string) (cells []int) {
 	return nil
 }
 
-// C1, C2, D7, D8, E10, F1 on the real thing: killed in the middle, charged once.
+// Killed in the middle, charged once.
 func TestKilledAndAudited(t *testing.T) {
 	t.Parallel()
 	for engine, kills := range map[string]int{"bolt": 2, "pebble": 2, "memory": 0} {

@@ -84,7 +84,7 @@ func charged(t *testing.T, s *server, at map[string]*bank, route string) []charg
 	return charges
 }
 
-// E1, E3, E4, E7, E10, E13 on each route.
+// What the middleware promises holds on each route.
 func TestServiceMakesReplaysAndRefuses(t *testing.T) {
 	t.Parallel()
 	for _, route := range routes {
@@ -135,7 +135,7 @@ func TestServiceMakesReplaysAndRefuses(t *testing.T) {
 	}
 }
 
-// E12, and Options.Wait: while one request is at it, the same one waits for its answer,
+// Options.Wait: while one request is at it, the same one waits for its answer,
 // and the payment is made even if its client leaves.
 func TestServiceInFlight(t *testing.T) {
 	t.Parallel()
@@ -198,7 +198,7 @@ func awayOnce(charges bool) func(http.Handler) http.Handler {
 	}
 }
 
-// A13, D7, E10: what each route does when nobody knows whether the bank has charged.
+// What each route does when nobody knows whether the bank has charged.
 func TestServiceUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	for _, route := range bankRoutes {
@@ -249,7 +249,7 @@ func only(is bool, key string) []string {
 	return nil
 }
 
-// D8: charges that share commits and read and write one balance lose no update,
+// Charges that share commits and read and write one balance lose no update,
 // and are there after the store is opened again.
 func TestLedgers(t *testing.T) {
 	t.Parallel()

@@ -26,7 +26,7 @@ func TestFree(t *testing.T) {
 	require.False(t, known, "%d", n)
 }
 
-// Rule 6: a free-space check refuses with ErrFull, and says where and what to do.
+// A free-space check refuses with ErrFull, and says where and what to do.
 func TestRoom(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -16,7 +16,7 @@ import (
 	"github.com/idemkv/idem/internal/robustness/oracle"
 )
 
-// C1, C2, D8, A7, rules 1 to 3: killed at any instant. Make crash runs it long.
+// Killed at any instant. Make crash runs it long.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	kills := 20

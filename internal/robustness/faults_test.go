@@ -99,7 +99,7 @@ func scriptOf(engine string) trialJob {
 	return p
 }
 
-// C4, rule 4: EIO and ENOSPC at every ordinal of every call with which bbolt changes
+// EIO and ENOSPC at every ordinal of every call with which bbolt changes
 // its file, and of syncs and renames of Pebble's on the machine's own file system, in
 // a child under strace. Make faults runs all of them.
 func TestFaults(t *testing.T) {

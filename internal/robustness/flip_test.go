@@ -302,7 +302,7 @@ func (f *flipper) build(dir string) {
 	require.NoError(f.t, os.WriteFile(f.truth, b, 0o600))
 }
 
-// C5: a bit flipped anywhere in the files of a closed store. It is refused, or it works:
+// A bit flipped anywhere in the files of a closed store. It is refused, or it works:
 // then no result is replayed that is not the key's own, and no finished or live key is
 // granted, but where the kind of byte is one that GUARANTEES names. Nothing ends the
 // process or hangs. Make faults flips thousands.

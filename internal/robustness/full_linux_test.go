@@ -125,7 +125,7 @@ func inNamespace(j *fillJob, report any) error {
 	return run(cmd, report)
 }
 
-// C4: a disk that is full, in earnest. Stores are used until it is; afterwards there is
+// A disk that is full, in earnest. Stores are used until it is; afterwards there is
 // room again, and what was acknowledged is there. Make faults does many.
 func TestFaultsFullDisk(t *testing.T) {
 	t.Parallel()
@@ -188,7 +188,7 @@ func TestFaultsFullDisk(t *testing.T) {
 	}
 }
 
-// C4: files may not grow any more (RLIMIT_FSIZE): EFBIG, and a signal that would end
+// Files may not grow any more (RLIMIT_FSIZE): EFBIG, and a signal that would end
 // most processes.
 func TestFaultsFileSizeLimit(t *testing.T) {
 	t.Parallel()

@@ -16,7 +16,7 @@ import (
 	"github.com/idemkv/idem/internal/robustness/oracle"
 )
 
-// C3 on bbolt: what was not synced is lost, all or some of its sectors. A child works
+// What was not synced is lost, all or some of its sectors. A child works
 // under strace, and images of the disk are made from the log of its writes and
 // syncs. (Pebble's power cuts are in its package.) Make power runs it long.
 func TestPower(t *testing.T) {

@@ -41,7 +41,7 @@ func (p *stuckJob) do() error {
 	return json.NewEncoder(os.Stdout).Encode(report)
 }
 
-// Rules 3 and 11, C7 on bbolt: a write or a sync of a commit does not return. (Pebble's
+// A write or a sync of a commit does not return. (Pebble's
 // disks get stuck in its own package.)
 func TestFaultsStuckDisk(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,7 @@ func (e tangled) Scan(space Space, from, to []byte, limit int) ([]Pair, error) {
 }
 
 // Keys that do not come in order are damage, and never an endless list.
-func TestC5KeysOutOfOrder(t *testing.T) {
+func TestKeysOutOfOrder(t *testing.T) {
 	t.Parallel()
 	keys := func(keys ...string) (pairs []Pair) {
 		for _, k := range keys {

@@ -18,8 +18,8 @@
 // live on until the audit decides. As a duplicate, a Get or a Wait may be answered
 // from an operation only once that has taken effect, and effects of a crashed life
 // are never taken back, this holds every answer that anybody ever had against what
-// is there afterwards: durability of what was acknowledged (C1), of what was shown
-// (C2, rule 3), at most one owner (rule 1), fencing (rule 2), exact expiry (rule 7)
+// is there afterwards: durability of what was acknowledged, of what was shown
+// (rule 3), at most one owner (rule 1), fencing (rule 2), exact expiry (rule 7)
 // and identical replay (rule 9).
 //
 // Times are real. An operation decides at some instant between its two events; a

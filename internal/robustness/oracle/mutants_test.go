@@ -82,20 +82,20 @@ func TestMutants(t *testing.T) {
 		return lose(func(rng *rand.Rand, s *spaces) { change(s, rng, of, to) })
 	}
 	for name, f := range map[string]faults{
-		"C1 acknowledges before the commit": {acksEarly: true},
-		"C2 shows before the commit":        {showsEarly: true},
-		"C1 forgets a completion":           loseRecord(inState(idem.Completed), gone),
-		"C1 forgets a failure":              loseRecord(inState(idem.Failed), gone),
-		"C1 forgets a claim":                loseRecord(inState(idem.InFlight), gone),
-		"C1 forgets a hold":                 loseRecord(inState(idem.Held), gone),
-		"C1 forgets a release":              loseRecord(inState(idem.Released), gone),
-		"C1 loses a checkpoint":             loseRecord(func(e *engine.Entry) bool { return e.Checkpoint != nil }, func(e *engine.Entry) *engine.Entry { e.Checkpoint = nil; return e }),
-		"C1 half of a completion": loseRecord(inState(idem.Completed), func(e *engine.Entry) *engine.Entry {
+		"acknowledges before the commit": {acksEarly: true},
+		"shows before the commit":        {showsEarly: true},
+		"forgets a completion":           loseRecord(inState(idem.Completed), gone),
+		"forgets a failure":              loseRecord(inState(idem.Failed), gone),
+		"forgets a claim":                loseRecord(inState(idem.InFlight), gone),
+		"forgets a hold":                 loseRecord(inState(idem.Held), gone),
+		"forgets a release":              loseRecord(inState(idem.Released), gone),
+		"loses a checkpoint":             loseRecord(func(e *engine.Entry) bool { return e.Checkpoint != nil }, func(e *engine.Entry) *engine.Entry { e.Checkpoint = nil; return e }),
+		"half of a completion": loseRecord(inState(idem.Completed), func(e *engine.Entry) *engine.Entry {
 			e.Result = bytes.TrimSuffix(e.Result, e.Result[max(0, len(e.Result)-1):])
 			return e
 		}),
-		"C1 undoes a completion":     loseRecord(inState(idem.Completed), func(e *engine.Entry) *engine.Entry { e.State, e.FinishedAt, e.Result = idem.InFlight, 0, nil; return e }),
-		"C1 undoes an extension":     loseRecord(inState(idem.InFlight), func(e *engine.Entry) *engine.Entry { e.LeaseUntil = e.ClaimedAt + engine.Instant(e.Lease); return e }),
+		"undoes a completion":     loseRecord(inState(idem.Completed), func(e *engine.Entry) *engine.Entry { e.State, e.FinishedAt, e.Result = idem.InFlight, 0, nil; return e }),
+		"undoes an extension":     loseRecord(inState(idem.InFlight), func(e *engine.Entry) *engine.Entry { e.LeaseUntil = e.ClaimedAt + engine.Instant(e.Lease); return e }),
 		"rule 1 grants a live claim": {overlooks: 50},
 		"rule 2 gives a fence twice": lose(func(_ *rand.Rand, s *spaces) { meta(s, func(m *engine.Meta) { m.Fence -= 1 << 33 }) }), // more than an opening steps ahead
 		"rule 9 replays another result": loseRecord(func(e *engine.Entry) bool { return len(e.Result) > 0 }, func(e *engine.Entry) *engine.Entry {
@@ -103,10 +103,10 @@ func TestMutants(t *testing.T) {
 			return e
 		}),
 		"rule 10 loses the time":                  lose(func(_ *rand.Rand, s *spaces) { meta(s, func(m *engine.Meta) { m.Time -= 1e9 }) }),
-		"D8 the effect without the completion":    {withholds: []txbackend.Space{txbackend.Records}},
-		"D8 the completion without the effect":    {withholds: []txbackend.Space{own}},
-		"D8 runs an effect twice in a commit":     {runsTwice: true},
-		"D8 loses an update of a balance":         {spoilsCommit: loseBalance},
+		"the effect without the completion":    {withholds: []txbackend.Space{txbackend.Records}},
+		"the completion without the effect":    {withholds: []txbackend.Space{own}},
+		"runs an effect twice in a commit":     {runsTwice: true},
+		"loses an update of a balance":         {spoilsCommit: loseBalance},
 		"rule 7 removes a record before its time": {spoilsCommit: loseAny},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -185,7 +185,7 @@ func (c *stuckCase) look(cancel func()) error {
 	wait := func(key string) func() error {
 		return func() error { _, err := store.Wait(ctx, key); return err }
 	}
-	// Rule 3: what is durable, and nothing else. No commit is waited for.
+	// What is durable, and nothing else. No commit is waited for.
 	is("a replay", idem.ErrCompleted, claim("done"))
 	is("a replayed failure", idem.ErrFailed, claim("failed"))
 	is("Get", nil, get("done"))
@@ -249,7 +249,7 @@ func (c *stuckCase) lookFurther(is func(string, error, func() error), claim, get
 	})
 	is("Stats", nil, func() error { _, err := store.Stats(ctx); return err })
 
-	// Rule 11: whoever has not joined a commit can leave, and whoever has cannot.
+	// Whoever has not joined a commit can leave, and whoever has cannot.
 	is("a queued claim whose context ends", context.Canceled, c.cancelled(func(ctx context.Context) error {
 		_, err := store.Claim(ctx, r("queued"))
 		return err
