@@ -10,17 +10,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Every test that docs/GUARANTEES.md names exists, and every promise names some.
+// Every promise of docs/GUARANTEES.md has tests in its appendix, and every test that the
+// appendix names exists.
 func TestGuaranteesNameTheirTests(t *testing.T) {
 	t.Parallel()
-	doc, err := os.ReadFile("docs/GUARANTEES.md")
-	require.NoError(t, err)
+	promises, appendix, ok := strings.Cut(readFile(t, "docs/GUARANTEES.md"), "\n## Appendix: the tests\n")
+	require.True(t, ok, "there is no appendix")
 	cases := sources(t, "idemtest", false)
+	var attacked []string
 	named := 0
-	for _, section := range strings.Split(string(doc), "\n## ")[1:] {
+	for _, section := range strings.Split(appendix, "\n### ")[1:] {
 		title, _, _ := strings.Cut(section, "\n")
-		attacks := regexp.MustCompile("`(suite: [^`]+|[a-z/]+\\.Test\\w+)`").FindAllStringSubmatch(section, -1)
+		attacked = append(attacked, title)
+		attacks := regexp.MustCompile("(?m)^- `(suite: [^`]+|[a-z/]+\\.Test\\w+)`").FindAllStringSubmatch(section, -1)
 		require.NotEmpty(t, attacks, "%q names no test", title)
+		require.Len(t, attacks, strings.Count(section, "`")/2, "%q has a line that is not understood", title)
 		for _, a := range attacks {
 			named++
 			if name, ok := strings.CutPrefix(a[1], "suite: "); ok {
@@ -32,11 +36,18 @@ func TestGuaranteesNameTheirTests(t *testing.T) {
 			if dir == "idem" {
 				dir = "."
 			}
-			require.Contains(t, sources(t, dir, true), "func "+name+"(t *testing.T)",
-				"%q names a test that %s does not have", title, dir)
+			require.True(t, strings.Contains(sources(t, dir, true), "func "+name+"(t *testing.T)"),
+				"%q names a test that %s does not have: %s", title, dir, name)
 		}
 	}
 	require.Greater(t, named, 60)
+
+	var promised []string
+	for _, section := range strings.Split(promises, "\n## ")[1:] {
+		title, _, _ := strings.Cut(section, "\n")
+		promised = append(promised, title)
+	}
+	require.Equal(t, promised, attacked, "the promises, and those that the appendix has tests for")
 }
 
 // sources returns the Go files of dir as one text: its tests, or all else.
