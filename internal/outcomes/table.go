@@ -1,5 +1,5 @@
-// Package outcomes is what becomes of an operation by how its work ended, written down
-// once for all doors: idem.Do, the same-commit functions, messages and HTTP. Run proves
+// Package outcomes says what becomes of an operation, by how its work ended. One table
+// holds for all doors: idem.Do, the same-commit functions, messages and HTTP. Run proves
 // a door by the table; docs/OUTCOMES.md shows it to users.
 package outcomes
 
@@ -75,23 +75,23 @@ var Table = [...]Row{
 	{Half, "panics halfway through its answer", always(None), always(None), always(None), undeclared},
 	{Stopped, "gives up because its context ended", undeclared, always(Undone), undeclared, undeclared},
 	{Silent, "writes no answer and reports an error", always(None), always(None), always(None), undeclared},
-	{Left, "returns its result after its caller has left", always(Replay), always(Replay), always(Replay), always(Replay)},
+	{Left, "returns its result after its caller left", always(Replay), always(Replay), always(Replay), always(Replay)},
 	{Hung, "runs on past MaxRun and its lease", always(None), always(None), undeclared, undeclared},
 }
 
-// Itself is what becomes of a claim that the work has settled or held with its own
-// token, whatever else it does. Same-commit functions may not call the store.
+// Itself is what becomes of a claim that the work settled or held with its own token,
+// whatever else it does. Same-commit functions may not call the store.
 var Itself = map[idem.State]Fate{
 	idem.Completed: Replay, idem.Failed: Refuse, idem.Held: Hold, idem.Released: Again,
 }
 
 var fateTexts = [...]string{None: "–", Replay: "result", Refuse: "failed", Hold: "held", Again: "again", Undone: "anew"}
 
-// String is the fate in one word, which the documentation explains.
+// String returns the fate in one word, which the documentation explains.
 func (f Fate) String() string { return fateTexts[f] }
 
-// text is f in a cell, for a door that holds unknown outcomes by the option that is named,
-// or by default and not with it.
+// text returns the cell for f. The door holds unknown outcomes if the named option is
+// set; if byDefault, it holds them unless the option is set.
 func (f Fates) text(option string, byDefault bool) string {
 	if f[0] == f[1] {
 		return f[0].String()
@@ -111,12 +111,12 @@ func Markdown() string {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", r.Does, r.Do.text(hold, false), r.SameCommit.text(hold, false),
 			r.Consume.text(hold, false), r.HTTP.text("RetryUnknown", true))
 	}
-	b.WriteString("\n| the work has, with its own token, … | whatever it does then |\n| --- | --- |\n")
+	b.WriteString("\n| the work, with its own token, … | then, whatever it returns |\n| --- | --- |\n")
 	for _, s := range []struct {
 		state idem.State
 		call  string
 	}{{idem.Completed, "Complete"}, {idem.Failed, "Fail"}, {idem.Held, "Hold"}, {idem.Released, "Release"}} {
-		fmt.Fprintf(&b, "| called `%s` | %v |\n", s.call, Itself[s.state])
+		fmt.Fprintf(&b, "| calls `%s` | %v |\n", s.call, Itself[s.state])
 	}
 	return b.String()
 }
