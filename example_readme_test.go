@@ -13,9 +13,8 @@ import (
 	"github.com/idemkv/idem/bolt"
 )
 
-// The code that README.md and the package documentation show, compiled and run.
-// readme_test.go fails when what they show is not found here, or in another
-// example file, line by line.
+// The code that the package documentation shows, compiled and run. readme_test.go fails
+// if a block it shows is not found here, or in another example file, line by line.
 
 // payOnce charges once for each payment ID, however often it is called.
 func payOnce(ctx context.Context, store *idem.Store, bank *bankClient, id string, body []byte) ([]byte, error) {
@@ -63,7 +62,7 @@ func (b *bankClient) find(string) (receipt []byte, found bool) {
 	return []byte("receipt"), len(b.charged) > 0
 }
 
-// Example_claimAndComplete is the example of README.md: three calls, one charge.
+// Example_claimAndComplete charges once, in three calls.
 func Example_claimAndComplete() {
 	withStore(func(ctx context.Context, store *idem.Store) error {
 		bank := &bankClient{charged: map[string]int{}}
