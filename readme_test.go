@@ -58,23 +58,43 @@ func TestShownCodeSearch(t *testing.T) {
 	}
 }
 
-// A link of README.md, CONTRIBUTING.md, CHANGELOG.md or a page of docs into the tree
-// leads somewhere, and a make target they name is one.
+// A link of README.md, CONTRIBUTING.md, CHANGELOG.md or a page of docs leads to a file of
+// the tree, and to a heading of it if it names one. A make target they name is one.
 func TestShownLinksAndTargets(t *testing.T) {
 	t.Parallel()
 	makefile := readFile(t, "Makefile")
-	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
 	target := regexp.MustCompile(`(?m)(?:^|` + "`" + `)make ([a-z]+)`)
+	headings := 0
 	for _, file := range append(pages(t), "README.md", "CONTRIBUTING.md", "CHANGELOG.md") {
 		text := readFile(t, file)
 		for _, m := range link.FindAllStringSubmatch(text, -1) {
-			_, err := os.Stat(filepath.Join(filepath.Dir(file), m[1]))
-			assert.NoError(t, err, "link in %s", file)
+			to := file
+			if m[1] != "" {
+				to = filepath.Join(filepath.Dir(file), m[1])
+			}
+			_, err := os.Stat(to)
+			if assert.NoError(t, err, "link in %s", file) && m[2] != "" {
+				headings++
+				assert.Contains(t, anchors(readFile(t, to)), m[2], "link of %s into %s", file, to)
+			}
 		}
 		for _, m := range target.FindAllStringSubmatch(text, -1) {
 			assert.Contains(t, makefile, "\n"+m[1]+":", "make target in %s", file)
 		}
 	}
+	require.NotZero(t, headings)
+}
+
+// anchors returns the names by which a page's headings are linked to.
+func anchors(markdown string) []string {
+	markdown = regexp.MustCompile("(?ms)^```.*?^```$").ReplaceAllString(markdown, "")
+	var names []string
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(markdown, -1) {
+		name := regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		names = append(names, strings.ReplaceAll(name, " ", "-"))
+	}
+	return names
 }
 
 // pages returns the pages of docs.
