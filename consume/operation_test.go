@@ -12,9 +12,9 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/consume"
+	"github.com/idemkv/idem/engine"
 )
 
 // What an attempt knows of the ones before it.

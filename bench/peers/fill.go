@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/bench"
+	"github.com/idemkv/idem/engine"
 )
 
 // fillBatch is how many records a commit of a fill has, in rivals as in idem.

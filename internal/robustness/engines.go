@@ -10,8 +10,8 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/bolt"
+	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/robustness/oracle"
 	"github.com/idemkv/idem/pebble"
 )
