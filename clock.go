@@ -143,12 +143,14 @@ func (t *timeline) meta() engine.Meta {
 
 // wallNanos is t.UnixNano(), clamped where that is not defined.
 func wallNanos(t time.Time) int64 {
-	if s := t.Unix(); s > math.MaxInt64/int64(time.Second)-1 {
+	switch s := t.Unix(); {
+	case s > math.MaxInt64/int64(time.Second)-1:
 		return math.MaxInt64
-	} else if s < 0 {
+	case s < 0:
 		return 0
+	default:
+		return s*int64(time.Second) + int64(t.Nanosecond())
 	}
-	return t.UnixNano()
 }
 
 func saturatingSub(a, b int64) int64 {

@@ -49,11 +49,13 @@ func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []b
 }
 
 // tryEffect is one go of DoEffect, without waiting.
-func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, Claim, error) {
+func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) (result []byte, c Claim, err error) {
 	var act action
 	saw, toWall, err := s.readClaim(ctx, r, &act)
 	if err != nil {
-		return nil, s.refused(ctx, r.Key, saw.entry, err, toWall), err
+		c.Record = record(r.Key, disclosed(saw.entry, err), toWall)
+		s.tellRefused(ctx, &c.Record, err)
+		return nil, c, err
 	}
 	op := s.newOp(r.Key, act)
 	defer op.free()
@@ -66,7 +68,8 @@ func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) ([]byte, 
 		return nil, Claim{}, op.late
 	}
 	if op.granted == nil { // refused before the effect could run
-		return nil, s.refused(ctx, op.key, op.prev, op.err, op.toWall), op.err
+		err = s.claimed(ctx, op, &c)
+		return nil, c, err
 	}
 	if op.wants {
 		return nil, Claim{}, s.runsNoEffects()

@@ -143,12 +143,12 @@ func (s *Store) tell(e Event) {
 func (s *Store) observed() bool { return s.opts.Observer != nil }
 
 // tellRefused tells the observer of a claim that was not granted.
-func (s *Store) tellRefused(ctx context.Context, key string, refusal error, fence uint64, attempt int) {
+func (s *Store) tellRefused(ctx context.Context, r *Record, refusal error) {
 	if !s.observed() {
 		return
 	}
 	if kind := claimEvent(refusal); kind != 0 {
-		s.emit(ctx, Event{Kind: kind, KeyHash: s.KeyHash(key), Fence: fence, Attempt: attempt})
+		s.emit(ctx, Event{Kind: kind, KeyHash: s.KeyHash(r.Key), Fence: r.Fence, Attempt: r.Attempt})
 	}
 }
 

@@ -85,18 +85,21 @@ func (r Record) LogValue() slog.Value {
 		slog.Int("result_bytes", len(r.Result)), slog.Int("checkpoint_bytes", len(r.Checkpoint)))
 }
 
-// record shows e to people, with times on the wall clock. It is the only way from an
-// Entry to a Record. It returns the 224 bytes by value, which costs a copy: written
+// record shows e to people, with times on the wall clock; of no entry, only the key. It
+// is the only way from an Entry to a Record. It returns the 224 bytes by value, which costs a copy: written
 // through a pointer, the seven pointers in them would pass the collector's write
 // barrier, and while a collection of a large heap is under way that made look-ups'
 // p99 eight times as long.
-func record(key string, e *engine.Entry, toWall int64) Record {
-	return Record{
-		Key: key, State: e.State, Fingerprint: e.Fingerprint, Fence: e.Fence, Attempt: int(e.Attempt),
-		// Callers share the bytes, but not the room behind them: append copies.
-		Checkpoint: slices.Clip(e.Checkpoint), Result: slices.Clip(e.Result),
-		ResultDropped: e.ResultDropped, HoldUnknown: e.HoldUnknown,
-		ClaimedAt: wallTime(e.ClaimedAt, toWall), LeaseUntil: wallTime(e.LeaseUntil, toWall),
-		FinishedAt: wallTime(e.FinishedAt, toWall), ExpiresAt: wallTime(e.ExpiresAt, toWall),
+func record(key string, e *engine.Entry, toWall int64) (r Record) {
+	r.Key = key
+	if e == nil {
+		return r
 	}
+	r.State, r.Fingerprint, r.Fence, r.Attempt = e.State, e.Fingerprint, e.Fence, int(e.Attempt)
+	// Callers share the bytes, but not the room behind them: append copies.
+	r.Checkpoint, r.Result = slices.Clip(e.Checkpoint), slices.Clip(e.Result)
+	r.ResultDropped, r.HoldUnknown = e.ResultDropped, e.HoldUnknown
+	r.ClaimedAt, r.LeaseUntil = wallTime(e.ClaimedAt, toWall), wallTime(e.LeaseUntil, toWall)
+	r.FinishedAt, r.ExpiresAt = wallTime(e.FinishedAt, toWall), wallTime(e.ExpiresAt, toWall)
+	return r
 }

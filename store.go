@@ -92,19 +92,22 @@ func New(b engine.Backend, o Options) (*Store, error) {
 //
 // If ctx ends while the claim is being committed, it is granted all the same: look at
 // ctx before the work begins, and undo the claim with Unclaim if it will not.
-func (s *Store) Claim(ctx context.Context, r Request) (Claim, error) {
+func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 	var act action
 	saw, toWall, err := s.readClaim(ctx, &r, &act)
 	if err != nil { // refused, and no commit is waited for
-		return s.refused(ctx, r.Key, saw.entry, err, toWall), err
+		c.Record = record(r.Key, disclosed(saw.entry, err), toWall)
+		s.tellRefused(ctx, &c.Record, err)
+		return c, err
 	}
 	op := s.newOp(r.Key, act)
 	defer op.free()
 	op.saw = saw
 	if err := s.applyClaims(ctx, op.one()); err != nil {
-		return Claim{}, err
+		return c, err
 	}
-	return s.claimed(ctx, op)
+	err = s.claimed(ctx, op, &c)
+	return c, err
 }
 
 // readClaim makes act the claim r and decides it by what is stored already, which saw
@@ -151,7 +154,8 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 			saw, toWall, err = s.readClaim(ctx, &rs[i], &act)
 		}
 		if out[i].Err = err; err != nil {
-			out[i].Claim = s.refused(ctx, rs[i].Key, saw.entry, err, toWall)
+			out[i].Claim.Record = record(rs[i].Key, disclosed(saw.entry, err), toWall)
+			s.tellRefused(ctx, &out[i].Claim.Record, err)
 		} else {
 			batched[rs[i].Key] = true
 			op := s.newOp(rs[i].Key, act)
@@ -165,7 +169,7 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 		if err != nil {
 			out[i].Err = err
 		} else {
-			out[i].Claim, out[i].Err = s.claimed(ctx, own(ops[n]))
+			out[i].Err = s.claimed(ctx, own(ops[n]), &out[i].Claim)
 		}
 		own(ops[n]).free()
 	}
@@ -419,20 +423,22 @@ func (s *Store) newTokenOp(t Token, act action) *operation {
 	return op
 }
 
-// claimed turns an applied claim into its answer.
-func (s *Store) claimed(ctx context.Context, op *operation) (c Claim, err error) {
-	if op.late != nil {
-		return c, op.late
-	}
-	if op.err != nil {
-		return s.refused(ctx, op.key, op.prev, op.err, op.toWall), op.err
+// claimed turns an applied claim into its answer, with c filled in.
+func (s *Store) claimed(ctx context.Context, op *operation, c *Claim) error {
+	switch {
+	case op.late != nil:
+		return op.late
+	case op.err != nil:
+		c.Record = record(op.key, disclosed(op.prev, op.err), op.toWall)
+		s.tellRefused(ctx, &c.Record, op.err)
+		return op.err
 	}
 	if s.observed() {
 		s.emit(ctx, Event{Kind: op.grantKind(), KeyHash: s.KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
 	}
 	c.Token = Token{Key: op.key, Fence: op.next.Fence}
 	c.Record = record(op.key, op.next, op.toWall)
-	return c, nil
+	return nil
 }
 
 // grantKind tells a takeover from other grants.
@@ -443,24 +449,15 @@ func (o *operation) grantKind() EventKind {
 	return ClaimGranted
 }
 
-// refused is what comes with the error of a claim that was not granted: the key, and
-// what the refusal discloses of cur.
-func (s *Store) refused(ctx context.Context, key string, cur *engine.Entry, refusal error, toWall int64) (c Claim) {
-	if c.Record.Key = key; cur != nil && discloses(refusal) {
-		c.Record = record(key, cur, toWall)
-	}
-	s.tellRefused(ctx, key, refusal, c.Record.Fence, c.Record.Attempt)
-	return c
-}
-
-// discloses reports whether a refusal comes with the record in the way: it is of
-// the same request then. What ErrFull is refused over may be another's.
-func discloses(refusal error) bool {
+// disclosed is what a refused claim may show of the record in the way: all of it where
+// that is of the same request, nil otherwise. What ErrFull is refused over may be
+// another's.
+func disclosed(cur *engine.Entry, refusal error) *engine.Entry {
 	switch refusal {
 	case ErrCompleted, ErrFailed, ErrInFlight, ErrHeld, ErrExhausted:
-		return true
+		return cur
 	}
-	return false
+	return nil
 }
 
 // settled turns an applied token operation into its answer.
