@@ -36,7 +36,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## a payment service that is killed again and again, and its audit (DEMO="-engine pebble")
-	$(GO) run ./examples/payments $(DEMO)
+	$(GO) run ./internal/demo $(DEMO)
 
 test: cc ## go vet, then every test with the race detector, in random order
 	$(GO) vet ./...
