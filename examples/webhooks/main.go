@@ -1,13 +1,10 @@
-// Command webhooks receives the webhooks of GitHub and processes each delivery once,
-// although GitHub delivers at least once, in any order, and again after days when
-// somebody presses Redeliver.
+// Command webhooks processes each delivery of GitHub's once, though GitHub delivers at
+// least once, in any order, and again when somebody presses Redeliver.
 //
-//	WEBHOOK_SECRET=s3cret go run ./examples/webhooks -store webhooks.db
+//	WEBHOOK_SECRET=s3cret go run ./examples/webhooks
 //
-// Other senders differ in the name of the ID's header (webhook-id, Stripe's event ID
-// in the body, …) and in how they sign. The order of the layers is what matters: the
-// signature is checked first, so that a stranger can neither use up IDs nor ask which
-// are known; then idemhttp; then the handler, whose write and completion are one commit.
+// The order of the layers matters. First comes the signature, so a stranger can neither
+// use up IDs nor learn which are known; then idemhttp; then the handler.
 package main
 
 import (
@@ -16,8 +13,8 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
-	"flag"
 	"io"
 	"log"
 	"net/http"
@@ -32,42 +29,36 @@ import (
 	"github.com/idemkv/idem/idemhttp"
 )
 
-const maxBody = 25 << 20 // as GitHub says
+const maxBody = 25 << 20 // GitHub's own limit
 
-// receiver is the service: POST /webhooks takes deliveries, GET /issues shows what
-// they have told.
+// receiver takes deliveries at POST /webhooks.
 func receiver(store *idem.Store, secret []byte) http.Handler {
 	once := idemhttp.New(store, idemhttp.GlobalScope, idemhttp.Options{
-		Header:     "X-GitHub-Delivery",
-		RequireKey: true, // a delivery without an ID is no delivery of GitHub's
-		MaxBody:    maxBody,
-		// Deliveries can be sent again for three days. Past the retention one is new.
-		Retention: 30 * 24 * time.Hour,
-		// A copy that comes while the first is being processed gets the same answer.
-		Wait: 5 * time.Second,
-		// An attempt that died has left nothing: what it writes and that it is done are
-		// one commit. So the next one may run.
-		RetryUnknown: true,
+		Header:       "X-GitHub-Delivery",
+		RequireKey:   true, // GitHub gives every delivery an ID
+		MaxBody:      maxBody,
+		Retention:    30 * 24 * time.Hour, // deliveries can be sent again for three days
+		Wait:         5 * time.Second,     // a copy that comes early gets the same answer
+		RetryUnknown: true,                // an attempt that died has written nothing
 	})
 	mux := http.NewServeMux()
 	mux.Handle("POST /webhooks", signed(secret, once(deliver(store))))
-	mux.Handle("GET /issues", list(store))
 	return mux
 }
 
-// signed lets requests pass whose body the sender has signed.
+// signed passes on what the sender has signed.
 func signed(secret []byte, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		if err != nil {
-			http.Error(w, "the body cannot be read", http.StatusBadRequest)
+			http.Error(w, "cannot read the body", http.StatusBadRequest)
 			return
 		}
 		mac := hmac.New(sha256.New, secret)
 		mac.Write(body)
 		want := "sha256=" + hex.EncodeToString(mac.Sum(nil))
 		if !hmac.Equal([]byte(want), []byte(r.Header.Get("X-Hub-Signature-256"))) {
-			http.Error(w, "the signature is not ours", http.StatusUnauthorized)
+			http.Error(w, "wrong signature", http.StatusUnauthorized)
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
@@ -75,30 +66,59 @@ func signed(secret []byte, next http.Handler) http.Handler {
 	})
 }
 
-// deliver records the event of a delivery, and in the same commit that it is done.
+// issue is what we read of an "issues" event, and keep.
+type issue struct {
+	URL       string    `json:"html_url"`
+	State     string    `json:"state"`
+	UpdatedAt time.Time `json:"updated_at"`
+	Events    int       `json:"events"` // ours: how many there were
+}
+
+// deliver saves the event in the commit that completes the delivery.
 func deliver(store *idem.Store) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		event, err := readEvent(r)
-		if err != nil {
+		var event struct{ Issue issue } // other events have none
+		if err := json.NewDecoder(r.Body).Decode(&event); err != nil {
 			http.Error(w, "not an event", http.StatusBadRequest) // final: a redelivery gets it too
 			return
 		}
 		op := idemhttp.FromContext(r.Context())
-		answer, err := idemhttp.Answer{Status: http.StatusNoContent}.MarshalBinary()
-		if err == nil {
-			err = bolt.Complete(r.Context(), store, op.Token(), func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
-				return answer, event.record(tx)
-			})
-		}
+		err := bolt.Complete(r.Context(), store, op.Token(), func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
+			if err := event.Issue.save(tx); err != nil {
+				return nil, err
+			}
+			return idemhttp.Answer{Status: http.StatusNoContent}.MarshalBinary()
+		})
 		if err != nil {
 			log.Printf("delivery %s: %v", store.KeyHash(op.Token().Key), err)
 			op.Retryable() // nothing was written
-			http.Error(w, "not recorded; deliver it again", http.StatusServiceUnavailable)
+			http.Error(w, "not saved; deliver it again", http.StatusServiceUnavailable)
 		}
 	})
 }
 
-func run(ctx context.Context, addr, path string, secret []byte) error {
+// save counts the event and keeps the latest state of the issue. Once is not in order: an
+// event may come after a later one, and then only counts.
+func (i issue) save(tx *bbolt.Tx) error {
+	issues, err := tx.CreateBucketIfNotExists([]byte("issues"))
+	if err != nil || i.URL == "" {
+		return err
+	}
+	var known issue
+	if b := issues.Get([]byte(i.URL)); b != nil {
+		if err := json.Unmarshal(b, &known); err != nil {
+			return err
+		}
+	}
+	if known.UpdatedAt.After(i.UpdatedAt) {
+		i = known
+	}
+	i.Events = known.Events + 1
+	b, err := json.Marshal(i)
+	return errors.Join(err, issues.Put([]byte(i.URL), b))
+}
+
+func serve(ctx context.Context, addr, path string, secret []byte) error {
 	backend, err := bolt.Open(path, bolt.Options{})
 	if err != nil {
 		return err
@@ -108,30 +128,25 @@ func run(ctx context.Context, addr, path string, secret []byte) error {
 		return errors.Join(err, backend.Close())
 	}
 	server := &http.Server{Addr: addr, Handler: receiver(store, secret), ReadHeaderTimeout: 10 * time.Second}
-	served := make(chan error, 1)
-	go func() { served <- server.ListenAndServe() }()
-	log.Printf("listening on %s", addr)
+	failed := make(chan error, 1)
+	go func() { failed <- server.ListenAndServe() }()
 	select {
-	case err = <-served:
+	case err = <-failed:
 	case <-ctx.Done():
-		shutdown, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		err = server.Shutdown(shutdown)
 	}
-	return errors.Join(err, store.Close())
+	grace, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return errors.Join(err, server.Shutdown(grace), store.Shutdown(grace))
 }
 
 func main() {
-	addr := flag.String("addr", "localhost:8080", "address to listen on")
-	path := flag.String("store", "webhooks.db", "file of the store")
-	flag.Parse()
 	secret := os.Getenv("WEBHOOK_SECRET")
 	if secret == "" {
 		log.Fatal("set WEBHOOK_SECRET to the webhook's secret")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *addr, *path, []byte(secret)); err != nil {
+	if err := serve(ctx, "localhost:8080", "webhooks.db", []byte(secret)); err != nil {
 		log.Fatal(err)
 	}
 }

@@ -13,12 +13,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
 	"go.uber.org/goleak"
 
 	"github.com/idemkv/idem"
@@ -37,10 +39,11 @@ var (
 // service is the receiver behind a real port, on a store that can be opened again.
 type service struct {
 	*httptest.Server
-	t     *testing.T
-	path  string
-	clock *idemtest.Clock
-	store *idem.Store
+	t       *testing.T
+	path    string
+	clock   *idemtest.Clock
+	backend *bolt.Backend
+	store   *idem.Store
 }
 
 func newService(t *testing.T) *service {
@@ -53,9 +56,10 @@ func newService(t *testing.T) *service {
 
 func (s *service) start() {
 	s.t.Helper()
-	backend, err := bolt.Open(s.path, bolt.Options{})
+	var err error
+	s.backend, err = bolt.Open(s.path, bolt.Options{})
 	require.NoError(s.t, err)
-	s.store, err = idem.New(backend, idem.Options{Clock: s.clock, SweepInterval: -1, LapseOnOpen: true})
+	s.store, err = idem.New(s.backend, idem.Options{Clock: s.clock, SweepInterval: -1, LapseOnOpen: true})
 	require.NoError(s.t, err)
 	s.Server = httptest.NewServer(receiver(s.store, secret))
 }
@@ -73,10 +77,8 @@ type delivery struct {
 }
 
 func issuesEvent(id, repo string, number int, state string, at time.Time) delivery {
-	var e event
-	e.Repository.FullName = repo
-	e.Issue.Number, e.Issue.State, e.Issue.UpdatedAt = number, state, at
-	body, err := json.Marshal(e)
+	i := issue{URL: fmt.Sprintf("https://github.com/%s/issues/%d", repo, number), State: state, UpdatedAt: at, Events: 99}
+	body, err := json.Marshal(map[string]any{"issue": i, "action": "edited"})
 	if err != nil {
 		panic(err)
 	}
@@ -105,13 +107,21 @@ func (s *service) send(d delivery, change func(*http.Request)) (status int, repl
 	return resp.StatusCode, resp.Header.Get("Idempotent-Replayed") == "true"
 }
 
-func (s *service) issues() (all map[string]issue) {
+// issues returns all that is known, by the end of its URL.
+func (s *service) issues() map[string]issue {
 	s.t.Helper()
-	resp, err := s.Client().Get(s.URL + "/issues")
-	require.NoError(s.t, err)
-	defer resp.Body.Close()
-	require.Equal(s.t, http.StatusOK, resp.StatusCode)
-	require.NoError(s.t, json.NewDecoder(resp.Body).Decode(&all))
+	all := make(map[string]issue)
+	require.NoError(s.t, s.backend.View(s.t.Context(), func(_ context.Context, tx *bbolt.Tx) error {
+		bucket := tx.Bucket([]byte("issues"))
+		if bucket == nil {
+			return nil
+		}
+		return bucket.ForEach(func(k, v []byte) error {
+			var i issue
+			defer func() { all[strings.TrimPrefix(string(k), "https://github.com/")] = i }()
+			return json.Unmarshal(v, &i)
+		})
+	}))
 	return all
 }
 
@@ -162,7 +172,7 @@ func TestEachDeliveryOnce(t *testing.T) {
 		known := s.issues()
 		assert.Len(t, known, repos*numbers)
 		for name, i := range known {
-			assert.Equal(t, issue{State: "closed", UpdatedAt: start.Add((events - 1) * time.Minute), Events: events}, i, name)
+			assert.Equal(t, issue{"https://github.com/" + name, "closed", start.Add((events - 1) * time.Minute), events}, i)
 		}
 	}
 
@@ -182,8 +192,8 @@ func TestEachDeliveryOnce(t *testing.T) {
 	s.clock.Advance(27 * 24 * time.Hour)
 	_, replayed := s.send(all[0], nil)
 	assert.False(t, replayed)
-	assert.Equal(t, events+1, s.issues()["acme/repo0#0"].Events)
-	assert.Equal(t, "closed", s.issues()["acme/repo0#0"].State, "out of order, and known as such")
+	assert.Equal(t, events+1, s.issues()["acme/repo0/issues/0"].Events)
+	assert.Equal(t, "closed", s.issues()["acme/repo0/issues/0"].State, "out of order, and known as such")
 }
 
 // What is not a delivery is turned away and leaves nothing.
@@ -227,7 +237,7 @@ func TestTurnedAway(t *testing.T) {
 	assert.True(t, replayed)
 	status, _ = s.send(delivery{"0f8c-3", "ping", []byte("{}")}, nil)
 	assert.Equal(t, http.StatusNoContent, status)
-	assert.Equal(t, map[string]issue{"acme/repo#1": {"open", start, 1}}, s.issues())
+	assert.Equal(t, map[string]issue{"acme/repo/issues/1": {"https://github.com/acme/repo/issues/1", "open", start, 1}}, s.issues())
 }
 
 // A store that cannot record says so, and the delivery can be sent again.
@@ -243,19 +253,19 @@ func TestNotRecorded(t *testing.T) {
 	status, replayed := s.send(d, nil)
 	assert.Equal(t, http.StatusNoContent, status)
 	assert.False(t, replayed)
-	assert.Equal(t, 1, s.issues()["acme/repo#1"].Events)
+	assert.Equal(t, 1, s.issues()["acme/repo/issues/1"].Events)
 }
 
-func TestRun(t *testing.T) {
+func TestServe(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "webhooks.db")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.NoError(t, run(ctx, "localhost:0", path, secret), "told to end, it ends in order")
+	require.NoError(t, serve(ctx, "localhost:0", path, secret), "told to end, it ends in order")
 
 	taken, err := net.Listen("tcp", "localhost:0")
 	require.NoError(t, err)
 	defer taken.Close()
-	require.Error(t, run(t.Context(), taken.Addr().String(), path, secret))
-	require.Error(t, run(t.Context(), "localhost:0", filepath.Dir(path), secret), "a folder is no store")
+	require.Error(t, serve(t.Context(), taken.Addr().String(), path, secret))
+	require.Error(t, serve(t.Context(), "localhost:0", filepath.Dir(path), secret), "a folder is no store")
 }
