@@ -406,23 +406,25 @@ func cancelledBefore(t *testing.T, e *env) {
 	_, claimErr := e.s.Claim(ctx, idem.Request{Key: "new"})
 	_, getErr := e.s.Get(ctx, "k")
 	_, waitErr := e.s.Wait(ctx, "k")
-	_, statsErr := e.s.Stats(ctx)
 	_, sweepErr := e.s.Sweep(ctx, 1)
 	errs := map[string]error{
-		"Claim": claimErr, "Get": getErr, "Wait": waitErr, "Stats": statsErr, "Sweep": sweepErr,
+		"Claim": claimErr, "Get": getErr, "Wait": waitErr, "Sweep": sweepErr,
 		"Extend":     e.s.Extend(ctx, c.Token, time.Hour),
 		"Checkpoint": e.s.Checkpoint(ctx, c.Token, nil),
 		"Forget":     e.s.Forget(ctx, idem.Token{Key: "k"}),
 		"ClaimMany":  e.s.ClaimMany(ctx, []idem.Request{{Key: "new"}})[0].Err,
 		"Health":     e.s.Health(ctx),
 	}
-	for _, err := range e.s.Records(ctx, idem.Filter{}) {
-		errs["Records"] = err
+	if e.canScan() {
+		_, errs["Stats"] = e.s.Stats(ctx)
+		errs["Records"] = nil
+		for _, err := range e.s.Records(ctx, idem.Filter{}) {
+			errs["Records"] = err
+		}
 	}
 	for name, err := range errs {
 		require.ErrorIs(t, err, context.Canceled, name)
 	}
-	require.Contains(t, errs, "Records")
 	require.Equal(t, before, e.entry("k"))
 	e.absent("new")
 }

@@ -29,3 +29,9 @@ func TestToy(t *testing.T) {
 	t.Parallel()
 	idemtest.Run(t, toyHarness(func(b *toy) engine.Backend { return b }))
 }
+
+// The engine of ExampleRun passes.
+func TestShelf(t *testing.T) {
+	t.Parallel()
+	testShelf(t)
+}
