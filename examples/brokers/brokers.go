@@ -1,7 +1,7 @@
-// Package brokers shows how a consumer of package consume stands behind three kinds
-// of broker: Kafka, which commits the place up to which a partition is processed;
-// RabbitMQ, which wants a word on each delivery; and SQS, which delivers again what
-// was not deleted in time. Copy what you need.
+// Package brokers shows package consume behind three kinds of broker, a file each. Kafka
+// commits the offset up to which a partition is processed, RabbitMQ wants an answer to each
+// delivery, and SQS delivers again what was not deleted in time. Copy the file that you
+// need, and this one.
 //
 // One process has a store open. Messages that the broker delivers to another process
 // meet another store: see docs/CONSUMERS.md.
@@ -16,8 +16,8 @@ import (
 	"github.com/idemkv/idem/consume"
 )
 
-// delay is how long to wait before a message is handled again: until the attempt in
-// the way has ended, or a time that doubles with each attempt.
+// delay is how long to wait before a message is handled again: until the attempt in its way
+// has ended, or a time that doubles with each attempt.
 func delay(v consume.Verdict) time.Duration {
 	if v.After > 0 {
 		return v.After
@@ -37,8 +37,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// fatal returns the error over which to end the worker: a store that is closed, or
-// broken until it is opened again, answers nothing more.
+// fatal returns the errors that end the worker: a closed store answers nothing more, and a
+// broken one only when it is opened again.
 func fatal(v consume.Verdict) error {
 	if errors.Is(v.Err, idem.ErrBroken) || errors.Is(v.Err, idem.ErrClosed) {
 		return v.Err

@@ -12,8 +12,8 @@ import (
 	"github.com/idemkv/idem/consume"
 )
 
-// NewKafkaConsumer is told where a record has its ID. An offset is no ID: a producer
-// that sends an event twice gets two.
+// NewKafkaConsumer takes the producer's ID from a header. An offset is not an ID: an event
+// that the producer sends twice has two.
 func NewKafkaConsumer(store *idem.Store, handle func(context.Context, *kgo.Record) error) (*consume.Consumer[*kgo.Record], error) {
 	return consume.New(store, "billing", handle, consume.Options[*kgo.Record]{
 		ID:        func(r *kgo.Record) string { return header(r, "message-id") },
@@ -24,14 +24,13 @@ func NewKafkaConsumer(store *idem.Store, handle func(context.Context, *kgo.Recor
 	})
 }
 
-// NewKafkaClient commits what is marked, and nothing else.
+// NewKafkaClient commits only what is marked.
 func NewKafkaClient(opts ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append(opts, kgo.ConsumerGroup("billing"), kgo.AutoCommitMarks(), kgo.BlockRebalanceOnPoll())...)
 }
 
-// Kafka handles records until ctx ends. Each partition keeps its order: a record that
-// is to be retried holds up those behind it, because a commit covers all before it. It
-// holds up no other partition of the same poll.
+// Kafka handles records until ctx ends. A commit covers every record before it, so one that
+// must be retried holds up the rest of its partition, and no other.
 func Kafka(ctx context.Context, client *kgo.Client, consumer *consume.Consumer[*kgo.Record], deadTopic string) error {
 	defer func() {
 		_ = client.CommitMarkedOffsets(context.WithoutCancel(ctx))
@@ -49,7 +48,7 @@ func Kafka(ctx context.Context, client *kgo.Client, consumer *consume.Consumer[*
 	}
 }
 
-// handleRecords returns when none of the records is to be retried any more.
+// handleRecords returns when no record is left to retry.
 func handleRecords(ctx context.Context, client *kgo.Client, consumer *consume.Consumer[*kgo.Record], records []*kgo.Record, deadTopic string) error {
 	for len(records) > 0 {
 		var again []*kgo.Record
@@ -82,7 +81,7 @@ func handleRecords(ctx context.Context, client *kgo.Client, consumer *consume.Co
 	return nil
 }
 
-// bury is for a person: the record, and why it is here.
+// bury leaves the record for a person, and says why it is there.
 func bury(ctx context.Context, client *kgo.Client, record *kgo.Record, deadTopic string, verdict consume.Verdict) error {
 	return client.ProduceSync(ctx, &kgo.Record{
 		Topic: deadTopic, Key: record.Key, Value: record.Value,

@@ -11,8 +11,8 @@ import (
 	"github.com/idemkv/idem/consume"
 )
 
-// NewRabbitConsumer takes the message-id property that the publisher sets. A delivery
-// tag is no ID: every delivery has another.
+// NewRabbitConsumer takes the message-id property, which the publisher sets. A delivery tag
+// is not an ID: every delivery has a new one.
 func NewRabbitConsumer(store *idem.Store, handle func(context.Context, amqp.Delivery) error) (*consume.Consumer[amqp.Delivery], error) {
 	return consume.New(store, "billing", handle, consume.Options[amqp.Delivery]{
 		ID:        func(d amqp.Delivery) string { return d.MessageId },
@@ -21,10 +21,10 @@ func NewRabbitConsumer(store *idem.Store, handle func(context.Context, amqp.Deli
 	})
 }
 
-// Rabbit handles deliveries with that many workers until ctx ends, the channel is
-// closed, or an answer cannot be sent: the broker then delivers again what was not
-// answered. deliveries come from Channel.Consume without auto-ack; set Channel.Qos to
-// the number of workers. A rejected message goes to the queue's dead-letter exchange.
+// Rabbit runs workers until ctx ends, the channel is closed, or an answer cannot be sent.
+// The broker then delivers again what was not answered. deliveries come from
+// Channel.Consume without auto-ack; set Channel.Qos to the number of workers. A rejected
+// message goes to the queue's dead-letter exchange.
 func Rabbit(ctx context.Context, deliveries <-chan amqp.Delivery, workers int, consumer *consume.Consumer[amqp.Delivery]) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

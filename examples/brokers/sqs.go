@@ -23,8 +23,8 @@ type Queue interface {
 
 var _ Queue = (*sqs.Client)(nil)
 
-// NewSQSConsumer takes the producer's own ID, an attribute. SQS's MessageId is the
-// same for every delivery of a message, and another if the producer sends it twice.
+// NewSQSConsumer takes the producer's ID from an attribute. SQS's own MessageId stays the
+// same in a redelivery, but changes when the producer sends the message twice.
 func NewSQSConsumer(store *idem.Store, handle func(context.Context, types.Message) error) (*consume.Consumer[types.Message], error) {
 	return consume.New(store, "billing", handle, consume.Options[types.Message]{
 		ID:        func(m types.Message) string { return aws.ToString(m.MessageAttributes["id"].StringValue) },
@@ -34,10 +34,10 @@ func NewSQSConsumer(store *idem.Store, handle func(context.Context, types.Messag
 	})
 }
 
-// SQS handles messages until ctx ends, ten at a time: one commit to claim them, one to
-// complete them (two for each message with MaxAttempts, HoldUnknown or Order). The queue's
-// visibility timeout may be short: a message that comes again while it is being handled is
-// in flight, and not run twice.
+// SQS handles messages until ctx ends, ten at a time: one commit claims them and one
+// completes them, or two for each message with MaxAttempts, HoldUnknown or Order. The
+// queue's visibility timeout may be short: a message that comes again while it is being
+// handled is in flight, and does not run twice.
 func SQS(ctx context.Context, queue Queue, url, deadURL string, consumer *consume.Consumer[types.Message]) error {
 	for {
 		received, err := queue.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
@@ -64,7 +64,7 @@ func settle(ctx context.Context, queue Queue, url, deadURL string, m types.Messa
 			QueueUrl: &url, ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: int32((after + time.Second - 1) / time.Second),
 		})
 		return err
-	case consume.Dead: // for a person: the message, and why it is here
+	case consume.Dead: // leave it for a person, with the reason
 		attributes := map[string]types.MessageAttributeValue{
 			"reason": {DataType: aws.String("String"), StringValue: aws.String(verdict.String())},
 		}

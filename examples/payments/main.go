@@ -50,7 +50,7 @@ func serve(ctx context.Context, addr, path string) error {
 	return errors.Join(err, server.Shutdown(grace), store.Shutdown(grace))
 }
 
-// bank stands for the client of your bank, which must look at the key.
+// bank takes the place of your bank's client. The bank must check the key.
 func bank(_ context.Context, key string, p service.Payment) ([]byte, error) {
 	return fmt.Appendf(nil, "paid %d cents, reference %s\n", p.Cents, key), nil
 }

@@ -97,8 +97,10 @@ func report(w io.Writer, t *tally, kills, payments int, settled settled, audits 
 	row("paid in all", func(i int) string { return money(audits[i].cents) })
 	row("off by", func(i int) string { return money(audits[i].cents - audits[i].due) })
 	fmt.Fprintln(w)
-	fmt.Fprintf(w, "Held: %d. On the bank's statement, so made: %d. Not on it, so made when the client asked again: %d.\n",
-		settled.total(), len(settled.paid), len(settled.never))
+	fmt.Fprintf(w, "The first three ways promise that every payment is made exactly once.\n"+
+		"%s: of %d payments that were held, the bank's statement had %d; the other %d were made when\n"+
+		"their clients asked again. %s promises nothing: it is what a lock, or a key alone, gives you.\n",
+		held, settled.total(), len(settled.paid), len(settled.never), careless)
 }
 
 // maxTrouble is how much trouble is listed; the rest is only counted.

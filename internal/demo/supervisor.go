@@ -131,7 +131,7 @@ func (s *supervisor) traffic(ctx context.Context, payments []service.Payment, to
 		case err := <-s.failed:
 			return kills, fmt.Errorf("the banks: %w", err)
 		case <-s.server.ended:
-			return kills, fmt.Errorf("the server ended by itself: %v", s.server.err)
+			return kills, fmt.Errorf("the server ended unasked: %v", s.server.err)
 		case order := <-s.killed:
 			kills++
 			if err := s.killServer(ctx, kills, order); err != nil {
