@@ -173,9 +173,9 @@ func TestLedgers(t *testing.T) {
 // What is on the statement is completed with its receipt, all else is free again.
 func TestSettle(t *testing.T) {
 	t.Parallel()
-	store, _, err := openStore("memory", "", storeOptions())
+	path := filepath.Join(t.TempDir(), "payments.db")
+	store, _, err := openStore("bolt", path, storeOptions())
 	require.NoError(t, err)
-	defer store.Close()
 	for _, key := range []string{"held", "held and paid", "died", "died and paid", "repeatable"} {
 		claim, err := store.Claim(t.Context(), idem.Request{Key: key, HoldUnknown: key != "repeatable"})
 		require.NoError(t, err)
@@ -183,6 +183,10 @@ func TestSettle(t *testing.T) {
 			require.NoError(t, store.Hold(t.Context(), claim.Token, nil))
 		}
 	}
+	require.NoError(t, store.Close())
+	store, _, err = openStore("bolt", path, storeOptions())
+	require.NoError(t, err)
+	defer store.Close()
 	done, err := settle(t.Context(), store, map[string][]byte{
 		idem.DownstreamKey("held and paid", "payout"): []byte("receipt"),
 		idem.DownstreamKey("died and paid", "payout"): []byte("receipt"),

@@ -15,15 +15,11 @@ func (s settled) total() int { return len(s.paid) + len(s.never) }
 // receipts, by reference. A payout on the statement was made, and its next request gets
 // the receipt. One that is not on it was never made, and its next request makes it.
 //
-// The statement must be final: the bank takes no more of the orders that it covers. And
-// no process may be working on them: what is in flight here was left by a dead one.
+// The statement must be final: the bank takes no more of the orders that it covers.
 func settle(ctx context.Context, store *idem.Store, statement map[string][]byte) (s settled, err error) {
-	for r, err := range store.Records(ctx, idem.Filter{}) {
+	for r, err := range store.Records(ctx, idem.Filter{Unsettled: true}) {
 		if err != nil {
 			return s, err
-		}
-		if r.State != idem.Held && (r.State != idem.InFlight || !r.HoldUnknown) {
-			continue
 		}
 		receipt, made := statement[idem.DownstreamKey(r.Key, "payout")]
 		if !made {
