@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/selfexec"
 )
 
 // BookTrip in processes that are really killed: after each step's effect and
@@ -28,7 +29,7 @@ func TestDoStepsInProcessesThatAreKilled(t *testing.T) {
 	dir := t.TempDir()
 	process := func(dies string) error {
 		t.Helper()
-		cmd := exec.Command(os.Args[0], "-test.run=^TestDoStepsChild$", "-test.count=1")
+		cmd := selfexec.Command(t.Context(), "-test.run=^TestDoStepsChild$", "-test.count=1")
 		cmd.Env = append(os.Environ(), "IDEM_STEPS_DIR="+dir, "IDEM_STEPS_DIES="+dies)
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError

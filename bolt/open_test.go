@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/selfexec"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
@@ -254,7 +254,7 @@ func TestSecondOpen(t *testing.T) {
 	require.ErrorIs(t, err, idem.ErrLocked)
 	require.ErrorContains(t, err, path)
 
-	cmd := exec.Command(os.Args[0], "-test.run=^TestSecondOpen$", "-test.v")
+	cmd := selfexec.Command(t.Context(), "-test.run=^TestSecondOpen$", "-test.v")
 	cmd.Env = append(os.Environ(), holderEnv+"="+path)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/selfexec"
 )
 
 // Cases that tell by waiting, and so are not given long.
@@ -135,12 +136,10 @@ func (b hasty) Apply(ctx context.Context, ops []engine.Op) error {
 
 // hostileSuite runs cases of RunHostile on a mutant in another process.
 func hostileSuite(t *testing.T, mutant string, cases ...string) (out string, err error) {
-	self, err := os.Executable()
-	require.NoError(t, err)
 	for i := range cases {
 		cases[i] = regexp.QuoteMeta(subtestName(cases[i]))
 	}
-	cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.timeout="+rest(t),
+	cmd := selfexec.Command(t.Context(), "-test.v", "-test.timeout="+rest(t),
 		"-test.run=^TestHostileMutantSuite$/^("+strings.Join(cases, "|")+")$")
 	cmd.Env = append(os.Environ(), mutantEnv+"="+mutant)
 	b, err := cmd.CombinedOutput()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/selfexec"
 )
 
 // mutantEnv names the mutant that TestMutantSuite runs the suite on.
@@ -22,8 +23,6 @@ const mutantEnv = "IDEMTEST_MUTANT"
 // the cases that must notice it, in a process of its own because it fails there.
 func TestMutants(t *testing.T) {
 	t.Parallel()
-	self, err := os.Executable()
-	require.NoError(t, err)
 	for name, m := range mutants() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -31,7 +30,7 @@ func TestMutants(t *testing.T) {
 			for _, c := range m.failed {
 				run = append(run, regexp.QuoteMeta(subtestName(c)))
 			}
-			cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.timeout="+rest(t),
+			cmd := selfexec.Command(t.Context(), "-test.v", "-test.timeout="+rest(t),
 				"-test.run=^TestMutantSuite$/^("+strings.Join(run, "|")+")$")
 			// Random tests end at the first failure, so that many tries cost little
 			// and leave nothing to luck.

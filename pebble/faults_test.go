@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/selfexec"
 )
 
 // class is a sort of what Pebble and we ask of the file system.
@@ -267,7 +267,7 @@ const partEnv = "IDEM_ATTACK_PART"
 func manyProcesses(t *testing.T, n int, seed uint64) {
 	tally := map[string]int{}
 	for i := range n {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestEveryWriteFails$", "-test.v", "-test.timeout=0")
+		cmd := selfexec.Command(t.Context(), "-test.run=^TestEveryWriteFails$", "-test.v", "-test.timeout=0")
 		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d/%d", partEnv, i, n), fmt.Sprintf("IDEM_ATTACK_SEED=%d", seed))
 		out, err := cmd.CombinedOutput()
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/selfexec"
 )
 
 // locksDirectories skips the test where directories cannot be locked, or moved while
@@ -51,7 +52,7 @@ func TestLockOutlivesItsFile(t *testing.T) {
 	defer func() { require.NoError(t, b.Close()) }()
 	elsewhere := func() {
 		t.Helper()
-		cmd := exec.Command(os.Args[0], "-test.run=^TestLockOutlivesItsFile$", "-test.v")
+		cmd := selfexec.Command(t.Context(), "-test.run=^TestLockOutlivesItsFile$", "-test.v")
 		cmd.Env = append(os.Environ(), lockedEnv+"="+dir)
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -21,6 +20,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/selfexec"
 	"github.com/idemkv/idem/internal/txbackend"
 	"github.com/idemkv/idem/memory"
 )
@@ -183,7 +183,7 @@ func TestSecondOpen(t *testing.T) {
 		_, err := Open(name, Options{})
 		require.ErrorIs(t, err, idem.ErrLocked, name)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestSecondOpen$", "-test.v")
+	cmd := selfexec.Command(t.Context(), "-test.run=^TestSecondOpen$", "-test.v")
 	cmd.Env = append(os.Environ(), holderEnv+"="+dir)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)

@@ -212,7 +212,7 @@ func (k *killer) run(p Plan, when string, delay time.Duration) (killed bool, err
 	if err != nil {
 		return false, err
 	}
-	cmd := child(os.Args[0])
+	cmd := child()
 	cmd.Env = append(os.Environ(), childEnv+"="+string(plan))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

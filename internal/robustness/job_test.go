@@ -72,8 +72,7 @@ func (j job) command(how ...string) *exec.Cmd {
 	if err != nil {
 		panic(err) // it holds nothing that cannot be
 	}
-	words := append(how[:len(how):len(how)], os.Args[0])
-	cmd := child(words[0], words[1:]...)
+	cmd := child(how...)
 	cmd.Env = append(os.Environ(), jobEnv+"="+string(text))
 	return cmd
 }

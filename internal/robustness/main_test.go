@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/idemkv/idem/internal/selfexec"
 )
 
 // theEnd comes shortly before go test ends this process, if it is to.
@@ -27,10 +29,12 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// child is a command that no time of ours bounds, because a machine may be as slow as it
-// likes. At the end it has to print what its goroutines do, and is killed.
-func child(name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(theEnd, name, args...)
+// child is this program as another process, started by the words of how, if any. No
+// time of ours bounds it, because a machine may be as slow as it likes. When the tests
+// run out of time it is told to print what its goroutines do, and is killed.
+func child(how ...string) *exec.Cmd {
+	words := append(how[:len(how):len(how)], selfexec.Words()...)
+	cmd := exec.CommandContext(theEnd, words[0], words[1:]...)
 	cmd.Cancel = func() error {
 		if cmd.Process.Signal(syscall.SIGQUIT) != nil { // not on this system
 			return cmd.Process.Kill()

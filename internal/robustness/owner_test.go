@@ -100,7 +100,7 @@ func own(p Plan) (*owner, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &owner{plan: p, cmd: child(os.Args[0])}
+	o := &owner{plan: p, cmd: child()}
 	o.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	o.cmd.Stderr = &o.stderr
 	if o.in, err = o.cmd.StdinPipe(); err != nil {

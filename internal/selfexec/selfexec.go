@@ -1,0 +1,32 @@
+// Package selfexec starts the running program again as another process, for tests
+// that need two: to hold a lock, to be killed, or to fail on purpose.
+package selfexec
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+// PrefixEnv names the variable that holds what a test program is run by: an
+// emulator and its flags, as in "qemu-arm -cpu max". It says the same to the tests
+// as -exec says to go test, which does not tell them.
+const PrefixEnv = "IDEM_TEST_EXEC"
+
+// Words are the first words of a command that runs this program: the prefix, if
+// any, and the path. The caller may append to them.
+func Words() []string {
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	return append(strings.Fields(os.Getenv(PrefixEnv)), self)
+}
+
+// Command returns a command that runs this program with args, and kills it when ctx
+// ends.
+func Command(ctx context.Context, args ...string) *exec.Cmd {
+	words := append(Words(), args...)
+	return exec.CommandContext(ctx, words[0], words[1:]...)
+}
