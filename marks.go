@@ -63,7 +63,7 @@ func marked(m mark, err error) error {
 func markOf(err error) (found mark) {
 	defer func() { _ = recover() }()
 	for err != nil {
-		switch e := err.(type) {
+		switch e := err.(type) { //nolint:errorlint // it unwraps by itself
 		case *markedError:
 			return e.mark
 		case interface{ Unwrap() error }:

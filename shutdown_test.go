@@ -205,13 +205,18 @@ func TestShutdownWaitsForClaimsUnderWay(t *testing.T) {
 		b := newStub()
 		b.onApply = func(context.Context, []engine.Op) error { applying.pass(); return nil }
 		s := open(t, b, idem.Options{})
-		granted := make(chan idem.Claim, 1)
-		go func() { granted <- mustClaim(t, s, idem.Request{Key: "k"}) }()
+		var c idem.Claim
+		claimed := make(chan error, 1)
+		go func() {
+			var err error
+			c, err = s.Claim(t.Context(), idem.Request{Key: "k"})
+			claimed <- err
+		}()
 		synctest.Wait()
 		done := shutdown(t.Context(), s)
 		require.Empty(t, done)
 		applying.open()
-		c := <-granted
+		require.NoError(t, <-claimed)
 		synctest.Wait()
 		require.Empty(t, done, "now it is open")
 		require.NoError(t, s.Complete(t.Context(), c.Token, nil))

@@ -136,7 +136,7 @@ func decodeJSON[T any](b []byte) (value T, err error) {
 type decodeError struct{ cause error }
 
 func (e *decodeError) Error() string {
-	switch c := e.cause.(type) {
+	switch c := e.cause.(type) { //nolint:errorlint // what a decoder wraps is the value's own text
 	case *json.UnmarshalTypeError:
 		kind, _, _ := strings.Cut(c.Value, " ") // the digits of a number follow
 		if c.Field != "" {

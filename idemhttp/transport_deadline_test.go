@@ -123,16 +123,14 @@ func TestTransportRequestCancel(t *testing.T) {
 		for name, answer := range map[string]func(*http.Request) (*http.Response, error){
 			"in a wait": status(503, "", "Retry-After", "20"),
 			"in a try": func(r *http.Request) (*http.Response, error) {
-				//lint:ignore SA1019 net/http heeds it
-				<-r.Cancel
+				<-r.Cancel //nolint:staticcheck // deprecated, and net/http still obeys it
 				return nil, errReset
 			},
 		} {
 			s := &script{answers: []func(*http.Request) (*http.Response, error){answer}}
 			r := post(t, nil)
 			cancel := make(chan struct{})
-			//lint:ignore SA1019 it is what is tested
-			r.Cancel = cancel
+			r.Cancel = cancel //nolint:staticcheck // what is tested
 			time.AfterFunc(3*time.Second, func() { close(cancel) })
 			start := time.Now()
 			_, err := (&idemhttp.Transport{Base: s}).RoundTrip(r)

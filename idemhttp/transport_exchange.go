@@ -399,8 +399,7 @@ func (e *exchange) drop(ctx context.Context, resp *http.Response, end func(), wa
 func (e *exchange) wait(ctx context.Context, d time.Duration) error {
 	over := make(chan struct{})
 	stop := e.Clock.AfterFunc(d, func() { close(over) })
-	//lint:ignore SA1019 net/http still heeds it, so its callers count on it
-	cancelled := e.request.Cancel
+	cancelled := e.request.Cancel //nolint:staticcheck // deprecated, and net/http still obeys it
 	select {
 	case <-over:
 		return nil
@@ -418,8 +417,7 @@ func (e *exchange) ended(ctx context.Context) error {
 		return err
 	}
 	select {
-	//lint:ignore SA1019 net/http still heeds it, so its callers count on it
-	case <-e.request.Cancel:
+	case <-e.request.Cancel: //nolint:staticcheck // deprecated, and net/http still obeys it
 	default:
 		return nil
 	}

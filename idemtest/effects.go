@@ -35,8 +35,9 @@ type Effects struct {
 // KV is the caller's own data inside a transaction or batch. Its methods panic if
 // the engine refuses.
 type KV interface {
-	// Get and Put read and write one value; Get returns nil if there is none.
+	// Get returns the value of key, nil if there is none.
 	Get(key string) []byte
+	// Put sets the value of key.
 	Put(key string, value []byte)
 }
 

@@ -99,7 +99,7 @@ func (e *env) openWith(o idem.Options, b engine.Backend) *idem.Store {
 	s, err := idem.New(b, o)
 	require.NoError(e.t, err, "idem.New")
 	e.s = s
-	e.t.Cleanup(func() { e.closeStore(s) })
+	e.t.Cleanup(func() { _ = e.closeStore(s) })
 	return s
 }
 

@@ -68,11 +68,11 @@ func issuedOld(t *testing.T, e *env) {
 
 	// What there is answers for itself, however old the request says it is.
 	old := e.wall().Add(-60 * day)
-	c := e.claim(idem.Request{Key: "there", Fingerprint: printA, IssuedAt: e.wall(), Lease: time.Second})
+	e.claim(idem.Request{Key: "there", Fingerprint: printA, IssuedAt: e.wall(), Lease: time.Second})
 	e.refused(idem.ErrInFlight, idem.Request{Key: "there", IssuedAt: old})
 	e.refused(idem.ErrMismatch, idem.Request{Key: "there", IssuedAt: old, Fingerprint: printB})
 	e.clock.Advance(time.Second)
-	c = e.claim(idem.Request{Key: "there", Fingerprint: printA, IssuedAt: old})
+	c := e.claim(idem.Request{Key: "there", Fingerprint: printA, IssuedAt: old})
 	require.Equal(t, 2, c.Record.Attempt, "taken over")
 	require.NoError(t, e.s.Release(e.ctx, c.Token, nil))
 	c = e.claim(idem.Request{Key: "there", Fingerprint: printB, IssuedAt: old})

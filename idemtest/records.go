@@ -85,7 +85,8 @@ func recordsFilter(t *testing.T, e *env) {
 		check()
 	}
 	n := 0
-	for range e.s.Records(e.ctx, idem.Filter{}) {
+	for _, err := range e.s.Records(e.ctx, idem.Filter{}) {
+		require.NoError(t, err)
 		if n++; n == 3 {
 			break // leaves nothing behind
 		}

@@ -39,7 +39,7 @@ func (f *fatal) set(cause error) {
 	backend := f.backend
 	f.mu.Unlock()
 	if backend != nil {
-		backend.Break(cause)
+		_ = backend.Break(cause) // it returns cause
 	}
 	if first {
 		close(f.heard)
@@ -59,7 +59,7 @@ func (f *fatal) breaks(b *txbackend.Backend) {
 	cause := f.cause
 	f.mu.Unlock()
 	if cause != nil {
-		b.Break(cause)
+		_ = b.Break(cause) // it returns cause
 	}
 }
 

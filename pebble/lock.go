@@ -98,7 +98,7 @@ const windowsSharingViolation = syscall.Errno(32)
 // the lock. The file system answers with a bare number; a permission that lacks
 // would come wrapped with the file's name.
 func isLocked(err error) bool {
-	if n, ok := err.(syscall.Errno); ok {
+	if n, ok := err.(syscall.Errno); ok { //nolint:errorlint // a wrapped one means something else
 		return n == syscall.EAGAIN || n == syscall.EACCES
 	}
 	return strings.Contains(err.Error(), "held by current process") ||

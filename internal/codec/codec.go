@@ -131,7 +131,7 @@ func DecodeRecord(key string, value []byte) (*engine.Entry, error) {
 		Fingerprint:   engine.Fingerprint(value[80:112]),
 	}
 	rest := value[recordHead : len(value)-crcSize]
-	ok := true
+	var ok bool
 	if e.Checkpoint, rest, ok = takeBytes(rest, flags&flagCheckpoint != 0); ok {
 		e.Result, rest, ok = takeBytes(rest, flags&flagResult != 0)
 	}

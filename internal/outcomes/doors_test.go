@@ -119,7 +119,7 @@ func TestHTTP(t *testing.T) {
 		Call: func(t *testing.T, c *outcomes.Call) bool {
 			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				op := idemhttp.FromContext(r.Context())
-				answer(w, op, c.Work(t, r.Context(), op.Token()), r.Context())
+				answer(r.Context(), w, op, c.Work(t, r.Context(), op.Token()))
 			})
 			r := httptest.NewRequest(http.MethodPost, "/", nil).WithContext(c.Ctx)
 			r.Header.Set("Idempotency-Key", hex.EncodeToString([]byte(c.Key)))
@@ -134,7 +134,7 @@ func TestHTTP(t *testing.T) {
 }
 
 // answer ends the work of a handler of HTTP.
-func answer(w http.ResponseWriter, op *idemhttp.Operation, way outcomes.Way, ctx context.Context) {
+func answer(ctx context.Context, w http.ResponseWriter, op *idemhttp.Operation, way outcomes.Way) {
 	switch way {
 	case outcomes.Plain:
 		w.WriteHeader(http.StatusInternalServerError)

@@ -56,8 +56,9 @@ type Tx interface {
 	// Get returns the value that key had before the transaction, valid until the
 	// next call; nil if there was none.
 	Get(space Space, key []byte) ([]byte, error)
-	// Set and Delete copy what they are given.
+	// Set copies key and value.
 	Set(space Space, key, value []byte) error
+	// Delete copies key.
 	Delete(space Space, key []byte) error
 	// Effect runs fn, a same-commit function of the engine's own type, with ctx. Its
 	// writes and the changes made until the next Effect commit together. If it

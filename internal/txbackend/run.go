@@ -414,7 +414,7 @@ func (g *pass) full() error {
 // engine's and not the function's own. It does not look into err: what a function
 // returns is its own, also where it tells of a fault in another store.
 func faultOf(err error) error {
-	if f, ok := err.(*callback.Fault); ok {
+	if f, ok := err.(*callback.Fault); ok { //nolint:errorlint // a wrapped one is not this engine's
 		return f
 	}
 	return nil

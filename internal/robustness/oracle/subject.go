@@ -11,11 +11,13 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// KV is the caller's own data inside a same-commit function. Get returns nil where
-// there is nothing, and what may be kept only until the function returns. Both panic
-// with the engine's error.
+// KV is the caller's own data inside a same-commit function. Its methods panic with
+// the engine's error.
 type KV interface {
+	// Get returns the value of key, nil if there is none. It may be kept only until the
+	// function returns.
 	Get(key string) []byte
+	// Put sets the value of key.
 	Put(key string, value []byte)
 }
 
