@@ -58,7 +58,7 @@ func TestShownCodeSearch(t *testing.T) {
 	}
 }
 
-// A link of README.md, CONTRIBUTING.md, CHANGELOG.md or a page of docs leads to a file of
+// A link of README.md, CONTRIBUTING.md, CHANGELOG.md, SECURITY.md or a page of docs leads to a file of
 // the tree, and to a heading of it if it names one. A make target they name is one.
 func TestShownLinksAndTargets(t *testing.T) {
 	t.Parallel()
@@ -66,7 +66,7 @@ func TestShownLinksAndTargets(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
 	target := regexp.MustCompile(`(?m)(?:^|` + "`" + `)make ([a-z]+)`)
 	headings := 0
-	for _, file := range append(pages(t), "README.md", "CONTRIBUTING.md", "CHANGELOG.md") {
+	for _, file := range append(pages(t), "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md") {
 		text := readFile(t, file)
 		for _, m := range link.FindAllStringSubmatch(text, -1) {
 			to := file
