@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 go=${GO:-go}
+export GOWORK=off
 module=$("$go" list -m)
 
 packages=$("$go" list . ./memory/... ./bolt/... ./pebble/... ./ttl/... ./idemhttp/... ./consume/... ./internal/... | grep -v -e /internal/formattest -e /internal/robustness -e /internal/outcomes -e /internal/demo | paste -sd, -)
