@@ -20,17 +20,26 @@ STORE    ?=
 SEED     ?=
 ENGINE   ?=
 
-# The linters are run at a fixed version, fetched and built by the go command.
-GOFUMPT     = $(GO) run mvdan.cc/gofumpt@v0.12.0
-STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The linters are run at a fixed version, fetched and built by the go command. What
+# golangci-lint looks for is in .golangci.yml.
+GOLANGCI   = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+ACTIONLINT = $(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 # Modules of their own, for what would make this one's go.mod long.
 NESTED = $(patsubst %/go.mod,%,$(shell find . -mindepth 2 -name go.mod | sort))
 
-PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 linux/arm
+# Each module is built with the versions in its own go.mod, as its users get it. go.work,
+# which takes the highest of all, is for editors and for work across modules.
+export GOWORK = off
+
+PLATFORMS = windows/amd64 darwin/arm64 linux/386 linux/arm linux/arm64
+
+# What make test-arm runs: the root, the engines and the middleware.
+ARM_PACKAGES ?= . ./memory ./bolt ./pebble ./idemhttp
+ARM_FLAGS    ?= -short
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all race lint cross cover fuzz bench bench-full microbench crash power soak tidy cc
+.PHONY: help demo test test-all test-arm race lint cross cover fuzz bench bench-full microbench crash power soak tidy cc
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,24 +61,30 @@ test-all: test ## the same, and then the modules of their own: bench, brokers, c
 race: cc ## the tests COUNT times over, to find what one run does not (COUNT=5)
 	$(GO) test -race -shuffle=on -count $(COUNT) -timeout 0 ./...
 
-lint: ## formatting, go vet, staticcheck, and a tidy go.mod
-	@unformatted=$$($(GOFUMPT) -l .) || exit 1; \
-	if [ -n "$$unformatted" ]; then \
-		echo "make lint: not formatted as gofumpt does it; run 'make tidy':"; echo "$$unformatted"; exit 1; \
-	fi
-	$(GO) vet ./...
-	$(STATICCHECK) ./...
-	$(GO) mod tidy -diff
-	@set -e; for m in $(NESTED); do \
+lint: ## golangci-lint, a tidy go.mod, go.work, and the workflows of .github
+	@set -e; for m in . $(NESTED); do \
 		echo "module $$m"; \
-		(cd $$m && $(GO) vet ./... && $(STATICCHECK) ./... && $(GO) mod tidy -diff); \
+		(cd $$m && $(GOLANGCI) run && $(GO) mod tidy -diff); \
 	done
+	@listed=$$($(GO) work edit -json go.work | sed -n 's|.*"DiskPath": "\(.*\)".*|\1|p' | sort); \
+	there=$$(find . -name go.mod | sed 's|/go.mod$$||' | sort); \
+	[ "$$listed" = "$$there" ] || { echo "make lint: go.work must list these modules:"; echo "$$there"; exit 1; }
+	$(ACTIONLINT) -shellcheck= -pyflakes=
 
-cross: ## build and vet for the platforms that CI does not run on
+cross: ## vet, and build every test, for the platforms that CI does not run on
 	@set -e; for p in $(PLATFORMS); do \
 		echo "cross $$p"; \
 		export CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/}; \
-		$(GO) build ./...; $(GO) vet ./...; \
+		$(GO) vet ./...; $(GO) test -run '^$$' -exec true ./... >/dev/null; \
+	done
+
+test-arm: ## tests of the root, the engines and idemhttp as 32-bit and 64-bit ARM, under qemu-user (ARM_PACKAGES=./bolt ARM_FLAGS=-v)
+	@set -e; for p in arm/qemu-arm arm64/qemu-aarch64; do \
+		qemu=$${p#*/}; \
+		command -v $$qemu >/dev/null || { echo "make test-arm: $$qemu is missing (Debian: apt-get install qemu-user)"; exit 1; }; \
+		echo "test $${p%/*}"; \
+		CGO_ENABLED=0 GOARCH=$${p%/*} IDEM_TEST_EXEC=$$qemu \
+			$(GO) test -exec $$qemu -shuffle=on -timeout $(TIMEOUT) $(ARM_FLAGS) $(ARM_PACKAGES); \
 	done
 
 cover: ## coverage of root, engines and internal packages; fails below the bounds
@@ -107,9 +122,12 @@ faults: ## fail every call on files, fill up, stick and slow down disks, and fli
 	$(ATTACK) IDEM_ATTACK_FAULTS="$(FAULTS)" IDEM_ATTACK_CASE="$(CASE)" IDEM_ATTACK_STORE="$(STORE)" $(GO) test -count=1 -timeout 0 -v -run '^TestFaults|^TestEveryWriteFails$$' ./internal/robustness ./pebble
 
 tidy: ## format, and make go.mod and go.sum what the imports need
-	$(GOFUMPT) -w .
-	$(GO) mod tidy
-	@set -e; for m in $(NESTED); do (cd $$m && $(GO) mod tidy); done
+	@set -e; for m in . $(NESTED); do \
+		(cd $$m && $(GOLANGCI) fmt && $(GO) mod tidy); \
+	done
+	@rm -f go.work.sum; for m in . $(NESTED); do \
+		(cd $$m && GOWORK= $(GO) list -deps -test ./... >/dev/null) || exit 1; \
+	done
 
 # The race detector is built with cgo, on all but macOS.
 cc:
