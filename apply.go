@@ -10,14 +10,14 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// opPool keeps a claim or completion from costing an allocation for its operation.
+// opPool saves a claim or completion the allocation of its operation.
 var opPool = sync.Pool{New: func() any {
 	o := new(pooledOp)
 	o.list[0] = &o.operation
 	return o
 }}
 
-// pooledOp is an operation with the one-element slice that Apply wants.
+// pooledOp is an operation with the one-element slice that Apply takes.
 type pooledOp struct {
 	operation
 	list [1]engine.Op
@@ -29,14 +29,14 @@ func (s *Store) newOp(key string, act action) *operation {
 	return &p.operation
 }
 
-// own is op as the store made it.
+// own returns op as the store's own type. Every op that an engine sees is one.
 func own(op engine.Op) *operation { return op.(*operation) }
 
 // one returns the op as a list, without allocation.
 func (o *operation) one() []engine.Op { return o.pooled.list[:] }
 
-// free gives the op back; entries it handed out live on. One that the engine may still
-// hold is left to the garbage collector.
+// free returns the op to the pool. Entries it handed out stay valid. An op that the
+// engine may still hold is left to the garbage collector.
 func (o *operation) free() {
 	p := o.pooled
 	if p == nil {
@@ -46,8 +46,8 @@ func (o *operation) free() {
 	opPool.Put(p)
 }
 
-// lookup returns the durable entry of key, from the cache if it is there, and what is
-// to be known for using it in a commit.
+// lookup returns the durable entry of key, from the cache if it is there, and what a
+// commit needs to reuse it.
 func (s *Store) lookup(ctx context.Context, key string) (e *engine.Entry, saw seen, err error) {
 	if s.direct {
 		e, err = s.backend.Read(ctx, key)
@@ -88,7 +88,7 @@ func (s *Store) read(ctx context.Context, key string) (*engine.Entry, error) {
 }
 
 // apply runs ops in one commit. A nil error means that each op has its answer. After
-// ErrBroken the engine may still hold the ops, and nobody may look at them.
+// ErrBroken the engine may still be using the ops: do not touch them.
 func (s *Store) apply(ctx context.Context, ops []engine.Op) error {
 	if len(ops) == 0 {
 		return nil
@@ -117,9 +117,10 @@ func (s *Store) apply(ctx context.Context, ops []engine.Op) error {
 	return s.outranked(err)
 }
 
-// applyClaims is apply for claims: not after Shutdown. Where the store is full it sweeps
-// a slice and applies those that were refused again. It goes on for as long as anything
-// makes room, this sweep or another, because others may have taken that room by now.
+// applyClaims is apply for claims; it refuses them after Shutdown. If the store is
+// full, it sweeps a slice and retries the ops that were refused. It repeats this for as
+// long as anything makes room, this sweep or another, because other callers may take
+// the room first.
 func (s *Store) applyClaims(ctx context.Context, ops []engine.Op) error {
 	in := s.granting.enter()
 	if in == nil {
@@ -157,8 +158,8 @@ func (s *Store) applyClaims(ctx context.Context, ops []engine.Op) error {
 	}
 }
 
-// fullOps returns the ops that were refused for lack of room. An effect's own error,
-// whatever it wraps, is none of that: the effect must not run again.
+// fullOps returns the ops that were refused for lack of room. An effect's own error
+// does not count, whatever it wraps: the effect must not run again.
 func fullOps(ops []engine.Op) (refused []engine.Op) {
 	for _, op := range ops {
 		if o := own(op); o.err != nil && !o.failed && errors.Is(o.err, ErrFull) {

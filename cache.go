@@ -11,14 +11,14 @@ import (
 )
 
 // cache holds copies of final records in front of an engine that reads from disk,
-// bounded by bytes. Look-ups fill it: most operations are never asked for again once
-// they are done, so that a completion does not (which took a tenth of the processor
-// time that a durable cycle on Pebble takes here).
+// bounded by bytes. Look-ups fill it. Completions do not: most operations are never
+// asked for again once they are done, and filling took a tenth of the processor time of
+// a durable cycle on Pebble.
 //
-// It must never answer with a record that a commit has changed, although three parties
-// race: a reader that misses and fills, the commit, and readers that hit. So a record is
-// removed before its change can be seen, and a fill is taken only if no change of the
-// key has begun since before it was read: the tracker counts them.
+// It must never return a record that a commit has changed, although three parties race:
+// a reader that misses and fills, the commit, and readers that hit. So a record is
+// removed before its change becomes visible, and a fill is accepted only if no change
+// of the key has begun since before the read. The tracker counts the changes.
 type cache struct {
 	shards       [cacheShards]cacheShard
 	hits, misses atomic.Uint64
@@ -26,8 +26,8 @@ type cache struct {
 
 const (
 	cacheShards = 64
-	// cacheOverhead is what an entry costs beside its key and result: the Entry,
-	// the list element and the map's share.
+	// cacheOverhead is the cost of an entry besides its key and result: the Entry, the
+	// list element and the map's share.
 	cacheOverhead = 400
 )
 
@@ -64,7 +64,8 @@ func (c *cache) get(hash uint64, key string) *engine.Entry {
 	return e
 }
 
-// fill adds what was read since saw, unless a change has begun.
+// fill adds an entry that was read after saw was taken, unless a change has begun
+// since.
 func (c *cache) fill(saw *seen, key string, e *engine.Entry) {
 	s := c.shard(saw.hash)
 	s.mu.Lock()

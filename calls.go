@@ -6,20 +6,20 @@ import (
 	"github.com/idemkv/idem/internal/stripe"
 )
 
-// calls counts calls under way, so that closing can refuse new ones and wait for
-// the rest. It is one atomic add to enter and one to leave, on one of several
-// counters: on a single one, look-ups on two processors that read a record each from
-// the engine spend a tenth of their time on handing it to each other.
+// calls counts calls under way. Closing can then refuse new ones and wait for the rest.
+// A call costs two atomic adds on one of several counters. With a single counter,
+// look-ups on two processors that each read a record from the engine spent a tenth of
+// their time passing its cache line back and forth.
 type calls struct {
 	counts [callCounts]callCount
-	busy   atomic.Int32 // counts that are not idle, and closed, yet
+	busy   atomic.Int32 // counters that are not both closed and idle yet
 	idle   chan struct{}
 }
 
 const callCounts = 8
 
-// callCount is one of the counters, and about a cache line long, so that none shares all
-// of one with its neighbour.
+// callCount is one of the counters. It is about a cache line long, so neighbours share
+// little.
 type callCount struct {
 	n     atomic.Int64 // calls under way, plus closedBit once closed
 	ended atomic.Bool  // it was idle and closed
@@ -37,8 +37,8 @@ func (c *calls) init() {
 	}
 }
 
-// enter counts a call in; nil: closed, do not call. Otherwise the call ends with leave
-// of what it returns.
+// enter counts a call in. It returns nil if closed: do not call. Otherwise call leave
+// on the result when the call ends.
 func (c *calls) enter() *callCount {
 	n := &c.counts[stripe.Index()%callCounts]
 	if n.n.Add(1) < closedBit {
@@ -54,8 +54,8 @@ func (n *callCount) leave() {
 	}
 }
 
-// end is called when the count is closed and nobody is inside, perhaps not for the
-// first time: who is refused comes and goes too.
+// end runs when the count is closed and idle. That can happen more than once, because
+// refused calls come and go too.
 func (n *callCount) end() {
 	if !n.ended.Swap(true) && n.all.busy.Add(-1) == 0 {
 		close(n.all.idle)
@@ -72,8 +72,8 @@ func (c *calls) any() bool {
 	return false
 }
 
-// close refuses new calls and returns a channel that is closed when those under
-// way have left. It may be called more than once.
+// close refuses new calls and returns a channel that is closed when those under way
+// have left. It may be called more than once.
 func (c *calls) close() <-chan struct{} {
 	for i := range c.counts {
 		n := &c.counts[i]

@@ -10,21 +10,20 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// Clock tells the store the time. SystemClock is the default; tests inject
-// another.
+// Clock tells the store the time. The default is SystemClock; tests inject their own.
 type Clock interface {
-	// Now returns the wall clock and, read at the same instant, the time elapsed
-	// since some fixed point. Elapsed time never goes back; the wall clock may
-	// step either way at any moment. Now is called on the hot path, from many
-	// goroutines, and must not block.
+	// Now returns the wall clock and the time elapsed since some fixed point, both read
+	// at the same instant. Elapsed time never goes back; the wall clock may step either
+	// way at any moment. Now is called on the hot path from many goroutines and must not
+	// block.
 	Now() (wall time.Time, elapsed time.Duration)
-	// AfterFunc calls f in a goroutine of its own once d has elapsed. stop cancels
-	// the call and reports whether it did, like time.Timer.Stop.
+	// AfterFunc calls f in its own goroutine once d has elapsed. stop cancels the call
+	// and reports whether it did, like time.Timer.Stop.
 	AfterFunc(d time.Duration, f func()) (stop func() bool)
 }
 
-// SystemClock returns the clock of the machine: elapsed time is the monotonic
-// clock's, which on Linux does not count the time a machine sleeps.
+// SystemClock returns the machine's clock. Elapsed time comes from the monotonic clock,
+// which on Linux does not count time asleep.
 func SystemClock() Clock { return systemClock{start: time.Now()} }
 
 type systemClock struct{ start time.Time }
@@ -39,30 +38,31 @@ func (c systemClock) AfterFunc(d time.Duration, f func()) func() bool {
 }
 
 const (
-	// clockFloor is a time that has passed, Unix nanoseconds: 2025-01-01. A wall clock
+	// clockFloor is a time in the past, in Unix nanoseconds: 2025-01-01. A wall clock
 	// that reads less has not been set yet, as on a board without a battery.
 	clockFloor = 1735689600 * int64(time.Second)
-	// maxDowntime is how much time spent closed an opening counts at most.
+	// maxDowntime is the longest time closed that an opening adds to the store time.
 	maxDowntime = 7 * 24 * time.Hour
 )
 
-// timeline is the store's time, fences and opening: what Meta saves.
+// timeline is the store's time, fences and opening number: what Meta saves.
 type timeline struct {
 	clock     Clock
 	base      engine.Instant // store time at anchor
 	anchor    time.Duration  // elapsed time
 	opening   uint64
 	fence     atomic.Uint64 // highest drawn
-	toSaved   atomic.Int64  // what to add to the store time for the wall clock saved; never less
+	toSaved   atomic.Int64  // saved wall clock minus store time; never decreases
 	opened    int64         // toSaved at the opening
-	behind    bool          // the wall clock was behind what was saved then
+	behind    bool          // at the opening the wall clock was behind the saved one
 	lostUntil int64
 	secret    [16]byte
 }
 
-// newTimeline goes on where saved ends. Each opening's fences begin above the wall
-// clock and above all that the store has granted, and at random: a token of another
-// life of the store, which a restored backup has forgotten, fits none of this one.
+// newTimeline continues where saved ends. The fences of an opening start above the wall
+// clock and above every fence the store has granted, plus a random step. So a token
+// from another life of the store, which a restored backup has forgotten, matches none
+// of this one.
 func newTimeline(c Clock, saved engine.Meta) *timeline {
 	wall, elapsed := c.Now()
 	now := wallNanos(wall)
@@ -78,8 +78,8 @@ func newTimeline(c Clock, saved engine.Meta) *timeline {
 		saved.Wall = max(saved.Wall, -saved.Wall)
 		t.behind = now < max(saved.Wall, clockFloor)
 	}
-	// The reading of the opening counts as saved although the clock may step back before
-	// the first commit: what was closed before it must not be counted again.
+	// This reading counts as saved even if the clock steps back before the first commit.
+	// The time closed must not be counted twice.
 	t.opened = saturatingSub(max(saved.Wall, now), int64(t.base))
 	t.toSaved.Store(t.opened)
 	if t.secret == ([16]byte{}) {
@@ -91,17 +91,17 @@ func newTimeline(c Clock, saved engine.Meta) *timeline {
 	return t
 }
 
-// now returns the store time and what to add to it for the wall clock's.
+// now returns the store time and the offset from it to the wall clock.
 func (t *timeline) now() (now engine.Instant, toWall int64) {
 	wall, elapsed := t.clock.Now()
-	// Short of Never, however far the wall clock was off: what never expires must
-	// not, and at Never no lease and no record would hold.
+	// Stay short of Never, however far off the wall clock was. What never expires must
+	// not expire, and at Never no lease and no record would hold.
 	now = min(t.base.Add(elapsed-t.anchor), engine.Never-1)
 	return now, saturatingSub(wallNanos(wall), int64(now))
 }
 
-// wall returns the wall clock that goes with what now returned or, while that has not
-// been set, the one that was saved.
+// wall returns the wall clock for what now returned. While the clock has not been set,
+// it returns the one derived from the saved clock.
 func (t *timeline) wall(now engine.Instant, toWall int64) int64 {
 	if wall := int64(now) + toWall; wall >= clockFloor {
 		return wall
@@ -109,9 +109,9 @@ func (t *timeline) wall(now engine.Instant, toWall int64) int64 {
 	return saturatingAdd(int64(now), t.toSaved.Load())
 }
 
-// lost returns up to when records may have been lost, on the wall clock. Where that was
-// taken from a clock that was not set, it is the time of this opening, which can be told
-// once the clock is set; until then everything may have been.
+// lost returns the wall-clock time up to which records may have been lost. If that time
+// came from a clock that was not set, lost returns the time of this opening instead.
+// That is known only once the clock is set; until then everything may have been lost.
 func (t *timeline) lost(now engine.Instant, toWall int64) int64 {
 	if t.lostUntil == 0 || t.lostUntil >= clockFloor {
 		return t.lostUntil
@@ -141,7 +141,7 @@ func (t *timeline) meta() engine.Meta {
 	}
 }
 
-// wallNanos is t.UnixNano(), clamped where that is not defined.
+// wallNanos is t.UnixNano(), clamped where UnixNano is undefined.
 func wallNanos(t time.Time) int64 {
 	switch s := t.Unix(); {
 	case s > math.MaxInt64/int64(time.Second)-1:

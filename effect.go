@@ -7,18 +7,20 @@ import (
 	"slices"
 )
 
-// DoEffect is Do for effects in the same commit, for engines to build on: it
-// claims r, has the engine run effect inside the commit, and completes the claim
-// with the effect's result, all in that one commit. effect is a function of the
-// engine's own type, which gets it from Op.Effect. See bolt.Do and pebble.Do.
+// DoEffect is Do for effects in the same commit, for engines to build on. In one commit
+// it claims r, has the engine run effect, and completes the claim with the effect's
+// result. effect is a function of the engine's own type; the engine gets it from
+// Op.Effect. See bolt.Do and pebble.Do.
 //
-// It waits for a duplicate in flight and replays what it finds: replayed is then
-// true. The effect's own error is returned as it is and leaves the record as it
-// was, also with HoldUnknown, because what it wrote is undone. Marked Permanent it is
-// recorded as the operation's failure, marked Unknown the operation is held, and where
-// the request limits its attempts the record is released with the attempt counted. Other
-// errors are Claim's; ErrTooLarge is returned when the result is over Options.MaxResult:
-// the effect and the completion are then recorded, the result is not.
+// It waits for a duplicate in flight and replays its outcome; replayed is then true.
+// The effect's own error is returned as it is. It leaves the record as it was, even
+// with HoldUnknown, because what the effect wrote is undone. An error marked Permanent
+// is recorded as the operation's failure, and one marked Unknown holds the operation.
+// If the request limits its attempts, any other error releases the record and the
+// attempt counts.
+//
+// ErrTooLarge is returned when the result is over Options.MaxResult: the effect and the
+// completion are then recorded, the result is not. Other errors are Claim's.
 func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []byte, replayed bool, err error) {
 	for {
 		result, claim, err := s.tryEffect(ctx, &r, effect)
@@ -48,7 +50,7 @@ func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []b
 	}
 }
 
-// tryEffect is one go of DoEffect, without waiting.
+// tryEffect is one round of DoEffect, without waiting.
 func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) (result []byte, c Claim, err error) {
 	var act action
 	saw, toWall, err := s.readClaim(ctx, r, &act)
@@ -90,10 +92,10 @@ var effectKinds = [...]EventKind{
 	Completed: OperationCompleted, Failed: OperationFailed, Released: OperationReleased, Held: OperationHeld,
 }
 
-// CompleteEffect is Complete with an effect in the same commit, for engines to
-// build on: effect runs only if the record is InFlight or Held with t's fence, and
-// returns the result to record. See DoEffect, bolt.Complete and pebble.Complete.
-// A Permanent error of the effect fails the operation, an Unknown one holds it.
+// CompleteEffect is Complete with an effect in the same commit, for engines to build
+// on. effect runs only if the record is InFlight or Held with t's fence, and returns
+// the result to record. A Permanent error of the effect fails the operation, an Unknown
+// one holds it. See DoEffect, bolt.Complete and pebble.Complete.
 func (s *Store) CompleteEffect(ctx context.Context, t Token, effect any) error {
 	if err := s.admitToken(ctx, t, false); err != nil {
 		return err
@@ -110,14 +112,14 @@ func (s *Store) CompleteEffect(ctx context.Context, t Token, effect any) error {
 	return s.settled(ctx, op)
 }
 
-// runsNoEffects answers for an engine that left an effect alone.
+// runsNoEffects is the error for an engine that did not run the effect.
 func (s *Store) runsNoEffects() error {
 	return invalid("%T runs no functions in its commits; nothing was changed", s.backend)
 }
 
-// waitFor waits until the duplicate of r that is in flight is not any more. A
-// record that vanished meanwhile, or that is of another request by now, comes
-// back as not completed: the caller claims again and hears what there is.
+// waitFor waits until the duplicate of r is no longer in flight. If the record is gone
+// or now belongs to another request, waitFor returns an empty record. The caller then
+// claims again and gets the current answer.
 func (s *Store) waitFor(ctx context.Context, r *Request) (Record, error) {
 	rec, err := s.Wait(ctx, r.Key)
 	if errors.Is(err, ErrNotFound) || err == nil && !agree(rec.Fingerprint, r.Fingerprint) {
@@ -126,8 +128,8 @@ func (s *Store) waitFor(ctx context.Context, r *Request) (Record, error) {
 	return rec, err
 }
 
-// isCompleted reports whether err is the refusal of a claim whose operation is
-// completed, and not an error of the caller's own that wraps ErrCompleted.
+// isCompleted reports whether err refuses a claim because its operation is completed.
+// An error of the caller's own may wrap ErrCompleted, too.
 func isCompleted(err error, c Claim) bool {
 	return errors.Is(err, ErrCompleted) && c.Record.State == Completed
 }
@@ -135,7 +137,7 @@ func isCompleted(err error, c Claim) bool {
 // failedErr is ErrFailed with the recorded reason.
 func failedErr(r Record) error { return fmt.Errorf("%w: %s", ErrFailed, r.Result) }
 
-// droppedErr says that a completed operation has no result to replay.
+// droppedErr is the error for a completed operation that has no result to replay.
 func (s *Store) droppedErr(r Record) error {
 	if !r.ResultDropped {
 		return nil
@@ -150,8 +152,8 @@ func (s *Store) reason(cause error) []byte {
 	return []byte(text[:min(len(text), s.opts.MaxResult)])
 }
 
-// errorText is err's text. That of a nil pointer in an error panics: in a commit it would
-// break the store, and after the work has failed nothing would be recorded.
+// errorText returns err's text. A nil pointer in an error may panic here. In a commit
+// that would break the store, and after failed work nothing would be recorded.
 func errorText(err error) (text string) {
 	defer func() {
 		if recover() != nil {

@@ -11,17 +11,17 @@ type Ending struct {
 	Token Token
 	// State is what becomes of the record: Completed, Failed, Released or Held.
 	State State
-	// Result is the result of Completed. Of the others it is the reason, for people. The
-	// store copies it.
+	// Result is the result of Completed. For the other states it is the reason, for
+	// people to read. The store copies it.
 	Result []byte
 }
 
-// Ending is how c's attempt ended, by what the work returned: nil completes it. An error
-// that is marked fails it (Permanent), holds it (Unknown) or releases it (Retryable).
-// Any other error holds the claim if it was made with HoldUnknown, and else releases
-// it. The reason is err's text.
+// Ending returns how c's attempt ended, given what the work returned. nil completes it.
+// A marked error fails it (Permanent), holds it (Unknown) or releases it (Retryable).
+// Any other error holds the claim if it was made with HoldUnknown, and releases it
+// otherwise. The reason is err's text.
 //
-// Doors use it, and End, so that a mark means the same in all of them.
+// Do, idemhttp and consume all use it with End, so a mark means the same in each.
 func (c Claim) Ending(err error) Ending {
 	e := Ending{Token: c.Token, State: Completed}
 	if err == nil {
@@ -44,18 +44,19 @@ func (c Claim) Ending(err error) Ending {
 	return e
 }
 
-// errPanicked stands for the panic or Goexit of work, which has no mark.
+// errPanicked stands for a panic or Goexit of the work. It has no mark.
 var errPanicked = errors.New("the attempt panicked")
 
-// End records how an attempt ended. It is what Complete, Fail, Release and Hold are, but
-// for one thing: a claim that the work itself has settled or held is left alone. ErrHeld
-// is then returned of one that is held and was to be something else, ErrCompleted or
-// ErrFailed of one that is final. Doors use it when the work has returned.
+// End records how an attempt ended. It does what Complete, Fail, Release and Hold do,
+// with one difference: a claim that the work has already settled or held is left alone.
+// End is for code that runs the work and acts once it has returned.
 //
-// ErrFenced is returned when the token is stale, ErrTooLarge when the result of
-// Completed is over Options.MaxResult: the operation is then recorded as completed and
-// its result dropped. A longer reason is cut. ErrInvalid is returned when State is none
-// of the four. Like all that settles, it ignores the end of ctx.
+// ErrHeld is returned when the claim is held and e asks for another state, ErrCompleted
+// or ErrFailed when it is already final. ErrFenced is returned when the token is stale.
+// ErrTooLarge is returned when the result of Completed is over Options.MaxResult: the
+// operation is then recorded as completed and its result dropped. A longer reason is
+// cut. ErrInvalid is returned when State is none of the four. Like everything that
+// settles a claim, End ignores the end of ctx.
 func (s *Store) End(ctx context.Context, e Ending) error {
 	act, err := s.endAction(&e)
 	if err != nil {
@@ -64,8 +65,9 @@ func (s *Store) End(ctx context.Context, e Ending) error {
 	return s.tokenOp(ctx, e.Token, act)
 }
 
-// EndMany is End for many, each on its own merits and in order, all in one commit. The
-// answers are in the order of es; past Options.MaxBatch they are ErrInvalid.
+// EndMany is End for many attempts, each on its own merits and in order, all in one
+// commit. The answers are in the order of es. Those past Options.MaxBatch are
+// ErrInvalid.
 func (s *Store) EndMany(ctx context.Context, es []Ending) []error {
 	return s.settleMany(ctx, len(es), func(i int) (Token, action, error) {
 		act, err := s.endAction(&es[i])
@@ -73,7 +75,7 @@ func (s *Store) EndMany(ctx context.Context, es []Ending) []error {
 	})
 }
 
-// endAction makes e an action.
+// endAction converts e to an action.
 func (s *Store) endAction(e *Ending) (act action, err error) {
 	act.unlessHeld = true
 	switch e.State {
@@ -94,8 +96,8 @@ func (s *Store) endAction(e *Ending) (act action, err error) {
 	return act, nil
 }
 
-// settledItself reports whether err, an answer of End, says that the work had settled or
-// held its claim by itself.
+// settledItself reports whether err, returned by End, says that the work had settled or
+// held its claim itself.
 func settledItself(err error) bool {
 	return errors.Is(err, ErrHeld) || errors.Is(err, ErrCompleted) || errors.Is(err, ErrFailed)
 }

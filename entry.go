@@ -5,16 +5,16 @@ import "github.com/idemkv/idem/engine"
 // live reports whether e exists at now.
 func live(e *engine.Entry, now engine.Instant) bool { return e != nil && now < e.ExpiresAt }
 
-// lapsed reports whether e's lease no longer holds: its time is over, or it was
-// given before the opening from which on leases count.
+// lapsed reports whether e's lease no longer holds: it has run out, or it was granted
+// before the first opening whose leases count.
 func lapsed(e *engine.Entry, now engine.Instant, leasesFrom uint64) bool {
 	return now >= e.LeaseUntil || e.Opening < leasesFrom
 }
 
-// setExpiry sets ExpiresAt and keeps Due in step: moved only if it must be
-// earlier, because moving an index entry costs a write and being early costs the
-// sweeper one look. soonest is the earliest time at which the record, as it is
-// or as it may yet become, can expire.
+// setExpiry sets ExpiresAt and keeps Due in step. It moves Due only to an earlier time:
+// moving an index entry costs a write, while being early costs the sweeper one look.
+// soonest is the earliest time at which the record can expire, as it is or as it may
+// yet become.
 func setExpiry(e *engine.Entry, at, soonest engine.Instant) {
 	e.ExpiresAt = at
 	switch {

@@ -6,35 +6,36 @@ import (
 	"time"
 )
 
-// Event tells an Options.Observer one thing the store did. Observers run on the
-// goroutine that did it, after the answer is durable, under no lock; a panic of
-// theirs is caught. (CommitDone, StoreBroken and the background sweep's events come
-// on a goroutine of their own, which whoever did it waits for unless the store is
-// closed meanwhile.) An Observer may call the store back, and close it or shut it down. Fields that
-// do not apply are zero.
+// Event tells an Options.Observer one thing the store did. Fields that do not apply are
+// zero.
 //
-// The context of an Observer has the values of the caller's, for traces and tenants, and
+// Observers run on the goroutine that did it, once the answer is durable, and with no
+// lock held. A panic in one is caught. CommitDone, StoreBroken and the background
+// sweep's events are sent from a goroutine of their own; the store waits for the
+// observer to return, unless it is closed or shut down first. An Observer may call the
+// store, and may close it or shut it down.
+//
+// The context of an Observer carries the caller's values, for traces and tenants, but
 // never its cancellation. For CommitDone, StoreBroken and the background sweep it is
 // context.Background().
 //
-// duplicate_request_count is the number of events whose Kind.Duplicate() is true;
+// duplicate_request_count is the number of events whose Kind.Duplicate() is true.
 // idempotency_cache_hits is the number of CacheHit events.
 type Event struct {
 	// Kind says what happened.
 	Kind EventKind
-	// KeyHash stands for the key; see Store.KeyHash. Keys and payloads are not shown.
+	// KeyHash stands for the key; see Store.KeyHash. Events carry no keys or payloads.
 	KeyHash string
 	// Fence and Attempt are the claim's: the granted one, or the one in the way.
 	Fence   uint64
 	Attempt int
-	// Count is how many records a sweep removed, or how many operations shared a
-	// commit.
+	// Count is how many records a sweep removed, or how many operations shared a commit.
 	Count int
 	// Corrupt is how many records a sweep could not read and passed over.
 	Corrupt int
-	// Duration is how long a commit took; from ClaimGranted to the end of the
-	// operation for the kinds that settle one; how long the first record removed
-	// by a sweep had been due (the sweep's lag).
+	// Duration is how long a commit took. For kinds that settle an operation it is the
+	// time since ClaimGranted. For a sweep it is the lag: the longest time that a record
+	// it removed had been expired.
 	Duration time.Duration
 	// Err is the cause of StoreBroken and of a failed sweep.
 	Err error
@@ -73,17 +74,18 @@ const (
 	OperationFailed
 	OperationReleased
 	OperationHeld
-	// OperationUnclaimed: a claim was undone, its work had not begun.
+	// OperationUnclaimed: a claim was undone before its work began.
 	OperationUnclaimed
-	// LeaseExtended and CheckpointSaved: an attempt under way said so.
+	// LeaseExtended and CheckpointSaved: a running attempt extended its lease or saved a
+	// checkpoint.
 	LeaseExtended
 	CheckpointSaved
 	// TokenRefused: a stale token was shown (ErrFenced).
 	TokenRefused
 	// RecordForgotten: an operator removed a record.
 	RecordForgotten
-	// CacheHit and CacheMiss: a look-up of a record did or did not find it in the
-	// cache of final records. The memory engine has no cache and sends neither.
+	// CacheHit and CacheMiss: a look-up found or did not find a record in the cache of
+	// final records. The memory engine has no cache and sends neither.
 	CacheHit
 	CacheMiss
 	// SweepDone: a sweep removed or passed over records.
@@ -92,8 +94,8 @@ const (
 	SweepFailed
 	// CommitDone: a commit became durable.
 	CommitDone
-	// StoreBroken: the store answers ErrBroken from now on. The first call that
-	// hears of it tells: an idle store tells when it is next used, or closed.
+	// StoreBroken: the store answers ErrBroken from now on. The first call that notices
+	// sends it. An idle store sends it when it is next used, or closed.
 	StoreBroken
 )
 
@@ -104,7 +106,7 @@ var eventNames = [...]string{
 	"record_forgotten", "cache_hit", "cache_miss", "sweep_done", "sweep_failed", "commit_done", "store_broken",
 }
 
-// String returns the kind's name in snake case, fit for a metric's label.
+// String returns the kind's name in snake case, fit for a metric label.
 func (k EventKind) String() string {
 	if int(k) < len(eventNames) {
 		return eventNames[k]
@@ -112,21 +114,21 @@ func (k EventKind) String() string {
 	return "unknown"
 }
 
-// Duplicate reports whether the event is a claim refused because the same
-// operation was asked for before: what duplicate_request_count counts. A
-// mismatch is not one: it is another operation under the same key.
+// Duplicate reports whether the event is a claim refused because the same operation was
+// asked for before. duplicate_request_count counts these. A mismatch is not a
+// duplicate: it is another operation under the same key.
 func (k EventKind) Duplicate() bool {
 	return k >= ClaimReplayed && k <= ClaimExhausted && k != ClaimMismatch
 }
 
-// emit calls the observer. It must be called under no lock.
+// emit calls the observer. Hold no lock when calling it.
 func (s *Store) emit(ctx context.Context, e Event) {
 	defer func() { _ = recover() }()
 	s.opts.Observer(context.WithoutCancel(ctx), e)
 }
 
-// tell is emit from where Close would wait for the observer to return, which may
-// be what calls Close.
+// tell is emit for goroutines that Close waits for. The observer may itself call Close,
+// so tell stops waiting for it once the store is closing.
 func (s *Store) tell(e Event) {
 	told := make(chan struct{})
 	go func() {
@@ -139,7 +141,7 @@ func (s *Store) tell(e Event) {
 	}
 }
 
-// observed reports whether events are wanted: callers build none otherwise.
+// observed reports whether there is an observer. Without one, callers build no events.
 func (s *Store) observed() bool { return s.opts.Observer != nil }
 
 // tellRefused tells the observer of a claim that was not granted.

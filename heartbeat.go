@@ -7,19 +7,20 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// Heartbeat keeps a claim that Claim or ClaimMany granted: each time a third of its
-// lease has passed it extends the lease, until stop is called. If half of the lease or
-// more is over already, it extends it at once. The work runs under kept, which comes
-// from ctx and is cancelled if the claim is lost, with the answer of Extend as its
-// cause: ErrFenced after a takeover. Stop working then. Work that settles its claim by
-// itself (bolt.Complete, Hold) has not lost it, and may go on.
+// Heartbeat keeps a claim granted by Claim or ClaimMany: it extends the lease each time
+// a third of it has passed, until stop is called. If half of the lease or more is over
+// already, it extends it at once.
 //
-// Nothing but the Token of claim counts: one that was saved can be kept as well.
+// Run the work under kept. It derives from ctx and is cancelled if the claim is lost,
+// with Extend's error as its cause: ErrFenced after a takeover. Stop working then. Work
+// that settles its claim itself (bolt.Complete, Hold) has not lost it and may go on.
 //
-// Call stop when the work has ended, before Complete or any other word on it. It
-// cancels kept, waits for an extension under way, and may be called again. A
-// cancelled ctx does not end the heartbeat: what it interrupts has not ended yet. Do
-// does all this by itself.
+// Only claim's Token matters, so a saved token can be kept as well.
+//
+// Call stop when the work has ended, before Complete or any other call that settles the
+// claim. It cancels kept, waits for an extension under way, and may be called again.
+// Cancelling ctx does not end the heartbeat, because the work it interrupts is still
+// running. Do does all of this for you.
 func (s *Store) Heartbeat(ctx context.Context, claim Claim) (kept context.Context, stop func()) {
 	marked, work := s.mark(ctx, claim.Token.Key)
 	kept, lost := context.WithCancelCause(marked)
@@ -64,8 +65,8 @@ func (s *Store) beat(ctx context.Context, t Token, lost context.CancelCauseFunc)
 	}
 }
 
-// leaseOf returns the lease of t's claim and what is left of it: nothing if there is no
-// such claim any more, which Extend will tell.
+// leaseOf returns the lease of t's claim and how much of it is left. If the claim is
+// gone, nothing is left and Extend will report it.
 func (s *Store) leaseOf(ctx context.Context, t Token) (lease, left time.Duration) {
 	now, _ := s.time.now()
 	saw := s.tracker.claimed(t)

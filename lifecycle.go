@@ -10,8 +10,8 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// lifecycle is how far a store has come on its way from open to closed, and who is
-// still inside. It is open, may begin to drain (Shutdown), may break, and is closed.
+// lifecycle is the store's progress from open to closed, and the calls still inside. A
+// store starts open. It may drain (Shutdown), it may break, and it ends closed.
 type lifecycle struct {
 	calls    calls                 // into the engine
 	granting calls                 // claims that may yet be granted
@@ -41,8 +41,8 @@ func (l *lifecycle) init() {
 	}
 }
 
-// end ends the store with why. The first cause counts, but that it was closed outranks
-// that it had broken.
+// end ends the store with why. The first cause wins, except that ErrClosed replaces a
+// failure.
 func (l *lifecycle) end(why error) {
 	if why == ErrClosed {
 		l.ended.Store(&why)
@@ -53,8 +53,8 @@ func (l *lifecycle) end(why error) {
 	l.down.set()
 }
 
-// brokenWait is how long Close waits for calls into an engine that is broken: one
-// may be stuck there for good.
+// brokenWait is how long Close waits for calls into a broken engine. One of them may be
+// stuck there for good.
 const brokenWait = 2 * time.Second
 
 // awaitCalls refuses new calls into the engine and waits for those under way.
@@ -73,14 +73,14 @@ func (l *lifecycle) awaitCalls() {
 	}
 }
 
-// Close ends the store: calls under way end with their answer, waiting ones and
-// later ones with ErrClosed, the sweeper stops, and the engine saves the time and
-// is closed. It may be called more than once and returns the engine's error.
+// Close ends the store. Calls under way end with their answer; waiting and later ones
+// get ErrClosed. The sweeper stops, and the engine saves the time and is closed. Close
+// may be called more than once and returns the engine's error.
 //
-// Close returns in bounded time. A commit under way is waited for no longer than
-// Options.Stall; of an engine that is broken by then, or was before, nothing is waited
-// for longer than a few seconds. What is stuck in the operating system is left behind,
-// and the file or directory stays locked until that has returned or the process ends.
+// Close returns in bounded time. It waits for a commit under way no longer than
+// Options.Stall, and no more than a few seconds for anything in a broken engine. A call
+// stuck in the operating system is left behind. The file or directory then stays locked
+// until that call returns or the process ends.
 func (s *Store) Close() error {
 	s.tellBroken()
 	s.closing.Do(func() {
@@ -96,12 +96,14 @@ func (s *Store) Close() error {
 	return s.closeErr
 }
 
-// Shutdown ends the store in order: new claims get ErrClosed, while token
-// operations pass until no claim granted or extended by this store is open (settled,
-// lapsed or forgotten ones are not) or ctx ends; then it closes. It returns ctx's error
-// if that cut it short, joined with Close's. ErrInvalid is returned, and nothing is
-// shut down, when ctx is of work that Shutdown would wait for: of Do's function or a
-// handler under Heartbeat. Let that return first.
+// Shutdown ends the store in order. New claims get ErrClosed. Token operations go on
+// until ctx ends or no claim that this store granted or extended is open; settled,
+// lapsed and forgotten claims are not open. Then Shutdown closes the store. If ctx cut
+// it short, it returns ctx's error joined with Close's.
+//
+// ErrInvalid is returned, and nothing is shut down, when ctx belongs to work that
+// Shutdown would wait for: Do's function or a handler under Heartbeat. Let that return
+// first.
 func (s *Store) Shutdown(ctx context.Context) error {
 	if s.within(ctx, func(*frame) bool { return true }) {
 		return invalid("Shutdown waits for the work that calls it; call it from outside, or let the work return first")
@@ -140,9 +142,9 @@ func (s *Store) Shutdown(ctx context.Context) error {
 }
 
 // Health returns nil if a claim of a new key would be granted now: the store is open,
-// whole and not shutting down, its engine can be reached and has room. Otherwise it
-// returns what such a claim would: ErrClosed, ErrBroken, ErrFull, or ctx's error. It
-// writes nothing, and costs a few system calls at most.
+// intact and not shutting down, and its engine can be reached and has room. Otherwise
+// it returns the error of such a claim: ErrClosed, ErrBroken, ErrFull, or ctx's error.
+// It writes nothing and costs a few system calls at most.
 func (s *Store) Health(ctx context.Context) error {
 	if err := s.admit(ctx); err != nil {
 		return err
@@ -166,8 +168,8 @@ func (s *Store) Health(ctx context.Context) error {
 	return err
 }
 
-// hasExpired reports whether a claim on a full store would make room: whether there is
-// an expired record in the slice that it would sweep.
+// hasExpired reports whether a claim on a full store would make room: whether the slice
+// it would sweep has an expired record.
 func (s *Store) hasExpired(ctx context.Context) bool {
 	x, ok := s.backend.(engine.Expirer)
 	if !ok {
@@ -196,8 +198,8 @@ func (s *Store) endedErr() error {
 	return *end
 }
 
-// outranked is err, or ErrClosed if the store was closed meanwhile and err says
-// no more than that the store has ended.
+// outranked returns err, or ErrClosed if err only says that the store has ended and the
+// store has been closed since.
 func (s *Store) outranked(err error) error {
 	if err == nil || !errors.Is(err, ErrBroken) && !errors.Is(err, ErrClosed) {
 		return err
@@ -208,7 +210,7 @@ func (s *Store) outranked(err error) error {
 	return err
 }
 
-// tellBroken sends StoreBroken once, from the first call that hears of it.
+// tellBroken sends StoreBroken once, from the first call that notices.
 func (s *Store) tellBroken() {
 	end := s.ended.Load()
 	if end == nil || !s.observed() || !errors.Is(*end, ErrBroken) {

@@ -9,46 +9,46 @@ type markedError struct {
 func (e *markedError) Error() string { return e.err.Error() }
 func (e *markedError) Unwrap() error { return e.err }
 
-// mark is what the work's error says of its outcome. Of several, joined, the highest
-// counts: whoever doubts one of them doubts the whole.
+// mark is what the work's error says about its outcome. Among joined errors the highest
+// counts: a doubt about one of them is a doubt about all.
 type mark uint8
 
 const (
 	unmarked  mark = iota
 	retryable      // it may be run again
 	permanent      // it has failed for good
-	unknown        // nobody knows whether it was done
+	unknown        // it may or may not have been done
 )
 
 // Permanent marks err as a final failure: the operation is recorded as failed, with
 // err's text as the reason, and is not tried again. Do, bolt.Do, pebble.Do and the
-// handlers of consume heed it. The outermost mark of an error counts; of errors that
-// were joined, Unknown counts before Permanent, and that before Retryable.
+// handlers of consume heed it. The outermost mark of an error counts. Among joined
+// errors, Unknown comes before Permanent, and Permanent before Retryable.
 // Permanent(nil) is nil.
 func Permanent(err error) error { return marked(permanent, err) }
 
-// Unknown marks err as one after which nobody knows whether the work was done: a
-// service further down did not answer. The operation is held, whatever
-// Request.HoldUnknown says, with err's text as the note. Claims get ErrHeld until
-// someone who has found out settles it. Unknown(nil) is nil.
+// Unknown marks err as leaving it unknown whether the work was done: a downstream
+// service did not answer, say. The operation is held, whatever Request.HoldUnknown
+// says, with err's text as the note. Claims get ErrHeld until someone who has found out
+// settles it. Unknown(nil) is nil.
 func Unknown(err error) error { return marked(unknown, err) }
 
-// Retryable marks err as one after which the work may be run again: it was not done, or
-// may be repeated. The operation is released, also with Request.HoldUnknown, and the
-// attempt counts. A same-commit function needs no such mark: what it wrote is undone, and
-// its attempt counts only where there is a limit of them. Retryable(nil) is nil.
+// Retryable marks err as one after which the work may run again: it was not done, or
+// may be repeated. The operation is released, even with Request.HoldUnknown, and the
+// attempt counts. A same-commit function needs no such mark: what it wrote is undone,
+// and its attempt counts only if attempts are limited. Retryable(nil) is nil.
 func Retryable(err error) error { return marked(retryable, err) }
 
-// IsPermanent reports whether err, or an error it wraps, was marked by Permanent, and
-// by no other mark further out.
+// IsPermanent reports whether the outermost mark of err, or of an error it wraps, is
+// Permanent's.
 func IsPermanent(err error) bool { return markOf(err) == permanent }
 
-// IsUnknown reports whether err, or an error it wraps, was marked by Unknown, and by no
-// other mark further out.
+// IsUnknown reports whether the outermost mark of err, or of an error it wraps, is
+// Unknown's.
 func IsUnknown(err error) bool { return markOf(err) == unknown }
 
-// IsRetryable reports whether err, or an error it wraps, was marked by Retryable, and by
-// no other mark further out.
+// IsRetryable reports whether the outermost mark of err, or of an error it wraps, is
+// Retryable's.
 func IsRetryable(err error) bool { return markOf(err) == retryable }
 
 func marked(m mark, err error) error {
@@ -58,8 +58,8 @@ func marked(m mark, err error) error {
 	return &markedError{m, err}
 }
 
-// markOf looks for the outermost mark. An error that cannot be looked into, because it is
-// a nil pointer, has none.
+// markOf returns the outermost mark. An error that panics when unwrapped, such as a nil
+// pointer, has none.
 func markOf(err error) (found mark) {
 	defer func() { _ = recover() }()
 	for err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// openClaims holds the lease ends of the claims of this opening that are in flight,
-// by fence.
+// openClaims holds, by fence, the lease ends of claims in flight that this opening
+// granted or extended.
 type openClaims struct {
 	shards  [openShards]openShard
 	settled chan struct{} // gets a token when a claim is not in flight any more
@@ -51,7 +51,8 @@ func (o *openClaims) changed(op *operation, opening uint64) {
 	}
 }
 
-// until returns how long a claim may still be open: zero or less if none is.
+// until returns the longest time that a claim may still be open. It is not positive if
+// none is.
 func (o *openClaims) until(now engine.Instant) time.Duration {
 	latest := now
 	for i := range o.shards {

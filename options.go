@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Options configures a Store. The zero value is good; zero fields mean the
-// default named at each. Changed options touch nothing that is stored.
+// Options configures a Store. The zero value is good: each zero field means its
+// default. Changing options leaves stored records as they are.
 type Options struct {
 	// Lease of a Request that names none. Default 30 s, at least 1 ms.
 	Lease time.Duration
@@ -21,34 +21,32 @@ type Options struct {
 	MaxResult int
 	// MaxBatch bounds the requests of one ClaimMany or CompleteMany. Default 1,000.
 	MaxBatch int
-	// CacheBytes bounds the cache of final records kept in front of an engine that
-	// reads from disk, keys, results and overhead counted. Default 32 MiB;
-	// negative: no cache.
+	// CacheBytes bounds the cache of final records in front of an engine that reads from
+	// disk. Keys, results and overhead count. Default 32 MiB; negative: no cache.
 	CacheBytes int64
-	// SweepInterval is the shortest time between two runs of the background
-	// sweep, so that an idle or lightly used store is not woken for each record.
-	// Default 1 s; negative: no background sweep.
+	// SweepInterval is the shortest time between two runs of the background sweep. It
+	// keeps an idle or lightly used store from waking for each record. Default 1 s;
+	// negative: no background sweep.
 	SweepInterval time.Duration
 	// SweepSlice is how many records one commit of the background sweep looks at.
 	// Default 256.
 	SweepSlice int
-	// LapseOnOpen: claims granted before this opening, and not extended since,
-	// count as lapsed. Right where the process that opens the store is the only
-	// one that runs its work: whoever held those claims is gone.
+	// LapseOnOpen: claims granted before this opening, and not extended since, count as
+	// lapsed. Set it if the work runs only in the process that opens the store: the
+	// holders of those claims are then gone.
 	LapseOnOpen bool
-	// Stall is how long one commit may take. If it takes longer, the disk is stuck: the
-	// store breaks, and whoever waits for it gets ErrBroken. Time in which the process
-	// does not run, stopped or asleep, does not count. Default 30 s; negative: no bound.
+	// Stall is how long one commit may take. A longer one means that the disk is stuck:
+	// the store breaks, and callers waiting for it get ErrBroken. Time when the process
+	// is stopped or the machine asleep does not count. Default 30 s; negative: no bound.
 	Stall time.Duration
 	// Clock tells the time. Default SystemClock().
 	Clock Clock
-	// Observer is told what the store did; see Event. Default nil: nothing is
-	// built and nothing is called.
+	// Observer is told what the store did; see Event. Default nil: no events are built.
 	Observer func(context.Context, Event)
 }
 
 const (
-	// minLease is the shortest lease. No work is done in less, and Lease: 30 is a
+	// minLease is the shortest lease. No real work is done in less, and Lease: 30 is a
 	// mistake for 30 * time.Second.
 	minLease             = time.Millisecond
 	defaultLease         = 30 * time.Second
@@ -99,6 +97,5 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// Options returns the options in effect: those given to New, with the default where
-// they were zero.
+// Options returns the options in effect: those given to New, with defaults filled in.
 func (s *Store) Options() Options { return s.opts }

@@ -9,22 +9,22 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// Filter chooses among records. Zero fields choose all.
+// Filter selects records. Zero fields match all.
 type Filter struct {
 	// State is the stored state wanted.
 	State State
 	// Prefix is what the key begins with.
 	Prefix string
-	// KeyHash is what Store.KeyHash gives for the key, as found in a log or an event.
-	// Two keys may share one.
+	// KeyHash is the key's hash by Store.KeyHash, as found in a log or an event. Two
+	// keys may share one.
 	KeyHash string
-	// Unsettled: only records that a claim would answer with ErrHeld: those of state
-	// Held, and those of Request.HoldUnknown whose lease does not hold any more, also by
-	// Options.LapseOnOpen. They wait for somebody who knows to settle them.
+	// Unsettled: only records that a claim would answer with ErrHeld. These are the Held
+	// ones, and those of Request.HoldUnknown whose lease no longer holds (see also
+	// Options.LapseOnOpen). Someone who knows the outcome must settle them.
 	Unsettled bool
 }
 
-// chooses reports whether f wants the live entry e of a key that it wants.
+// chooses reports whether f matches the live entry e, given that it matches its key.
 func (s *Store) chooses(f *Filter, e *engine.Entry, now engine.Instant) bool {
 	if f.State != 0 && e.State != f.State {
 		return false
@@ -33,13 +33,14 @@ func (s *Store) chooses(f *Filter, e *engine.Entry, now engine.Instant) bool {
 	return !f.Unsettled || refuseClaim(e, &asked, now) == ErrHeld
 }
 
-// Records yields the live records that f chooses, in no promised order. A record
-// that is live throughout is seen exactly once; one that comes or goes meanwhile
-// may or may not be. The loop body may use the store: nothing of the engine is
-// held across it. A record that cannot be read yields its key and ErrCorrupt or
-// ErrVersion, and the loop goes on; any other error ends it. ErrInvalid is
-// yielded when the engine cannot list its records. The records' slices are
-// shared: do not change them.
+// Records yields the live records that f matches, in no particular order. A record that
+// is live throughout is seen exactly once. One that comes or goes during the loop may
+// or may not be seen. The loop body may use the store: no lock or transaction is held
+// across it.
+//
+// A record that cannot be read yields its key and ErrCorrupt or ErrVersion, and the
+// loop goes on. Any other error ends it. ErrInvalid is yielded when the engine cannot
+// list its records. The records' slices are shared: do not change them.
 func (s *Store) Records(ctx context.Context, f Filter) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		for sc, err := range s.scan(ctx, f.Prefix) {
@@ -66,9 +67,9 @@ func (s *Store) Records(ctx context.Context, f Filter) iter.Seq2[Record, error] 
 	}
 }
 
-// scanned is an entry with the time from before its page was read. As in Get, the
-// time comes first: the loop may take long over a page, and what is extended
-// meanwhile is not to be called gone.
+// scanned is an entry with the time from before its page was read. As in Get, the time
+// comes first. The loop may take long over a page, and a record extended in that time
+// must not be called gone.
 type scanned struct {
 	engine.Scanned
 	now    engine.Instant
@@ -125,16 +126,16 @@ type Stats struct {
 	Lapsed int
 	// OldestInFlight is the age of the oldest claim in flight; zero if none is.
 	OldestInFlight time.Duration
-	// Expired counts records that are gone to every reader and not swept yet.
+	// Expired counts records that readers no longer see and that are not swept yet.
 	Expired int
 	// Corrupt counts records that cannot be read.
 	Corrupt int
-	// CacheEntries and CacheBytes are what the cache of final records holds;
-	// CacheHits and CacheMisses count look-ups since the store was opened.
+	// CacheEntries and CacheBytes are the size of the cache of final records. CacheHits
+	// and CacheMisses count look-ups since the store was opened.
 	CacheEntries           int
 	CacheBytes             int64
 	CacheHits, CacheMisses uint64
-	// Commits and CommittedOps count commits since the store was opened, and the
+	// Commits and CommittedOps count the commits since the store was opened and the
 	// operations that shared them. A memory engine has no commits.
 	Commits, CommittedOps uint64
 	// EngineBytes is what the engine takes on disk, or in memory for the memory
@@ -142,9 +143,9 @@ type Stats struct {
 	EngineBytes int64
 }
 
-// Stats counts the records by walking over all of them, page by page, without
-// holding up writers: it takes time in proportion to the size of the store, so ask
-// rarely; Options.Observer tells rates as they happen. ErrInvalid is returned when
+// Stats counts the records by walking over all of them, page by page, without holding
+// up writers. That takes time in proportion to the size of the store, so call it
+// rarely. For rates as they happen, use Options.Observer. ErrInvalid is returned when
 // the engine cannot list its records.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	st := Stats{Commits: s.commits.Load(), CommittedOps: s.commitOps.Load()}

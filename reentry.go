@@ -5,15 +5,14 @@ import (
 	"sync/atomic"
 )
 
-// frame marks a context as that of work which the store waits for: a same-commit
-// function, or what runs under a claim. A call of the store from in there can wait for
-// the very work that makes it, without end. Those are refused by their context, where
-// they have it.
+// frame marks the context of work that the store waits for: a same-commit function, or
+// work under a claim. A call to the store from inside such work could wait for that
+// work forever. Calls that carry its context are refused instead.
 type frame struct {
 	store *Store
 	key   string // of the claim; "" in a same-commit function
 	outer *frame
-	over  atomic.Bool // the work has ended: what keeps its context waits for nothing of it
+	over  atomic.Bool // the work has ended: its context no longer matters
 }
 
 type frameKey struct{}
@@ -24,14 +23,14 @@ func (s *Store) mark(ctx context.Context, key string) (context.Context, *frame) 
 	return context.WithValue(ctx, frameKey{}, f), f
 }
 
-// markCommit is Host.Within.
+// markCommit implements engine.Host.Within.
 func (s *Store) markCommit(ctx context.Context) context.Context {
 	s.effects.Store(true)
 	marked, _ := s.mark(ctx, "")
 	return marked
 }
 
-// within reports whether ctx is of work of this store that is chosen.
+// within reports whether ctx belongs to work of this store that chosen accepts.
 func (s *Store) within(ctx context.Context, chosen func(*frame) bool) bool {
 	f, _ := ctx.Value(frameKey{}).(*frame)
 	for ; f != nil; f = f.outer {
@@ -42,8 +41,9 @@ func (s *Store) within(ctx context.Context, chosen func(*frame) bool) bool {
 	return false
 }
 
-// inCommit refuses a call from within a same-commit function, for which a commit would
-// wait that waits for the function. It costs nothing where there are none.
+// inCommit refuses a call from inside a same-commit function: the call may wait for a
+// commit that waits for the function. It costs nothing until there has been such a
+// function.
 func (s *Store) inCommit(ctx context.Context) error {
 	if s.effects.Load() && s.within(ctx, func(f *frame) bool { return f.key == "" }) {
 		return invalid("a function that runs inside the engine (same-commit, View) called its store, which may wait for it; use the tx or batch it was given, and call the store before or after")
@@ -51,7 +51,7 @@ func (s *Store) inCommit(ctx context.Context) error {
 	return nil
 }
 
-// inWork refuses to wait for a claim of key from within the work that runs under it.
+// inWork refuses to wait for a claim of key from inside the work that runs under it.
 func (s *Store) inWork(ctx context.Context, key string) error {
 	if s.within(ctx, func(f *frame) bool { return f.key == key }) {
 		return invalid("the work of a key waits for its own key, and would for ever; give the inner operation a key of its own")

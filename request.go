@@ -12,37 +12,37 @@ const Forever = time.Duration(math.MaxInt64)
 
 // Request asks for the right to run one attempt of an operation.
 type Request struct {
-	// Key names the operation: 1 to MaxKey bytes, any bytes.
+	// Key names the operation. It is 1 to MaxKey bytes of any kind.
 	Key string
 	// Fingerprint tells a retry from a different request under the same key.
 	// Zero: not compared.
 	Fingerprint Fingerprint
-	// Lease is how long the attempt may stay in flight before another may take it
-	// over. Zero: Options.Lease; at least 1 ms.
+	// Lease is how long the attempt may stay in flight before another may take over.
+	// Zero means Options.Lease; otherwise at least 1 ms.
 	Lease time.Duration
 	// Retention is how long the final record replays, counted from completion.
 	// Zero: Options.Retention; Forever is allowed.
 	Retention time.Duration
-	// HoldUnknown: an attempt that ends without saying how (lapsed lease, panic in
-	// Do) is held until its token settles it, and not retried.
+	// HoldUnknown: if an attempt ends without reporting a result (lapsed lease, panic in
+	// Do), the operation is held until the attempt's token settles it, and is not
+	// retried.
 	HoldUnknown bool
 	// MaxAttempts is how many claims the operation is granted before it answers
-	// ErrExhausted. An attempt that was undone (Unclaim) does not count. Zero:
-	// Options.MaxAttempts.
+	// ErrExhausted. Undone claims (Unclaim) do not count. Zero: Options.MaxAttempts.
 	MaxAttempts int
-	// IssuedAt is when the client made the key, if that is known, less what its clock
-	// may be wrong by. A claim that finds no record gets ErrTooLate if the request is
-	// older than its Retention, or than what the store has lost: there may have been a
-	// record. Use one Retention for all operations of a kind. Zero: unknown.
+	// IssuedAt is when the client made the key, minus the possible error of its clock.
+	// If a claim finds no record and the request is older than its Retention, or than
+	// what the store has lost, it gets ErrTooLate: there may have been a record. Use one
+	// Retention for all operations of a kind. Zero: unknown.
 	IssuedAt time.Time
 }
 
 // Claim is the answer to a Request.
 type Claim struct {
-	// Token completes, extends, … the claim. Zero when Claim returned an error.
+	// Token is passed to Complete, Extend and so on. Zero when Claim returned an error.
 	Token Token
-	// Record is the record as claimed or, on a refusal, the record in the way.
-	// After ErrMismatch it holds the key alone.
+	// Record is the record as claimed or, on a refusal, the record in the way. After
+	// ErrMismatch it holds only the key.
 	Record Record
 }
 

@@ -11,15 +11,16 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// Store is an idempotency store on one engine. Its methods may be called from
-// many goroutines at once. Every method returns ErrClosed after Close, ErrBroken
-// after a failed commit, and ctx's error if ctx ends before the operation has
-// joined a commit; from then on it returns that commit's answer. What settles a claim
-// (Complete, CompleteMany, Fail, Release, Unclaim and Hold) does not heed the end of
-// ctx: the work is done, whatever became of its caller. Options.Stall bounds it.
+// Store is an idempotency store on one engine. Its methods may be called from many
+// goroutines at once. Every method returns ErrClosed after Close and ErrBroken after a
+// failed commit. If ctx ends before the operation has joined a commit, the method
+// returns ctx's error; from then on it returns that commit's answer. Methods that
+// settle a claim (Complete, CompleteMany, Fail, Release, Unclaim and Hold) ignore the
+// end of ctx, because the work is done whatever became of its caller. Options.Stall
+// bounds them.
 //
-// A same-commit function, which a commit waits for, must not call the store. Where it
-// does with the context that it was given, the call gets ErrInvalid at once.
+// A commit waits for its same-commit function, so the function must not call the store.
+// If it does so with the context it was given, the call gets ErrInvalid at once.
 type Store struct {
 	handle
 	lifecycle
@@ -37,12 +38,12 @@ type Store struct {
 	commits, commitOps atomic.Uint64
 }
 
-// handle gives engine.Of what it looks for, and users nothing.
+// handle lets engine.Of find the backend and exposes nothing to users.
 type handle = engine.Handle
 
-// New returns a store on b, which it owns from then on: Close closes b. ErrInvalid
-// is returned when b is nil or in use by another store, or when an option is out
-// of range; b is then still the caller's.
+// New returns a store on b. The store then owns b: Close closes it. ErrInvalid is
+// returned when b is nil or in use by another store, or when an option is out of range;
+// b is then still the caller's.
 func New(b engine.Backend, o Options) (*Store, error) {
 	if v := reflect.ValueOf(b); b == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, invalid("the backend is nil; open one with memory.New, bolt.Open or pebble.Open")
@@ -53,8 +54,8 @@ func New(b engine.Backend, o Options) (*Store, error) {
 	}
 	s := &Store{handle: engine.HandleOf(b), backend: b, opts: o}
 	s.lifecycle.init()
-	// The engine asks for the time only when it commits, and nothing commits before New
-	// returns but the caller's own writes, which wait here for the timeline.
+	// The engine asks for the time only when it commits. Before New returns, only the
+	// caller's own writes commit, and those wait here for the timeline.
 	ready := make(chan struct{})
 	defer close(ready)
 	binding, err := b.Bind(engine.Host{
@@ -79,19 +80,18 @@ func New(b engine.Backend, o Options) (*Store, error) {
 	return s, nil
 }
 
-// Claim asks for the right to run one attempt of the operation r.Key. A nil error
-// is the only licence to run it; the work then ends with Complete, Fail, Release
-// or Hold of the claim's token.
+// Claim asks for the right to run one attempt of the operation r.Key. Run it only if
+// the error is nil. When the work ends, call Complete, Fail, Release or Hold with the
+// claim's token.
 //
-// ErrCompleted, ErrFailed, ErrInFlight, ErrHeld and ErrExhausted are returned with
-// the record in the way, ErrMismatch with the key alone. ErrTooLate is returned when
-// there is no record and r.IssuedAt says that there may have been one, ErrFull when
-// a new record does not fit, ErrInvalid when r is out of range, ErrCorrupt when
-// the key's record cannot be read. The record's slices are shared: do not change
-// them.
+// ErrCompleted, ErrFailed, ErrInFlight, ErrHeld and ErrExhausted are returned with the
+// record in the way, ErrMismatch with the key alone. ErrTooLate is returned when there
+// is no record and r.IssuedAt says that there may have been one, ErrFull when a new
+// record does not fit, ErrInvalid when r is out of range, ErrCorrupt when the key's
+// record cannot be read. The record's slices are shared: do not change them.
 //
-// If ctx ends while the claim is being committed, it is granted all the same: look at
-// ctx before the work begins, and undo the claim with Unclaim if it will not.
+// If ctx ends while the claim is being committed, the claim is granted anyway. Check
+// ctx before the work begins, and call Unclaim if the work will not run.
 func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 	var act action
 	saw, toWall, err := s.readClaim(ctx, &r, &act)
@@ -110,9 +110,9 @@ func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 	return c, err
 }
 
-// readClaim makes act the claim r and decides it by what is stored already, which saw
-// has with an error too. A nil error means that it may be granted, and that a commit is
-// to decide it again, for which saw is what was read.
+// readClaim fills act with the claim r and decides it by what is stored now. saw is
+// what was read; it is set on a refusal too. A nil error means that the claim may be
+// granted and that a commit must decide it again, starting from saw.
 func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (saw seen, toWall int64, err error) {
 	if err := s.admitClaim(ctx, r); err != nil {
 		return saw, 0, err
@@ -129,9 +129,9 @@ func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (saw see
 	return saw, toWall, refuseClaim(e, act, now)
 }
 
-// ClaimMany claims each request on its own merits and in order, all in one
-// commit: of two requests for one key the second is refused. Requests past
-// Options.MaxBatch get ErrInvalid. The answers are in the order of rs.
+// ClaimMany claims each request on its own merits and in order, all in one commit: of
+// two requests for one key the second is refused. Requests past Options.MaxBatch get
+// ErrInvalid. The answers are in the order of rs.
 func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 	out := make([]ClaimResult, len(rs))
 	ops := make([]engine.Op, 0, min(len(rs), s.opts.MaxBatch))
@@ -176,21 +176,22 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 	return out
 }
 
-// Complete records the operation as done; result replays to every later claim of
-// the key for the claim's retention. The store copies result.
+// Complete records the operation as done. result replays to every later claim of the
+// key until the claim's retention ends. The store copies result.
 //
-// ErrFenced is returned when t is stale, ErrCompleted or ErrFailed when the claim
-// was settled otherwise, ErrTooLarge when result is over Options.MaxResult: the
-// operation is then recorded as completed and its result dropped. Completing
-// again with the same result is nil.
+// ErrFenced is returned when t is stale, ErrCompleted or ErrFailed when the claim was
+// settled otherwise. ErrTooLarge is returned when result is over Options.MaxResult: the
+// operation is then recorded as completed and its result dropped. Completing again with
+// the same result returns nil.
 func (s *Store) Complete(ctx context.Context, t Token, result []byte) error {
 	act := action{kind: actComplete}
 	s.setBytes(&act, result)
 	return s.tokenOp(ctx, t, act)
 }
 
-// CompleteMany completes each on its own merits and in order, all in one commit.
-// The answers are in the order of cs; past Options.MaxBatch they are ErrInvalid.
+// CompleteMany completes each operation on its own merits and in order, all in one
+// commit. The answers are in the order of cs. Those past Options.MaxBatch are
+// ErrInvalid.
 func (s *Store) CompleteMany(ctx context.Context, cs []Completion) []error {
 	return s.settleMany(ctx, len(cs), func(i int) (Token, action, error) {
 		act := action{kind: actComplete}
@@ -229,9 +230,9 @@ func (s *Store) settleMany(ctx context.Context, n int, get func(i int) (Token, a
 	return out
 }
 
-// Fail records that the operation failed for good; reason replays with ErrFailed.
-// The store copies reason. ErrFenced is returned when t is stale, ErrCompleted or
-// ErrFailed when the claim was settled otherwise, ErrTooLarge when reason is over
+// Fail records that the operation failed for good. reason replays with ErrFailed. The
+// store copies reason. ErrFenced is returned when t is stale, ErrCompleted or ErrFailed
+// when the claim was settled otherwise. ErrTooLarge is returned when reason is over
 // Options.MaxResult: the failure is then recorded and its reason dropped.
 func (s *Store) Fail(ctx context.Context, t Token, reason []byte) error {
 	act := action{kind: actFail}
@@ -239,36 +240,36 @@ func (s *Store) Fail(ctx context.Context, t Token, reason []byte) error {
 	return s.tokenOp(ctx, t, act)
 }
 
-// Release gives the claim up so that the operation can be claimed again at once:
-// the attempt failed in a way that may be retried. The checkpoint is kept. reason is
-// for whoever looks at the record, and the next claim keeps it until it is final; the
-// store copies it, up to Options.MaxResult. ErrFenced is returned when t is stale,
+// Release gives up the claim after an attempt that failed in a retryable way. The
+// operation can be claimed again at once. The checkpoint is kept. reason is for people
+// reading the record, and the next claim keeps it until the record is final. The store
+// copies it, up to Options.MaxResult. ErrFenced is returned when t is stale,
 // ErrCompleted or ErrFailed when the claim was settled otherwise.
 func (s *Store) Release(ctx context.Context, t Token, reason []byte) error {
 	return s.tokenOp(ctx, t, action{kind: actRelease, bytes: bytes.Clone(s.cut(reason))})
 }
 
-// Unclaim undoes a claim whose work was not begun: the attempt does not count. Nothing
-// is left of a first attempt that saved no checkpoint. Otherwise the operation can be
-// claimed again at once, by the same request. It is nil if the claim was undone or
-// released before, or its record is gone. ErrFenced is returned when t is stale, ErrHeld,
-// ErrCompleted or ErrFailed when the claim was settled otherwise.
+// Unclaim undoes a claim whose work has not begun. The attempt does not count. A first
+// attempt that saved no checkpoint leaves nothing behind. Otherwise the same request
+// can claim the operation again at once. Unclaim returns nil if the claim was undone or
+// released before, or its record is gone. ErrFenced is returned when t is stale,
+// ErrHeld, ErrCompleted or ErrFailed when the claim was settled otherwise.
 func (s *Store) Unclaim(ctx context.Context, t Token) error {
 	return s.tokenOp(ctx, t, action{kind: actUnclaim})
 }
 
-// Hold says that the outcome is unknown: claims get ErrHeld, and the record does
-// not expire, until t settles it with Complete, Fail or Release. The store copies
-// note, up to Options.MaxResult. ErrFenced is returned when t is stale, ErrCompleted or
+// Hold records that the outcome is unknown. Claims get ErrHeld, and the record does not
+// expire, until t settles it with Complete, Fail or Release. The store copies note, up
+// to Options.MaxResult. ErrFenced is returned when t is stale, ErrCompleted or
 // ErrFailed when the claim was settled otherwise.
 func (s *Store) Hold(ctx context.Context, t Token, note []byte) error {
 	return s.tokenOp(ctx, t, action{kind: actHold, bytes: bytes.Clone(s.cut(note))})
 }
 
-// Extend makes the lease run for lease from now, never shorter than it did; 0 is
+// Extend renews the lease to end after lease from now, and never shortens it; 0 means
 // the claim's own lease. A lapsed claim that was not taken over is extended too.
-// ErrFenced is returned when t is stale, ErrHeld, ErrCompleted or ErrFailed when
-// the claim was settled, ErrInvalid when lease is under 1 ms.
+// ErrFenced is returned when t is stale, ErrHeld, ErrCompleted or ErrFailed when the
+// claim was settled, ErrInvalid when lease is under 1 ms.
 func (s *Store) Extend(ctx context.Context, t Token, lease time.Duration) error {
 	if lease != 0 && lease < minLease {
 		if err := s.admitToken(ctx, t, false); err != nil {
@@ -279,10 +280,10 @@ func (s *Store) Extend(ctx context.Context, t Token, lease time.Duration) error 
 	return s.tokenOp(ctx, t, action{kind: actExtend, lease: lease})
 }
 
-// Checkpoint saves point, in place of the one before, for this attempt and the
-// next ones. The store copies it; nil means none. ErrFenced is returned when t is
-// stale, ErrHeld, ErrCompleted or ErrFailed when the claim was settled,
-// ErrTooLarge when point is over Options.MaxResult: nothing is then changed.
+// Checkpoint saves point for this attempt and later ones, replacing the previous
+// checkpoint. The store copies it; nil means none. ErrFenced is returned when t is
+// stale, ErrHeld, ErrCompleted or ErrFailed when the claim was settled. ErrTooLarge is
+// returned when point is over Options.MaxResult; nothing is then changed.
 func (s *Store) Checkpoint(ctx context.Context, t Token, point []byte) error {
 	if len(point) > s.opts.MaxResult {
 		if err := s.admitToken(ctx, t, false); err != nil {
@@ -301,9 +302,9 @@ func (s *Store) Get(ctx context.Context, key string) (Record, error) {
 	if err := s.admitKey(ctx, key); err != nil {
 		return Record{}, err
 	}
-	// The time comes first: a record found later is live at it, or was written
-	// since. The other way round a stalled reader could miss an Extend between the
-	// two and call a live record gone.
+	// The time comes first: a record found later was live at that time, or was written
+	// since. In the other order, a stalled reader could miss an Extend between the two
+	// and report a live record as gone.
 	now, toWall := s.time.now()
 	e, _, err := s.lookup(ctx, key)
 	if err == nil && !live(e, now) {
@@ -315,10 +316,10 @@ func (s *Store) Get(ctx context.Context, key string) (Record, error) {
 	return record(key, e, toWall), nil
 }
 
-// Forget removes the record of t. With a zero fence it removes whatever record the key
-// has, also one that cannot be read. It is nil if there is none. It is for operators: a
-// forgotten operation can run again. Its tokens are stale from then on. ErrFenced is
-// returned when the record is of another claim than t.
+// Forget removes the record of t. With a zero fence it removes any record of the key,
+// even one that cannot be read. It returns nil if there is none. It is for operators: a
+// forgotten operation can run again, and its tokens are stale from then on. ErrFenced
+// is returned when the record belongs to another claim than t.
 func (s *Store) Forget(ctx context.Context, t Token) error {
 	if err := s.admitKey(ctx, t.Key); err != nil {
 		return err
@@ -331,7 +332,7 @@ func (s *Store) Forget(ctx context.Context, t Token) error {
 	return s.settled(ctx, op)
 }
 
-// admit answers for the store and ctx before anything else is looked at.
+// admit checks the store and ctx before anything else.
 func (s *Store) admit(ctx context.Context) error {
 	if s.ended.Load() != nil {
 		return s.endedErr()
@@ -342,7 +343,7 @@ func (s *Store) admit(ctx context.Context) error {
 	return s.inCommit(ctx)
 }
 
-// admitKey is admit for what names a key.
+// admitKey is admit for calls that name a key.
 func (s *Store) admitKey(ctx context.Context, key string) error {
 	if err := s.admit(ctx); err != nil {
 		return err
@@ -360,8 +361,8 @@ func (s *Store) admitClaim(ctx context.Context, r *Request) error {
 	return r.check()
 }
 
-// admitToken is admit for what shows t. What settles its claim does not heed the end of
-// ctx.
+// admitToken is admit for calls that pass a token. Those that settle its claim ignore
+// the end of ctx.
 func (s *Store) admitToken(ctx context.Context, t Token, settles bool) error {
 	err := s.admit(ctx)
 	if settles && err != nil && err == ctx.Err() {
@@ -373,8 +374,8 @@ func (s *Store) admitToken(ctx context.Context, t Token, settles bool) error {
 	return checkToken(t)
 }
 
-// claimAction makes act r with the store's defaults, as the transition wants it.
-// It is filled in place, like the answers: to copy it costs what a look-up does.
+// claimAction fills act from r and the store's defaults, in the form transition takes.
+// It fills act in place, because copying it would cost as much as a look-up.
 func (s *Store) claimAction(r *Request, act *action) {
 	act.kind = actClaim
 	act.fingerprint, act.lease, act.retention, act.holdUnknown = r.Fingerprint, r.Lease, r.Retention, r.HoldUnknown
@@ -395,7 +396,7 @@ func (s *Store) setBytes(a *action, b []byte) {
 	}
 }
 
-// cut bounds a text that is for people.
+// cut limits a text for people to what fits.
 func (s *Store) cut(text []byte) []byte { return text[:min(len(text), s.opts.MaxResult)] }
 
 func (s *Store) tokenOp(ctx context.Context, t Token, act action) error {
@@ -416,7 +417,7 @@ func (s *Store) tokenOp(ctx context.Context, t Token, act action) error {
 	return s.settled(ctx, op)
 }
 
-// newTokenOp is newOp for an action that shows t.
+// newTokenOp is newOp for an action under the token t.
 func (s *Store) newTokenOp(t Token, act action) *operation {
 	op := s.newOp(t.Key, act)
 	op.saw = s.tracker.claimed(t)
@@ -449,9 +450,8 @@ func (o *operation) grantKind() EventKind {
 	return ClaimGranted
 }
 
-// disclosed is what a refused claim may show of the record in the way: all of it where
-// that is of the same request, nil otherwise. What ErrFull is refused over may be
-// another's.
+// disclosed returns what a refused claim may show of the record in the way: all of it if
+// it is of the same request, otherwise nil. ErrFull may be about another request's record.
 func disclosed(cur *engine.Entry, refusal error) *engine.Entry {
 	switch refusal {
 	case ErrCompleted, ErrFailed, ErrInFlight, ErrHeld, ErrExhausted:
@@ -487,7 +487,8 @@ func (s *Store) settled(ctx context.Context, op *operation) error {
 	return op.answer()
 }
 
-// answer is op.err for people: a completion or failure whose bytes were dropped says so.
+// answer returns op.err for the caller. If the bytes of a completion or failure were
+// dropped, it says so.
 func (o *operation) answer() error {
 	if o.failed || o.err != ErrTooLarge {
 		return o.err

@@ -11,13 +11,13 @@ import (
 	"github.com/idemkv/idem/ttl"
 )
 
-// Sweep looks at up to limit records that are due, the longest due first, removes
-// those that have expired, and returns how many it removed. The others, which were
-// extended since, get a new place in the expiry index. The store does this by itself
-// in the background; nothing but disk space depends on it. A record that cannot be
-// read is passed over. Each commit of a sweep looks at Options.SweepSlice records at
-// most. ErrInvalid is returned when limit is not positive or the engine keeps no expiry
-// index.
+// Sweep looks at up to limit records that are due, the longest due first. It removes
+// those that have expired and returns how many it removed. Records extended since are
+// moved in the expiry index. A record that cannot be read is skipped. Each commit of a
+// sweep looks at Options.SweepSlice records at most.
+//
+// The store sweeps in the background anyway; only disk space depends on it. ErrInvalid
+// is returned when limit is not positive or the engine keeps no expiry index.
 func (s *Store) Sweep(ctx context.Context, limit int) (removed int, err error) {
 	if err := s.admit(ctx); err != nil {
 		return 0, err
@@ -63,10 +63,11 @@ func (s *Store) sweep(ctx context.Context, x engine.Expirer, limit int, emit fun
 	return total.removed, looked, err
 }
 
-// due returns the next places that are due, beginning anew after the last one: sweeps at
-// once each get others, and a place that stays, because its record cannot be read, hides
-// none behind it. A place that a sweep puts back, or a claim sets, comes after those that
-// are due. Without any, more says that there may be some before where it looked.
+// due returns the next places that are due. It continues where the last call ended and
+// starts over at the end of the index. So concurrent sweeps get different places, and a
+// place that stays, because its record cannot be read, hides none behind it. A place
+// that a sweep moves, or a claim sets, comes after those that are due. If places is
+// empty, more says that there may be due ones before the point where it looked.
 func (s *Store) due(ctx context.Context, x engine.Expirer, limit int) (places []engine.Due, more bool, err error) {
 	for {
 		var from engine.Due
@@ -99,17 +100,17 @@ func (s *Store) expiring(ctx context.Context, x engine.Expirer, from engine.Due,
 	return places, s.outranked(err)
 }
 
-// busyShare: while others call the engine, a slice of the background sweep is so many
-// times smaller, so that who meets its commit waits about as long as for one of 16
-// callers. Beside 16 callers on Pebble, medians of two runs: with 4, 26,000 records a
-// second are removed and the callers' p99 is 1.9 times as long, with 6 21,000 and 2.0
-// times, with 8 20,000 and 1.7 times.
+// busyShare divides the slice of the background sweep while other callers use the
+// engine. A caller that meets its commit then waits about as long as for a commit of 16
+// callers. Next to 16 callers on Pebble (medians of two runs) a share of 4 removes
+// 26,000 records a second and makes the callers' p99 1.9 times as long; 6 gives 21,000
+// and 2.0 times, 8 gives 20,000 and 1.7 times.
 const busyShare = 6
 
 // sweepSlice is what one commit of a sweep did.
 type sweepSlice struct {
 	removed, corrupt int
-	lag              time.Duration // how long the first record removed had been expired
+	lag              time.Duration // the longest time that a removed record had been expired
 }
 
 func (t *sweepSlice) add(o sweepSlice) {
@@ -119,8 +120,8 @@ func (t *sweepSlice) add(o sweepSlice) {
 }
 
 func (s *Store) sweepPlaces(ctx context.Context, places []engine.Due) (slice sweepSlice, err error) {
-	// In the order of keys an engine finds one record near the one before: on Pebble
-	// looking them up is most of what a sweep costs.
+	// In key order an engine finds each record near the one before. On Pebble these
+	// look-ups are most of the cost of a sweep.
 	slices.SortFunc(places, func(a, b engine.Due) int { return strings.Compare(a.Key, b.Key) })
 	ops := make([]engine.Op, len(places))
 	for i, p := range places {
@@ -145,8 +146,8 @@ func (s *Store) sweepPlaces(ctx context.Context, places []engine.Due) (slice swe
 	return slice, nil
 }
 
-// peek reads what a commit would have to read, so that those who share the commit do
-// not wait for it.
+// peek reads ahead what the commit would have to read, to spare the other callers in
+// that commit the wait.
 func (s *Store) peek(ctx context.Context, key string) seen {
 	if s.direct {
 		return seen{}
@@ -160,8 +161,8 @@ func (s *Store) peek(ctx context.Context, key string) seen {
 	return saw
 }
 
-// startSweeper starts the background sweep, which begins when ready is closed: until
-// then the tracker does not have it.
+// startSweeper starts the background sweep. It begins when ready is closed; before that
+// the tracker has no sweeper yet.
 func (s *Store) startSweeper(ready <-chan struct{}) {
 	x, ok := s.backend.(engine.Expirer)
 	if !ok || s.opts.SweepInterval < 0 {
@@ -191,8 +192,8 @@ func (s *Store) startSweeper(ready <-chan struct{}) {
 	})
 }
 
-// nextDue returns when something will be due that is not due yet, as the time of
-// the sweeper: what a sweep passed over must not call for another at once.
+// nextDue returns when the next record that is not due yet will be, in the sweeper's
+// time. Records that a sweep skipped must not trigger another one at once.
 func (s *Store) nextDue(ctx context.Context, x engine.Expirer) (time.Duration, error) {
 	in := s.calls.enter()
 	if in == nil {

@@ -8,18 +8,19 @@ import (
 	"strings"
 )
 
-// Token is what a claim's holder shows to change the record. It is plain data: it
-// can be saved, sent, and used after a restart. A token is good until its claim
-// is settled, taken over, forgotten or expired; a stale one changes nothing.
+// Token proves that its holder was granted a claim; operations on the claim take it. It
+// is plain data that can be saved, sent, and used after a restart. A token is good
+// until its claim is settled, taken over or forgotten, or its record expires. A stale
+// token changes nothing.
 type Token struct {
 	// Key is the claimed key.
 	Key string
-	// Fence is the store-wide, strictly increasing number of the claim. It is
-	// never given out again, not even after the record is gone.
+	// Fence is the store-wide, strictly increasing number of the claim. It is never
+	// reused, not even after the record is gone.
 	Fence uint64
 }
 
-// tokenVersion starts the text form, so that another form can be told from it.
+// tokenVersion starts the text form, to tell it from any later form.
 const tokenVersion = "idem1"
 
 // MarshalText returns the token as "idem1.<fence>.<key>", the fence in decimal
@@ -35,7 +36,7 @@ func (t Token) MarshalText() ([]byte, error) {
 	return base64.RawURLEncoding.AppendEncode(b, []byte(t.Key)), nil
 }
 
-// UnmarshalText reads the form MarshalText writes, and no other spelling of it.
+// UnmarshalText reads the form that MarshalText writes and no other spelling of it.
 // ErrInvalid is returned when text is not a token; t is then unchanged.
 func (t *Token) UnmarshalText(text []byte) error {
 	version, rest, _ := strings.Cut(string(text), ".")

@@ -10,36 +10,36 @@ import (
 	"github.com/idemkv/idem/ttl"
 )
 
-// tracker keeps what the store knows outside of its engine in step with the commits:
-// the cache, the entries of recent claims, those who wait for a key, the claims that
-// are open, and when the sweeper is wanted. Each op that changes its key passes through
-// begin, before the change can be seen, and end, once it can be read.
+// tracker keeps what the store knows outside its engine in step with the commits: the
+// cache, the entries of recent claims, the waiters, the open claims, and when the
+// sweeper must run. Each op that changes its key passes through begin, before the
+// change becomes visible, and through end, once it can be read.
 //
-// A count for each key, by a hash, tells what was read outside of a commit whether it
-// is still current. It goes up at begin and at end. A new operation reads its key
-// twice: once to refuse early, once in the commit. The count saves the second read,
-// which everybody in the group waits for. A completion needs none at all: the claim's
-// commit left the entry behind (recent). With 256 callers on the Pebble engine these
-// reads were half of what a commit costs besides its sync.
+// A count per key, found by a hash, tells whether something read outside a commit is
+// still current. It goes up at begin and again at end. A new operation reads its key
+// twice: once to refuse early, once in the commit. The count saves the second read, for
+// which everyone in the group would wait. A completion needs no read at all: the
+// claim's commit left the entry behind (recent). With 256 callers on the Pebble engine
+// these reads were half the cost of a commit besides its sync.
 type tracker struct {
 	time     *timeline
 	sweeper  *ttl.Sweeper // nil: nothing is swept
 	waiters  waiters
 	open     openClaims
-	removals atomic.Uint64 // entries that are about to go, and that have: a full store has room again
+	removals atomic.Uint64 // removed entries, counted at begin and again at end
 
 	seed   maphash.Seed
-	counts *[changeSlots]atomic.Uint64 // nil where reads are direct, as are the next two
+	counts *[changeSlots]atomic.Uint64 // nil if reads are direct, like recent and cache
 	recent *recent
 	cache  *cache // nil if there is none
 }
 
-// changeSlots: with a thousand changes between a read and its commit one read in
-// sixteen is in vain, at 128 KiB a store.
+// changeSlots takes 128 KiB a store. With a thousand changes between a read and its
+// commit, one read in sixteen is wasted.
 const changeSlots = 1 << 14
 
-// A count has the changes under way in its low half, and in its high half how many
-// began.
+// The low half of a count is the number of changes under way. The high half is how many
+// have begun.
 const (
 	changeBegins = 1<<32 + 1
 	changeUnder  = 1<<32 - 1 // mask of the changes under way
@@ -59,7 +59,7 @@ func newTracker(t *timeline, direct bool, cacheBytes int64) *tracker {
 }
 
 // seen is an entry, nil for none, with its key's count from before it was read. The
-// zero seen is of no use to anybody.
+// zero seen is never current.
 type seen struct {
 	entry *engine.Entry
 	hash  uint64 // of the key
@@ -67,7 +67,8 @@ type seen struct {
 	at    uint64
 }
 
-// before is called before an entry is read, which completes what it returns.
+// before must be called before an entry is read. The caller adds the entry to the
+// result.
 func (t *tracker) before(key string) seen {
 	if t.counts == nil {
 		return seen{}
@@ -80,22 +81,22 @@ func (t *tracker) beforeHash(hash uint64) seen {
 	return seen{hash: hash, count: n, at: n.Load()}
 }
 
-// current reports whether nothing has changed since, and nothing was about to.
+// current reports whether nothing has changed since, and no change was under way then.
 func (s *seen) current() bool {
 	return s.count != nil && s.at&changeUnder == 0 && s.count.Load() == s.at
 }
 
-// cached returns the final entry that the cache holds of a key; nil if it has none.
+// cached returns the cache's final entry for key; nil if it has none.
 func (t *tracker) cached(key string, saw *seen) *engine.Entry { return t.cache.get(saw.hash, key) }
 
-// fill gives the cache what a look-up has read since saw.
+// fill adds an entry that a look-up read after taking saw to the cache.
 func (t *tracker) fill(key string, saw *seen, e *engine.Entry) {
 	if e != nil && e.State.Final() {
 		t.cache.fill(saw, key, e)
 	}
 }
 
-// claimed returns what is known of the record that t was granted on.
+// claimed returns what is known about the record that token was granted on.
 func (t *tracker) claimed(token Token) seen {
 	if t.recent == nil {
 		return seen{}
@@ -103,10 +104,10 @@ func (t *tracker) claimed(token Token) seen {
 	return t.recent.of(token)
 }
 
-// begin says that op is about to change its key: what was read of it is of no use any
-// more, and the cache must not hold it until end.
+// begin says that op is about to change its key. What was read of the key is stale from
+// now on, and the cache must not hold it until end.
 func (t *tracker) begin(op *operation) {
-	if op.next == nil { // here too: who looks between the change and end must not find it full for good
+	if op.next == nil { // here too: a caller that looks before end must not take the store for full
 		t.removals.Add(1)
 	}
 	if t.counts == nil {
@@ -117,13 +118,14 @@ func (t *tracker) begin(op *operation) {
 		op.saw.count = &t.counts[op.saw.hash%changeSlots]
 	}
 	op.saw.count.Add(changeBegins)
-	// The cache holds final entries, and may hold one that cannot be read any more.
+	// The cache holds only final entries. It may hold one that can no longer be read
+	// from disk.
 	if t.cache != nil && (op.act.kind == actForget || op.prev != nil && op.prev.State.Final()) {
 		t.cache.remove(op.saw.hash, op.key)
 	}
 }
 
-// abandon follows begin where nothing has changed after all.
+// abandon ends a begin after which nothing was changed.
 func (t *tracker) abandon(op *operation) {
 	if t.counts != nil {
 		op.saw.count.Add(^uint64(0))
@@ -131,7 +133,7 @@ func (t *tracker) abandon(op *operation) {
 }
 
 // end follows a commit: op's change is durable and can be read. Engines call it in
-// commit order and it is quick, because it runs before the next commit.
+// commit order. It must be quick, because the next commit waits for it.
 func (t *tracker) end(op *operation) {
 	if t.counts != nil {
 		op.saw.count.Add(^uint64(0))
@@ -148,8 +150,8 @@ func (t *tracker) end(op *operation) {
 	t.open.changed(op, t.time.opening)
 }
 
-// shown is what those who wait find in e, which can be read from now on: nothing if
-// its retention was shorter than its commit.
+// shown returns what waiters find in e, which can be read from now on. It is nil if e's
+// retention was shorter than its commit.
 func (t *tracker) shown(e *engine.Entry) *engine.Entry {
 	if t.waiters.n.Load() > 0 {
 		if now, _ := t.time.now(); !live(e, now) {
@@ -159,17 +161,17 @@ func (t *tracker) shown(e *engine.Entry) *engine.Entry {
 	return e
 }
 
-// recent keeps the entries of the latest claims until they are settled. It is
-// bounded by overwriting; what is not found is read.
+// recent keeps the entries of the latest claims until they are settled. New claims
+// overwrite old ones, which bounds it; an entry not found here is read.
 type recent [recentClaims]atomic.Pointer[recentClaim]
 
 const (
-	// recentClaims is how many callers may be at work at once before their
-	// completions are read for.
+	// recentClaims is how many claims may be in flight at once before completions have
+	// to read their records.
 	recentClaims = 1 << 12
-	// recentCheckpoint is how long a checkpoint may be: a claim with a longer one,
-	// which may be as long as a result, is not kept. So all of them take some 10 MiB
-	// at most, keys included.
+	// recentCheckpoint is the longest checkpoint kept here. A checkpoint may be as long
+	// as a result, and a claim with a longer one is left out. All slots together take
+	// some 10 MiB at most, keys included.
 	recentCheckpoint = 1 << 10
 )
 
@@ -187,7 +189,7 @@ func (r *recent) of(t Token) seen {
 	return seen{}
 }
 
-// committed follows a change that can be read: saw is the op's next entry.
+// committed follows a change that can be read; saw holds the op's next entry.
 func (r *recent) committed(op *operation, saw seen) {
 	if op.prev != nil && (op.next == nil || op.next.Fence != op.prev.Fence) {
 		r.drop(op.prev.Fence, op.key) // taken over, or gone

@@ -7,8 +7,8 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// action is what is asked of one key, as data, with everything beside the record
-// and the time that the answer depends on.
+// action describes what is asked of one key, as data. It holds everything that the
+// answer depends on besides the record and the time.
 type action struct {
 	kind        actionKind
 	fence       uint64         // of the token shown; for a claim, the fence to grant
@@ -43,10 +43,10 @@ const (
 	actSweep
 )
 
-// transition is the state machine: what becomes of the record cur (nil: none)
-// when a is asked of it at now, and the answer. next == cur means that nothing
-// changes and next == nil that the record is gone. It has no other input and no
-// effect, and cur is not modified. Every rule of who may do what is in this file.
+// transition is the state machine. It returns what becomes of the record cur (nil:
+// none) when a is asked of it at now, and the answer. next == cur means that nothing
+// changes, and next == nil that the record is gone. It has no other input and no side
+// effect, and does not modify cur. Every rule about who may do what is in this file.
 func transition(cur *engine.Entry, a *action, now engine.Instant) (next *engine.Entry, answer error) {
 	switch a.kind {
 	case actClaim:
@@ -111,8 +111,8 @@ func transition(cur *engine.Entry, a *action, now engine.Instant) (next *engine.
 	return cur, refusalOf(cur.State)
 }
 
-// refusalOf is the answer to a token operation that is its own record's, but not
-// one the record's state allows.
+// refusalOf returns the answer to a token operation whose token is current but which
+// the record's state does not allow.
 func refusalOf(s State) error {
 	switch s {
 	case Held:
@@ -125,8 +125,8 @@ func refusalOf(s State) error {
 	return ErrFenced
 }
 
-// refuseEffect answers a completion whose result is yet to be computed: nil means
-// that it may be, because the record is there to be completed.
+// refuseEffect decides a completion whose result is yet to be computed. nil means that
+// it may be computed, because the record can still be completed.
 func refuseEffect(cur *engine.Entry, a *action, now engine.Instant) error {
 	switch {
 	case !live(cur, now) || cur.Fence != a.fence:
@@ -137,10 +137,10 @@ func refuseEffect(cur *engine.Entry, a *action, now engine.Instant) error {
 	return refusalOf(cur.State)
 }
 
-// refuseClaim is the part of transition that answers a claim without granting it:
-// nil means that the claim would be granted. It allocates nothing, so that a
-// replay does not either. The order of the checks is part of the rules: mismatch
-// comes before anything that would disclose the record.
+// refuseClaim is the part of transition that answers a claim without granting it. nil
+// means that the claim would be granted. It allocates nothing, which keeps replays free
+// of allocations. The order of the checks is part of the rules: a mismatch comes before
+// anything that would disclose the record.
 func refuseClaim(cur *engine.Entry, a *action, now engine.Instant) error {
 	if !live(cur, now) {
 		return tooLate(a)
@@ -172,15 +172,15 @@ func refuseClaim(cur *engine.Entry, a *action, now engine.Instant) error {
 	return nil
 }
 
-// newOperation reports whether the request of a is another one than cur's, and may
-// have the key: a released operation that saved nothing does not bind it. One whose
-// last claim was undone does, because an attempt before that may have left effects.
+// newOperation reports whether a's request differs from cur's and may still have the
+// key. A released operation that saved nothing does not bind the key. If its last claim
+// was undone it does, because an earlier attempt may have left effects.
 func newOperation(cur *engine.Entry, a *action) bool {
 	return cur.State == Released && cur.Checkpoint == nil && !cur.Bound && !agree(cur.Fingerprint, a.fingerprint)
 }
 
-// tooLate answers a claim that finds no record: ErrTooLate if there may have been one,
-// because the request is older than its retention, or than what the store has lost.
+// tooLate answers a claim that finds no record. It is ErrTooLate if there may have been
+// one: the request is older than its retention, or than what the store has lost.
 func tooLate(a *action) error {
 	if a.issuedAt == 0 {
 		return nil
@@ -220,8 +220,8 @@ func grant(cur *engine.Entry, a *action, now engine.Instant) *engine.Entry {
 	return e
 }
 
-// setInFlightExpiry: a record in flight expires at lease end + retention, unless
-// a lapsed lease would leave it held.
+// setInFlightExpiry makes a record in flight expire at lease end + retention, unless a
+// lapsed lease would leave it held.
 func setInFlightExpiry(e *engine.Entry, now engine.Instant) {
 	if e.HoldUnknown {
 		setExpiry(e, engine.Never, engine.Never)
@@ -249,8 +249,8 @@ func repeats(cur *engine.Entry, a *action) bool {
 	return same && (a.kind == actComplete && cur.State == Completed || a.kind == actFail && cur.State == Failed)
 }
 
-// tooLarge is the answer of a completion or failure: it is recorded, yet the caller
-// must hear that its result or reason will not replay.
+// tooLarge is the answer of a completion or failure that was recorded without its
+// result or reason. The caller must know that it will not replay.
 func tooLarge(a *action) error {
 	if a.dropped {
 		return ErrTooLarge
@@ -266,8 +266,8 @@ func release(cur *engine.Entry, a *action, now engine.Instant) *engine.Entry {
 	return &e
 }
 
-// unclaim undoes a claim whose work was not begun: nothing is left of a first attempt
-// that saved nothing. Otherwise an attempt before it may have left effects, so the
+// unclaim undoes a claim whose work has not begun. A first attempt that saved nothing
+// leaves nothing. Otherwise an earlier attempt may have left effects, so the
 // fingerprint stays in force.
 func unclaim(cur *engine.Entry, now engine.Instant) *engine.Entry {
 	if cur.Attempt <= 1 && cur.Checkpoint == nil {
@@ -281,7 +281,7 @@ func unclaim(cur *engine.Entry, now engine.Instant) *engine.Entry {
 	return &e
 }
 
-// forget removes the record of a's fence, or any record if a names none.
+// forget removes the record with a's fence, or any record if a has none.
 func forget(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, error) {
 	if a.fence == 0 || cur != nil && cur.Fence == a.fence {
 		return nil, nil
@@ -292,10 +292,10 @@ func forget(cur *engine.Entry, a *action, now engine.Instant) (*engine.Entry, er
 	return cur, nil
 }
 
-// effectFailure is what a same-commit function's error asks for, besides undoing what
-// the function wrote: a permanent one fails the operation, and one that leaves the outcome
-// unknown holds it. Any other leaves the record as it was (0), but for the attempt where
-// the request has a limit of them.
+// effectFailure returns what the error of a same-commit function does to the record.
+// What the function wrote is undone in any case. A permanent error fails the operation,
+// and one that leaves the outcome unknown holds it. Any other leaves the record as it
+// was (0), except that the attempt counts if the request limits attempts.
 func effectFailure(a *action, m mark) actionKind {
 	switch {
 	case m == permanent:
@@ -327,8 +327,8 @@ func extend(cur *engine.Entry, a *action, now engine.Instant) *engine.Entry {
 	return &e
 }
 
-// sweep removes what has expired. A record that lives on is put back in the
-// expiry index at its new time, if the index entry found is still its own.
+// sweep removes an expired record. For a live one it moves the expiry index entry to
+// the new time, if the entry found is still the record's own.
 func sweep(cur *engine.Entry, a *action, now engine.Instant) *engine.Entry {
 	if cur == nil || !live(cur, now) {
 		return nil

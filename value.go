@@ -12,8 +12,8 @@ import (
 	"github.com/idemkv/idem/internal/jcs"
 )
 
-// completeValue completes the claim with value and returns what its duplicates will get.
-// With an error it returns value itself.
+// completeValue completes the claim with value and returns what its duplicates will
+// get. With an error it returns value itself.
 func completeValue[T any](ctx context.Context, s *Store, t Token, value T) (T, error) {
 	var replay T
 	var err error
@@ -31,7 +31,7 @@ func completeValue[T any](ctx context.Context, s *Store, t Token, value T) (T, e
 	return value, err
 }
 
-// settledValue is what duplicates get of a claim that the work has settled by itself.
+// settledValue returns what duplicates get after the work settled its own claim.
 func settledValue[T any](ctx context.Context, s *Store, t Token, value T, refusal error) (T, error) {
 	rec, err := s.Get(context.WithoutCancel(ctx), t.Key)
 	switch {
@@ -65,8 +65,8 @@ func completeJSON[T any](ctx context.Context, s *Store, t Token, value T) (T, er
 	return value, &notKeptError{keyHash: s.KeyHash(t.Key), cause: cause}
 }
 
-// notKeptError is the first caller's answer when JSON does not keep the value. It matches
-// ErrTooLarge, which is what duplicates get, and does not call the value too large.
+// notKeptError is the first caller's error when JSON does not preserve the value. It
+// matches ErrTooLarge, which duplicates get, but does not call the value too large.
 type notKeptError struct {
 	keyHash string
 	cause   error
@@ -81,8 +81,8 @@ func (e *notKeptError) Is(target error) bool { return target == ErrTooLarge }
 
 var errChanged = errors.New("decodes from JSON to something else; use a type that JSON keeps, or []byte")
 
-// roundTrip returns value as JSON, and the value that decoding it gives. What is longer
-// than limit will not be recorded, and is not decoded.
+// roundTrip returns value as JSON, and the value decoded from it. JSON longer than
+// limit will not be recorded, and is not decoded.
 func roundTrip[T any](value T, limit int) (b []byte, replay T, err error) {
 	if b, err = encodeJSON(&value); err != nil {
 		return nil, replay, fmt.Errorf("cannot be encoded: %w", err)
@@ -103,8 +103,9 @@ func roundTrip[T any](value T, limit int) (b []byte, replay T, err error) {
 	return b, replay, nil
 }
 
-// encodeJSON takes a pointer, as decodeJSON fills one in: a type that encodes itself may do so
-// by its pointer. A panic of its method is an error like any other: the work is done.
+// encodeJSON takes a pointer, because a type may implement its encoding on the pointer;
+// that is also what decodeJSON fills in. A panic of such a method becomes an error,
+// because the work is done.
 func encodeJSON[T any](value *T) (b []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -114,7 +115,7 @@ func encodeJSON[T any](value *T) (b []byte, err error) {
 	return json.Marshal(value)
 }
 
-// decodeJSON returns the zero value with an error, not one that is half filled in.
+// decodeJSON returns the zero value with an error, never a half-filled one.
 func decodeJSON[T any](b []byte) (value T, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -131,8 +132,8 @@ func decodeJSON[T any](b []byte) (value T, err error) {
 	return value, err
 }
 
-// decodeError says where a decoder failed. The text of cause quotes the value, as those of
-// encoding/json and time do, and results do not belong in logs.
+// decodeError says where decoding failed, without cause's text. That text quotes the
+// value, in encoding/json and time for instance, and results do not belong in logs.
 type decodeError struct{ cause error }
 
 func (e *decodeError) Error() string {
@@ -166,14 +167,15 @@ func decode[T any](s *Store, r Record) (value T, err error) {
 	return value, err
 }
 
-// sameJSON reports whether two texts that encodeJSON returned say the same. They need not be
-// the same bytes: a struct in an any comes back as a map, whose names are sorted, and a
+// sameJSON reports whether two texts from encodeJSON mean the same. Their bytes may
+// differ: a struct in an any comes back as a map with its names sorted, and a
 // json.Number or json.RawMessage as a float64, which writes 1.50 as 1.5.
 func sameJSON(a, b []byte) bool {
 	if bytes.Equal(a, b) {
 		return true
 	}
-	// The encoder writes what is not UTF-8 as this escape, and the character itself as it is.
+	// The encoder writes invalid UTF-8 as this escape, but a real U+FFFD as the
+	// character.
 	replaced := []byte(`\ufffd`)
 	if bytes.Count(a, replaced) != bytes.Count(b, replaced) {
 		return false

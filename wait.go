@@ -9,12 +9,14 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// Wait returns the record of key as soon as it is anything but in flight with a
-// lease that holds: completed, failed, held, released or lapsed. A takeover or an
-// extension seen on the way is waited on. ErrNotFound is returned when there is
-// no record, or it expires or is forgotten; ErrClosed and ErrBroken wake it too.
-// ErrInvalid is returned when ctx is of the work that runs under a claim of key, which
-// would wait for itself. The record's slices are shared: do not change them.
+// Wait returns the record of key once it is no longer in flight under a lease that
+// holds: it is completed, failed, held, released or lapsed. After a takeover or an
+// extension, Wait goes on waiting.
+//
+// ErrNotFound is returned when there is no record, or it expires or is forgotten.
+// ErrClosed and ErrBroken end the wait too. ErrInvalid is returned when ctx belongs to
+// work that runs under a claim of key, which would wait for itself. The record's slices
+// are shared: do not change them.
 func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 	if err := s.admitKey(ctx, key); err != nil {
 		return Record{}, err
@@ -22,7 +24,7 @@ func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 	if err := s.inWork(ctx, key); err != nil {
 		return Record{}, err
 	}
-	// Registered before the first look, so that no change falls between the two.
+	// Register before the first look, to miss no change between the two.
 	w := s.tracker.waiters.add(key)
 	defer s.tracker.waiters.remove(key, w)
 	for {
@@ -63,11 +65,11 @@ func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 	}
 }
 
-// waiters are the goroutines that wait for a key. The commit hands each the record
-// it may return, so that none misses a release that is claimed again before it
-// runs.
+// waiters are the goroutines that wait for a key. The commit hands each of them the
+// record it may return. So none misses a release that is claimed again before the
+// waiter runs.
 type waiters struct {
-	n  atomic.Int64 // waiters in all: a commit without any takes no lock
+	n  atomic.Int64 // all waiters: with none, a commit takes no lock
 	mu sync.Mutex
 	by map[string]map[*waiter]struct{}
 }
@@ -111,7 +113,7 @@ func (ws *waiters) remove(key string, w *waiter) {
 	ws.n.Add(-1)
 }
 
-// wake tells those who wait for key that its entry was prev and is now e.
+// wake tells the waiters of key that its entry was prev and is now e.
 func (ws *waiters) wake(key string, prev, e *engine.Entry) {
 	if ws.n.Load() == 0 {
 		return
@@ -131,10 +133,10 @@ func (ws *waiters) wake(key string, prev, e *engine.Entry) {
 	}
 }
 
-// outcome returns what w may return, having seen the claim with fence seen in
-// flight. A commit can be read a little before it wakes anybody: who comes to wait
-// in between sees the last claim that it granted, and is not to hear how the one
-// before that ended.
+// outcome returns what w may return, if w saw the claim with fence seen in flight. A
+// commit can be read a little before it wakes the waiters. A waiter that arrives in
+// between sees the claim that this commit granted, and must not be told how the one
+// before ended.
 func (ws *waiters) outcome(w *waiter, seen uint64) (*engine.Entry, bool) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
