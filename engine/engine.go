@@ -1,9 +1,9 @@
-// Package engine is what a storage engine implements, and what the store above it gives
-// and asks. It is for those who write engines; users of a store need none of it.
+// Package engine defines what a storage engine implements and what the store above it
+// provides and expects. It is for engine authors; users of a store need none of it.
 //
 // A [Backend] keeps an [Entry] under each key and runs operations ([Op]) on them
-// atomically and durably. It holds no rule of who may do what: Op.Run, which the store
-// brings along, decides. An engine that passes idemtest.Run is an engine. The interfaces
+// atomically and durably. It has no rules of its own about who may do what: the store's
+// Op.Run decides. An engine that passes idemtest.Run is complete. The interfaces
 // [Scanner], [Expirer], [Checker] and [Sizer] are optional.
 package engine
 
@@ -14,110 +14,107 @@ import (
 
 // Backend is what an engine implements.
 //
-//   - Keep an Entry and a Meta whole. Every field comes back as it was given, with nil
-//     and empty slices told apart, or the entry does not come back at all.
-//   - Let one Backend at a time have the file, directory or address. A second Open of it,
-//     in this process or another, returns ErrLocked. Take the lock when opening, before
-//     anything is read, and keep it while a write may still be under way.
-//   - Let one store have the Backend. A second Bind is refused.
-//   - When a commit fails, when the engine panics, or when its files cannot be read,
-//     nobody knows what it holds. Call Host.Broken before anything else sees that state,
-//     and answer everything with that error from then on. Never end the process, and let
-//     no panic or memory fault out.
-//   - Expect Read, Apply and the optional methods from many goroutines at once, until
-//     Close.
+//   - Keep each Entry and the Meta intact. Either every field comes back as it was given,
+//     with nil and empty slices kept apart, or the entry does not come back at all.
+//   - Let only one Backend at a time have the file, directory or address. A second Open of
+//     it, in this process or another, returns ErrLocked. Take the lock when opening, before
+//     reading anything, and keep it while a write may still be under way.
+//   - Let only one store have the Backend. A second Bind is refused.
+//   - The content is unknown once a commit has failed, the engine has panicked, or its files
+//     could not be read. Call Host.Broken before anything else sees that state, and answer
+//     every later call with that error. Never end the process, and let no panic or memory
+//     fault out.
+//   - Expect concurrent calls of Read, Apply and the optional methods until Close.
 //
-// Without Scanner, Store.Records and Stats return ErrInvalid. Without Expirer nothing
-// that has expired is ever removed, though it is absent to every reader; who frees room
-// then is up to the engine's owner. An engine that runs no same-commit functions has
-// nothing to do for them: it never asks Op.Effect, and an op that has an effect reports
-// no change, so the store tells its caller that the engine runs none.
+// Without Scanner, Store.Records and Stats return ErrInvalid. Without Expirer, expired
+// records are invisible to readers but never removed; the owner of the engine must then free
+// the space. An engine that runs no same-commit functions ignores Op.Effect. An op with an
+// effect then reports no change, and the store tells its caller that the engine runs no
+// effects.
 type Backend interface {
-	// Bind makes the backend host's and returns the Meta of the last commit. It is
-	// called once, by idem.New, before any other method. ErrInvalid is returned when the
-	// backend is bound already, ErrClosed when it is closed.
+	// Bind ties the backend to host and returns the Meta of the last commit. idem.New
+	// calls it once, before any other method. ErrInvalid is returned when the backend is
+	// bound already, ErrClosed when it is closed.
 	Bind(host Host) (Binding, error)
 
 	// Read returns the entry of key, nil if there is none. It never returns what a crash
-	// could undo: while a commit of the key is under way it returns what was there before,
-	// and it never waits for the commit. It returns expired entries like others. The
-	// entry and its slices are shared and never changed.
+	// could undo: while a commit of the key is under way, it returns the previous entry
+	// without waiting. It returns expired entries like any others. The entry and its
+	// slices are shared and never changed.
 	//
 	// An engine that waits for something other than its own disk, such as a network,
-	// returns ctx's error when ctx ends first. Others may ignore ctx. ErrCorrupt or
-	// ErrVersion is returned when the entry is there and cannot be read. ErrBroken is
+	// returns ctx's error when ctx ends first. Other engines may ignore ctx. ErrCorrupt
+	// or ErrVersion is returned when the entry exists but cannot be read. ErrBroken is
 	// returned once the engine is broken.
 	Read(ctx context.Context, key string) (*Entry, error)
 
-	// Apply runs ops in one commit, in their order, together with those of other callers
-	// as it likes. For each op it passes the entry that is current at that point of the
-	// commit, where ops before it in the same commit count:
+	// Apply runs ops in one commit, in their order. It may add ops of other callers to
+	// the commit. To each op it passes the entry that is current at that point of the
+	// commit, earlier ops of the same commit included:
 	//
 	//	next, changed := op.Run(current, readErr)
 	//
 	// If changed, it stores next under op.Key(), or removes the entry if next is nil.
-	// From Run until the commit is done no other commit can change the key, and until
-	// then nobody can read the change. An engine that has to begin the commit again calls
-	// Run again.
+	// From Run until the commit is done, no other commit can change the key and nobody can
+	// read the change. An engine that must restart the commit calls Run again.
 	//
-	// Op.Current may save reading the current entry. It is asked right before Run: an op
-	// before it in the same commit that changed the key makes it know nothing.
+	// Op.Current may save reading the current entry. Ask it right before Run: if an earlier
+	// op in the same commit changed the key, it knows nothing.
 	//
-	// Where the engine's capacity is bounded it may answer an op with Op.Refuse and
-	// ErrFull instead of storing its change, if Op.Grants is true. No other op may be
-	// refused. The store then sweeps through Expirer, which is how room comes back, and
-	// applies the op once more if anything was removed.
+	// An engine with bounded capacity may call Op.Refuse with ErrFull instead of storing an
+	// op's change, but only if Op.Grants is true. The store then sweeps through Expirer to
+	// free room, and applies the op once more if anything was removed.
 	//
-	// An op with an Effect takes two steps. The engine runs the caller's function and
-	// goes on with Op.Finish in place of Run. If the function failed, the engine undoes
-	// what it wrote and stores what Finish asks for, if anything, before any other change
-	// of the key.
+	// An op with an Effect takes two steps. The engine runs the caller's function, then calls
+	// Op.Finish in place of Run. If the function failed, the engine undoes what it wrote. It
+	// then stores what Finish asks for, if anything, before any other change of the key.
 	//
-	// With the changes it saves Host.Meta(), called after every Run of the commit. If
-	// nothing changed it need save nothing. When all is durable, when Read returns the
-	// new state, and before another commit can change one of the keys, it calls
-	// Op.Committed for every op that changed something. Then Apply returns nil. The
-	// answers are in the ops.
+	// With the changes it saves Host.Meta(), called after every Run of the commit. If nothing
+	// changed, it need not save anything. It calls Op.Committed for every op that changed
+	// something, once everything is durable and Read returns the new state, and before another
+	// commit can change one of the keys. Then Apply returns nil. The answers are in the ops.
 	//
-	// Apply may return ctx's error only if none of ops was or will be stored. Once they
-	// have joined a commit it returns that commit's answer, whatever becomes of ctx. Any
-	// error means that no op was answered. A failed commit returns the error given to
-	// Host.Broken. So does one that takes longer than Host.Stall, whatever becomes of it:
-	// Apply leaves it behind, with the ops, which nobody else uses then.
+	// Apply may return ctx's error only if no op was or will be stored. Once the ops have
+	// joined a commit, it returns that commit's answer, even if ctx ends. An error means that
+	// no op was answered. A failed commit returns the error given to Host.Broken. So does one
+	// that takes longer than Host.Stall, however it ends: Apply abandons it together with its
+	// ops, which nobody else uses from then on.
 	Apply(ctx context.Context, ops []Op) error
 
-	// Close saves Host.Meta(), if the backend is bound and whole, and frees what the
-	// engine holds. It is called once, when no other call is under way, unless the
-	// backend is broken. Who opened a backend and never bound it closes it. Close returns
-	// in bounded time, also when broken. After it the store makes no more calls, except
-	// Read where Binding.Direct is set; other engines answer late calls with ErrClosed.
+	// Close saves Host.Meta(), if the backend is bound and intact, and frees the
+	// engine's resources. The store calls it once, when no other call is under way, or
+	// when the backend is broken. A caller that opens a backend and never binds it
+	// closes it. Close returns in bounded time, even when broken. After it the store
+	// makes no more calls, except Read if Binding.Direct is set; other engines answer
+	// late calls with ErrClosed.
 	Close() error
 }
 
 // Host is what a store gives its engine.
 type Host struct {
-	// Meta returns what to save in the commit that is being made.
+	// Meta returns what to save with the current commit.
 	Meta func() Meta
-	// Broken tells the store that the engine cannot be trusted any more. err wraps
-	// ErrBroken and the cause; the first call counts. If the cause was a panic, an
-	// error in it may have the method Stack() string. Broken may be called from any
+	// Broken tells the store that the engine can no longer be trusted. err wraps
+	// ErrBroken and the cause; only the first call counts. If the cause was a panic, an
+	// error in err may have the method Stack() string. Broken may be called from any
 	// goroutine, under any lock, and returns at once.
 	Broken func(err error)
 	// Group reports a commit that became durable: how many operations shared it and how
-	// long it took. It calls the user's observer, which may take its time or call the
-	// store. So call it under no lock and from no goroutine that a commit waits for; the
-	// goroutine of a caller that has its answer will do.
+	// long it took. It calls the user's observer, which may be slow or may call the
+	// store. So hold no lock when calling it, and use no goroutine that a commit waits
+	// for. The goroutine of a caller that has its answer will do.
 	Group func(ops int, took time.Duration)
 	// Clock is the store's.
 	Clock Clock
-	// Stall is how long a commit may take; zero or less: no bound. Count it in pieces
-	// that the process was there for: one that was stopped is not stuck.
+	// Stall is how long a commit may take; zero or less: no bound. Measure it in short
+	// pieces, to count only time in which the process was running: a stopped process is
+	// not stuck.
 	Stall time.Duration
-	// KeyHash returns what stands for a key in messages. Keys themselves never appear
-	// there.
+	// KeyHash returns the hash that stands for a key in messages. Messages never contain
+	// the key itself.
 	KeyHash func(key string) string
-	// Within marks a context that is given to a function which runs in a commit: calls
-	// of the store with it, which would wait for the commit, are refused.
+	// Within marks a context for a function that runs in a commit. Calls to the store
+	// with that context would wait for the commit, so they are refused.
 	Within func(ctx context.Context) context.Context
 }
 
@@ -126,8 +123,8 @@ type Clock interface {
 	// Now returns the wall clock, which may step, and the time elapsed since some fixed
 	// point, which never goes back.
 	Now() (wall time.Time, elapsed time.Duration)
-	// AfterFunc calls f in a goroutine of its own once d has elapsed. stop cancels the
-	// call and reports whether it did.
+	// AfterFunc calls f in its own goroutine once d has elapsed. stop cancels the call
+	// and reports whether it did.
 	AfterFunc(d time.Duration, f func()) (stop func() bool)
 }
 
@@ -135,7 +132,7 @@ type Clock interface {
 type Binding struct {
 	// Saved is the Meta of the last commit; zero if there was none.
 	Saved Meta
-	// Direct: Read is as fast as a cache of entries would be. The store keeps none, and
-	// may call Read during and after Close, which must be harmless.
+	// Direct: Read is as fast as a cache of entries would be. The store then keeps no
+	// cache and may call Read during and after Close, which must be harmless.
 	Direct bool
 }

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Instant is a moment in store time: nanoseconds on the store's own timeline,
-// which starts at the wall clock's Unix time when the store is created and from
-// then on follows elapsed time (see Meta). Zero means "not set".
+// Instant is a moment in store time: nanoseconds on the store's own timeline. The
+// timeline starts at the wall clock's Unix time when the store is created and then
+// follows elapsed time (see Meta). Zero means "not set".
 type Instant int64
 
 // Never is the Instant that is never reached.
@@ -22,37 +22,37 @@ func (t Instant) Add(d time.Duration) Instant {
 }
 
 // Entry is a record as an engine keeps it. An Entry is immutable once it has been
-// handed over: engines, cache and callers share it. Engines store every field and
-// interpret none but Due.
+// handed over, because engines, cache and callers share it. Engines store every field
+// and interpret only Due.
 type Entry struct {
 	// State is never zero in a stored entry.
 	State State
 	// HoldUnknown and ResultDropped are as in idem.Record.
 	HoldUnknown   bool
 	ResultDropped bool
-	// Bound: Released by Unclaim, and the fingerprint stays in force until the next
-	// grant.
+	// Bound: the record was released by Unclaim, and its fingerprint stays in force
+	// until the next grant.
 	Bound bool
 	// Attempt is as in idem.Record.
 	Attempt uint32
 	// Fence is the latest claim's.
 	Fence uint64
-	// Opening is the number of the store opening (Meta.Opening) in which the lease
-	// was granted or last extended.
+	// Opening is the number of the store opening (Meta.Opening) that granted or last
+	// extended the lease.
 	Opening uint64
 	// Fingerprint is as in idem.Record.
 	Fingerprint Fingerprint
 	// ClaimedAt, LeaseUntil and FinishedAt are as in idem.Record, in store time.
 	ClaimedAt, LeaseUntil, FinishedAt Instant
-	// ExpiresAt is when the record is gone; Never if it does not expire.
+	// ExpiresAt is when the record expires; Never if it does not.
 	ExpiresAt Instant
-	// Due is where the record stands in the expiry index: "do not look at this key
-	// before". It is never after ExpiresAt, and zero if and only if ExpiresAt is
-	// Never: then the record is not in the index.
+	// Due is the record's place in the expiry index: do not look at this key before
+	// then. It is never after ExpiresAt. It is zero if and only if ExpiresAt is Never;
+	// the record is then not in the index.
 	Due Instant
 	// Lease and Retention are the durations of the latest claim.
 	Lease, Retention time.Duration
-	// Checkpoint and Result are as in idem.Record; nil and empty are told apart.
+	// Checkpoint and Result are as in idem.Record; nil and empty are different.
 	Checkpoint, Result []byte
 }
 

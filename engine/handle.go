@@ -8,9 +8,9 @@ func HandleOf(b Backend) Handle { return Handle{b} }
 
 func (h Handle) bound() Backend { return h.backend }
 
-// Bound is a store: an *idem.Store or what embeds one.
+// Bound is a store: an *idem.Store, or a type that embeds one.
 type Bound interface{ bound() Backend }
 
-// Of returns the Backend that a store was given. Packages of engines use it for their
-// own From, Do and Update, which need their part of the engine.
+// Of returns the Backend that a store was given. The engine packages use it in From, Do
+// and Update, which need their own engine.
 func Of(store Bound) Backend { return store.bound() }

@@ -4,18 +4,18 @@ import "context"
 
 // Scanner is a Backend that can list its entries.
 type Scanner interface {
-	// Scan returns some entries after the cursor and the cursor to go on from, ""
-	// when there are no more; "" also starts. Entries whose key does not start
-	// with prefix may be left out. An entry that is there from the first call to
-	// the last is returned exactly once. Like Read it returns nothing that a crash
-	// could undo, and holds nothing between calls. A page is small enough to hold
-	// in memory, and may be empty before the end.
+	// Scan returns some entries after the cursor, and the next cursor. "" starts a scan,
+	// and is returned at its end. Entries whose key does not start with prefix may be
+	// left out. An entry that exists from the first call to the last is returned exactly
+	// once. Like Read, Scan returns nothing that a crash could undo, and it holds
+	// nothing between calls. A page is small enough for memory and may be empty before
+	// the end.
 	Scan(ctx context.Context, prefix, cursor string) (page []Scanned, next string, err error)
 }
 
 // Scanned is one entry of a scan.
 type Scanned struct {
-	// Key and Entry are as Read has them.
+	// Key and Entry are what Read would return.
 	Key   string
 	Entry *Entry
 	// Err is ErrCorrupt or ErrVersion, wrapped, when the entry cannot be read;
@@ -23,33 +23,33 @@ type Scanned struct {
 	Err error
 }
 
-// Expirer is a Backend with an expiry index: for every entry whose Due is not
-// zero it finds (Due, key) in the order of Due. Apply keeps it in step: the place
-// of the entry before a change (its Due) and the place the op found (Op.Due, zero
-// if none) make way for that of the entry after it.
+// Expirer is a Backend with an expiry index: (Due, key) for every entry whose Due is
+// not zero, in the order of Due. Apply keeps it in step. With each change it removes
+// the place of the old entry (its Due) and the place that the op found (Op.Due, if not
+// zero), and adds that of the new entry.
 type Expirer interface {
-	// Expiring returns up to limit places of the index in order, the first one
-	// after the place from (the zero Due: from the start) whose time is at or
-	// before until. A place may be stale: the sweep checks the entry again.
+	// Expiring returns up to limit places of the index, in order, that come after from
+	// (the zero Due: from the start) and whose time is not after until. A place may be
+	// stale: the sweep checks the entry again.
 	Expiring(ctx context.Context, from Due, until Instant, limit int) ([]Due, error)
 }
 
-// Due is a place in the expiry index.
+// Due is a place in the expiry index: do not look at Key before At.
 type Due struct {
-	// At and Key: look at Key not before At.
+	// At is the time of the place, Key its record's key.
 	At  Instant
 	Key string
 }
 
-// Checker is a Backend that can tell whether it would take a new record now; see
+// Checker is a Backend that can tell whether it would accept a new record now; see
 // Store.Health.
 type Checker interface {
-	// Check returns nil if a new record would be taken, and otherwise what a claim of
-	// it would meet: ErrFull, ErrBroken, ErrClosed. It writes nothing.
+	// Check returns nil if a new record would be accepted, and otherwise the error of
+	// such a claim: ErrFull, ErrBroken, ErrClosed. It writes nothing.
 	Check(ctx context.Context) error
 }
 
-// Sizer is a Backend that knows how many bytes it takes.
+// Sizer is a Backend that knows its size.
 type Sizer interface {
 	// Size returns bytes on disk, or in memory for an engine without a disk.
 	Size() (int64, error)

@@ -2,8 +2,8 @@ package engine
 
 import "fmt"
 
-// State is the stored state of a record. A lapsed lease and an expired record are
-// computed on reading and are no states of their own.
+// State is the stored state of a record. Lapsed and expired are not states: they are
+// computed on each read.
 type State uint8
 
 // The stored states; idem has the same names for them.
