@@ -1,8 +1,7 @@
 package memory
 
-// heap is a binary heap with its least item, by less, on top. It differs from
-// container/heap in that an item is not boxed, which would be an allocation for
-// each claim.
+// heap is a binary heap with its least item, by less, on top. Unlike container/heap it
+// does not box its items, which would cost each claim an allocation.
 type heap[T any] struct {
 	items []T
 	less  func(a, b T) bool
@@ -20,7 +19,7 @@ func (h *heap[T]) push(x T) {
 	}
 }
 
-// pop takes the least item out of a heap that is not empty.
+// pop removes the least item of a non-empty heap and returns it.
 func (h *heap[T]) pop() T {
 	last := len(h.items) - 1
 	least := h.items[0]
@@ -31,7 +30,7 @@ func (h *heap[T]) pop() T {
 	return least
 }
 
-// order makes a heap of the items in any order.
+// order turns items in any order into a heap.
 func (h *heap[T]) order() {
 	for i := len(h.items)/2 - 1; i >= 0; i-- {
 		h.down(i)

@@ -8,10 +8,10 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// index is a shard's part of the expiry index: a heap of places in time order.
-// A place is stale, and dropped when it comes to the top, once the entry of its
-// key stands elsewhere: leaving it costs nothing now, finding it in the heap
-// would.
+// index is a shard's part of the expiry index: a heap of places in time order. A place
+// is stale once its key's entry has moved elsewhere. It stays until it reaches the top
+// and is dropped there, because finding it in the heap would cost something and leaving
+// it does not.
 type index struct{ places heap[engine.Due] }
 
 func (x *index) init() { x.places.less = before }
@@ -25,8 +25,8 @@ func compare(a, b engine.Due) int {
 	return cmp.Compare(a.Key, b.Key)
 }
 
-// push adds a place. When stale ones outnumber the entries the heap is made anew
-// of what is current, so that it stays in proportion to them.
+// push adds a place. When stale places outnumber the entries, it rebuilds the heap from
+// the current ones, which keeps its size in proportion.
 func (x *index) push(d engine.Due, entries *table) {
 	if len(x.places.items) >= 2*entries.live+64 {
 		x.places.items = x.places.items[:0]
@@ -41,16 +41,16 @@ func (x *index) push(d engine.Due, entries *table) {
 	x.places.push(d)
 }
 
-// first returns up to limit current places after from and up to until, in order,
-// and whether there may be more of them.
+// first returns up to limit current places after from and up to until, in order, and
+// whether there may be more.
 func (x *index) first(from engine.Due, until engine.Instant, limit int, current func(engine.Due) bool) (found []engine.Due, more bool) {
 	all := x.places.items
 	for len(all) > 0 && !current(all[0]) {
 		x.places.pop()
 		all = x.places.items
 	}
-	// Best first down the heap: the frontier holds the nodes whose parents were
-	// visited, and its least is the next in order.
+	// Walk the heap best first. The frontier holds the nodes whose parents were visited;
+	// its least one is the next in order.
 	frontier := heap[int]{less: func(i, j int) bool { return before(all[i], all[j]) }}
 	visit := func(i int) {
 		if i < len(all) {
@@ -76,9 +76,9 @@ func (x *index) first(from engine.Due, until engine.Instant, limit int, current 
 	return found, false
 }
 
-// Expiring implements engine.Expirer. Each shard gives its first few; what comes
-// after the last of a shard that has more is left for the next call, because that
-// shard's next might come before it.
+// Expiring implements engine.Expirer. Each shard returns its first few places. If a
+// shard has more, everything after its last one is left for the next call, because the
+// shard's next place might come first.
 func (b *Backend) Expiring(ctx context.Context, from engine.Due, until engine.Instant, limit int) ([]engine.Due, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

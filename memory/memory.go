@@ -1,6 +1,6 @@
-// Package memory is the engine that keeps records in memory: the reference engine,
-// for tests and for work whose records need not outlive the process. What it holds
-// is lost when the process ends; bolt and pebble keep it.
+// Package memory is the engine that keeps records in memory. It is the reference
+// engine, for tests and for work whose records need not outlive the process. When the
+// process ends, its records are lost; bolt and pebble keep theirs.
 package memory
 
 import (
@@ -18,21 +18,20 @@ import (
 
 // Options configures a Backend. The zero value is good.
 type Options struct {
-	// MaxRecords bounds the records held, expired ones that are not swept yet
-	// included; new keys past it get idem.ErrFull. Default 1,000,000; negative: no
-	// bound.
+	// MaxRecords bounds the records held, including expired ones that are not swept yet.
+	// New keys past it get idem.ErrFull. Default 1,000,000; negative: no bound.
 	MaxRecords int64
-	// MaxBytes bounds the bytes held in the same way, overhead counted. Token
-	// operations are never refused, so that results of claims in flight may
-	// overshoot it. Default 512 MiB; negative: no bound.
+	// MaxBytes bounds the bytes held in the same way, overhead included. Token
+	// operations are never refused, so the results of claims in flight may overshoot it.
+	// Default 512 MiB; negative: no bound.
 	MaxBytes int64
 }
 
 const (
 	defaultMaxRecords = 1_000_000
 	defaultMaxBytes   = 512 << 20
-	// recordOverhead is what a record costs beside its key and bytes: the Entry,
-	// its share of the map and its place in the expiry index.
+	// recordOverhead is the cost of a record besides its key and bytes: the Entry, its
+	// share of the map and its place in the expiry index.
 	recordOverhead = 256
 	shardCount     = 256
 )
@@ -58,8 +57,8 @@ var (
 	_ engine.Sizer   = (*Backend)(nil)
 )
 
-// shard holds the keys of one hash value. Its lock is for writers, held for one
-// change at a time, and for the length of a copy in Scan and Expiring.
+// shard holds the keys of one hash value. Writers hold its lock for one change at a
+// time. Scan and Expiring hold it while they copy.
 type shard struct {
 	entries table
 	mu      sync.Mutex
@@ -81,8 +80,8 @@ func New(o Options) *Backend {
 	return b
 }
 
-// Bind implements engine.Backend. Whatever a memory engine held before is lost, so the
-// store is told that everything up to now may be.
+// Bind implements engine.Backend. Whatever a memory engine held before is lost, so Bind
+// tells the store that records up to now may be missing.
 func (b *Backend) Bind(host engine.Host) (engine.Binding, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -97,8 +96,8 @@ func (b *Backend) Bind(host engine.Host) (engine.Binding, error) {
 	return engine.Binding{Saved: engine.Meta{LostUntil: nanos(wall)}, Direct: true}, nil
 }
 
-// nanos is t in Unix nanoseconds, the nearest there is if they cannot express it. It is
-// never zero, which would say that nothing was lost.
+// nanos returns t in Unix nanoseconds, clamped to what they can express. It is never
+// zero, which would say that nothing was lost.
 func nanos(t time.Time) int64 {
 	switch last := time.Unix(0, math.MaxInt64); {
 	case t.After(last):
@@ -109,8 +108,8 @@ func nanos(t time.Time) int64 {
 	return max(t.UnixNano(), 1)
 }
 
-// Close implements engine.Backend. It frees nothing by itself: the records go with
-// the Backend.
+// Close implements engine.Backend. It frees nothing itself: the records go with the
+// Backend.
 func (b *Backend) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -128,8 +127,8 @@ func (b *Backend) Read(_ context.Context, key string) (*engine.Entry, error) {
 	return b.shard(hash).entries.get(hash, key), nil
 }
 
-// Apply implements engine.Backend. Nothing here can fail half-way, so that each op
-// is a commit of its own.
+// Apply implements engine.Backend. Nothing here can fail half-way, so each op is its
+// own commit.
 func (b *Backend) Apply(ctx context.Context, ops []engine.Op) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -167,24 +166,24 @@ func (b *Backend) apply(op engine.Op) {
 	op.Committed()
 }
 
-// reserve says that there is no room for a claim, or counts its record in if it is
-// new. A claim on a record that is there already needs no more room by itself, but
-// what it will bring does.
+// reserve returns an error if there is no room for a claim, and counts the claim's
+// record if it is new. A claim on an existing record adds no record, but the bytes it
+// will bring need room too.
 func (b *Backend) reserve(isNew bool) error {
 	for {
 		n := b.records.Load()
 		if err := b.full(n, isNew); err != nil || !isNew {
 			return err
 		}
-		// Never counted above the bound, not even for a moment: a claim next to this
-		// one would be refused for a record that is not there.
+		// Never count above the bound, not even briefly: a concurrent claim would be
+		// refused because of a record that is not there.
 		if b.records.CompareAndSwap(n, n+1) {
 			return nil
 		}
 	}
 }
 
-// full is ErrFull if n records, and the bytes that there are, leave no room.
+// full returns ErrFull if n records and the bytes held leave no room.
 func (b *Backend) full(n int64, isNew bool) error {
 	if b.opts.MaxBytes > 0 && b.bytes.Load() >= b.opts.MaxBytes {
 		return fmt.Errorf("%w: the memory engine holds %d bytes, Options.MaxBytes; raise it or shorten the retention",
@@ -212,8 +211,8 @@ func size(key string, e *engine.Entry) int64 {
 	return int64(len(key)+len(e.Result)+len(e.Checkpoint)) + recordOverhead
 }
 
-// Scan implements engine.Scanner: a page is a shard, so that a record, which never
-// leaves its shard, is seen once.
+// Scan implements engine.Scanner. A page is a shard. A record never leaves its shard,
+// so it is seen once.
 func (b *Backend) Scan(ctx context.Context, _, cursor string) ([]engine.Scanned, string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
@@ -235,5 +234,5 @@ func (b *Backend) Scan(ctx context.Context, _, cursor string) ([]engine.Scanned,
 	return page, strconv.Itoa(i), nil
 }
 
-// Size implements engine.Sizer: an estimate from what the records hold.
+// Size implements engine.Sizer. It estimates from what the records hold.
 func (b *Backend) Size() (int64, error) { return b.bytes.Load(), nil }

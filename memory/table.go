@@ -8,23 +8,22 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// table maps the keys of one shard to their entries: open addressing with linear
-// probing. It is written under the shard's lock and read without any. Against the
-// built-in map under a sync.RWMutex it saves a look-up the second hash, the lock's
-// two atomic writes and one of three dependent cache misses (docs/BENCHMARKS.md).
+// table maps the keys of one shard to their entries, by open addressing with linear
+// probing. It is written under the shard's lock and read without one. Compared with the
+// built-in map under a sync.RWMutex it saves a look-up the second hash, the lock's two
+// atomic writes and one of three dependent cache misses (docs/BENCHMARKS.md).
 //
-// What makes the reads safe: a slot's key is set once in the life of its slots, and
-// what changes from then on is its entry, one pointer. A key that leaves keeps its
-// slot with no entry until the slots are made anew, and slots that were replaced are
-// not written any more, so that a reader still in them sees the past of its own
-// call.
+// Reads are safe because a slot's key is set only once. After that only its entry
+// changes, which is one pointer. A removed key keeps its slot, without an entry, until
+// the slots are rebuilt. Replaced slots are not written any more, so a reader still
+// using them sees the state as of its own call.
 type table struct {
-	slots atomic.Pointer[[]slot] // a power of two of them; nil while there was no key
+	slots atomic.Pointer[[]slot] // a power of two; nil before the first key
 	used  int                    // slots with a key
-	live  int                    // of them with an entry
+	live  int                    // those of them that have an entry
 }
 
-// slot is 24 bytes. The key is kept as pointer and, in meta, length, because a
+// slot is 24 bytes. The key is kept as a pointer and, in meta, a length, because a
 // string cannot be read and written atomically.
 type slot struct {
 	key   atomic.Pointer[byte]
@@ -37,8 +36,8 @@ const (
 	minSlots   = 8
 )
 
-// metaOf is the key's hash with its length in place of the lowest bits, which
-// choose the shard.
+// metaOf returns the key's hash with its lowest bits, which chose the shard, replaced
+// by the key's length.
 func metaOf(hash uint64, key string) uint64 {
 	return hash>>lengthBits<<lengthBits | uint64(len(key))
 }
@@ -47,7 +46,7 @@ func (s *slot) string(key *byte) string {
 	return unsafe.String(key, s.meta&(1<<lengthBits-1))
 }
 
-// get returns the entry of key, nil if there is none. It may be called at any time.
+// get returns the entry of key, nil if there is none. It needs no lock.
 func (t *table) get(hash uint64, key string) *engine.Entry {
 	if s := find(t.slots.Load(), metaOf(hash, key), key); s != nil {
 		return s.entry.Load()
@@ -73,8 +72,8 @@ func find(all *[]slot, meta uint64, key string) *slot {
 	}
 }
 
-// set makes e, nil for none, the entry of key and returns the table's own copy of
-// the key: the caller's may be a piece of something large.
+// set makes e, nil for none, the entry of key. It returns the table's own copy of the
+// key, because the caller's may be a piece of something large.
 func (t *table) set(hash uint64, key string, e *engine.Entry) (own string) {
 	meta := metaOf(hash, key)
 	s := find(t.slots.Load(), meta, key)
@@ -97,7 +96,7 @@ func (t *table) set(hash uint64, key string, e *engine.Entry) (own string) {
 	case was == nil && e != nil:
 		t.live++
 	case was != nil && e == nil:
-		// The keys of those that left go when they are most.
+		// Renew once the keys that left are in the majority.
 		if t.live--; t.used > 2*t.live+minSlots {
 			t.renew()
 		}
@@ -105,16 +104,16 @@ func (t *table) set(hash uint64, key string, e *engine.Entry) (own string) {
 	return own
 }
 
-// grow makes room for one more key: at most three slots of four are used, where a
-// key that is there is found at the second or third look on average.
+// grow makes room for one more key. At most three of four slots are used, so a present
+// key is found at the second or third probe on average.
 func (t *table) grow() {
 	if p := t.slots.Load(); p == nil || 4*(t.used+1) > 3*len(*p) {
 		t.renew()
 	}
 }
 
-// renew makes the slots anew, with at most half of them used, so that as many keys
-// again come before the next time however many left.
+// renew rebuilds the slots without the keys that left. At most half of the slots are
+// used then, so at least a quarter can fill up before the next grow.
 func (t *table) renew() {
 	n := minSlots
 	for 2*(t.live+1) > n {
