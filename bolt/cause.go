@@ -6,12 +6,12 @@ import (
 	"syscall"
 )
 
-// diskErrors are what a disk, or the memory to map it, can lack.
+// diskErrors are the errors of a disk, or of the memory to map it.
 var diskErrors = [...]syscall.Errno{
 	syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS, syscall.ENOMEM,
 }
 
-// caused is an error whose cause was only in its text.
+// caused is an error whose cause was only in its text. It adds that cause.
 type caused struct {
 	error
 	cause syscall.Errno
@@ -19,8 +19,8 @@ type caused struct {
 
 func (c *caused) Unwrap() []error { return []error{c.error, c.cause} }
 
-// withCause returns err so that errors.Is finds what it tells of: of what fails while
-// the file or its map grows, bbolt gives the words alone.
+// withCause lets errors.Is find the cause of err. If the file or its map cannot grow,
+// bbolt returns only a text.
 func withCause(err error) error {
 	var number syscall.Errno
 	if err == nil || errors.As(err, &number) {

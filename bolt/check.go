@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// treeCheck walks the trees of a bbolt file and returns an error if they are not whole.
+// treeCheck walks the trees of a bbolt file and returns an error if they are damaged.
 //
-// It is run before every opening, because bbolt then finds the free pages by a walk
-// of its own, in a goroutine of its own, where a page number or an offset that a
-// flipped bit has changed ends the process. It reads the file by calls, not through
-// a map, and nothing it meets can fault. It reads each page that holds keys, as
-// bbolt's own walk does, and of overflow pages no more than up to the last key. It
-// allocates a bit for each page of the file, and a buffer for each level of the tree.
+// It runs before every opening. bbolt then finds the free pages by a walk in a
+// goroutine of its own, where a page number or offset changed by a flipped bit ends the
+// process. treeCheck reads the file through calls, not a map, so nothing it meets can
+// fault. Like bbolt's walk, it reads every page that holds keys; of overflow pages it
+// reads no further than the last key. It allocates a bit for each page of the file and
+// a buffer for each level of the tree.
 //
 // Layout: page header {id u64, flags u16, count u16, overflow u32}, then elements of
 // 16 bytes, then keys and values.
@@ -23,7 +23,7 @@ type treeCheck struct {
 	f        io.ReaderAt
 	pageSize uint64
 	pages    uint64   // in use: the file's high-water mark
-	seen     []uint64 // a bit a page: referred to by a page, each once
+	seen     []uint64 // one bit per page: set once a page refers to it
 	levels   [maxDepth + 2]struct {
 		node   node
 		buffer []byte
@@ -43,8 +43,8 @@ const (
 // bucket.
 type node struct {
 	id     uint64
-	inside int    // how many buckets deep it lies inside the page id
-	data   []byte // from its beginning as far as it was read: over all keys and buckets
+	inside int    // how many buckets deep it lies within page id
+	data   []byte // the part that was read, from the start: it covers all keys and buckets
 	size   uint64
 }
 
@@ -67,10 +67,10 @@ func newTreeCheck(f io.ReaderAt, m *metaPage) *treeCheck {
 	return &treeCheck{f: f, pageSize: m.pageSize, pages: m.pages, seen: make([]uint64, (m.pages+63)/64)}
 }
 
-// tree checks page id and all below it, whose first key is low and whose keys are
-// below high (nil: no bound). That a page begins with the very key by which its branch
-// page knows it, matters: bbolt looks for its first key there when the page is written
-// anew, and where it finds none leaves the old entry standing, beside the new one.
+// tree checks page id and everything below it. Its first key must be low and all its
+// keys below high (nil: no bound). The first key must be exactly the one in the branch
+// page. bbolt looks for it there when it rewrites the page, and if it does not find it,
+// the old entry stays next to the new one.
 func (c *treeCheck) tree(id uint64, low, high []byte, depth int) error {
 	if id < 2 || id >= c.pages || depth > maxDepth {
 		return fmt.Errorf("page %d is referred to, of %d, at depth %d", id, c.pages, depth)
@@ -82,8 +82,8 @@ func (c *treeCheck) tree(id uint64, low, high []byte, depth int) error {
 	return c.node(n, low, high, depth)
 }
 
-// read reads page id, and of its overflow pages what the check looks at. The result
-// is valid until the next page of the same depth is read.
+// read reads page id, and as much of its overflow pages as the check needs. The result
+// is valid until the next page at the same depth is read.
 func (c *treeCheck) read(id uint64, depth int) (*node, error) {
 	ne := binary.NativeEndian
 	n := &c.levels[depth].node
@@ -128,7 +128,7 @@ func (c *treeCheck) read(id uint64, depth int) (*node, error) {
 	return n, c.extend(n, far, depth)
 }
 
-// extend reads n as far as size.
+// extend reads n up to size.
 func (c *treeCheck) extend(n *node, size uint64, depth int) error {
 	have := uint64(len(n.data))
 	if size <= have {
@@ -147,7 +147,7 @@ func (c *treeCheck) extend(n *node, size uint64, depth int) error {
 	return nil
 }
 
-// node checks n and what it refers to.
+// node checks n and everything it refers to.
 func (c *treeCheck) node(n *node, low, high []byte, depth int) error {
 	if len(n.data) < pageHeader {
 		return fmt.Errorf("%v has %d bytes", n, len(n.data))
@@ -177,7 +177,7 @@ func (c *treeCheck) node(n *node, low, high []byte, depth int) error {
 	return nil
 }
 
-// below checks what element i refers to. The keys of n are known to be in it.
+// below checks what element i refers to. The keys of n are known to lie within it.
 func (c *treeCheck) below(n *node, i int, high []byte, depth int) error {
 	ne := binary.NativeEndian
 	e, err := n.element(i)
@@ -211,7 +211,7 @@ func (c *treeCheck) below(n *node, i int, high []byte, depth int) error {
 	return c.node(in, nil, nil, depth+1)
 }
 
-// element is where an element's key begins, where its value, and where that ends. A
+// element holds where an element's key and value begin and where the value ends. A
 // branch page has no values.
 type element struct {
 	key, value, end uint64

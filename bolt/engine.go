@@ -22,17 +22,17 @@ import (
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
-// buckets are the names of the spaces; docs/FORMAT.md.
+// buckets are the names of the spaces; see docs/FORMAT.md.
 var buckets = [...][]byte{
 	txbackend.Records: []byte("idem.records"),
 	txbackend.Expiry:  []byte("idem.expiry"),
 	txbackend.Meta:    []byte("idem.meta"),
 }
 
-// errNoBucket: something deleted a bucket of ours.
+// errNoBucket means that something deleted one of the store's buckets.
 var errNoBucket = errors.New("a bucket of the store is missing")
 
-// scanBytes is where a page of a scan ends although it has fewer pairs than asked.
+// scanBytes ends a page of a scan early, before it has the number of pairs asked for.
 const scanBytes = 4 << 20
 
 // driver is the database under the txbackend.Backend.
@@ -46,15 +46,15 @@ type driver struct {
 	identity *diskspace.Identity
 	layout   layout
 
-	last int // transaction ID of the last commit; Update alone uses it
+	last int // transaction ID of the last commit; only Update uses it
 
 	pageSize int64
-	size     atomic.Int64 // as of the last commit: whoever asks takes no part in waiting for the map
+	size     atomic.Int64 // as of the last commit: readers of it need not wait for the map
 
 	readers txbackend.Readers[reader]
 
-	// afterCommit is of tests: it runs where a commit can be seen and has not
-	// returned yet.
+	// afterCommit is for tests. It runs when a commit is visible but has not returned
+	// yet.
 	afterCommit atomic.Pointer[func() error]
 }
 
@@ -129,15 +129,16 @@ func (e *driver) Scan(space txbackend.Space, from, to []byte, limit int) (pairs 
 }
 
 func (e *driver) Update(fn func(txbackend.Tx) error) error {
-	// bbolt waits for open read transactions when the file grows, and uses no page again
-	// that one might read: so there are none now but for as long as a look-up takes.
+	// bbolt waits for open read transactions when the file grows, and does not reuse a
+	// page that one of them might read. So from here on a read transaction lives only as
+	// long as its look-up.
 	e.readers.Hold()
 	defer e.readers.Renew()
 	id := e.last
 	err := e.db.Update(func(btx *bbolt.Tx) error {
-		// A transaction goes on from the meta page in the file. Its ID falls back if an
-		// older copy was written over the file: what the free list holds is not of that
-		// copy's tree, and its records know nothing of the claims since.
+		// A transaction starts from the meta page in the file. Its ID falls back if an
+		// older copy was written over the file. The free list then does not match that
+		// copy's tree, and its records lack the claims made since.
 		if id = btx.ID(); id <= e.last {
 			return fmt.Errorf("%s was overwritten by an older copy while the store was open; "+
 				"restore it with the process stopped", e.path)
@@ -168,12 +169,13 @@ func (e *driver) Update(fn func(txbackend.Tx) error) error {
 	return nil
 }
 
-// Moved returns an error if the path no longer names the file that is open. The lock
-// is on the file: whoever opens the path gets another one, and the same keys.
+// Moved returns an error if the path no longer names the open file. The lock is on the
+// file, so another process that opens the path would get another file and the same
+// keys.
 func (e *driver) Moved() error { return e.identity.Check() }
 
-// Room compares what is in use, not the file's size: the file never shrinks, and
-// what the sweep frees is used again.
+// Room compares the space in use, not the file's size. The file never shrinks, and
+// space that the sweep frees is reused.
 func (e *driver) Room() error {
 	if e.opts.MaxSize > 0 {
 		st := e.db.Stats()
@@ -188,13 +190,13 @@ func (e *driver) Room() error {
 
 func (e *driver) Size() (int64, error) { return e.size.Load(), nil }
 
-// measure notes the size that the last commit left.
+// measure records the file's size after a commit.
 func (e *driver) measure() error {
 	return e.db.View(func(tx *bbolt.Tx) error { e.size.Store(tx.Size()); return nil })
 }
 
-// tx is one commit in the making. Writes are kept back and made in the order of
-// their keys: neighbours then share pages that are in the cache.
+// tx is one commit in the making. Writes are collected and then made in key order,
+// because neighbours share pages that are then in the cache.
 type tx struct {
 	engine  *driver
 	tx      *bbolt.Tx
@@ -243,8 +245,8 @@ func (t *tx) flush() error {
 	return nil
 }
 
-// Effect runs a function on the transaction. bbolt has no savepoints: what a
-// function that fails has written goes only with the whole transaction.
+// Effect runs a function on the transaction. bbolt has no savepoints, so a failed
+// function's writes can only be undone with the whole transaction.
 func (t *tx) Effect(ctx context.Context, fn any) (result []byte, spoiled bool, err error) {
 	c, ok := fn.(*function)
 	if !ok {

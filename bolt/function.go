@@ -13,31 +13,31 @@ import (
 	"github.com/idemkv/idem/internal/callback"
 )
 
-// function is a same-commit function and what is left to do for its caller.
+// function is a same-commit function and what its caller must do afterwards.
 type function struct {
 	fn func(context.Context, *bbolt.Tx) ([]byte, error)
-	// after are the handlers that fn gave tx.OnCommit, once they are due. bbolt would
-	// run them on the goroutine that commits for everybody: a panic there would break
-	// the store, and a call of the store would wait for itself.
+	// after holds the handlers that fn passed to tx.OnCommit, once the commit is done.
+	// bbolt would run them on the goroutine that commits for everyone: a panic there
+	// would break the store, and a call to the store would wait for itself.
 	after []func()
 }
 
-// finish is called by the caller of the function with the answer it got.
+// finish must be called by the function's caller with the error it got.
 func (c *function) finish(err error) {
 	callback.Rethrow(err)
 	if errors.Is(err, idem.ErrBroken) {
-		return // nobody knows what was committed
+		return // it is unknown what was committed
 	}
 	for _, fn := range c.after {
 		fn()
 	}
 }
 
-// run runs c in the transaction, and returns an error if it did what it must not.
+// run runs c in the transaction. It returns an error if c did something forbidden.
 func (t *tx) run(ctx context.Context, c *function) (result []byte, err error) {
 	handlers := t.layout.handlers(t.tx)
 	if handlers == nil {
-		handlers = new([]func()) // they stay with bbolt
+		handlers = new([]func()) // bbolt keeps them
 	}
 	before := len(*handlers)
 	defer t.engine.blame(t.tx)
@@ -55,10 +55,11 @@ func (t *tx) run(ctx context.Context, c *function) (result []byte, err error) {
 	return result, nil
 }
 
-// blame is deferred around a function of the caller's in a transaction. A memory fault
-// comes of a file that cannot be read under its map, which breaks the store, or of a
-// write to what Get returned, since the map is read-only: that is a panic of the
-// function. It is a write if the byte can be read from the file.
+// blame is deferred around a caller's function in a transaction. A memory fault has two
+// possible causes. Either the file cannot be read under its map, which breaks the
+// store, or the function wrote to memory that Get returned: the map is read-only, and
+// the panic is the function's own. It was a write if the byte can be read from the
+// file.
 func (e *driver) blame(tx *bbolt.Tx) {
 	v := recover()
 	if v == nil {
@@ -76,10 +77,10 @@ func (e *driver) blame(tx *bbolt.Tx) {
 	panic(v)
 }
 
-// intrusion returns an error if the transaction does not have the store's buckets as
-// they were. All that the store writes is kept back until the last function has run:
-// until then whatever differs is a function's doing. bbolt brings a bucket's root
-// node into memory for whatever is written to it.
+// intrusion returns an error if the store's buckets are not as they were. The store
+// holds back all its own writes until the last function has run, so any difference
+// comes from a function. bbolt loads a bucket's root node into memory for any write to
+// it.
 func (t *tx) intrusion() error {
 	for i, b := range t.buckets {
 		was := &t.was[i]
@@ -102,7 +103,7 @@ func (t *tx) intrusion() error {
 	return nil
 }
 
-// reserved is how the names of the store's buckets begin, in this version and later.
+// reserved is the prefix of the store's bucket names, in this version and later ones.
 var reserved = []byte("idem.")
 
 func isOwn(name []byte) bool {
@@ -114,13 +115,12 @@ func isOwn(name []byte) bool {
 	return false
 }
 
-// state is what a bucket of the store shows of itself.
+// state is the visible state of a store bucket.
 type state struct{ root, sequence uint64 }
 
-// layout is where bbolt keeps what it does not show: the fields of Tx and Bucket by
-// their index, -1 where a release of bbolt that came later keeps it in another way. The
-// store does without then, and does not refuse to open: what is lost is a safeguard
-// against functions that do what they must not.
+// layout locates private fields of bbolt's Tx and Bucket by index, -1 where a later
+// bbolt release has none such. The store then works without them and still opens. Only
+// a safeguard against functions that break the rules is lost.
 type layout struct {
 	commitHandlers  int // of Tx, []func()
 	rootNode, nodes int // of Bucket, a pointer and a map
@@ -144,7 +144,7 @@ func layoutOf(tx, bucket reflect.Type) layout {
 	}
 }
 
-// handlers are what tx.OnCommit was given; nil if they cannot be found.
+// handlers returns the handlers passed to tx.OnCommit; nil if they cannot be found.
 func (l layout) handlers(tx *bbolt.Tx) *[]func() {
 	if l.commitHandlers < 0 {
 		return nil
@@ -152,8 +152,8 @@ func (l layout) handlers(tx *bbolt.Tx) *[]func() {
 	return (*[]func())(reflect.ValueOf(tx).Elem().Field(l.commitHandlers).Addr().UnsafePointer())
 }
 
-// written reports whether anything was written to b in its transaction, and unknown if
-// that cannot be found out.
+// written reports whether anything was written to b in its transaction. It returns
+// unknown if that cannot be determined.
 func (l layout) written(b *bbolt.Bucket, unknown bool) bool {
 	if l.rootNode < 0 || l.nodes < 0 {
 		return unknown

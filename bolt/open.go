@@ -24,7 +24,7 @@ import (
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
-// open opens or makes the file at path.
+// open opens the file at path, creating it if necessary.
 func open(path string, o Options) (*driver, error) {
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
@@ -61,7 +61,7 @@ func open(path string, o Options) (*driver, error) {
 	return e, nil
 }
 
-// identify returns what path names, which must be file, the one that is open and
+// identify returns the identity of path, which must name file, the one that is open and
 // locked.
 func identify(path string, file *os.File) (*diskspace.Identity, error) {
 	identity, err := diskspace.Identify(path)
@@ -79,8 +79,9 @@ func identify(path string, file *os.File) (*diskspace.Identity, error) {
 }
 
 // create makes a store next to path and then gives it its name. A crash never leaves
-// half a store under the name: an empty or short file there is damage, and is refused.
-// Where another process was faster, its store is left alone and this one is dropped.
+// half a store under that name, so an empty or short file there is damage and is
+// refused. If another process was faster, its store is left alone and this one is
+// dropped.
 func create(path string, o Options, link func(from, to string) error) error {
 	temp := fmt.Sprintf("%s.new-%08x", path, rand.Uint32())
 	defer func() { _ = os.Remove(temp) }()
@@ -105,9 +106,9 @@ func create(path string, o Options, link func(from, to string) error) error {
 	return diskspace.SyncDir(filepath.Dir(path))
 }
 
-// publish gives the file temp the name path too, unless something has that name. A
-// link replaces nothing; a plain rename would replace a store that another process
-// has just made and used.
+// publish gives the file temp the name path too, unless the name is taken. A link
+// replaces nothing. A plain rename would replace a store that another process has just
+// created and used.
 func publish(temp, path string, link func(from, to string) error) error {
 	linkErr := link(temp, path)
 	if linkErr == nil || errors.Is(linkErr, fs.ErrExist) {
@@ -124,7 +125,7 @@ func publish(temp, path string, link func(from, to string) error) error {
 	return err
 }
 
-// closing closes db and returns err with what came of that, on one line.
+// closing closes db and returns err joined, on one line, with any error from closing.
 func closing(db *bbolt.DB, err error) error {
 	closeErr := db.Close()
 	if err == nil || closeErr == nil {
@@ -133,7 +134,7 @@ func closing(db *bbolt.DB, err error) error {
 	return fmt.Errorf("%w; closing it: %w", err, closeErr)
 }
 
-// checkLocked checks the file's trees while a shared lock keeps writers away.
+// checkLocked checks the file's trees while a shared lock keeps writers out.
 func checkLocked(path string, o Options) (err error) {
 	db, _, err := openDB(path, o, true)
 	if err != nil {
@@ -186,7 +187,7 @@ func openDB(path string, o Options, readOnly bool) (db *bbolt.DB, file *os.File,
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, nil, fmt.Errorf("%w: %s; close it there, or wait longer with Options.LockTimeout (%v)", idem.ErrLocked, path, o.LockTimeout)
 	case errors.Is(err, berrors.ErrInvalid) && readable(path):
-		// bbolt says so too where reading the first page fails.
+		// bbolt returns this error, too, if reading the first page fails.
 		return nil, nil, fmt.Errorf("idem: opening %s: it could not be read, and just now it could; try again: %w", path, err)
 	case errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch):
 		return nil, nil, fmt.Errorf("%w: %s is damaged: %w; restore it from a backup", idem.ErrCorrupt, path, err)
@@ -196,8 +197,8 @@ func openDB(path string, o Options, readOnly bool) (db *bbolt.DB, file *os.File,
 	return db, file, nil
 }
 
-// openCopy opens what bbolt opens later, for Tx.CopyFile and Tx.WriteTo: never the
-// store's own file in order to write to it.
+// openCopy opens the files that bbolt opens later, for Tx.CopyFile and Tx.WriteTo. It
+// never opens the store's own file for writing.
 func openCopy(own *os.File, name string, flag int, mode os.FileMode) (*os.File, error) {
 	if flag&(os.O_WRONLY|os.O_RDWR) != 0 {
 		to, err := os.Stat(name)
@@ -214,8 +215,8 @@ func openCopy(own *os.File, name string, flag int, mode os.FileMode) (*os.File, 
 	return os.OpenFile(name, flag, mode)
 }
 
-// readable reports whether a meta page of the file at path is whole. Where reading it
-// fails, that is no sign of damage either.
+// readable reports whether a meta page of the file at path is intact. A failure to read
+// the file is no sign of damage either.
 func readable(path string) bool {
 	f, err := os.Open(path)
 	if err != nil {
@@ -226,7 +227,7 @@ func readable(path string) bool {
 	return err != nil || newest != nil
 }
 
-// verify looks for what create put there, and writes nothing.
+// verify checks for what create put there, without writing.
 func (e *driver) verify() (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -245,7 +246,7 @@ func (e *driver) verify() (err error) {
 		if missing == len(buckets) {
 			return fmt.Errorf("%w: %s is a bbolt database of something else; give the store a file of its own", idem.ErrInvalid, e.path)
 		}
-		// The version comes first: another may have other buckets.
+		// The version comes first: another version may have other buckets.
 		if meta := tx.Bucket(buckets[txbackend.Meta]); meta != nil {
 			if _, err := codec.DecodeMeta(meta.Get([]byte(codec.MetaKey))); err != nil {
 				return fmt.Errorf("%s: %w", e.path, err)
@@ -258,9 +259,9 @@ func (e *driver) verify() (err error) {
 	})
 }
 
-// The first bytes of a bbolt file: two meta pages, each a page header and a meta.
-// bbolt trusts them, and a file that ends before the pages they count ends the
-// process with SIGBUS on reading. So they are read here first.
+// A bbolt file starts with two meta pages, each a page header and a meta. bbolt trusts
+// them. If the file is shorter than the pages they count, reading it ends the process
+// with SIGBUS. So the meta pages are read here first.
 const (
 	pageHeader = 16
 	metaBytes  = 64
@@ -271,7 +272,7 @@ type metaPage struct {
 	pageSize, root, pages, txid uint64
 }
 
-// inspect refuses what is not a whole bbolt file, and only reads.
+// inspect refuses a file that is not a complete bbolt file. It only reads.
 func inspect(path string, info fs.FileInfo) error {
 	switch {
 	case info.IsDir():
@@ -284,8 +285,8 @@ func inspect(path string, info fs.FileInfo) error {
 		return fmt.Errorf("idem: opening %s: %w", path, err)
 	}
 	defer func() { _ = f.Close() }()
-	// The size is read after the pages: a writer elsewhere grows the file before
-	// it writes a meta that counts more of it.
+	// Read the size after the pages: a writer elsewhere grows the file before it writes
+	// a meta that counts the new pages.
 	newest, magic, err := readMetas(f)
 	if err != nil {
 		return fmt.Errorf("idem: reading %s: %w", path, err)
@@ -305,9 +306,9 @@ func inspect(path string, info fs.FileInfo) error {
 	return nil
 }
 
-// readMetas returns the newest meta page that is whole, nil if neither is, and
-// whether anything looked like one. The second lies one page in, and the page size
-// is written in the first: if that is damaged, every size is tried.
+// readMetas returns the newest intact meta page, nil if there is none, and whether
+// anything looked like one. The second page lies one page size in. The page size is in
+// the first page; if that is damaged, every size is tried.
 func readMetas(f io.ReaderAt) (newest *metaPage, magic bool, err error) {
 	offsets := []int64{0}
 	for size := int64(1 << 10); size <= 64<<10; size <<= 1 {

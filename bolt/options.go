@@ -14,23 +14,23 @@ import (
 type Options struct {
 	// FileMode is the mode of a file that is created. Default 0600.
 	FileMode os.FileMode
-	// LockTimeout is how long Open waits for the lock of a file that is open
-	// elsewhere before it returns idem.ErrLocked. Default 1 s.
+	// LockTimeout is how long Open waits for the lock of a file that is open elsewhere
+	// before it returns idem.ErrLocked. Default 1 s.
 	LockTimeout time.Duration
-	// MapSize is the first size of the memory map, in bytes. A map that has to grow
-	// waits for all readers and holds up new ones; address space is all that a
-	// larger one costs. Default 64 MiB on 64-bit systems; 0 bytes on 32-bit ones
-	// and on Windows, where the file itself would take that size.
+	// MapSize is the initial size of the memory map, in bytes. Growing the map waits for
+	// all readers and blocks new ones, while a larger map costs only address space.
+	// Default 64 MiB on 64-bit systems; 0 bytes on 32-bit ones and on Windows, where the
+	// file itself would take that size.
 	MapSize int
-	// MaxSize bounds the bytes in use in the file: past it, new claims get
-	// idem.ErrFull. Token operations are never refused, so that results of claims
-	// in flight may overshoot it. Default 0: no bound. A bound makes bbolt keep
-	// statistics, which costs each read two uncontended locks.
+	// MaxSize bounds the bytes in use in the file. Past it, new claims get idem.ErrFull.
+	// Token operations are never refused, so the results of claims in flight may
+	// overshoot it. Default 0: no bound. With a bound, bbolt keeps statistics, which
+	// costs each read two uncontended locks.
 	MaxSize int64
-	// MinFree is how many bytes must be free on the file system for a new claim to
-	// be taken; with less it gets idem.ErrFull, so that results of claims in flight
-	// still find room. Default 16 MiB; negative: not checked. Where free space
-	// cannot be told (Windows) it is not checked.
+	// MinFree is how many bytes must be free on the file system for a new claim. With
+	// less, it gets idem.ErrFull, which leaves room for the results of claims in flight.
+	// Default 16 MiB; negative: not checked. It is also not checked where free space
+	// cannot be determined (Windows).
 	MinFree int64
 }
 

@@ -12,17 +12,17 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// viewing marks the context of a View's function, with the Backend.
+// viewing marks the context of a View's function with its Backend.
 type viewing struct{}
 
-// View runs fn in a read transaction and returns its error. What it shows may not be
-// durable yet. fn should be short: see DB.
+// View runs fn in a read transaction and returns its error. fn may see data that is not
+// durable yet. Keep it short; see DB.
 //
-// fn must use the ctx it is given for whatever it calls: calls of the store, of View
-// and of Update with that ctx get idem.ErrInvalid at once, where they might wait for
-// fn to end. tx and what it returns are valid during the call.
+// fn must pass the ctx it is given to everything it calls. Calls to the store, View and
+// Update with that ctx get idem.ErrInvalid at once if they might otherwise wait for fn
+// to end. tx and what it returns are valid only during the call.
 //
-// ctx is looked at before fn runs, not while a growing memory map keeps new readers
+// View checks ctx before fn runs, but not while a growing memory map keeps new readers
 // waiting. idem.ErrBroken and idem.ErrClosed are returned as by idem.Store.
 func (b *Backend) View(ctx context.Context, fn func(ctx context.Context, tx *bbolt.Tx) error) (err error) {
 	if err := b.outside(ctx, "View"); err != nil {
