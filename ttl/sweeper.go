@@ -1,6 +1,6 @@
-// Package ttl paces a background sweep: it runs when something is due, at most
-// once an interval, in slices that take two thirds of the time, and not at all while
-// nothing is due. It knows nothing of stores: what a sweep does is a function.
+// Package ttl paces a background sweep. The sweep runs when something is due, at most
+// once an interval, in slices that take two thirds of the time. It does not run while
+// nothing is due. The package knows nothing of stores: the sweep itself is a function.
 package ttl
 
 import (
@@ -11,37 +11,37 @@ import (
 	"time"
 )
 
-// Idle is the time that never comes: what Sweep returns when nothing will be due.
+// Idle is a time that never comes. Sweep returns it when nothing will be due.
 const Idle = time.Duration(math.MaxInt64)
 
-// Options configures a Sweeper. Sweep is required. Times are durations since some
-// fixed point, the same for all of them: the caller's own timeline.
+// Options configures a Sweeper. Sweep is required. Times are durations since one fixed
+// point on the caller's own timeline.
 type Options struct {
-	// Sweep removes one slice of what is due. more says that the slice was full
-	// and the next one may follow, after a rest half as long as the slice took;
-	// otherwise next is when something will be
-	// due, Idle if nothing will. ctx ends when the Sweeper is closed.
+	// Sweep removes one slice of what is due. more says that the slice was full and
+	// another should follow, after a rest half as long as the slice took. Otherwise next
+	// is when something will be due, Idle if nothing will. ctx ends when the Sweeper is
+	// closed.
 	Sweep func(ctx context.Context) (more bool, next time.Duration, err error)
-	// Ended reports that after err there is nothing more to sweep, ever. Default:
-	// no error ends it. After an error the sweep is tried again, each time later,
-	// up to a minute apart.
+	// Ended reports that after err there will never be anything to sweep again. Default:
+	// no error ends it. After any other error the sweep is tried again, at growing
+	// intervals of up to a minute.
 	Ended func(err error) bool
-	// Interval is the shortest time between two sweeps that do not follow at once.
+	// Interval is the shortest time between two sweeps, except between slices of one.
 	// Default 1 s.
 	Interval time.Duration
-	// Jitter is the part of Interval, 0 to 1, that is added at random, so that many
-	// stores opened at once do not sweep in step. Default 0.1; negative: none.
+	// Jitter is the part of Interval, 0 to 1, that is added at random. It keeps many
+	// stores opened at once from sweeping in step. Default 0.1; negative: none.
 	Jitter float64
 	// Now tells the time. Default: since New.
 	Now func() time.Duration
-	// AfterFunc calls f once d has passed, as time.AfterFunc does, and returns the
-	// timer's Stop. Default: time.AfterFunc.
+	// AfterFunc calls f once d has passed, like time.AfterFunc, and returns the timer's
+	// Stop. Default: time.AfterFunc.
 	AfterFunc func(d time.Duration, f func()) (stop func() bool)
 }
 
 const maxBackoff = time.Minute
 
-// Sweeper runs Options.Sweep in one goroutine of its own until it is closed.
+// Sweeper runs Options.Sweep in its own goroutine until it is closed.
 type Sweeper struct {
 	o       Options
 	cancel  context.CancelFunc
@@ -50,8 +50,8 @@ type Sweeper struct {
 	soonest atomic.Int64  // when the next sweep is wanted
 }
 
-// New starts a Sweeper. Its first sweep is due at once, because what is due is
-// not known before.
+// New starts a Sweeper. The first sweep starts at once, because it is not yet known
+// what is due.
 func New(o Options) *Sweeper {
 	if o.Interval <= 0 {
 		o.Interval = time.Second
@@ -72,9 +72,8 @@ func New(o Options) *Sweeper {
 	return s
 }
 
-// Due tells the Sweeper that something will be due at a time it may not have
-// heard of. It costs one atomic load unless that is sooner than all it knows, and
-// never blocks.
+// Due tells the Sweeper that something will be due at a time it may not know of yet. It
+// never blocks. It costs one atomic load, unless at is sooner than everything known.
 func (s *Sweeper) Due(at time.Duration) {
 	for {
 		soonest := s.soonest.Load()
@@ -88,8 +87,8 @@ func (s *Sweeper) Due(at time.Duration) {
 	}
 }
 
-// Close stops the Sweeper and waits until its goroutine has ended. It may be
-// called more than once.
+// Close stops the Sweeper and waits until its goroutine has ended. It may be called
+// more than once.
 func (s *Sweeper) Close() {
 	s.cancel()
 	<-s.done
@@ -106,7 +105,7 @@ func (s *Sweeper) run(ctx context.Context) {
 	defer close(s.done)
 	backoff := s.o.Interval
 	for ctx.Err() == nil {
-		// From here on Due is heard: what it names while the sweep runs counts.
+		// From here on Due counts: it may name times while the sweep runs.
 		s.soonest.Store(int64(Idle))
 		began := s.o.Now()
 		more, next, err := s.o.Sweep(ctx)
@@ -121,9 +120,9 @@ func (s *Sweeper) run(ctx context.Context) {
 		default:
 			backoff = s.o.Interval
 			if more {
-				// Others have the machine to themselves for a while. About half of what a slice
-				// takes is waiting for a commit that it shares with them, so that the rest is as
-				// long as the work.
+				// Leave the machine to others for a while. About half the time of a slice
+				// is spent waiting for a commit shared with them, so the rest is as long as
+				// the work.
 				s.Due(now)
 				s.sleep(ctx, now+(now-began)/2)
 				continue
