@@ -1,6 +1,6 @@
-// Package callback runs a caller's function on behalf of another goroutine: the one
-// that leads a commit runs the same-commit functions of everybody in it, and what
-// a function does (panic, Goexit) must reach its own caller and nobody else.
+// Package callback runs a caller's function on behalf of another goroutine. The
+// goroutine that leads a commit runs the same-commit functions of everyone in it. A
+// panic or Goexit in such a function must reach its own caller and nobody else.
 package callback
 
 import (
@@ -23,8 +23,8 @@ func (e *ended) Error() string {
 	return fmt.Sprintf("idem: same-commit function panicked: %v", e.value)
 }
 
-// Fault is the error of a function that met what is the engine's fault and not its
-// own: its file can no longer be read, or it failed.
+// Fault is the error of a function stopped by the engine's fault, not its own: the
+// engine's file can no longer be read, or the engine failed.
 type Fault struct{ Err error }
 
 func (f *Fault) Error() string { return f.Err.Error() }
@@ -36,9 +36,9 @@ type caught struct {
 	stack string
 }
 
-// Caught returns a panic's value as an error, with the stack as it is now: it is for
-// deferred functions. Error is one line; errors.As finds the stack in what has a method
-// Stack() string.
+// Caught returns a panic's value as an error, with the current stack; call it in a
+// deferred function. Error returns one line. The stack is available through errors.As,
+// as a method Stack() string.
 func Caught(what string, value any) error {
 	text := strings.Join(strings.Fields(fmt.Sprint(value)), " ")
 	return &caught{text: what + ": " + text, stack: string(debug.Stack())}
@@ -46,14 +46,14 @@ func Caught(what string, value any) error {
 
 func (c *caught) Error() string { return c.text }
 
-// Stack returns where the panic was.
+// Stack returns the stack of the panic.
 func (c *caught) Stack() string { return c.stack }
 
-// Run calls fn in a goroutine of its own and waits for it. If fn panics or calls
-// Goexit, Run returns an error that Rethrow turns back into just that; a memory
-// fault becomes a *Fault.
+// Run calls fn in a new goroutine and waits for it. If fn panics or calls Goexit, Run
+// returns an error that Rethrow turns back into the same. A memory fault becomes a
+// *Fault.
 //
-// While a processor is idle the goroutine costs about 11 µs, to wake a thread that
+// While a processor is idle, the goroutine costs about 11 µs: it wakes a thread that
 // finds nothing to do. A coroutine of iter.Pull costs 1 µs, but the runtime ends the
 // process when a function in one leaves its thread locked.
 func Run(fn func() ([]byte, error)) (result []byte, err error) {
@@ -67,7 +67,7 @@ func Run(fn func() ([]byte, error)) (result []byte, err error) {
 			}
 			v := recover()
 			if f, ok := v.(interface {
-				runtime.Error // and not a value of the caller's own that has an Addr
+				runtime.Error // excludes a caller's own value that has an Addr
 				Addr() uintptr
 			}); ok {
 				err = &Fault{Err: Caught("memory fault", f)}
@@ -83,8 +83,8 @@ func Run(fn func() ([]byte, error)) (result []byte, err error) {
 	return result, err
 }
 
-// Rethrow goes on in the calling goroutine with the panic or Goexit that err tells
-// of, and returns if it tells of none.
+// Rethrow repeats in the calling goroutine the panic or Goexit that err stands for. It
+// returns if err stands for none.
 func Rethrow(err error) {
 	var e *ended
 	if !errors.As(err, &e) {

@@ -1,6 +1,6 @@
-// Package codec is the on-disk format: the bytes of records, index places and the
-// meta entry, versioned and checksummed. docs/FORMAT.md describes the same bytes;
-// testdata holds files of each version, which are never made again. It knows no
+// Package codec is the on-disk format: the bytes of records, index places and the meta
+// entry, versioned and checksummed. docs/FORMAT.md describes the same bytes. testdata
+// holds files of each version, which are never regenerated. The package knows no
 // engine.
 package codec
 
@@ -17,8 +17,8 @@ import (
 // Version is the format this library writes, and the only one it reads: nothing was
 // released with an older one.
 //
-// In every version, for good: the first byte of a record and of the meta entry is
-// its version, and the last four are the CRC32C, little endian, of the key
+// The following holds in every version, for good. The first byte of a record and of the
+// meta entry is its version. The last four are the CRC32C, little endian, of the key
 // followed by all bytes before them.
 const Version = 2
 
@@ -30,11 +30,12 @@ const (
 	placeHead  = 8
 )
 
-// Flags of a record, its third byte. A bit not listed here is of a later version.
+// Flags of a record, its third byte. Any bit not listed here belongs to a later
+// version.
 const (
 	flagHoldUnknown = 1 << iota
 	flagResultDropped
-	flagCheckpoint // there is one, if only an empty one
+	flagCheckpoint // there is one, even if empty
 	flagResult
 	flagBound
 	flagsKnown = 1<<iota - 1
@@ -42,10 +43,10 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// checksum is of the key and the value without its checksum.
+// checksum covers the key and the value without its checksum.
 func checksum(key string, value []byte) uint32 {
-	// Converted to bytes the key would be an allocation; a buffer on the stack is one
-	// too, because crc32 lets it escape.
+	// Converting the key to bytes would allocate. So would a buffer on the stack,
+	// because crc32 lets it escape.
 	crc := crc32.Update(0, castagnoli, unsafe.Slice(unsafe.StringData(key), len(key)))
 	return crc32.Update(crc, castagnoli, value)
 }
@@ -100,9 +101,9 @@ func check(what, key string, value []byte) error {
 	return nil
 }
 
-// DecodeRecord reads the value stored under key. The entry shares nothing with
-// value. idem.ErrCorrupt is returned when the value is damaged, idem.ErrVersion
-// when it is of another version.
+// DecodeRecord decodes the value stored under key. The entry shares no memory with
+// value. idem.ErrCorrupt is returned when the value is damaged, idem.ErrVersion when it
+// has another version.
 func DecodeRecord(key string, value []byte) (*engine.Entry, error) {
 	if err := check("record", key, value); err != nil {
 		return nil, err
@@ -141,7 +142,8 @@ func DecodeRecord(key string, value []byte) (*engine.Entry, error) {
 	return e, nil
 }
 
-// takeBytes reads a length and a copy of that many bytes; nil if it is not present.
+// takeBytes reads a length and a copy of that many bytes; the copy is nil if not
+// present.
 func takeBytes(b []byte, present bool) (taken, rest []byte, ok bool) {
 	if len(b) < 4 {
 		return nil, nil, false
@@ -157,13 +159,13 @@ func takeBytes(b []byte, present bool) (taken, rest []byte, ok bool) {
 	return taken, b[n:], true
 }
 
-// AppendPlace appends the key of a place in the expiry index: the time, big endian
-// so that places sort by it, and the record's key. Its value is empty.
+// AppendPlace appends the key of a place in the expiry index: the time, big endian to
+// make places sort by it, then the record's key. Its value is empty.
 func AppendPlace(dst []byte, d engine.Due) []byte {
 	return append(binary.BigEndian.AppendUint64(dst, uint64(d.At)), d.Key...)
 }
 
-// DecodePlace reads the key of a place in the expiry index; false if it is none.
+// DecodePlace decodes the key of a place in the expiry index; false if it is not one.
 func DecodePlace(b []byte) (engine.Due, bool) {
 	if len(b) <= placeHead {
 		return engine.Due{}, false
@@ -175,7 +177,7 @@ func DecodePlace(b []byte) (engine.Due, bool) {
 	return engine.Due{At: at, Key: string(b[placeHead:])}, true
 }
 
-// MetaKey is the key of the meta entry; its checksum covers it.
+// MetaKey is the key of the meta entry. The entry's checksum covers it.
 const MetaKey = "meta"
 
 // AppendMeta appends the value of the meta entry.
@@ -190,7 +192,7 @@ func AppendMeta(dst []byte, m engine.Meta) []byte {
 	return le.AppendUint32(dst, checksum(MetaKey, dst[start:]))
 }
 
-// DecodeMeta reads the value of the meta entry, with the errors of DecodeRecord.
+// DecodeMeta decodes the value of the meta entry. Its errors are those of DecodeRecord.
 func DecodeMeta(value []byte) (engine.Meta, error) {
 	if err := check("meta entry", MetaKey, value); err != nil {
 		return engine.Meta{}, err

@@ -1,4 +1,5 @@
-// Package diskspace asks the operating system what a store's engine does not tell.
+// Package diskspace asks the operating system about free space, locks and file
+// identity.
 package diskspace
 
 import (
@@ -9,11 +10,11 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// Free returns the bytes free to this user on the file system of dir; false where
-// that cannot be told: then nobody is refused for lack of it.
+// Free returns the bytes free to this user on the file system of dir. It returns false
+// if that cannot be determined; nothing is then refused for lack of space.
 func Free(dir string) (uint64, bool) { return free(dir) }
 
-// SyncDir makes the names in dir durable, where the operating system has that.
+// SyncDir makes the names in dir durable, where the operating system supports that.
 func SyncDir(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil
@@ -26,8 +27,8 @@ func SyncDir(dir string) error {
 	return f.Sync()
 }
 
-// Room returns an error that wraps idem.ErrFull when fewer than least bytes are
-// free where dir is. least below zero: it is not checked.
+// Room returns an error that wraps idem.ErrFull when fewer than least bytes are free on
+// the file system of dir. A negative least is not checked.
 func Room(dir string, least int64) error {
 	if least < 0 {
 		return nil

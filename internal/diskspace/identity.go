@@ -9,16 +9,16 @@ import (
 	"syscall"
 )
 
-// Identity is the file or directory that a path named when a store was opened. A
-// lock on an open file says nothing about the path: once the file has been moved,
-// removed or replaced, another process can open or make a store at the path, and
-// both would grant the same keys.
+// Identity is the file or directory that a path named when a store was opened. A lock
+// on an open file says nothing about the path. Once the file has been moved, removed or
+// replaced, another process can open or create a store at the path, and both would
+// grant the same keys.
 type Identity struct {
-	path string // absolute, so that changing directory does not matter
+	path string // absolute: changing directory does not matter
 	info fs.FileInfo
 }
 
-// Identify returns the identity of what path names now.
+// Identify returns the identity of the file or directory that path names now.
 func Identify(path string) (*Identity, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -28,17 +28,17 @@ func Identify(path string) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Windows looks up what a FileInfo is of by its name, when it is first compared: that
-	// must be now and not when something else has the name.
+	// Windows looks up the file of a FileInfo by name on its first comparison. Do that
+	// now, before another file can have the name.
 	os.SameFile(info, info)
 	return &Identity{path: abs, info: info}, nil
 }
 
-// Is reports whether info, of an open file, is of the same file or directory.
+// Is reports whether info, of an open file, describes the same file or directory.
 func (id *Identity) Is(info fs.FileInfo) bool { return os.SameFile(id.info, info) }
 
-// Check returns an error if the path names something else now, or nothing. It is
-// nil when the path cannot be looked up for another reason: dropped privileges or a
+// Check returns an error if the path now names something else, or nothing. It returns
+// nil if the path cannot be looked up for another reason. Dropped privileges or a
 // network file system that does not answer do not mean that the file moved.
 func (id *Identity) Check() error {
 	info, err := os.Stat(id.path)

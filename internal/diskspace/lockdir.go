@@ -5,18 +5,19 @@ import (
 	"fmt"
 )
 
-// DirLock is an exclusive lock on a directory. It goes by the directory and not by a
-// name: a symbolic link, a bind mount or a new name leads to the same lock, from this
-// process and from others. Nothing but Close and the end of the process gives it up:
-// reading, copying or removing the files in the directory does not.
+// DirLock is an exclusive lock on a directory. It is on the directory, not on a name: a
+// symbolic link, a bind mount or a new name leads to the same lock, from this process
+// and from others. Only Close or the end of the process releases it. Reading, copying
+// or removing files in the directory does not.
 type DirLock struct {
 	*Identity
 	release func() error
 }
 
-// LockDir locks dir. idem.ErrLocked is returned when somebody else has it, in this
-// process too. Where the operating system or the file system cannot lock directories,
-// nothing is locked and nobody is refused: the caller needs another lock as well.
+// LockDir locks dir. idem.ErrLocked is returned when it is locked already, by this
+// process or another. If the operating system or the file system cannot lock
+// directories, LockDir locks nothing and returns no error: the caller needs another
+// lock as well.
 func LockDir(dir string) (*DirLock, error) {
 	info, release, err := lockDir(dir)
 	if err != nil {
@@ -32,5 +33,5 @@ func LockDir(dir string) (*DirLock, error) {
 	return &DirLock{Identity: id, release: release}, nil
 }
 
-// Close gives the lock up.
+// Close releases the lock.
 func (l *DirLock) Close() error { return l.release() }

@@ -12,7 +12,7 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// lockDir locks dir by flock(2), which belongs to the open file: a POSIX record lock
+// lockDir locks dir with flock(2), which belongs to the open file. A POSIX record lock
 // would be dropped when the process closes any descriptor of the directory.
 func lockDir(dir string) (info fs.FileInfo, release func() error, err error) {
 	return lockDirBy(dir, flock)
@@ -34,8 +34,8 @@ func lockDirBy(dir string, flock func(f *os.File, how int) error) (info fs.FileI
 		return nil, nil, errors.Join(fmt.Errorf("locking %s: %w", dir, err), f.Close())
 	}
 	release = func() error {
-		// Closing alone would leave it to a child process that is just being started
-		// and has yet to close its copy of the descriptor.
+		// Closing alone would leave the lock to a child process that is just starting and
+		// has not yet closed its copy of the descriptor.
 		return errors.Join(flock(f, syscall.LOCK_UN), f.Close())
 	}
 	if info, err = f.Stat(); err != nil {
@@ -44,9 +44,9 @@ func lockDirBy(dir string, flock func(f *os.File, how int) error) (info fs.FileI
 	return info, release, nil
 }
 
-// cannotLock reports whether err means that this file system does not lock
-// directories. NFS makes a record lock of flock, for which the file must be open for
-// writing; others know no flock.
+// cannotLock reports whether err means that this file system does not lock directories.
+// NFS turns flock into a record lock, which needs the file open for writing. Others
+// have no flock.
 func cannotLock(err error) bool {
 	for _, of := range [...]error{syscall.EBADF, syscall.ENOLCK, syscall.ENOTSUP, syscall.EOPNOTSUPP, syscall.EINVAL, syscall.ENOSYS} {
 		if errors.Is(err, of) {

@@ -1,9 +1,9 @@
 package diskspace
 
-// RenameNew renames from to to, which must be free: it never replaces what is there,
-// and then returns an error that is fs.ErrExist. Not every file system can do that.
-// The error is then errors.ErrUnsupported.
+// RenameNew renames from to to and never replaces anything. If to exists, it returns an
+// error that is fs.ErrExist. If the file system cannot rename without replacing, the
+// error is errors.ErrUnsupported.
 //
-// It is for file systems without hard links. Where there are links, os.Link gives
-// the same promise everywhere.
+// Use it on file systems without hard links. With links, os.Link gives the same
+// guarantee everywhere.
 func RenameNew(from, to string) error { return renameNew(from, to) }

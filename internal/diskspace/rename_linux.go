@@ -13,7 +13,7 @@ func renameNew(from, to string) error {
 	switch err {
 	case nil:
 		return nil
-	case unix.EINVAL: // the file system knows no such flag
+	case unix.EINVAL: // the file system does not know the flag
 		err = fmt.Errorf("%w (%w)", errors.ErrUnsupported, err)
 	}
 	return &os.LinkError{Op: "renameat2", Old: from, New: to, Err: err}

@@ -5,7 +5,8 @@ import (
 	"syscall"
 )
 
-// renameNew uses MoveFile, which replaces nothing; os.Rename asks MoveFileEx to.
+// renameNew uses MoveFile, which replaces nothing. os.Rename tells MoveFileEx to
+// replace.
 func renameNew(from, to string) error {
 	old, err := syscall.UTF16PtrFromString(from)
 	if err == nil {

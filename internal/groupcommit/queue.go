@@ -1,10 +1,9 @@
-// Package groupcommit is group commit without a timer. The first job to arrive is run at
-// once; those that arrive while it runs wait and share the next run. A lone caller
-// waits for nobody, and callers share what a commit costs as soon as there are
-// several.
+// Package groupcommit is group commit without a timer. The first job to arrive runs at
+// once. Jobs that arrive while it runs wait and share the next run. A lone caller waits
+// for nobody, and as soon as there are several callers they share the cost of a commit.
 //
-// Groups are run by a goroutine of the queue, which is there only while there is
-// work. So callers can leave when a run hangs.
+// A goroutine of the queue runs the groups; it exists only while there is work. Callers
+// can therefore leave when a run hangs.
 package groupcommit
 
 import (
@@ -16,10 +15,10 @@ import (
 )
 
 // ErrStopped is returned by Do when the queue was stopped before the job had its
-// answer: the job may have been run, and may be running still.
+// answer. The job may have run, and may still be running.
 var ErrStopped = errors.New("the queue was stopped")
 
-// Job is what a Queue takes: a pointer to a type that embeds Ticket.
+// Job is the type constraint of a Queue: a pointer to a type that embeds Ticket.
 type Job interface {
 	comparable
 	ticket() *Ticket
@@ -28,7 +27,7 @@ type Job interface {
 // Ticket is a job's place in a Queue. The zero value is ready, for one Do.
 type Ticket struct {
 	weight int
-	index  int    // in the group, once that was taken
+	index  int    // in the group, once the group was taken
 	after  func() // for the job's caller to call
 }
 
@@ -39,11 +38,11 @@ type Queue[J Job] struct {
 	run   func(jobs []J) (answered int, after func())
 	max   int
 	stop  <-chan struct{}
-	yield func() // runtime.Gosched, but in tests
+	yield func() // runtime.Gosched, except in tests
 
 	mu      sync.Mutex
 	waiting []*group[J] // in the order of arrival; only the last grows
-	working bool        // a worker is there
+	working bool        // there is a worker
 	several bool        // the last run answered several jobs
 	idle    sync.Cond
 }
@@ -52,31 +51,31 @@ type Queue[J Job] struct {
 type group[J Job] struct {
 	jobs   []J
 	weight int
-	done   chan struct{} // closed when it has been run
+	done   chan struct{} // closed after the run
 
-	// Known when it has been run:
-	answered int       // so many of the first jobs have their answers
-	rest     *group[J] // of the others
+	// Known after the run:
+	answered int       // how many of the first jobs have their answers
+	rest     *group[J] // the others
 }
 
 // New returns a Queue. run gets the jobs of one group, one group at a time, and must
 // not panic. It answers at least one job, or makes progress that lets a later run do
-// so, and returns how many of the first jobs have their answers; the others are run
-// again at once, before anybody else. What it returns besides, if not nil, is called
-// by one of the callers, when the next group may be running.
+// so, and returns how many of the first jobs have their answers. The others run again
+// at once, before anyone else. after, if not nil, is called by one of the callers,
+// possibly while the next group is running.
 //
-// A group takes jobs until their weights exceed max, and at least one. When stop is
-// closed nobody waits any longer.
+// A group takes jobs while their weights do not exceed max, and at least one job. Once
+// stop is closed, callers no longer wait.
 func New[J Job](max int, stop <-chan struct{}, run func(jobs []J) (answered int, after func())) *Queue[J] {
 	q := &Queue[J]{run: run, max: max, stop: stop, yield: runtime.Gosched}
 	q.idle.L = &q.mu
 	return q
 }
 
-// Do puts job into a group and returns nil when the job has its answer. It returns
-// ctx's error if ctx ended before the job's group was taken: the job was not and will
-// not be run. Afterwards ctx is not looked at. ErrStopped is returned when the queue
-// is stopped.
+// Do adds job to a group and returns nil when the job has its answer. If ctx ends
+// before the job's group is taken, Do returns ctx's error, and the job has not run and
+// will not. After that ctx is ignored. ErrStopped is returned when the queue is
+// stopped.
 func (q *Queue[J]) Do(ctx context.Context, job J, weight int) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -113,8 +112,8 @@ func (q *Queue[J]) Do(ctx context.Context, job J, weight int) error {
 	return nil
 }
 
-// join adds job to the last group that waits, or to a new one if that is full. Nobody
-// goes past those who came earlier, however little they weigh.
+// join adds job to the last waiting group, or to a new one if that is full. No job
+// overtakes an earlier one, however light it is.
 func (q *Queue[J]) join(job J, t *Ticket) *group[J] {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -135,7 +134,8 @@ func (q *Queue[J]) join(job J, t *Ticket) *group[J] {
 	return g
 }
 
-// leave takes job out of the queue; false if its group was taken already.
+// leave removes job from the queue. It returns false if the job's group was taken
+// already.
 func (q *Queue[J]) leave(job J) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -151,12 +151,12 @@ func (q *Queue[J]) leave(job J) bool {
 	return false
 }
 
-// work runs groups until none waits.
+// work runs groups until none is waiting.
 func (q *Queue[J]) work() {
 	for {
 		if q.several {
-			// Those who were just answered come with what they do next, and share this
-			// run. Otherwise callers fall into two halves that take turns.
+			// Yield: callers from the last group can then bring their next jobs to this
+			// one. Otherwise the callers split into two halves that take turns.
 			q.yield()
 			q.yield()
 		}
@@ -174,7 +174,7 @@ func (q *Queue[J]) work() {
 	}
 }
 
-// take returns the next group. Without one the worker is gone.
+// take returns the next group. If there is none, it ends the worker.
 func (q *Queue[J]) take() *group[J] {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -190,7 +190,7 @@ func (q *Queue[J]) take() *group[J] {
 	return nil
 }
 
-// do runs g once and returns what is left of it, nil if nothing is.
+// do runs g once and returns the jobs left over, nil if there are none.
 func (q *Queue[J]) do(g *group[J]) *group[J] {
 	first := g.jobs[0].ticket()
 	var after func()
@@ -209,7 +209,7 @@ func (q *Queue[J]) do(g *group[J]) *group[J] {
 	return g.rest
 }
 
-// Wait returns when nothing is being run. Jobs that come later are run all the same.
+// Wait returns when nothing is running. Jobs that come later run anyway.
 func (q *Queue[J]) Wait() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
