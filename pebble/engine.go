@@ -21,21 +21,21 @@ import (
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
-// reserved begins every key of the store; docs/FORMAT.md. The byte after it names
-// the space.
+// reserved begins every key of the store; see docs/FORMAT.md. The next byte names the
+// space.
 const reserved = "idem\x00"
 
 var spaces = [...]byte{txbackend.Records: 'r', txbackend.Expiry: 'x', txbackend.Meta: 'm'}
 
-// scanBytes is where a page of a scan ends although it has fewer pairs than asked.
+// scanBytes ends a page of a scan early, before it has the number of pairs asked for.
 const scanBytes = 4 << 20
 
-// closeBound is how long a broken Pebble is given to close. Where a write has
-// failed it never does.
+// closeBound is how long a broken Pebble may take to close. After a failed write it
+// never does.
 const closeBound = 500 * time.Millisecond
 
-// damagedBound is how long a commit may take once damage is known of: Pebble waits
-// without end for compactions that cannot be done.
+// damagedBound is how long a commit may take once damage has been found. Pebble would
+// wait forever for compactions that cannot be done.
 const damagedBound = 10 * time.Second
 
 // driver is the database under the txbackend.Backend.
@@ -49,15 +49,15 @@ type driver struct {
 
 	readers  txbackend.Readers[*reader]
 	expiring sync.Mutex
-	ending   bool           // readers are kept no more
-	soon     sync.WaitGroup // expireSoon
+	ending   bool           // no more readers are kept
+	soon     sync.WaitGroup // goroutines of expireSoon
 
 	compactions scheduler
 
-	damagedBound time.Duration // the constant, but in tests
+	damagedBound time.Duration // the constant, except in tests
 
-	// afterCommit is of tests: it runs where a commit can be seen and has not
-	// returned yet.
+	// afterCommit is for tests. It runs when a commit is visible but has not returned
+	// yet.
 	afterCommit atomic.Pointer[func() error]
 }
 
@@ -65,9 +65,9 @@ var _ txbackend.Engine = (*driver)(nil)
 
 func (e *driver) Name() string { return e.dir }
 
-// Close waits no longer than closeBound for a Pebble that is, or comes to be, broken:
-// it is left behind with the lock of its directory, so that no other is at the same
-// files while parts of it still run.
+// Close waits no longer than closeBound for a Pebble that is or becomes broken. It then
+// leaves Pebble behind, still holding the lock of its directory. Nobody else can open
+// the files while parts of it still run.
 func (e *driver) Close() error {
 	done := make(chan error, 1)
 	go func() {
@@ -95,10 +95,11 @@ func (e *driver) Close() error {
 	}
 }
 
-// flush writes what is in the log into tables. Of a log that was not closed in order
-// Pebble takes the first damage for the end, as a power cut may have left it, and what
-// lies behind would be gone without a word: a store that was closed has nothing there.
-// Beside damage it is left in the log: Pebble may wait for compactions without end.
+// flush writes the content of the log into tables. If a log was not closed properly,
+// Pebble takes the first damage in it for the end, as a power cut may leave one, and
+// would silently drop everything after it. A closed store has nothing in the log to
+// lose. After damage, however, flush leaves the log as it is, because Pebble may wait
+// for compactions forever.
 func (e *driver) flush() error {
 	select {
 	case <-e.fatal.heard:
@@ -115,7 +116,7 @@ func (e *driver) flush() error {
 	return e.await(done)
 }
 
-// recovered tells of a panic in Pebble, which may go on with half of its work.
+// recovered reports a panic in Pebble, which may go on with half of its work done.
 func (e *driver) recovered(done chan<- error) {
 	if v := recover(); v != nil {
 		err := callback.Caught("panic in Pebble", v)
@@ -124,9 +125,9 @@ func (e *driver) recovered(done chan<- error) {
 	}
 }
 
-// closeDB closes the database, and reports whether all of it that writes has ended. An
-// iterator of DB that was left open makes Pebble panic, or return an error of many lines,
-// at the very end.
+// closeDB closes the database. whole reports whether everything in it that writes has
+// ended. If an iterator of DB was left open, Pebble panics at the very end, or returns
+// an error of many lines.
 func (e *driver) closeDB() (whole bool, err error) {
 	const open = "iterators, snapshots or values of DB are still open, close them before the store"
 	defer func() {
@@ -174,8 +175,8 @@ func (e *driver) Read(key string) (*engine.Entry, error) {
 	return codec.DecodeRecord(key, value)
 }
 
-// damaged marks errors of Pebble's own checksums: they are about the keys of one
-// block, and must not take the others along.
+// damaged marks errors of Pebble's own checksums. They concern the keys of one block
+// and must not affect the others.
 func damaged(err error) error {
 	if err != nil && pebble.IsCorruptionError(err) {
 		return fmt.Errorf("%w: %w", idem.ErrCorrupt, redact(err))
@@ -194,7 +195,8 @@ func (e *driver) Scan(space txbackend.Space, from, to []byte, limit int) (pairs 
 		return nil, err
 	}
 	defer func() {
-		// What was read before the damage is good; the next call meets it at once.
+		// What was read before the damage is good. The next call meets the damage at
+		// once.
 		if err = damaged(errors.Join(err, it.Close())); errors.Is(err, idem.ErrCorrupt) && len(pairs) > 0 {
 			err = nil
 		}
@@ -239,9 +241,9 @@ func (e *driver) Update(fn func(txbackend.Tx) error) (err error) {
 	return nil
 }
 
-// Moved returns an error, and ends Pebble's writing, if the directory is not any more
-// what was opened: another process may open what is there now, or make a store, and
-// grant the same keys.
+// Moved returns an error, and stops Pebble's writing, if the directory is no longer the
+// one that was opened. Another process may open what is there now, or create a store,
+// and grant the same keys.
 func (e *driver) Moved() error {
 	err := e.lock.moved()
 	if err != nil {
@@ -250,21 +252,21 @@ func (e *driver) Moved() error {
 	return err
 }
 
-// apply commits batch and closes it if that went well. It runs in a goroutine of
-// its own, because a Pebble that cannot write to its disk waits for ever for room
-// in its memtables: that must not hold the callers, who then hear that the store
-// is broken. The hop is nothing beside the sync.
+// apply commits batch and closes it on success. It runs in its own goroutine: a Pebble
+// that cannot write to its disk waits forever for room in its memtables. That must not
+// block the callers, who then learn that the store is broken. The extra goroutine costs
+// nothing next to the sync.
 func (e *driver) apply(batch *pebble.Batch, sync bool) error {
 	done := make(chan error, 1)
 	go func() {
-		defer e.recovered(done) // it may still hold the batch
+		defer e.recovered(done) // Pebble may still hold the batch
 		if !sync {
 			err := errors.Join(e.db.Apply(batch, pebble.NoSync), batch.Close())
 			e.expireReaders()
 			done <- err
 			return
 		}
-		// Apply would report a failed sync to the logger and not to us.
+		// Apply would report a failed sync to the logger, not here.
 		err := e.db.ApplyNoSyncWait(batch, pebble.Sync)
 		if err == nil {
 			e.expireReaders() // while the sync is under way
@@ -278,8 +280,8 @@ func (e *driver) apply(batch *pebble.Batch, sync bool) error {
 	return e.await(done)
 }
 
-// await waits for what Pebble does, no longer than until the store is broken. Once damage
-// is known of, that is after damagedBound.
+// await waits for Pebble until the store is broken. Once damage has been found, it
+// waits no longer than damagedBound.
 func (e *driver) await(done <-chan error) error {
 	select {
 	case err := <-done:
@@ -296,19 +298,19 @@ func (e *driver) await(done <-chan error) error {
 	case <-e.fatal.heard:
 		return e.fatal.err()
 	case <-timer.C:
-		// What was asked for is still Pebble's: nobody is to go on with it.
+		// Pebble still owns what it was given. Nobody may continue to use it.
 		e.fatal.set(fmt.Errorf("%w: Pebble takes no writes: it cannot compact a damaged table; restore %s from a backup", idem.ErrCorrupt, e.dir))
 		return e.fatal.err()
 	}
 }
 
-// tx is one commit in the making: a batch, or several where same-commit functions
-// each have their own, the last of which is synced for all.
+// tx is one commit in the making. It is one batch, or several where same-commit
+// functions have their own; the sync of the last one covers all.
 type tx struct {
 	e      *driver
 	batch  *pebble.Batch
 	reader *txbackend.Reader[*reader]
-	whole  bool // no panic has been met
+	whole  bool // no panic so far
 }
 
 func (t *tx) close() error {
@@ -320,7 +322,7 @@ func (t *tx) close() error {
 	default:
 		t.e.readers.Drop(t.reader)
 	}
-	if t.batch != nil && t.e.fatal.err() == nil { // a broken Pebble may still be at it
+	if t.batch != nil && t.e.fatal.err() == nil { // a broken Pebble may still use it
 		err = errors.Join(err, t.batch.Close())
 	}
 	return redact(err)
@@ -352,9 +354,9 @@ func (t *tx) Delete(space txbackend.Space, key []byte) error {
 	return op.Finish()
 }
 
-// Effect gives fn an indexed batch of its own. An indexed batch reads the database
-// and itself but no other batch: so what comes before is applied first, unsynced,
-// and the sync of the last batch covers it. If fn fails its batch is dropped.
+// Effect gives fn its own indexed batch. An indexed batch reads the database and itself
+// but no other batch. So earlier changes are applied first, unsynced, and the sync of
+// the last batch covers them. If fn fails, its batch is dropped.
 func (t *tx) Effect(ctx context.Context, fn any) (result []byte, spoiled bool, err error) {
 	f, ok := fn.(func(context.Context, *pebble.Batch) ([]byte, error))
 	if !ok {
@@ -374,12 +376,12 @@ func (t *tx) Effect(ctx context.Context, fn any) (result []byte, spoiled bool, e
 	return result, false, err
 }
 
-// run runs f with a batch of its own, and adds what f wrote to the commit. f may have
-// done with its batch what it must not. That cannot be kept from it, but it is found out:
-// it is f's caller's alone, and what is committed with others is another batch.
+// run runs f with its own batch, and adds what f wrote to the commit. f may do
+// something forbidden with its batch. That cannot be prevented, but it is detected and
+// affects only f's caller: what is committed with others is another batch.
 func (t *tx) run(ctx context.Context, f func(context.Context, *pebble.Batch) ([]byte, error)) ([]byte, error) {
 	batch := t.e.db.NewIndexedBatch()
-	// As long as it is held, a Close by f does not give it to somebody else to use.
+	// While this reference is held, a Close by f does not hand the batch to anyone else.
 	batch.Ref()
 	defer batch.Unref()
 	result, err := callback.Run(func() ([]byte, error) { return f(ctx, batch) })
@@ -404,7 +406,7 @@ func (t *tx) run(ctx context.Context, f func(context.Context, *pebble.Batch) ([]
 	return result, nil
 }
 
-// misused returns an error if nothing can be written to batch any more, because it was
+// misused returns an error if batch can no longer be written to because it was
 // committed.
 func misused(batch *pebble.Batch) (err error) {
 	defer func() {
@@ -415,7 +417,7 @@ func misused(batch *pebble.Batch) (err error) {
 	return batch.LogData(nil, nil)
 }
 
-// foreign returns an error if a caller's batch touches keys of the store.
+// foreign returns an error if a caller's batch touches the store's keys.
 func foreign(batch *pebble.Batch) error {
 	for r := batch.Reader(); ; {
 		kind, key, value, ok, err := r.Next()

@@ -9,15 +9,15 @@ import (
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
-// fatal collects what Pebble considers the end. Pebble reports it by calling
-// Logger.Fatalf, which by default ends the process, or only tells its event
-// listener. Here it breaks the store instead: a commit that comes back without an
-// error is believed only if nothing fatal was heard meanwhile.
+// fatal collects what Pebble considers fatal. Pebble reports it through Logger.Fatalf,
+// which by default ends the process, or only through its event listener. Here it breaks
+// the store instead. A commit that returns without an error counts only if nothing
+// fatal was reported during it.
 type fatal struct {
 	mu      sync.Mutex
 	cause   error
 	heard   chan struct{} // closed with the first cause
-	damaged chan struct{} // closed when something in the background met damage
+	damaged chan struct{} // closed when a background task met damage
 	damage  sync.Once
 	backend *txbackend.Backend
 }
@@ -28,7 +28,7 @@ func newFatal() *fatal {
 	return &fatal{heard: make(chan struct{}), damaged: make(chan struct{})}
 }
 
-// set records the first cause. It may be called under any of Pebble's locks.
+// set records the first cause. Pebble may hold any of its locks when calling it.
 func (f *fatal) set(cause error) {
 	cause = redact(cause)
 	f.mu.Lock()
@@ -52,7 +52,7 @@ func (f *fatal) err() error {
 	return f.cause
 }
 
-// breaks names the backend to break; what was heard before breaks it now.
+// breaks names the backend to break. A cause reported earlier breaks it now.
 func (f *fatal) breaks(b *txbackend.Backend) {
 	f.mu.Lock()
 	f.backend = b
@@ -66,18 +66,18 @@ func (f *fatal) breaks(b *txbackend.Backend) {
 // Infof implements pebble.Logger.
 func (f *fatal) Infof(string, ...any) {}
 
-// Errorf implements pebble.Logger. What matters of it reaches the listener too.
+// Errorf implements pebble.Logger. Whatever matters in it reaches the listener too.
 func (f *fatal) Errorf(string, ...any) {}
 
-// Fatalf implements pebble.Logger. It returns, which Pebble does not expect: the
-// store is broken before it does, so that nothing that follows is believed.
+// Fatalf implements pebble.Logger. It returns, which Pebble does not expect. The store
+// is broken before it does, so nothing that follows counts.
 func (f *fatal) Fatalf(format string, args ...any) { f.set(fmt.Errorf(format, args...)) }
 
-// listener hears of failed flushes and compactions, which Pebble retries for ever
-// without telling those who write. A damaged block is not the end, as it would be
-// by default: the read that met it says so, and other keys are not affected. But a
-// compaction that meets it never gets done, and one day writers wait for it: see
-// engine.apply.
+// listener learns of failed flushes and compactions, which Pebble retries forever
+// without telling its writers. A damaged block is not fatal here, as it would be by
+// default: the read that met it returns an error, and other keys are not affected. But
+// a compaction that meets it never finishes, and some day writers wait for that
+// compaction; see driver.await.
 func (f *fatal) listener() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) {

@@ -13,50 +13,49 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// guardedFS ends Pebble's writing at the first write that fails, without ending
-// the process.
+// guardedFS stops Pebble's writing at the first write that fails, without ending the
+// process.
 //
-// Pebble itself goes three ways when a disk fails it. Over a log or a directory it
-// panics, on goroutines of its own, or with its mutex in a state in which the
-// runtime ends the process, recovered or not. Over a manifest it calls Fatalf and,
-// if that returns, goes on to write edits that refer to the lost one: the store
-// then cannot be opened any more. Over a table it tries again for ever.
+// Left alone, Pebble reacts to a failing disk in three ways. If a log or a directory
+// fails, it panics, on its own goroutines or with its mutex in a state in which the
+// runtime ends the process even if the panic is recovered. If a manifest fails, it
+// calls Fatalf and, if that returns, goes on to write edits that refer to the lost one;
+// the store can then no longer be opened. If a table fails, it retries forever.
 //
-// So an operation that changes files and fails breaks the store, and parks the
-// goroutine that asked for it, for good; so does every one after it. What is on the
-// disk is then what a crash at that moment would have left, callers hear
-// idem.ErrBroken, and Close leaves Pebble behind.
+// So a failed operation that changes files breaks the store and parks its goroutine for
+// good. So does every later one. The disk then holds what a crash at that moment would
+// have left, callers get idem.ErrBroken, and Close leaves Pebble behind.
 //
-// An error goes back only where all of Pebble v2.1.7 that asks for the operation is
-// ready for one, and then each error does:
+// An error is returned only where every caller in Pebble v2.1.7 is prepared for one,
+// and there every error is:
 //
-//   - Remove, of tables, logs, manifests, options and markers that are obsolete: Pebble
-//     goes on, and removes them when it is next opened. A scanner of viruses may hold
-//     them. Of temporary files and old markers while opening: Open says so.
+//   - Remove, of obsolete tables, logs, manifests, options and markers: Pebble goes on, and
+//     removes them when it is next opened. A virus scanner may hold them. Of temporary
+//     files and old markers while opening: Open reports it.
 //   - ReuseForWrite of an old log that is gone or held: a new log does as well. Pebble
 //     itself would panic.
-//   - Link, which only checkpoints use: it copies instead.
-//   - MkdirAll and OpenDir, of the directory while it is opened: Open says so.
-//   - What only reads. A table that is gone is damage to whoever reads it. List is an
-//     exception while Pebble is opened.
+//   - Link, which only checkpoints use: Pebble copies instead.
+//   - MkdirAll and OpenDir, of the directory while it is opened: Open reports it.
+//   - Everything that only reads. A missing table is damage to its reader. List is an
+//     exception while Pebble is opening.
 //
-// Nowhere else does it expect that a file does not exist, or exists.
+// Nowhere else does Pebble expect that a file does not exist, or exists.
 //
-// What is outside of the directory is of a checkpoint, and none of this applies to it:
-// a disk for backups that is full breaks nothing.
+// Files outside the directory belong to a checkpoint, and none of this applies to them: a
+// full disk for backups breaks nothing.
 type guardedFS struct {
 	vfs.FS
 	dir    string // of the database
 	fatal  *fatal
-	tables atomic.Bool  // one was made
-	opened atomic.Bool  // Pebble is
-	log    string       // the last one made until then
-	open   atomic.Int64 // how many files that are written
-	ahead  int          // of a logFile
+	tables atomic.Bool  // a table was made
+	opened atomic.Bool  // Pebble is open
+	log    string       // the last log made before that
+	open   atomic.Int64 // number of files open for writing
+	ahead  int          // see logFile
 	moved  func() error
 }
 
-// begin returns if the file system may still be changed, and otherwise does not.
+// begin returns if the file system may still be changed. Otherwise it never returns.
 func (f *fatal) begin() {
 	select {
 	case <-f.heard:
@@ -73,9 +72,9 @@ func (f *fatal) end(doing, name string, err error) {
 	}
 }
 
-// begin is fatal.begin for what goes by path. Where the directory was moved, or another
-// is in its place, it is the end: what Pebble would make, rename or remove there would be
-// in somebody else's database.
+// begin is fatal.begin for operations by path. If the directory was moved or replaced,
+// it never returns: Pebble would make, rename or remove files in somebody else's
+// database.
 func (g *guardedFS) begin() {
 	g.fatal.begin()
 	if g.stayed() != nil {
@@ -98,8 +97,8 @@ func (g *guardedFS) ours(name string) bool { return name == g.dir || g.PathDir(n
 // Unwrap implements vfs.FS.
 func (g *guardedFS) Unwrap() vfs.FS { return g.FS }
 
-// Open implements vfs.FS. Pebble opens tables when it first reads them: not those of
-// another database.
+// Open implements vfs.FS. Pebble opens tables when it first reads them. They must not
+// be another database's.
 func (g *guardedFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 	f, err := g.FS.Open(name, opts...)
 	if err != nil {
@@ -130,10 +129,10 @@ func (g *guardedFS) create(name string, category vfs.DiskWriteCategory) vfs.File
 	return g.guard(f, name)
 }
 
-// beforeMarker makes the directory durable before a marker in it is made. A marker's
-// name names another file, the manifest in use: and Pebble makes both durable by one
-// sync of the directory, after the marker is made. A power cut just before that may
-// leave the marker alone, and the database could not be opened any more.
+// beforeMarker makes the directory durable before a marker is made in it. A marker's
+// name names another file, the manifest in use. Pebble makes both durable with one sync
+// of the directory, after making the marker. A power cut just before that sync may
+// leave the marker alone, and the database could no longer be opened.
 func (g *guardedFS) beforeMarker(name string) error {
 	if !strings.HasPrefix(g.PathBase(name), "marker.") {
 		return nil
@@ -142,9 +141,9 @@ func (g *guardedFS) beforeMarker(name string) error {
 }
 
 // List implements vfs.FS. Towards the end of opening, Pebble lists its directory once
-// more. Where that fails it gives up, and takes away what goroutines of its own, which
-// look at the tables that it has just flushed, still use: they panic. Later it lists
-// only for the text of an error, for those who read.
+// more. If that fails it gives up and takes away what its goroutines still use to look
+// at the tables it has just flushed; they panic. Later it lists only to complete the
+// text of a read error.
 func (g *guardedFS) List(dir string) ([]string, error) {
 	names, err := g.FS.List(dir)
 	if g.tables.Load() && !g.opened.Load() {
@@ -164,7 +163,7 @@ func (g *guardedFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, o
 	return g.guard(f, name), nil
 }
 
-// ReuseForWrite implements vfs.FS. Only old logs are used again.
+// ReuseForWrite implements vfs.FS. Only old logs are reused.
 func (g *guardedFS) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	g.begin()
 	f, err := g.FS.ReuseForWrite(old, name, category)
@@ -176,8 +175,8 @@ func (g *guardedFS) ReuseForWrite(old, name string, category vfs.DiskWriteCatego
 	return g.guard(f, name), nil
 }
 
-// isHeld reports whether err says that a file is not to be touched just now, by somebody
-// else's doing.
+// isHeld reports whether err says that someone else keeps the file from being touched
+// just now.
 func isHeld(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EBUSY) ||
 		runtime.GOOS == "windows" && errors.Is(err, windowsSharingViolation)
@@ -242,12 +241,12 @@ func (g *guardedFS) MkdirAll(name string, mode os.FileMode) error {
 	return g.FS.MkdirAll(name, mode)
 }
 
-// guardedFile is a file that is written, or a directory.
+// guardedFile is a file open for writing, or a directory.
 type guardedFile struct {
 	vfs.File
 	name  string
 	fatal *fatal
-	open  *atomic.Int64 // of its guardedFS
+	open  *atomic.Int64 // the guardedFS's
 }
 
 func (f *guardedFile) Write(p []byte) (int, error) {

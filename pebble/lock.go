@@ -16,20 +16,20 @@ import (
 	"github.com/idemkv/idem/internal/diskspace"
 )
 
-// held is the lock on a store's directory, from before anything in it is changed until
-// the last Pebble that may still write there is done with it.
+// held is the lock on a store's directory. It is held from before anything there is
+// changed until the last Pebble that may still write there is done.
 //
-// Pebble's own lock is a POSIX record lock on the file LOCK. It is lost when any
-// descriptor of that file is closed in the process, as a backup does that reads the
-// directory, or when the file is removed, and it goes by name within a process. It is
-// taken as well: for file systems that cannot lock directories, and for Pebble's tools.
+// Pebble's own lock is a POSIX record lock on the file LOCK. It is lost when the
+// process closes any descriptor of that file, as a backup that reads the directory
+// does, or when the file is removed. Within a process it goes by name. It is taken as
+// well, for file systems that cannot lock directories and for Pebble's tools.
 type held struct {
 	refs  atomic.Int32
-	dir   *diskspace.DirLock    // nil on a file system of tests
-	paths []*diskspace.Identity // where the database must still be
+	dir   *diskspace.DirLock    // nil on a test's file system
+	paths []*diskspace.Identity // where the database must still be found
 }
 
-// hold locks the database at path, which a caller has named as named.
+// hold locks the database at path, which the caller named as named.
 func hold(path, named string, f vfs.FS) (*held, error) {
 	h := &held{}
 	h.refs.Store(1)
@@ -42,7 +42,7 @@ func hold(path, named string, f vfs.FS) (*held, error) {
 	}
 	h.dir, h.paths = dir, []*diskspace.Identity{dir.Identity}
 	if abs, err := filepath.Abs(named); err == nil && abs != path {
-		// A symbolic link, say, that may be made to lead to another store.
+		// For instance a symbolic link, which may later lead to another store.
 		id, err := diskspace.Identify(abs)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("idem: opening %s: %w", named, err), h.Close())
@@ -52,7 +52,7 @@ func hold(path, named string, f vfs.FS) (*held, error) {
 	return h, nil
 }
 
-// moved returns an error if the database is not any more where it was opened.
+// moved returns an error if the database is no longer where it was opened.
 func (h *held) moved() error {
 	for _, id := range h.paths {
 		if err := id.Check(); err != nil {
@@ -62,7 +62,7 @@ func (h *held) moved() error {
 	return nil
 }
 
-// Close gives the lock up when all who hold it have closed it.
+// Close releases the lock once every holder has closed it.
 func (h *held) Close() error {
 	if h.refs.Add(-1) > 0 || h.dir == nil {
 		return nil
@@ -70,14 +70,14 @@ func (h *held) Close() error {
 	return h.dir.Close()
 }
 
-// dbLock is what one opened Pebble holds: its own lock, and a share of held.
+// dbLock is what one open Pebble holds: its own lock, and a share of held.
 type dbLock struct {
 	*held
 	pebble *pebble.Lock
 }
 
-// lockDB takes Pebble's lock of the database at path. It is taken before pebble.Open,
-// which would leave a goroutine behind if it cannot have it.
+// lockDB takes Pebble's lock of the database at path. It must be taken before
+// pebble.Open, which would leave a goroutine behind if it could not get it.
 func (h *held) lockDB(dir, path string, f vfs.FS) (*dbLock, error) {
 	l, err := pebble.LockDirectory(path, f)
 	switch {
@@ -94,9 +94,9 @@ func (l *dbLock) Close() error { return errors.Join(l.pebble.Close(), l.held.Clo
 
 const windowsSharingViolation = syscall.Errno(32)
 
-// isLocked reports whether err of pebble.LockDirectory means that somebody else has
-// the lock. The file system answers with a bare number; a permission that lacks
-// would come wrapped with the file's name.
+// isLocked reports whether err from pebble.LockDirectory means that someone else has
+// the lock. The file system then returns a bare number; a missing permission would come
+// wrapped with the file's name.
 func isLocked(err error) bool {
 	if n, ok := err.(syscall.Errno); ok { //nolint:errorlint // a wrapped one means something else
 		return n == syscall.EAGAIN || n == syscall.EACCES
@@ -105,9 +105,9 @@ func isLocked(err error) bool {
 		runtime.GOOS == "windows" && strings.Contains(err.Error(), windowsSharingViolation.Error())
 }
 
-// canonical is dir by the one name that all ways to it share: Pebble's lock within
-// a process goes by name, and one directory under two would be opened twice where
-// directories cannot be locked.
+// canonical returns the one name of dir that all paths to it share. Pebble's lock
+// within a process goes by name. Where directories cannot be locked, a directory with
+// two names could otherwise be opened twice.
 func canonical(dir string, f vfs.FS) (string, error) {
 	if f != vfs.Default {
 		return dir, nil

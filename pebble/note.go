@@ -18,15 +18,14 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// A note next to the database says which log was the first since it was opened, which
-// manifest was begun then, and from which log on it said that records are in no table
-// yet. Pebble does not ask whether that log is there. And where a manifest is damaged,
-// Pebble takes that for its end, as a power cut may have left it, and goes back to what
-// it said before. Either way, records that were acknowledged would be gone, and nobody
-// be told.
+// A note next to the database names the first log since it was opened, the manifest
+// begun then, and the log from which, by that manifest, records are in no table yet.
+// Pebble does not check that this log exists. And if a manifest is damaged, Pebble
+// takes that for its end, as a power cut may leave one, and goes back to its earlier
+// state. Either way, acknowledged records would silently be gone.
 //
-// While Pebble opens there may be no such log, and so there is no note. The number that
-// the manifest has then is of no log: that of the log which opening makes is higher.
+// While Pebble opens there may be no such log, so there is no note. The number in the
+// manifest then belongs to no log: the log that opening makes has a higher one.
 const (
 	noteName  = "IDEM.log"
 	newNote   = "IDEM.log.new"
@@ -36,9 +35,9 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// checkLog refuses a database whose oldest log that is not in tables is missing. It only
-// reads. Where somebody else has opened the database since, or a note is no more to be
-// read, there is nothing to go by.
+// checkLog refuses a database that lacks the oldest log whose records are not in
+// tables. It only reads. If something else has opened the database since, or the note
+// can no longer be read, there is nothing to check against.
 func checkLog(dir string, f vfs.FS) error {
 	path := f.PathJoin(dir, dbName)
 	n, err := readNote(dir, f)
@@ -47,7 +46,7 @@ func checkLog(dir string, f vfs.FS) error {
 	}
 	desc, err := pebble.Peek(path, f)
 	if err != nil || !desc.Exists || f.PathBase(desc.ManifestFilename) != n.manifest {
-		return nil // for Pebble to say
+		return nil // let Pebble report it
 	}
 	need, err := unflushed(desc.ManifestFilename, f)
 	if err != nil {
@@ -70,7 +69,8 @@ func checkLog(dir string, f vfs.FS) error {
 		idem.ErrCorrupt, need, path, n.manifest, dir)
 }
 
-// unflushed returns the number of the oldest log that the manifest says is needed.
+// unflushed returns the number of the oldest log that is needed according to the
+// manifest.
 func unflushed(manifest string, f vfs.FS) (need wal.NumWAL, err error) {
 	file, err := f.Open(manifest)
 	if err != nil {
@@ -95,8 +95,8 @@ func unflushed(manifest string, f vfs.FS) (need wal.NumWAL, err error) {
 	}
 }
 
-// logOf returns the log that an edit names. Pebble writes it first, but for the name of
-// the comparer; manifest.VersionEdit.Encode.
+// logOf returns the log that an edit names. Pebble writes it first, preceded only by
+// the name of the comparer; see manifest.VersionEdit.Encode.
 func logOf(edit []byte) (wal.NumWAL, bool) {
 	const comparer, log = 1, 2
 	for {
@@ -118,14 +118,14 @@ func logOf(edit []byte) (wal.NumWAL, bool) {
 	}
 }
 
-// note is what the note says.
+// note is the content of the note.
 type note struct {
 	manifest string
-	began    wal.NumWAL // what the manifest said when it was made
+	began    wal.NumWAL // the log needed according to the manifest when it was made
 	first    wal.NumWAL // the log that opening made
 }
 
-// readNote returns the note; nil if there is none, or it is damaged.
+// readNote returns the note; nil if it is missing or damaged.
 func readNote(dir string, f vfs.FS) (*note, error) {
 	file, err := f.Open(f.PathJoin(dir, noteName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -154,7 +154,7 @@ func noteSum(text string) string {
 	return fmt.Sprintf("%08x", crc32.Checksum([]byte(text), castagnoli))
 }
 
-// removeNote takes the note away, for good, before Pebble opens.
+// removeNote removes the note, durably, before Pebble opens.
 func removeNote(dir string, f vfs.FS) error {
 	err := f.Remove(f.PathJoin(dir, noteName))
 	switch {
@@ -166,7 +166,7 @@ func removeNote(dir string, f vfs.FS) error {
 	return syncDir(f, dir)
 }
 
-// writeNote makes a note when Pebble is open, and has made log.
+// writeNote writes the note once Pebble is open and has made log.
 func writeNote(dir, log string, f vfs.FS) error {
 	desc, err := pebble.Peek(f.PathJoin(dir, dbName), f)
 	if err != nil {
@@ -191,7 +191,7 @@ func writeNote(dir, log string, f vfs.FS) error {
 	return syncDir(f, dir)
 }
 
-// writeFile makes a file, and its content durable.
+// writeFile creates a file and makes its content durable.
 func writeFile(path, text string, f vfs.FS) error {
 	file, err := f.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {

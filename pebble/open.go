@@ -18,22 +18,22 @@ import (
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
-// A store's directory holds the marker, which says that the database beside it was
-// made whole, and the database. Pebble would make a new database wherever it finds
-// none: with the marker there, a database that is missing is damage.
+// A store's directory holds the database and the marker, which says that the database
+// was completed. Pebble would create a new database wherever it finds none. With the
+// marker there, a missing database is damage.
 const (
 	markerName = "IDEM"
-	newMarker  = "IDEM.new" // there while the store is being made
+	newMarker  = "IDEM.new" // there while the store is being created
 	markerText = "idem format 2 on pebble\n"
-	oldMarker  = "idem format 1 on pebble\n" // of before the first release
+	oldMarker  = "idem format 1 on pebble\n" // from before the first release
 	dbName     = "db"
 )
 
-// format is Pebble's format version of the databases made here: the first with
-// chunks in the log that tell damage inside the synced part from the log's end.
+// format is the Pebble format version of new databases. It is the first whose log has
+// chunks that tell damage inside the synced part from the log's end.
 const format = pebble.FormatWALSyncChunks
 
-// open opens or makes the store in dir.
+// open opens the store in dir, creating it if necessary.
 func open(dir string, o Options) (e *driver, err error) {
 	named := dir
 	made, err := inspect(dir, o.fs)
@@ -69,8 +69,8 @@ func open(dir string, o Options) (e *driver, err error) {
 	return openDB(dir, o, true, h)
 }
 
-// inspect reports whether a store was made in dir, and refuses what is something
-// else. It only reads.
+// inspect reports whether a store was completed in dir, and refuses anything else. It
+// only reads.
 func inspect(dir string, f vfs.FS) (made bool, err error) {
 	info, err := f.Stat(dir)
 	switch {
@@ -113,8 +113,8 @@ func checkMarker(dir string, f vfs.FS) error {
 	return fmt.Errorf("%w: %s in %s is damaged; restore the directory from a backup", idem.ErrCorrupt, markerName, dir)
 }
 
-// begin begins to make a store. What says that it is being made comes first, and nobody
-// else's database is taken for it.
+// begin begins to create a store. It writes the new marker first: a foreign database is
+// then never mistaken for an unfinished store.
 func begin(dir string, f vfs.FS) error {
 	if err := writeNewMarker(dir, f); err != nil {
 		return err
@@ -122,10 +122,10 @@ func begin(dir string, f vfs.FS) error {
 	return f.MkdirAll(f.PathJoin(dir, dbName), 0o700)
 }
 
-// create makes what begin has begun, or goes on where a process that was making a store
-// ended. At the end the new marker becomes the marker: until then nothing has been
-// stored. The database is opened twice, because the first log of a new one has no sync
-// chunks.
+// create finishes what begin has begun, in this process or in one that ended while
+// creating the store. At the end the new marker becomes the marker; until then nothing
+// has been stored. The database is opened twice, because the first log of a new one has
+// no sync chunks.
 func create(dir string, o Options, h *held) (err error) {
 	e, err := openDB(dir, o, false, h)
 	if err != nil {
@@ -134,15 +134,15 @@ func create(dir string, o Options, h *held) (err error) {
 	return errors.Join(e.finishCreation(), e.Close(), syncDir(o.fs, o.fs.PathDir(dir)))
 }
 
-// finishCreation runs under the database's lock: another process may have made the
-// store since this one looked.
+// finishCreation runs under the database's lock, because another process may have
+// created the store since this one looked.
 func (e *driver) finishCreation() error {
 	f := e.opts.fs
 	if _, err := f.Stat(f.PathJoin(e.dir, markerName)); err == nil {
 		if err := f.Remove(f.PathJoin(e.dir, newMarker)); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		return nil // the other has made it the marker
+		return nil // the other process has renamed it to the marker
 	}
 	pairs, err := e.Scan(txbackend.Meta, []byte(codec.MetaKey), nil, 1)
 	if err == nil && len(pairs) == 0 {
@@ -161,8 +161,8 @@ func (e *driver) finishCreation() error {
 
 func writeNewMarker(dir string, f vfs.FS) error {
 	path := f.PathJoin(dir, newMarker)
-	// One that is whole is left alone. Pebble's Create removes a file before it makes it
-	// anew: killed between the two, the database beside it would be nobody's.
+	// A complete one is left alone. Pebble's Create removes a file before recreating it.
+	// Killed between the two, it would leave a database that belongs to no store.
 	if text, err := readFile(path, f); err == nil && text == markerText {
 		return nil
 	}
@@ -189,7 +189,7 @@ func syncDir(f vfs.FS, dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// openDB opens the database; it makes one only if the store is being made.
+// openDB opens the database. It creates one only if the store is being created.
 func openDB(dir string, o Options, made bool, h *held) (*driver, error) {
 	path := o.fs.PathJoin(dir, dbName)
 	lock, err := h.lockDB(dir, path, o.fs)
@@ -240,7 +240,7 @@ func pebbleOptions(o Options, f *fatal, lock *dbLock) *pebble.Options {
 		Lock:               lock.pebble,
 		Logger:             f,
 		MemTableSize:       uint64(o.MemTableBytes),
-		// Two cores' worth: claims must not wait long for a compaction.
+		// Up to two at a time: claims must not wait long for a compaction.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
 	for i := range po.Levels {
@@ -249,21 +249,20 @@ func pebbleOptions(o Options, f *fatal, lock *dbLock) *pebble.Options {
 	return po
 }
 
-// openError says what an error of pebble.Open means. That a file does not exist is said
-// of tables.
+// openError says what an error of pebble.Open means. "Does not exist" refers to tables.
 func openError(dir string, err error) error {
 	if errors.Is(err, pebble.ErrDBDoesNotExist) || errors.Is(err, fs.ErrNotExist) || pebble.IsCorruptionError(err) {
 		return fmt.Errorf("%w: the database of %s is damaged: %w; restore the directory from a backup", idem.ErrCorrupt, dir, redact(err))
 	}
-	if strings.Contains(err.Error(), "unknown format major version") { // Pebble has the words alone
+	if strings.Contains(err.Error(), "unknown format major version") { // Pebble gives only the text
 		return fmt.Errorf("%w: %s was opened with a newer Pebble: %w; use a newer library", idem.ErrVersion, dir, redact(err))
 	}
 	return fmt.Errorf("idem: opening %s: %w", dir, redact(err))
 }
 
-// tryDB opens the database for reading alone, and looks for what create put there: what
-// is refused is left as it was. Opening for good writes logs that it reads into tables,
-// begins a new manifest and removes what neither needs.
+// tryDB opens the database read-only and checks for what create put there. A database
+// that is refused is thereby left as it was: a real opening writes the logs it reads
+// into tables, begins a new manifest and removes what neither needs.
 func tryDB(dir string, o Options, lock *dbLock) error {
 	if err := checkLog(dir, o.fs); err != nil {
 		return err
@@ -283,9 +282,9 @@ func tryDB(dir string, o Options, lock *dbLock) error {
 	return errors.Join(e.verify(), redact(e.db.Close()))
 }
 
-// openGuarded is pebble.Open in bounded time: it panics on some errors of the file
-// system, and after others it waits for what will not come. Where it fails the lock is
-// given up, but not while Pebble is still at it.
+// openGuarded is pebble.Open in bounded time. Open panics on some errors of the file
+// system, and after others it waits forever. On failure the lock is released, but not
+// while Pebble is still running.
 func openGuarded(path string, po *pebble.Options, f *fatal, unlock func() error) (*pebble.DB, error) {
 	type opened struct {
 		db  *pebble.DB
@@ -311,7 +310,7 @@ func openGuarded(path string, po *pebble.Options, f *fatal, unlock func() error)
 	select {
 	case o := <-done:
 		if err := f.err(); err != nil && o.err == nil {
-			return nil, err // it would not close
+			return nil, err // the database would not close
 		}
 		return o.db, o.err
 	case <-f.heard:
@@ -320,7 +319,7 @@ func openGuarded(path string, po *pebble.Options, f *fatal, unlock func() error)
 	}
 }
 
-// verify looks for what create put there.
+// verify checks for what create put there.
 func (e *driver) verify() error {
 	pairs, err := e.Scan(txbackend.Meta, []byte(codec.MetaKey), nil, 1)
 	if err == nil && len(pairs) == 0 {

@@ -12,23 +12,23 @@ import (
 type Options struct {
 	// CacheBytes is the size of Pebble's block cache. Default 64 MiB.
 	CacheBytes int64
-	// MemTableBytes is the size of a memtable: writes are collected in one and
-	// flushed to a table when it is full; up to four are kept. Default 16 MiB.
+	// MemTableBytes is the size of a memtable. Writes collect in one, which is flushed
+	// to a table when it is full; up to four are kept. Default 16 MiB.
 	MemTableBytes int64
-	// MinFree is how many bytes must be free on the file system for a new claim to
-	// be taken; with less it gets idem.ErrFull, so that results of claims in flight,
-	// flushes and compactions still find room. Default 128 MiB; negative: not
-	// checked. Where free space cannot be told (Windows) it is not checked.
+	// MinFree is how many bytes must be free on the file system for a new claim. With
+	// less, it gets idem.ErrFull, which leaves room for the results of claims in flight,
+	// flushes and compactions. Default 128 MiB; negative: not checked. It is also not
+	// checked where free space cannot be determined (Windows).
 	MinFree int64
 
-	fs vfs.FS // of tests; nil: the operating system's
+	fs vfs.FS // for tests; nil: the operating system's
 }
 
 const (
 	defaultCacheBytes    = 64 << 20
 	defaultMemTableBytes = 16 << 20
 	defaultMinFree       = 128 << 20
-	// maxMemTableBytes is what Pebble accepts.
+	// maxMemTableBytes is the most that Pebble accepts.
 	maxMemTableBytes = 1 << 30
 )
 

@@ -8,12 +8,12 @@ import (
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
-// reader looks records up by an iterator. Pebble's Get does not use the Bloom filters
-// of the last level, where most records are; an iterator told to, does: an absent key,
-// which is what every first claim looks for, then costs no block read.
+// reader looks up records with an iterator. Pebble's Get does not use the Bloom filters
+// of the last level, where most records are; an iterator can be told to. An absent key,
+// which every first claim looks for, then costs no block read.
 type reader struct {
 	it  *pebble.Iterator
-	key []byte // the iterator keeps hold of it
+	key []byte // the iterator keeps a reference to it
 }
 
 func (e *driver) openReader() (*reader, error) {
@@ -24,12 +24,12 @@ func (e *driver) openReader() (*reader, error) {
 	return &reader{it: it}, nil
 }
 
-// close ends the reader. The damage that a look-up has met was told to whoever asked;
-// the iterator tells it again.
+// close ends the reader. It ignores the error: the iterator repeats damage that a
+// look-up has already reported.
 func (r *reader) close() { _ = r.it.Close() }
 
-// find returns the value of key in a space, valid until the next call; nil if there
-// is none. After an error the reader is of no use any more.
+// find returns the value of key in a space, valid until the next call; nil if there is
+// none. After an error the reader must not be used again.
 func (r *reader) find(space txbackend.Space, key []byte) ([]byte, error) {
 	r.key = appendKey(r.key[:0], space, key)
 	if !r.it.SeekPrefixGE(r.key) || !bytes.Equal(r.it.Key(), r.key) {
@@ -38,9 +38,9 @@ func (r *reader) find(space txbackend.Space, key []byte) ([]byte, error) {
 	return r.it.ValueAndErr()
 }
 
-// expireReaders is called when a commit can be seen, before anybody is told of it, and
-// after each flush and compaction: an idle iterator keeps what they have replaced, in a
-// store to which nobody writes for as long as that.
+// expireReaders runs when a commit is visible, before anyone is told of it, and after
+// each flush and compaction. An idle iterator keeps alive what those have replaced, and
+// in a store without writes nothing else would close it.
 func (e *driver) expireReaders() {
 	e.expiring.Lock()
 	defer e.expiring.Unlock()
@@ -50,7 +50,7 @@ func (e *driver) expireReaders() {
 	}
 }
 
-// endReaders closes what is idle, for good.
+// endReaders closes idle readers for good.
 func (e *driver) endReaders() {
 	e.expiring.Lock()
 	e.ending = true
@@ -58,6 +58,6 @@ func (e *driver) endReaders() {
 	e.expireReaders()
 }
 
-// expireSoon is told of each flush, under Pebble's locks: an idle iterator keeps the
-// memtable that was flushed.
+// expireSoon is called for each flush, under Pebble's locks. An idle iterator keeps the
+// flushed memtable alive.
 func (e *driver) expireSoon() { e.soon.Go(e.expireReaders) }

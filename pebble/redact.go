@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// redact makes one line of Pebble's messages, some of which carry the stack of a
-// goroutine, and keeps the keys of the store out of them: where one begins to name them
-// (the bounds of a table, an iterator that leaked) it is cut off.
+// redact reduces a Pebble error to one line, because some carry a goroutine's stack. It
+// also keeps the store's keys out: where the text begins to name one (the bounds of a
+// table, a leaked iterator), it is cut off.
 func redact(err error) error {
 	if err == nil {
 		return nil
@@ -32,7 +32,7 @@ type redacted struct {
 
 func (r *redacted) Error() string { return r.text }
 
-// Is and As look into the error, without giving it out: who prints what Unwrap
-// returns would print the keys.
+// Is and As look into the error without exposing it. A caller that printed the result
+// of an Unwrap would print the keys.
 func (r *redacted) Is(target error) bool { return errors.Is(r.err, target) }
 func (r *redacted) As(target any) bool   { return errors.As(r.err, target) }

@@ -6,20 +6,20 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// scheduler says when Pebble may compact: as many at a time as Pebble itself finds
-// right, like the scheduler that it has by default. That one also looks ten times a
-// second whether more may run by now, in an idle store too, which is what most of an
-// idle Pebble's 2 ms of processor time a second went to. Here it is looked at when a
-// compaction is wanted, when one ends, and when Pebble says that it may be different.
+// scheduler decides when Pebble may compact. Like Pebble's default scheduler, it allows
+// as many compactions at a time as Pebble finds right. The default one also checks ten
+// times a second whether more may run, even in an idle store, which was most of an idle
+// Pebble's 2 ms of processor time a second. This one checks when a compaction is
+// wanted, when one ends, and when Pebble says that the answer may have changed.
 type scheduler struct {
 	db   pebble.DBForCompaction
-	done func()         // called when a compaction has ended; nil: nobody is told
-	work sync.WaitGroup // grant
+	done func()         // called when a compaction has ended; may be nil
+	work sync.WaitGroup // goroutines of grant
 
 	mu       sync.Mutex // after Pebble's own locks
 	running  int
-	granting bool // grant runs
-	again    bool // and is to look once more
+	granting bool // grant is running
+	again    bool // grant must check once more
 	ended    bool
 }
 
@@ -41,7 +41,7 @@ func (s *scheduler) TrySchedule() (bool, pebble.CompactionGrantHandle) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.room() {
-		// grant may be the one that takes up the room, and have seen nothing waiting.
+		// grant may be holding that room, and may have seen nothing waiting.
 		s.again = s.again || s.granting
 		return false, nil
 	}
@@ -61,8 +61,7 @@ func (s *scheduler) room() bool {
 	return !s.ended && s.running < s.db.GetAllowedWithoutPermission()
 }
 
-// poke has grant look for what waits, in a goroutine, because Pebble's locks may be
-// held here.
+// poke starts grant in a goroutine, because Pebble's locks may be held here.
 func (s *scheduler) poke() {
 	switch {
 	case s.granting:
@@ -73,7 +72,7 @@ func (s *scheduler) poke() {
 	}
 }
 
-// grant lets run what waits, as long as there is room.
+// grant starts waiting compactions while there is room.
 func (s *scheduler) grant() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,8 +102,8 @@ func (grantHandle) MeasureCPU(pebble.CompactionGoroutineKind) {}
 // CumulativeStats implements pebble.CompactionGrantHandle.
 func (grantHandle) CumulativeStats(pebble.CompactionGrantHandleStats) {}
 
-// Done implements pebble.CompactionGrantHandle. Readers see by now what the compaction
-// made, and none of Pebble's locks is held.
+// Done implements pebble.CompactionGrantHandle. By now readers see the result of the
+// compaction, and none of Pebble's locks is held.
 func (h grantHandle) Done() {
 	if h.s.done != nil {
 		h.s.done()
