@@ -3,16 +3,16 @@
 // strings and numbers as ECMAScript writes them. Two texts get the same bytes if, and
 // only if, they have the same JSON value.
 //
-// It departs from the RFC in one thing. RFC 8785 takes each number for a float64 and
+// It departs from the RFC in one respect. RFC 8785 treats each number as a float64 and
 // writes the shortest digits that read back as it, which makes 9007199254740993 and
-// 9007199254740992 one number. Here a number keeps all its digits. The form is that
-// of the RFC wherever those are the float64's shortest digits: for every number that
-// was written from a float64 in ECMAScript's way, and every one of up to 15 digits in
+// 9007199254740992 one number. Here a number keeps all its digits. The form is the
+// RFC's wherever those are the float64's shortest digits. That is true of every number
+// written from a float64 in ECMAScript's way, and of every number of up to 15 digits in
 // the normal range.
 //
-// The input is I-JSON (RFC 7493), but for the size and precision of numbers. What
-// I-JSON leaves open, and what would let two different texts pass for one, is an
-// error: see Canonical.
+// The input is I-JSON (RFC 7493), except for the size and precision of numbers. What
+// I-JSON leaves open, or would let two different texts pass for one, is an error; see
+// Canonical.
 package jcs
 
 import (
@@ -23,27 +23,27 @@ import (
 	"unicode/utf8"
 )
 
-// MaxDepth is how deep arrays and objects may nest: as deep as encoding/json reads.
+// MaxDepth is how deep arrays and objects may nest, the same as in encoding/json.
 const MaxDepth = 10_000
 
-// Error says what about the input is wrong, and where. It quotes nothing of it, so
-// that it can be logged and shown.
+// Error says what is wrong with the input, and where. It quotes none of the input and
+// is safe to log and show.
 type Error struct {
-	// Offset is that of the byte at which it was found, from 0.
+	// Offset is the offset of the byte where the problem was found, from 0.
 	Offset int
 	// Problem says what is wrong, in a few words.
 	Problem string
 }
 
-// Error is the problem with its offset.
+// Error returns the problem with its offset.
 func (e *Error) Error() string { return fmt.Sprintf("at byte %d: %s", e.Offset, e.Problem) }
 
-// Canonical returns the canonical form of the one JSON value in b, in linear space
-// and, but for the sorting of names, time. b is only read.
+// Canonical returns the canonical form of the one JSON value in b. It takes linear
+// space and, apart from sorting names, linear time. b is only read.
 //
-// An *Error is returned for what is no JSON or goes on after it, for a name that an
-// object has twice (however it is escaped), invalid UTF-8, a lone surrogate, an
-// exponent beyond MaxExponent, and for nesting deeper than MaxDepth.
+// An *Error is returned when b is not JSON or continues after the value, and for a
+// duplicate name in an object (however it is escaped), invalid UTF-8, a lone surrogate,
+// an exponent beyond MaxExponent, and nesting deeper than MaxDepth.
 func Canonical(b []byte) ([]byte, error) {
 	p := parser{src: string(b)}
 	if !utf8.ValidString(p.src) {
@@ -75,39 +75,39 @@ func invalidAt(s string) int {
 	return len(s)
 }
 
-// parser reads src once and writes it canonically to out, but for the order of
-// names. Where that is wrong it says so in unsorted: a second pass puts it right.
-// Sorting at each object's end instead would copy the innermost value once for
+// parser reads src once and writes it canonically to out, except for the order of
+// names. Objects whose order is wrong go into unsorted, and a second pass sorts them.
+// Sorting at the end of each object instead would copy the innermost value once for
 // each level around it.
 type parser struct {
 	src string
 	pos int
 	out []byte
-	// members of the objects that are open, the innermost last.
+	// members holds the members of open objects, innermost last.
 	members []member
-	// unsorted are objects by their place in out. One without members needs no
-	// sorting; it was put here before that was known.
+	// unsorted holds objects in the order of their places in out. An object without
+	// members needs no sorting; it was added before that was known.
 	unsorted []object
 }
 
 type object struct {
 	start, end int      // in out, with its braces
-	next       int      // the first of unsorted that is not inside
-	members    []member // in their order; nil: as it stands in out
+	next       int      // the first entry of unsorted that is not inside
+	members    []member // sorted; nil: out has them in order already
 }
 
 type member struct {
 	name       string // decoded
 	at         int    // in src, for errors
 	start, end int    // in out, from the name to the end of the value
-	first      int    // the first of unsorted that may be inside
+	first      int    // the first entry of unsorted that may be inside
 }
 
 func (p *parser) errorf(format string, args ...any) error {
 	return &Error{p.pos, fmt.Sprintf(format, args...)}
 }
 
-// want is the error for what should be here.
+// want returns the error for something missing here.
 func (p *parser) want(what string) error {
 	if p.pos >= len(p.src) {
 		return p.errorf("the end instead of %s", what)
@@ -130,10 +130,10 @@ func (p *parser) peek() byte {
 	if p.pos < len(p.src) {
 		return p.src[p.pos]
 	}
-	return 0 // no JSON begins or goes on with it
+	return 0 // no JSON starts or continues with it
 }
 
-// take goes past c, if c is next.
+// take moves past c if c is next.
 func (p *parser) take(c byte) bool {
 	if p.peek() != c || p.pos >= len(p.src) {
 		return false
@@ -264,7 +264,7 @@ type sorter struct {
 	dst []byte
 }
 
-// emit appends out[start:end], with the objects inside sorted; i is the first of
+// emit appends out[start:end] with the objects inside sorted. i is the first entry of
 // unsorted that may be there.
 func (s *sorter) emit(start, end, i int) {
 	for i < len(s.unsorted) && s.unsorted[i].start < end {
@@ -286,8 +286,8 @@ func (s *sorter) emit(start, end, i int) {
 	s.dst = append(s.dst, s.out[start:end]...)
 }
 
-// compareUTF16 compares by UTF-16 code units. Its order is that of the code points,
-// but for those above U+FFFF: their first unit, a surrogate, comes before U+E000.
+// compareUTF16 compares by UTF-16 code units. The order is that of code points, except
+// for those above U+FFFF: their first unit, a surrogate, comes before U+E000.
 func compareUTF16(a, b string) int {
 	for a != "" && b != "" {
 		ra, na := utf8.DecodeRuneInString(a)

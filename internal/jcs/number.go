@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// MaxExponent bounds the exponent that a number has when it is written with one digit
-// before the point. No power of ten is computed: a number costs what its digits cost.
+// MaxExponent bounds the exponent of a number when written with one digit before the
+// point. No power of ten is computed: a number costs only its digits.
 const MaxExponent = 999_999_999
 
-// number reads a number and writes its value, digit for digit. No float64 is involved:
-// it would round, and two amounts or account numbers could become one.
+// number reads a number and writes its value digit for digit. It uses no float64: that
+// would round, and two amounts or account numbers could become one.
 func (p *parser) number() error {
 	start := p.pos
 	negative := p.take('-')
@@ -27,7 +27,7 @@ func (p *parser) number() error {
 		if fraction == "" {
 			return p.want("a digit after the point")
 		}
-		digits = digits + fraction // on the stack if it is short, which += is not
+		digits = digits + fraction // on the stack if short; += is not
 	}
 	exponent := int64(0)
 	if p.take('e') || p.take('E') {
@@ -38,14 +38,14 @@ func (p *parser) number() error {
 		if p.digits() == "" {
 			return p.want("a digit of the exponent")
 		}
-		exponent, _ = strconv.ParseInt(p.src[from:p.pos], 10, 64) // too large: the largest
+		exponent, _ = strconv.ParseInt(p.src[from:p.pos], 10, 64) // clamped if too large
 	}
 	significant := strings.TrimLeft(digits, "0")
 	if significant == "" {
-		p.out = append(p.out, '0') // also for -0, and whatever its exponent
+		p.out = append(p.out, '0') // also for -0, with any exponent
 		return nil
 	}
-	const far = math.MaxInt64 / 2 // the length of a text can be added to it
+	const far = math.MaxInt64 / 2 // adding a text's length to it cannot overflow
 	point += min(max(exponent, -far), far) - int64(len(digits)-len(significant))
 	if e := point - 1; e < -MaxExponent || e > MaxExponent {
 		return &Error{start, fmt.Sprintf("a number with an exponent beyond %d", MaxExponent)}
@@ -57,7 +57,7 @@ func (p *parser) number() error {
 	return nil
 }
 
-// digits goes past digits and returns them.
+// digits moves past digits and returns them.
 func (p *parser) digits() string {
 	start := p.pos
 	for '0' <= p.peek() && p.peek() <= '9' {
@@ -66,9 +66,9 @@ func (p *parser) digits() string {
 	return p.src[start:p.pos]
 }
 
-// appendDecimal writes 0.digits × 10^point as ECMAScript's Number::toString lays digits
-// out (ECMA-262, 6.1.6.1.20): with an exponent if it is below -6 or above 20. digits
-// neither begins nor ends with 0.
+// appendDecimal writes 0.digits × 10^point in the layout of ECMAScript's
+// Number::toString (ECMA-262, 6.1.6.1.20): with an exponent if it is below -6 or above
+// 20. digits neither begins nor ends with 0.
 func appendDecimal(b []byte, digits string, point int) []byte {
 	const zeros = "00000000000000000000"
 	switch n := len(digits); {

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// text reads a string, from quote to quote, and returns what it says.
+// text reads a string, from quote to quote, and returns its value.
 func (p *parser) text() (string, error) {
 	p.pos++
 	start := p.pos
@@ -26,7 +26,7 @@ func (p *parser) text() (string, error) {
 	return "", p.want("the end of the string")
 }
 
-// escaped goes on from the first backslash of the string that begins at start.
+// escaped continues at the first backslash of the string that begins at start.
 func (p *parser) escaped(start int) (string, error) {
 	s := []byte(p.src[start:p.pos])
 	for p.pos < len(p.src) {
@@ -50,7 +50,7 @@ func (p *parser) escaped(start int) (string, error) {
 	return "", p.want("the end of the string")
 }
 
-// escape reads one escape, or two that are a surrogate pair.
+// escape reads one escape, or two that form a surrogate pair.
 func (p *parser) escape() (rune, error) {
 	if p.pos+1 < len(p.src) && p.src[p.pos+1] == 'u' {
 		r, ok := p.unit()
@@ -79,7 +79,7 @@ func (p *parser) escape() (rune, error) {
 	return 0, p.errorf("an escape that JSON does not have")
 }
 
-// unit is the UTF-16 code unit of the \u escape that begins here.
+// unit returns the UTF-16 code unit of the \u escape that begins here.
 func (p *parser) unit() (rune, bool) {
 	s := p.src[p.pos:]
 	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
@@ -89,8 +89,8 @@ func (p *parser) unit() (rune, bool) {
 	return rune(n), err == nil
 }
 
-// appendText writes s as ECMAScript's JSON.stringify does: nothing is escaped that
-// need not be.
+// appendText writes s as ECMAScript's JSON.stringify does, with as few escapes as
+// possible.
 func appendText(b []byte, s string) []byte {
 	const short, hex = "btn_fr", "0123456789abcdef" // from \b, 8, to \r, 13; there is no \v
 	b = append(b, '"')

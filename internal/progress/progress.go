@@ -1,7 +1,7 @@
-// Package progress tells a call that hangs from one that is slow, for tests that have to
-// hold on a busy machine. It does not judge by the time a call takes. It looks at what
-// the goroutines of the process do, and says that the process stalls when all of them
-// have been waiting for each other in every look for a while.
+// Package progress tells a call that hangs from one that is slow, for tests that must
+// hold on a busy machine. It does not go by the time a call takes. It looks at what the
+// process's goroutines are doing. The process has stalled when, for a while, every look
+// finds all of them waiting for each other.
 package progress
 
 import (
@@ -12,32 +12,31 @@ import (
 	"time"
 )
 
-// Watch sets how long the process has to stand still. The looks are counted by the
-// process itself: one that is stopped, or gets no CPU, takes none.
+// Watch configures how long the process must stand still. The process counts the looks
+// itself: while it is stopped, or gets no CPU, there are none.
 type Watch struct {
-	// Patience is the least time that a row of looks takes in which nobody moves.
-	// Zero: 30 s.
+	// Patience is the least time that a row of looks without movement takes. Zero: 30 s.
 	Patience time.Duration
-	// InKernel is how many goroutines may sit in a system call in all that time. Any
-	// more count as moving, because a disk may be slow.
+	// InKernel is how many goroutines may sit in a system call all that time. Any more
+	// count as moving, because a disk may be slow.
 	InKernel int
 }
 
-// looks in a row that have to find nobody moving.
+// looks is how many looks in a row must find no movement.
 const looks = 20
 
-// Stall is a Watch under way.
+// Stall is a running Watch.
 type Stall struct {
 	w     Watch
 	c     chan struct{}
-	mu    sync.Mutex // of what follows
+	mu    sync.Mutex // guards the fields below
 	timer *time.Timer
 	nap   time.Duration
-	still int // looks in a row in which nobody moved
+	still int // looks in a row without movement
 	over  bool
 }
 
-// Start begins to watch.
+// Start starts watching.
 func (w Watch) Start() *Stall {
 	if w.Patience <= 0 {
 		w.Patience = 30 * time.Second
@@ -52,7 +51,7 @@ func (w Watch) Start() *Stall {
 // Stalled is closed when the process stalls.
 func (s *Stall) Stalled() <-chan struct{} { return s.c }
 
-// Stop ends the watching.
+// Stop stops watching.
 func (s *Stall) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,13 +77,13 @@ func (s *Stall) look() {
 			return
 		}
 	}
-	// All goroutines stand still for a look. It must not slow down what it watches.
+	// A look stops all goroutines. It must not slow down what it watches.
 	s.nap = max(s.w.Patience/looks, 20*cost)
 	s.timer.Reset(s.nap)
 }
 
-// Run calls f in a goroutine of its own. It returns an error with the stacks of all
-// goroutines if the process stalls before f returns.
+// Run calls f in its own goroutine. If the process stalls before f returns, Run returns
+// an error with the stacks of all goroutines.
 func (w Watch) Run(what string, f func()) error {
 	done := make(chan struct{})
 	go func() {
@@ -101,7 +100,8 @@ func (w Watch) Run(what string, f func()) error {
 	}
 }
 
-// one looker at a time: those that wait for it wait for a mutex, and count as such.
+// looking lets in one looker at a time. The others wait for a mutex, and count as
+// waiting.
 var looking sync.Mutex
 
 // Stacks returns the stacks of all goroutines at one moment, the caller's first.
@@ -116,13 +116,13 @@ func Stacks() []byte {
 	}
 }
 
-// What a dump says of a goroutine that somebody else has to wake.
+// waiting lists the states, in a dump, of goroutines that someone else must wake.
 var waiting = [][]byte{
 	[]byte("chan "), []byte("select"), []byte("sync."), []byte("semacquire"), []byte("sleep"), []byte("coroutine"),
 }
 
-// waits reports whether all goroutines of a dump but the first wait, and at most
-// inKernel sit in a system call.
+// waits reports whether all goroutines of a dump except the first are waiting, with at
+// most inKernel of them in a system call.
 func waits(dump []byte, inKernel int) bool {
 	for i, g := range bytes.Split(bytes.TrimSpace(dump), []byte("\n\n")) {
 		if i == 0 {
@@ -130,7 +130,7 @@ func waits(dump []byte, inKernel int) bool {
 		}
 		_, state, ok := bytes.Cut(g, []byte("["))
 		if !ok {
-			return false // cut off: there are too many
+			return false // truncated: there are too many
 		}
 		switch {
 		case hasPrefix(state, waiting):

@@ -15,17 +15,17 @@ import (
 )
 
 const (
-	// groupWeight bounds a commit group, in bytes of payload plus opWeight for each
-	// operation, and so the memory and the time that one commit takes.
+	// groupWeight bounds a commit group, in bytes of payload plus opWeight per
+	// operation. It thereby bounds the memory and time of one commit.
 	groupWeight = 8 << 20
 	opWeight    = 1 << 10
-	// commitBytes is where a commit ends although its group has more: some databases
-	// take no more than 4 GiB in one.
+	// commitBytes ends a commit early, before its group is done: some databases take no
+	// more than 4 GiB in one.
 	commitBytes = 64 << 20
-	// scanPage is how many records a page of a scan holds at most.
+	// scanPage is the largest number of records in a page of a scan.
 	scanPage = 256
-	// brokenClose is how long closing a broken database may take before it is left
-	// behind: some paths of both panic or wait with locks held.
+	// brokenClose is how long closing a broken database may take before it is abandoned.
+	// On some paths both databases panic, or wait while they hold locks.
 	brokenClose = 2 * time.Second
 )
 
@@ -37,12 +37,12 @@ type Backend struct {
 	pass   pass // the queue's
 	floor  floor
 	watch  atomic.Pointer[watch]
-	cancel atomic.Pointer[context.CancelCauseFunc] // of the function under way
+	cancel atomic.Pointer[context.CancelCauseFunc] // of the function that is running
 	broken atomic.Pointer[error]
 	broke  chan struct{} // closed when broken is set
 	closed atomic.Bool
 
-	commitBytes int // commitBytes, but in tests
+	commitBytes int // the constant, except in tests
 
 	mu   sync.Mutex
 	host atomic.Pointer[engine.Host]
@@ -81,7 +81,7 @@ func (b *Backend) Bind(host engine.Host) (engine.Binding, error) {
 		b.watch.Store(newWatch(host.Stall, func() { b.stalled(host.Stall) }))
 	}
 	b.host.Store(&host)
-	if err := b.err(); err != nil { // since just now, and host may not have been told
+	if err := b.err(); err != nil { // broken just now, perhaps without telling host
 		return engine.Binding{}, err
 	}
 	return engine.Binding{Saved: saved}, nil
@@ -103,7 +103,7 @@ func (b *Backend) savedMeta() (saved engine.Meta, err error) {
 	return saved, nil
 }
 
-// err is why the backend answers nothing, nil while it does.
+// err returns why the backend answers nothing more, nil while it does.
 func (b *Backend) err() error {
 	if b.closed.Load() {
 		return engine.ErrClosed
@@ -118,9 +118,9 @@ func (b *Backend) brokenErr() error {
 	return nil
 }
 
-// Break makes the backend answer idem.ErrBroken with the cause from now on, and
-// returns what it answers. Engines call it for what goes wrong in the background.
-// It may be called under any lock.
+// Break makes the backend answer idem.ErrBroken with the cause from now on. It returns
+// that error. Engines call it for failures in the background. It may be called under
+// any lock.
 func (b *Backend) Break(cause error) error {
 	err := fmt.Errorf("%w: %s: %w", engine.ErrBroken, b.engine.Name(), cause)
 	if !b.broken.CompareAndSwap(nil, &err) {
@@ -136,7 +136,7 @@ func (b *Backend) Break(cause error) error {
 	return err
 }
 
-// stalled breaks the store whose commit does not return.
+// stalled breaks a store whose commit does not return.
 func (b *Backend) stalled(stall time.Duration) {
 	what := "the commit did not return within %v: is the disk stuck?"
 	switch {
@@ -148,12 +148,12 @@ func (b *Backend) stalled(stall time.Duration) {
 	_ = b.Break(fmt.Errorf(what, stall))
 }
 
-// functionCtx returns the ctx for a caller's function, of the caller's own, and what
-// to call when the function has returned.
+// functionCtx returns the ctx for a caller's function, derived from the caller's own.
+// Call end when the function has returned.
 func (b *Backend) functionCtx(ctx context.Context) (_ context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(b.Within(ctx))
 	b.cancel.Store(&cancel)
-	if err := b.brokenErr(); err != nil { // since just now
+	if err := b.brokenErr(); err != nil { // broken just now
 		cancel(err)
 	}
 	return ctx, func() {
@@ -162,8 +162,7 @@ func (b *Backend) functionCtx(ctx context.Context) (_ context.Context, end func(
 	}
 }
 
-// Within marks ctx as one that calls of the store refuse: the engines give it to the
-// caller's functions.
+// Within marks ctx for a caller's function. Calls to the store with it are refused.
 func (b *Backend) Within(ctx context.Context) context.Context {
 	if h := b.host.Load(); h != nil && h.Within != nil {
 		return h.Within(ctx)
@@ -206,7 +205,7 @@ func (b *Backend) read(key string) (e *engine.Entry, err error) {
 	return e, b.about(key, err)
 }
 
-// named stands for a key in messages.
+// named returns the text that stands for a key in messages.
 func (b *Backend) named(key string) string {
 	if h := b.host.Load(); h != nil && h.KeyHash != nil {
 		return "key " + h.KeyHash(key)
@@ -214,7 +213,7 @@ func (b *Backend) named(key string) string {
 	return "a key"
 }
 
-// about says which record err is about.
+// about adds to err which record it concerns.
 func (b *Backend) about(key string, err error) error {
 	if err == nil {
 		return nil
@@ -222,7 +221,7 @@ func (b *Backend) about(key string, err error) error {
 	return fmt.Errorf("%s: %s: %w", b.engine.Name(), b.named(key), err)
 }
 
-// aboutRecord reports whether err is about one record and not about the database.
+// aboutRecord reports whether err concerns one record and not the whole database.
 func aboutRecord(err error) bool {
 	return errors.Is(err, engine.ErrCorrupt) || errors.Is(err, engine.ErrVersion)
 }
@@ -236,8 +235,8 @@ func (b *Backend) Apply(ctx context.Context, ops []engine.Op) error {
 	return b.do(ctx, &job{ctx: ctx, ops: ops}, weight)
 }
 
-// Update runs fn, a same-commit function of the engine's own type, in a commit of
-// the store, and returns its error.
+// Update runs fn, a same-commit function of the engine's own type, in a commit of the
+// store, and returns its error.
 func (b *Backend) Update(ctx context.Context, fn any) error {
 	return b.do(ctx, &job{ctx: ctx, update: fn}, opWeight)
 }
@@ -248,7 +247,7 @@ func (b *Backend) do(ctx context.Context, j *job, weight int) error {
 	}
 	err := b.queue.Do(ctx, j, weight)
 	switch {
-	case err == groupcommit.ErrStopped: // j may still be run: it is not looked at any more
+	case err == groupcommit.ErrStopped: // j may still run: do not look at it any more
 		return *b.broken.Load()
 	case err != nil:
 		return err
@@ -267,9 +266,9 @@ func (b *Backend) Close() error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		// What comes from now on finds the backend closed. A write that is stuck keeps the
-		// engine, and so its lock, from being closed under it: a second owner must not meet
-		// a write that wakes up.
+		// Jobs that run from now on find the backend closed. While a write is stuck, the
+		// engine stays open and keeps its lock. A second owner must not meet a write that
+		// wakes up.
 		b.queue.Wait()
 		w := b.watch.Load()
 		w.begin()
@@ -281,7 +280,7 @@ func (b *Backend) Close() error {
 	select {
 	case closeErr := <-done:
 		return errors.Join(err, closeErr)
-	case <-b.broke: // before, or by what closing has yet to write
+	case <-b.broke: // before, or by a last write while closing
 	}
 	timer := time.NewTimer(brokenClose)
 	defer timer.Stop()
@@ -294,7 +293,7 @@ func (b *Backend) Close() error {
 	}
 }
 
-// saveMeta saves the time of closing, in a commit that does nothing else.
+// saveMeta saves the time of closing, in its own commit.
 func (b *Backend) saveMeta() error {
 	j := &job{ctx: context.Background(), save: true}
 	if err := b.queue.Do(context.Background(), j, 0); err != nil {
@@ -311,8 +310,8 @@ func (b *Backend) closeEngine() (err error) {
 	return nil
 }
 
-// Check returns an error when no commit is to be expected of the backend: it is broken
-// or closed, its path names something else by now, or there is no room for new records.
+// Check returns an error if the backend cannot be expected to commit: it is broken or
+// closed, its path now names something else, or there is no room for new records.
 func (b *Backend) Check(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err

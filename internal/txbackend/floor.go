@@ -7,25 +7,26 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// floor is a place before which the expiry index is empty. A sweep removes places
-// in their order, and a log-structured database keeps what was removed in the way
-// of whoever reads from the start until it is compacted: without the floor each
-// slice of a long sweep passes over all slices before it. On Pebble that made
-// removing 100,000 records in slices 20 times as slow.
+// floor is a place before which the expiry index is empty. A sweep removes places in
+// order. A log-structured database keeps removed ones in the way of readers from the
+// start until it is compacted, so without the floor each slice of a long sweep passes
+// over all earlier slices. On Pebble that made removing 100,000 records in slices 20
+// times as slow.
 type floor struct {
 	mu      sync.Mutex
-	at      engine.Due  // nothing stands before it
-	writing *engine.Due // the first of the places that the commit under way sets
-	looks   []*look     // under way
+	at      engine.Due  // there is nothing before it
+	writing *engine.Due // the first of the places that the current commit sets
+	looks   []*look     // those under way
 }
 
-// look is a reading of the index from the floor on.
+// look is one read of the index from the floor on.
 type look struct {
 	set *engine.Due // the first of the places set since it began, or being set then
 }
 
-// begin is called before the index is read for places after from. It returns where
-// to start, itself included; from is returned, with no look, if that is as good.
+// begin must be called before the index is read for places after from. It returns the
+// place to start at, inclusive. If the floor does not help, it returns from and no
+// look.
 func (f *floor) begin(from engine.Due) (start engine.Due, l *look) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -37,8 +38,8 @@ func (f *floor) begin(from engine.Due) (start engine.Due, l *look) {
 	return f.at, l
 }
 
-// end is called when the reading is over; first is the first place that it found,
-// or where it ended without one. nil: it failed.
+// end must be called after the read. first is the first place found, or where the read
+// ended without one; nil if it failed.
 func (f *floor) end(l *look, first *engine.Due) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -57,7 +58,7 @@ func (f *floor) end(l *look, first *engine.Due) {
 	}
 }
 
-// set is called for each place that a commit sets, before it can be read.
+// set must be called for each place that a commit sets, before it can be read.
 func (f *floor) set(place engine.Due) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -70,7 +71,7 @@ func (f *floor) set(place engine.Due) {
 	}
 }
 
-// committed is called when what was set can be read.
+// committed must be called once the places that were set can be read.
 func (f *floor) committed() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

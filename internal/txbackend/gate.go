@@ -7,33 +7,32 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// gate keeps a commit from being seen before it is durable. Both databases show a
-// commit to readers before its sync returns. So the committer publishes what it is
-// about to change as it was, before the change can be seen, and withdraws it when
-// the change is durable. A reader reads the database and then looks here: what it
-// finds is what it answers with. If it finds nothing, what it read was durable, or
-// has become so before it looked.
+// gate hides a commit until it is durable. Both databases show a commit to readers
+// before its sync returns. So the committer publishes the old state of each key before
+// its change becomes visible, and withdraws it when the change is durable. A reader
+// reads the database and then looks here. If it finds the key, it answers with what it
+// finds. Otherwise, what it read was durable, or became so before it looked.
 type gate struct {
-	n  atomic.Int64 // entries held: none is the common case and costs no lock
+	n  atomic.Int64 // entries held: usually none, which costs no lock
 	mu sync.RWMutex
 	by map[string]held
 }
 
-// held is a key that a commit changes: as it was, and as the commit leaves it so far,
-// which is for the committer alone.
+// held is a key that a commit changes. was is its state before, for readers. now is
+// what the commit has made of it so far, for the committer alone.
 type held struct {
 	was image
 	now *engine.Entry
 }
 
-// image is what a read of a key gave before the commit.
+// image is the result of reading a key before the commit.
 type image struct {
 	entry *engine.Entry
 	err   error
 }
 
-// publish holds key as it was, and notes what it becomes; the first image of a commit
-// is the one that counts.
+// publish holds the old image of key and notes its new entry. Only the first image of a
+// key in a commit counts.
 func (g *gate) publish(key string, was image, now *engine.Entry) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -48,14 +47,14 @@ func (g *gate) publish(key string, was image, now *engine.Entry) {
 	g.by[key] = held{was: was, now: now}
 }
 
-// changed returns what the commit under way has made of key. It is called by the
-// committer, who alone writes what it reads.
+// changed returns what the current commit has made of key. Only the committer may call
+// it; it is also the only writer of what this reads.
 func (g *gate) changed(key string) (now *engine.Entry, ok bool) {
 	h, ok := g.by[key]
 	return h.now, ok
 }
 
-// withdraw lets everything be seen.
+// withdraw makes all changes visible.
 func (g *gate) withdraw() {
 	if g.n.Load() == 0 {
 		return
@@ -80,7 +79,7 @@ func (g *gate) look(key string) (image, bool) {
 	return h.was, ok
 }
 
-// each calls fn with everything held, under the gate's lock.
+// each calls fn with every held key, under the gate's lock.
 func (g *gate) each(fn func(key string, was image)) {
 	if g.n.Load() == 0 {
 		return

@@ -6,42 +6,41 @@ import (
 	"github.com/idemkv/idem/internal/stripe"
 )
 
-// Readers keeps what an engine looks records up with, an iterator or a read
-// transaction, from one look-up to the next: to open and close one costs as much as a
-// look-up. One sees the database as it was when it was opened, so that it is used
-// again only as long as nothing was committed since. What a look-up returns is then
-// what was there when the look-up began.
+// Readers is a pool of iterators or read transactions, which an engine looks up records
+// with. Opening and closing one costs as much as a look-up. A reader sees the database
+// as it was when it was opened, so it is reused only until the next commit. A look-up
+// therefore returns what was there when it began.
 //
-// What is kept holds pages and files of the database. So everything idle is closed at
-// the next commit, and none is kept that was in use then.
+// Idle readers keep pages and files of the database alive. So each commit closes all of
+// them, and readers that are in use during a commit do not return to the pool.
 type Readers[R any] struct {
 	open  func() (R, error)
 	close func(R)
-	epoch atomic.Uint64 // of what is kept; odd: nothing is kept
+	epoch atomic.Uint64 // of the readers kept; odd: none are kept
 	idle  [idleReaders]struct {
 		atomic.Pointer[Reader[R]]
 		_ [56]byte // to a cache line
 	}
 }
 
-// idleReaders is how many are kept: more are open only where more processors look
-// records up at once.
+// idleReaders is how many are kept. More are open only while more processors look up
+// records at once.
 const idleReaders = 8
 
-// Reader is one that was got and not put back yet.
+// Reader is a reader taken from the pool.
 type Reader[R any] struct {
 	R     R
 	epoch uint64
 }
 
-// Init says how a reader is opened and closed. Closing tells nothing: what a reader
-// meets, its look-ups must tell.
+// Init sets how a reader is opened and closed. close reports nothing: look-ups must
+// report what a reader meets.
 func (rs *Readers[R]) Init(open func() (R, error), close func(R)) { rs.open, rs.close = open, close }
 
-// Get returns a reader of what is committed by now, for the caller alone until it is
-// put back, or dropped after an error.
+// Get returns a reader of what is committed by now. The caller has it alone and must
+// Put it back, or Drop it after an error.
 func (rs *Readers[R]) Get() (*Reader[R], error) {
-	epoch := rs.epoch.Load() // before it is opened: it may see more than its epoch has
+	epoch := rs.epoch.Load() // before opening: the reader may see more than its epoch has
 	first := stripe.Index()
 	for i := range uintptr(idleReaders) {
 		slot := &rs.idle[(first+i)%idleReaders]
@@ -62,7 +61,7 @@ func (rs *Readers[R]) Get() (*Reader[R], error) {
 	return &Reader[R]{R: r, epoch: epoch}, nil
 }
 
-// Put takes a reader back.
+// Put returns a reader to the pool.
 func (rs *Readers[R]) Put(r *Reader[R]) {
 	first := stripe.Index()
 	for i := range uintptr(idleReaders) {
@@ -73,7 +72,7 @@ func (rs *Readers[R]) Put(r *Reader[R]) {
 		if slot.Load() != nil || !slot.CompareAndSwap(nil, r) {
 			continue
 		}
-		// Hold may have been here just before, and counts on nothing being left.
+		// Hold may have run just before, and relies on nothing being left.
 		if !rs.keeps(r) && slot.CompareAndSwap(r, nil) {
 			break
 		}
@@ -87,8 +86,8 @@ func (rs *Readers[R]) keeps(r *Reader[R]) bool { return r.epoch%2 == 0 && r.epoc
 // Drop closes a reader instead of putting it back.
 func (rs *Readers[R]) Drop(r *Reader[R]) { rs.close(r.R) }
 
-// Hold closes what is idle and keeps nothing from then on: when it has returned,
-// readers are open only as long as a look-up takes. Calls of Hold and Renew do not
+// Hold closes the idle readers and keeps none from then on. Once it has returned, a
+// reader is open only as long as its look-up takes. Calls of Hold and Renew must not
 // overlap.
 func (rs *Readers[R]) Hold() {
 	if rs.epoch.Load()%2 == 0 {
@@ -101,11 +100,11 @@ func (rs *Readers[R]) Hold() {
 	}
 }
 
-// Renew keeps readers that are opened from now on. It is called when a commit can be
-// seen, before anybody is told of it, after Hold.
+// Renew keeps readers opened from now on. Call it after Hold, when a commit is visible
+// and before anyone is told of it.
 func (rs *Readers[R]) Renew() { rs.epoch.Add(1) }
 
-// Idle counts what is kept.
+// Idle returns the number of idle readers.
 func (rs *Readers[R]) Idle() (n int) {
 	for i := range rs.idle {
 		if rs.idle[i].Load() != nil {

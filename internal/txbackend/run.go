@@ -13,8 +13,8 @@ import (
 	"github.com/idemkv/idem/internal/groupcommit"
 )
 
-// job is what one caller brings to a commit group: operations, or a function of
-// its own, or the wish to save the meta entry. Each of these is a step.
+// job is what one caller brings to a commit group: operations, a function of its own,
+// or a request to save the meta entry. Each of these is a step.
 type job struct {
 	groupcommit.Ticket
 	ctx    context.Context // the caller's, for its functions
@@ -22,13 +22,13 @@ type job struct {
 	update any
 	save   bool
 
-	settled int   // steps that have their answers, durably
-	late    *late // what a step has come to, for the next commit to write
+	settled int   // steps whose answers are durable
+	late    *late // a change that the next commit must write
 	err     error // the answer
 }
 
-// late is the change of an operation whose function failed, where the transaction
-// went with it.
+// late is the change of an operation whose function failed and took the transaction
+// with it.
 type late struct {
 	step int
 	was  image
@@ -42,7 +42,7 @@ func (j *job) steps() int {
 	return len(j.ops)
 }
 
-// run makes one commit of the jobs, and answers those that are done with it. It never
+// run makes one commit of the jobs and answers those that are finished by it. It never
 // panics.
 func (b *Backend) run(jobs []*job) (answered int, after func()) {
 	start := time.Now()
@@ -51,7 +51,7 @@ func (b *Backend) run(jobs []*job) (answered int, after func()) {
 	defer g.forget()
 	err := b.err()
 	if first := jobs[0]; first.settled > 0 || first.late != nil {
-		err = b.brokenErr() // Close waits for what was begun
+		err = b.brokenErr() // Close waits for jobs that have begun
 	}
 	if err == nil {
 		err = g.commit()
@@ -79,7 +79,7 @@ func (b *Backend) run(jobs []*job) (answered int, after func()) {
 	return g.settle(), after
 }
 
-// pass is the making of one commit.
+// pass is the state of making one commit.
 type pass struct {
 	b    *Backend
 	jobs []*job
@@ -91,25 +91,26 @@ type pass struct {
 	size    int // bytes written
 	room    error
 	asked   bool // room is known
-	steps   int  // settled when this is durable
-	ran     int  // of plan
+	steps   int  // settled once this is durable
+	ran     int  // of the plan
 
-	key, place, value []byte // used again for each write
+	key, place, value []byte // buffers reused for each write
 }
 
-// plan says how a group goes on after a function spoiled its transaction. Where what
-// a failed function wrote can be undone only together with everything else, its
-// failure may rest on what others wrote, which is undone too. So what came before it
-// is run again and committed, and then the function is run alone: what it answers
-// there is believed. Others that fail when they are run again do not do the same each
-// time, and are run alone as well. So none runs more than three times.
+// plan says how a group continues after a function has spoiled its transaction. Some
+// engines can undo a failed function's writes only together with everything else. The
+// failure may depend on what others wrote, which is then undone too. So the steps
+// before the function are run again and committed, and then the function runs alone;
+// that answer counts. If another function fails when it is run again, it does not
+// behave the same each time, and runs alone as well. So none runs more than three
+// times.
 type plan struct {
-	again bool // the next few steps are a commit of their own
+	again bool // the next few steps are their own commit
 	few   int
-	alone int // each of so many steps after them is one
+	alone int // each of that many steps after them is a commit
 }
 
-// ends reports whether the commit takes no more steps.
+// ends reports whether the commit is complete.
 func (g *pass) ends() bool {
 	switch {
 	case g.size > g.b.commitBytes:
@@ -122,7 +123,7 @@ func (g *pass) ends() bool {
 	return false
 }
 
-// spoil is called when a function failed that took the transaction with it.
+// spoil handles a failed function that took the transaction with it.
 func (g *pass) spoil() {
 	p := &g.plan
 	if p.again {
@@ -133,8 +134,8 @@ func (g *pass) spoil() {
 	g.changed, g.wrote, g.steps, g.ran = g.changed[:0], false, 0, 0
 }
 
-// settle counts what this commit has settled and returns how many of the first jobs
-// are done.
+// settle counts what this commit has settled. It returns how many of the first jobs are
+// done.
 func (g *pass) settle() (answered int) {
 	if p := &g.plan; p.again {
 		p.few -= g.ran
@@ -155,7 +156,7 @@ func (g *pass) settle() (answered int) {
 	return answered
 }
 
-// forget lets go of what belongs to others, and keeps the buffers for the next commit.
+// forget drops what belongs to others and keeps the buffers for the next commit.
 func (g *pass) forget() {
 	clear(g.changed)
 	g.jobs, g.tx, g.changed = nil, nil, g.changed[:0]
@@ -164,10 +165,10 @@ func (g *pass) forget() {
 	}
 }
 
-// keptValue is the largest buffer for a record that is kept.
+// keptValue is the size of the largest record buffer that is kept.
 const keptValue = 64 << 10
 
-// Errors that fn gives Update to end the transaction without a commit.
+// Errors that fn returns to Update to end the transaction without a commit.
 var (
 	errNothing = errors.New("nothing to commit")
 	errSpoiled = errors.New("spoiled by a same-commit function")
@@ -178,7 +179,7 @@ func (g *pass) commit() (err error) {
 	watch.begin()
 	defer watch.end()
 	defer g.b.guard(&err)
-	// A file cut short under a memory map faults on reading: caught by guard.
+	// Reading a file cut short under a memory map faults. guard catches the panic.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	g.changed, g.wrote, g.size, g.asked, g.steps, g.ran = g.changed[:0], false, 0, false, 0, 0
 	fault := error(nil)
@@ -207,9 +208,9 @@ func (g *pass) commit() (err error) {
 	return nil
 }
 
-// fill runs the jobs in the transaction, from where the last commit ended.
+// fill runs the jobs in the transaction, starting where the last commit ended.
 func (g *pass) fill() error {
-	if err := g.b.brokenErr(); err != nil { // while the engine let it wait: nobody waits now
+	if err := g.b.brokenErr(); err != nil { // broken while waiting for the engine: the callers have left
 		return err
 	}
 	for _, j := range g.jobs {
@@ -268,7 +269,7 @@ func (g *pass) step(j *job, i int) error {
 		g.wrote = true
 	case spoiled && g.wrote:
 		return errSpoiled
-	case spoiled: // alone: believed
+	case spoiled: // it ran alone: its answer counts
 		g.steps++
 		g.ran++
 		return errNothing
@@ -276,11 +277,11 @@ func (g *pass) step(j *job, i int) error {
 	return nil
 }
 
-// effect runs a same-commit function. An engine may apply what was changed before
-// it as a batch of its own, which a crash can leave alone on the disk: so the meta
-// entry goes with it, or a fence that is in a record could be granted again.
+// effect runs a same-commit function. An engine may apply the earlier changes as a
+// batch of their own, which can be all that is on disk after a crash. So the meta entry
+// must be in that batch; otherwise a fence that is in a record could be granted again.
 func (g *pass) effect(ctx context.Context, fn any) (result []byte, spoiled bool, err error) {
-	if broken := g.b.brokenErr(); broken != nil { // its caller was answered, and may use again what fn uses
+	if broken := g.b.brokenErr(); broken != nil { // its caller has left, and may be reusing what fn uses
 		return nil, false, &callback.Fault{Err: broken}
 	}
 	if g.wrote {
@@ -291,13 +292,13 @@ func (g *pass) effect(ctx context.Context, fn any) (result []byte, spoiled bool,
 	ctx, end := g.b.functionCtx(ctx)
 	result, spoiled, err = g.tx.Effect(ctx, fn)
 	end()
-	if broken := g.b.brokenErr(); broken != nil { // nobody waits, and the transaction is to go
+	if broken := g.b.brokenErr(); broken != nil { // nobody is waiting: drop the transaction
 		return nil, false, &callback.Fault{Err: broken}
 	}
 	return result, spoiled, err
 }
 
-// runOp runs one operation and stores what it changes.
+// runOp runs one operation and stores its change.
 func (g *pass) runOp(j *job, i int) error {
 	op := j.ops[i]
 	was, err := g.entry(op)
@@ -323,7 +324,7 @@ func (g *pass) runOp(j *job, i int) error {
 			result = nil
 		}
 		next, changed = op.Finish(result, err)
-		if spoiled { // alone: believed, and its own transaction is gone
+		if spoiled { // it ran alone: its answer counts, but its transaction is gone
 			g.ran++
 			if changed {
 				j.late = &late{step: i, was: was, next: next}
@@ -339,7 +340,7 @@ func (g *pass) runOp(j *job, i int) error {
 	return g.write(op, was, next)
 }
 
-// write makes next of op's key, which was.
+// write replaces the entry of op's key, which was was, with next.
 func (g *pass) write(op engine.Op, was image, next *engine.Entry) error {
 	g.wrote = true
 	g.changed = append(g.changed, op)
@@ -402,7 +403,7 @@ func (g *pass) store(op engine.Op, cur, next *engine.Entry) error {
 	return g.tx.Set(Records, g.key, g.value)
 }
 
-// full asks the engine once a commit whether there is room for new records.
+// full returns the engine's answer on room for new records. It asks once per commit.
 func (g *pass) full() error {
 	if !g.asked {
 		g.asked, g.room = true, g.b.engine.Room()
@@ -410,9 +411,9 @@ func (g *pass) full() error {
 	return g.room
 }
 
-// faultOf returns the memory fault that a same-commit function met, which is the
-// engine's and not the function's own. It does not look into err: what a function
-// returns is its own, also where it tells of a fault in another store.
+// faultOf returns the memory fault that stopped a same-commit function, which is the
+// engine's fault and not the function's. It does not unwrap err: an error that a
+// function returns is its own, even if it reports a fault in another store.
 func faultOf(err error) error {
 	if f, ok := err.(*callback.Fault); ok { //nolint:errorlint // a wrapped one is not this engine's
 		return f

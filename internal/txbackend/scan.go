@@ -11,8 +11,8 @@ import (
 	"github.com/idemkv/idem/internal/codec"
 )
 
-// Scan implements engine.Scanner, in the order of keys; the cursor is the last key
-// of the page before.
+// Scan implements engine.Scanner, in key order. The cursor is the last key of the page
+// before.
 func (b *Backend) Scan(ctx context.Context, prefix, cursor string) (page []engine.Scanned, next string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
@@ -37,8 +37,8 @@ func (b *Backend) Scan(ctx context.Context, prefix, cursor string) (page []engin
 		e, err := codec.DecodeRecord(key, p.Value)
 		read[key] = image{entry: e, err: b.about(key, err)}
 	}
-	// As in Read, what a commit under way has changed is shown as it was, also what
-	// it removed or added between the page's bounds.
+	// As in Read, keys that a commit under way has changed are shown as they were. That
+	// includes keys it removed or added within the page's bounds.
 	b.gate.each(func(key string, was image) {
 		if key >= string(from) && strings.HasPrefix(key, prefix) && (next == "" || key <= next) {
 			read[key] = was
@@ -54,8 +54,8 @@ func (b *Backend) Scan(ctx context.Context, prefix, cursor string) (page []engin
 	return page, next, nil
 }
 
-// Expiring implements engine.Expirer. Places of a commit under way may be among
-// them: the sweep looks at each record again.
+// Expiring implements engine.Expirer. The places may include some of a commit under
+// way: the sweep checks each record again.
 func (b *Backend) Expiring(ctx context.Context, from engine.Due, until engine.Instant, limit int) (found []engine.Due, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -81,7 +81,8 @@ func (b *Backend) Expiring(ctx context.Context, from engine.Due, until engine.In
 	return found, err
 }
 
-// firstOf is the first of the places found up to until, or what comes after until.
+// firstOf returns the first place found up to until, or else the place right after
+// until.
 func firstOf(found []engine.Due, until engine.Instant, err error) *engine.Due {
 	switch {
 	case err != nil:
@@ -94,7 +95,7 @@ func firstOf(found []engine.Due, until engine.Instant, err error) *engine.Due {
 	return &engine.Due{At: until + 1}
 }
 
-// places returns places of the index in order.
+// places returns places of the index, in order.
 func (b *Backend) places(lower, upper []byte, limit int) (found []engine.Due, err error) {
 	for {
 		pairs, more, err := b.scan(Expiry, lower, upper, limit)
@@ -110,11 +111,11 @@ func (b *Backend) places(lower, upper []byte, limit int) (found []engine.Due, er
 		if len(found) > 0 || !more {
 			return found, nil
 		}
-		lower = append(pairs[len(pairs)-1].Key, 0) // damaged, all of them: not the end
+		lower = append(pairs[len(pairs)-1].Key, 0) // all were damaged, but the index goes on
 	}
 }
 
-// scan reads one page and tells whether there may be more.
+// scan reads one page and reports whether there may be more.
 func (b *Backend) scan(space Space, from, to []byte, limit int) (pairs []Pair, more bool, err error) {
 	defer b.guard(&err)
 	pairs, err = b.engine.Scan(space, from, to, limit)
@@ -124,7 +125,7 @@ func (b *Backend) scan(space Space, from, to []byte, limit int) (pairs []Pair, m
 	if err != nil {
 		return nil, false, b.breakWith("scanning", err)
 	}
-	// A tree that damage has tangled can lead back to where one was, without end.
+	// In a damaged tree, the next page may lead back to an earlier one, forever.
 	last := from
 	for i, p := range pairs {
 		if c := bytes.Compare(p.Key, last); c < 0 || c == 0 && i > 0 {
@@ -135,7 +136,7 @@ func (b *Backend) scan(space Space, from, to []byte, limit int) (pairs []Pair, m
 	return pairs, len(pairs) > 0, nil
 }
 
-// prefixEnd returns the least key after all that begin with prefix; nil if there
+// prefixEnd returns the least key after all keys that begin with prefix; nil if there
 // is none.
 func prefixEnd(prefix string) []byte {
 	end := []byte(prefix)
