@@ -6,21 +6,21 @@ import (
 	"sync"
 )
 
-// link is a connection of a client with the one to the server behind it. One
-// goroutine carries requests, one carries answers.
+// link is a client's connection together with the one to the server behind it. One
+// goroutine carries requests, another carries answers.
 type link struct {
 	*Proxy
 	plan           Plan
 	client, server net.Conn
 
 	mu       sync.Mutex
-	turn     int  // the one under way, from 0
+	turn     int  // the current turn, from 0
 	answered bool // the server has begun to answer it
 	begun    bool // the client has sent something
 }
 
-// request notes that the client sends, and returns the turn and whether this is its
-// beginning.
+// request notes that the client is sending. It returns the turn, and whether this is
+// its beginning.
 func (l *link) request() (turn int, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -33,7 +33,7 @@ func (l *link) request() (turn int, first bool) {
 	return l.turn, first
 }
 
-// answer is request for the server.
+// answer is request for the server's side.
 func (l *link) answer() (turn int, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -44,11 +44,11 @@ func (l *link) answer() (turn int, first bool) {
 
 const chunk = 32 << 10
 
-// requests carries what the client sends. An end of it is passed on as one: the
-// answer may still be on its way.
+// requests carries what the client sends. An end of its stream is passed on as one,
+// because the answer may still be on its way.
 func (l *link) requests() {
 	buf := make([]byte, chunk)
-	struck, let := false, 0 // this turn is to be cut, after so many bytes
+	struck, let := false, 0 // cut this turn, after let bytes
 	for {
 		n, err := l.client.Read(buf)
 		if n > 0 {
@@ -145,7 +145,7 @@ func (l *link) answers() {
 	}
 }
 
-// end is the fault that ends the link.
+// end strikes with f, which ends the link.
 func (l *link) end(f Fault) {
 	l.strike(f)
 	if l.plan.Reset {

@@ -6,33 +6,33 @@ import (
 	"time"
 )
 
-// Fault is what happens to a turn of a connection.
+// Fault is something that happens to a turn of a connection.
 type Fault int
 
 const (
-	// None: it passes.
+	// None: the turn passes.
 	None Fault = iota
-	// Refuse: the connection is closed as soon as it is there.
+	// Refuse: the connection is closed as soon as it is accepted.
 	Refuse
-	// DropRequest: the connection is closed in place of forwarding the request.
+	// DropRequest: the connection is closed instead of forwarding the request.
 	DropRequest
-	// CutRequest: a part of the request is forwarded, then both sides are closed.
+	// CutRequest: part of the request is forwarded, then both sides are closed.
 	CutRequest
-	// DropWaiting: the request is forwarded whole, as far as one read brings it, then
-	// both sides are closed: the server is in the midst of it.
+	// DropWaiting: the whole request is forwarded, as far as one read brings it, then
+	// both sides are closed while the server is working on it.
 	DropWaiting
-	// DropAnswer: the request is forwarded, and when the answer comes the connection is
-	// closed in place of forwarding it.
+	// DropAnswer: the request is forwarded. When the answer comes, the connection is
+	// closed instead of forwarding it.
 	DropAnswer
-	// CutAnswer: a part of the answer is forwarded, then the connection is closed.
+	// CutAnswer: part of the answer is forwarded, then the connection is closed.
 	CutAnswer
-	// DelayRequest: the request is held back for some time, and forwarded then even if
-	// the client has hung up meanwhile.
+	// DelayRequest: the request is held back for some time, and then forwarded even if
+	// the client has hung up.
 	DelayRequest
 	// DelayAnswer: the answer is held back for some time.
 	DelayAnswer
 	// Reorder: the request is held back until the server has answered another
-	// connection's, but not longer than a delay.
+	// connection, but no longer than a delay.
 	Reorder
 	faults
 )
@@ -54,14 +54,14 @@ func (f Fault) String() string {
 type Plan struct {
 	// Fault strikes once.
 	Fault Fault
-	// Turn is the one it strikes in, from 0.
+	// Turn is the turn in which it strikes, from 0.
 	Turn int
-	// Bytes are what a cut lets through.
+	// Bytes is how many bytes a cut lets through.
 	Bytes int
 	// Delay is how long something is held back, at most.
 	Delay time.Duration
-	// Reset: a connection that is closed is reset, so that the peer sees an error, not
-	// an end.
+	// Reset: closing resets the connection, and the peer sees an error instead of an
+	// end.
 	Reset bool
 }
 
@@ -69,7 +69,7 @@ type Plan struct {
 type Odds struct {
 	// Fault is the share of connections with a fault, from 0 to 1.
 	Fault float64
-	// Turns: the fault strikes in one of the first so many turns. Default 1.
+	// Turns: the fault strikes in one of that many first turns. Default 1.
 	Turns int
 	// MaxBytes bounds what a cut lets through. Default 300.
 	MaxBytes int
@@ -77,8 +77,8 @@ type Odds struct {
 	MaxDelay time.Duration
 }
 
-// Seeded returns a plan that is the same for the same seed: each kind of fault as
-// often as any other, on as many connections as odds say.
+// Seeded returns a plan that is the same for the same seed. Each kind of fault is
+// equally likely, on the share of connections that odds say.
 func Seeded(seed uint64, odds Odds) func(n int) Plan {
 	turns, bytes, delay := max(odds.Turns, 1), odds.MaxBytes, odds.MaxDelay
 	if bytes <= 0 {

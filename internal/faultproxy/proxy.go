@@ -1,9 +1,9 @@
-// Package faultproxy is a bad network for tests: a TCP proxy on the loopback that drops,
-// cuts, delays and reorders what passes, as a plan tells it.
+// Package faultproxy is a bad network for tests: a TCP proxy on the loopback that
+// drops, cuts, delays and reorders traffic according to a plan.
 //
-// It knows nothing of HTTP, only turns: what the client sends until the server
-// answers, and the answer, are one. A fault strikes in one turn of a connection, so
-// that connections which are kept open are hit in the middle of their life too.
+// It knows nothing of HTTP, only turns. What the client sends until the server answers,
+// together with the answer, is one turn. A fault strikes in one turn of a connection,
+// and can hit a connection that is kept open in the middle of its life.
 package faultproxy
 
 import (
@@ -18,11 +18,11 @@ import (
 type Options struct {
 	// Target is the address of the server.
 	Target string
-	// Plan tells what happens to the nth connection, from 0. Default: nothing.
+	// Plan returns what happens to the nth connection, from 0. Default: nothing.
 	Plan func(n int) Plan
 }
 
-// Proxy forwards connections to a server and does to them what is planned.
+// Proxy forwards connections to a server and carries out the plan on them.
 type Proxy struct {
 	o        Options
 	listener net.Listener
@@ -33,10 +33,10 @@ type Proxy struct {
 	n      int
 	open   map[net.Conn]bool
 	counts [faults]int
-	passed chan struct{} // closed, and made anew, when the server answers
+	passed chan struct{} // closed and replaced whenever the server answers
 }
 
-// Listen starts a proxy on a free port of the loopback. Close ends it.
+// Listen starts a proxy on a free port of the loopback. Close stops it.
 func Listen(o Options) (*Proxy, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -53,8 +53,8 @@ func Listen(o Options) (*Proxy, error) {
 // Addr returns the address that clients connect to.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Counts are how often each fault has struck, by its name, and under "connections"
-// how many there were.
+// Counts returns how often each fault has struck, by its name, and the number of
+// connections under "connections".
 func (p *Proxy) Counts() map[string]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -65,7 +65,7 @@ func (p *Proxy) Counts() map[string]int {
 	return counts
 }
 
-// Close ends all connections and waits until nothing of the proxy runs.
+// Close ends all connections and waits until no goroutine of the proxy is running.
 func (p *Proxy) Close() error {
 	p.mu.Lock()
 	select {
@@ -103,7 +103,7 @@ func (p *Proxy) accept() {
 	}
 }
 
-// serve is the life of one connection.
+// serve handles one connection until it ends.
 func (p *Proxy) serve(client net.Conn, plan Plan) {
 	if !p.track(client) {
 		return
@@ -126,7 +126,8 @@ func (p *Proxy) serve(client net.Conn, plan Plan) {
 	both.Wait()
 }
 
-// track makes Close close c; it says no, and closes it, if that has begun.
+// track makes Close close c. If Close has begun, track closes c itself and returns
+// false.
 func (p *Proxy) track(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -153,7 +154,7 @@ func (p *Proxy) strike(f Fault) {
 	p.counts[f]++
 }
 
-// pass tells those who are held back that something has overtaken them.
+// pass tells requests that are held back that something has overtaken them.
 func (p *Proxy) pass() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -161,7 +162,7 @@ func (p *Proxy) pass() {
 	p.passed = make(chan struct{})
 }
 
-// overtaken is closed when something passes after this call.
+// overtaken returns a channel that is closed when something passes after this call.
 func (p *Proxy) overtaken() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -179,7 +180,7 @@ func (p *Proxy) sleep(d time.Duration, early <-chan struct{}) {
 	}
 }
 
-// reset closes c so that its peer sees an error and not an end.
+// reset closes c with a reset: its peer sees an error instead of an end.
 func reset(c net.Conn) {
 	if tcp, ok := c.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)

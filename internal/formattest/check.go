@@ -16,8 +16,8 @@ import (
 	"github.com/idemkv/idem/idemtest"
 )
 
-// Check tests an engine on golden stores: each call of open gives one on a copy of
-// its own, and what is known of it since it was made.
+// Check tests an engine on golden stores. Each call of open returns an engine on its
+// own copy of one, and what was recorded when it was made.
 func Check(t *testing.T, open func(t testing.TB) (engine.Backend, Made)) {
 	for name, check := range map[string]func(*testing.T, engine.Backend, Made){
 		"holds every record, place and number": checkContent,
@@ -37,7 +37,7 @@ func Check(t *testing.T, open func(t testing.TB) (engine.Backend, Made)) {
 	}
 }
 
-// checkContent compares all that is stored, in the engine's own terms.
+// checkContent compares everything stored, in the engine's own terms.
 func checkContent(t *testing.T, b engine.Backend, m Made) {
 	ctx := context.Background()
 	defer func() { must(t, b.Close()) }()
@@ -144,8 +144,8 @@ func checkReplays(t *testing.T, b engine.Backend, m Made) {
 	equal(t, "hash of "+KeyCompleted, m.KeyHash, s.KeyHash(KeyCompleted))
 }
 
-// checkTokens uses tokens that were given out before: good ones work, stale ones are
-// fenced, whatever became of them.
+// checkTokens uses tokens that were granted before. Good ones work, and stale ones are
+// fenced, whatever made them stale.
 func checkTokens(t *testing.T, b engine.Backend, m Made) {
 	ctx := context.Background()
 	s := openStore(t, b, idemtest.NewClock(Start().Add(110*time.Second)))
@@ -177,7 +177,7 @@ func checkTokens(t *testing.T, b engine.Backend, m Made) {
 	}
 }
 
-// checkFences: they go on above all that were given out, whatever the clock says.
+// checkFences: new fences are above all granted ones, whatever the clock says.
 func checkFences(t *testing.T, b engine.Backend, m Made) {
 	ctx := context.Background()
 	s := openStore(t, b, idemtest.NewClock(Start().Add(-24*time.Hour)))
@@ -194,7 +194,8 @@ func checkFences(t *testing.T, b engine.Backend, m Made) {
 	}
 }
 
-// checkLost: an operation issued before the store lost records is not taken for a new one.
+// checkLost: an operation issued before the store lost records does not pass for a new
+// one.
 func checkLost(t *testing.T, b engine.Backend, _ Made) {
 	ctx := context.Background()
 	s := openStore(t, b, idemtest.NewClock(Start().Add(110*time.Second)))
@@ -205,8 +206,8 @@ func checkLost(t *testing.T, b engine.Backend, _ Made) {
 	is(t, "Claim of an operation issued later", err, nil)
 }
 
-// checkTime: the wall clock says ten days before the store was closed; store
-// time goes on from there all the same.
+// checkTime: store time continues even though the wall clock reads ten days before the
+// store was closed.
 func checkTime(t *testing.T, b engine.Backend, m Made) {
 	ctx := context.Background()
 	clock := idemtest.NewClock(Start().Add(-10 * 24 * time.Hour))
@@ -233,8 +234,8 @@ func checkTime(t *testing.T, b engine.Backend, m Made) {
 	equal(t, "what is kept for ever", "ok", string(r.Result))
 }
 
-// checkSweep: places written by an earlier library lead the sweep to all that has
-// expired, and to nothing else.
+// checkSweep: places written by an earlier library lead the sweep to everything that
+// has expired, and to nothing else.
 func checkSweep(t *testing.T, b engine.Backend, m Made) {
 	ctx := context.Background()
 	clock := idemtest.NewClock(Start().Add(110 * time.Second))
@@ -252,7 +253,7 @@ func checkSweep(t *testing.T, b engine.Backend, m Made) {
 		equal(t, "gone", want, gone)
 	}
 	sweep([]string{KeyExpired})
-	clock.Advance(24*time.Hour - 110*time.Second) // places of records that live on are put back
+	clock.Advance(24*time.Hour - 110*time.Second) // places of live records are moved
 	sweep([]string{})
 	clock.Advance(24 * 365 * time.Hour)
 	var mortal []string
@@ -265,7 +266,7 @@ func checkSweep(t *testing.T, b engine.Backend, m Made) {
 	equal(t, "left", []string{KeyForever, KeyHeld, KeyHoldUnknown}, keys(t, b))
 }
 
-// keys are those of all records, in order.
+// keys returns the keys of all records, in order.
 func keys(t *testing.T, b engine.Backend) []string {
 	t.Helper()
 	var keys []string
@@ -281,7 +282,7 @@ func keys(t *testing.T, b engine.Backend) []string {
 	return keys
 }
 
-// equal tells nil from empty slices.
+// equal treats nil and empty slices as different.
 func equal(t testing.TB, what string, want, got any) {
 	t.Helper()
 	if !reflect.DeepEqual(want, got) {

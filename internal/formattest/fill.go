@@ -11,8 +11,8 @@ import (
 	"github.com/idemkv/idem/idemtest"
 )
 
-// Fill does to a new store what the golden stores went through. open opens its engine,
-// which happens twice. inCommit writes data of the caller's own in the commit that
+// Fill does to a new store what was done to the golden stores. open opens its engine
+// and is called twice. inCommit writes the caller's own data in the commit that
 // completes KeySameCommit with the result "charged".
 func Fill(t testing.TB, open func() engine.Backend, inCommit func(s *idem.Store, r idem.Request)) (m Made) {
 	t.Helper()
@@ -87,7 +87,7 @@ func Fill(t testing.TB, open func() engine.Backend, inCommit func(s *idem.Store,
 	return m
 }
 
-// restored is an engine that says what that of a restored backup would.
+// restored is an engine that reports lost records, as that of a restored backup would.
 type restored struct{ engine.Backend }
 
 func (r restored) Bind(host engine.Host) (engine.Binding, error) {

@@ -1,7 +1,7 @@
-// Package formattest is what the golden stores hold: stores of each format version,
-// made once by an engine and opened by its tests ever after. It says what was done
-// to them, what they must therefore hold, field by field, and how a store that is
-// opened on them must behave. It is for tests.
+// Package formattest describes the golden stores: stores of each format version, made
+// once by an engine and opened by its tests ever since. It defines what was done to
+// them, what they must therefore hold, field by field, and how a store opened on them
+// must behave. It is for tests.
 package formattest
 
 import (
@@ -14,12 +14,13 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// Base is the moment the golden stores were made, in store time and in nanoseconds of
-// Unix time alike: 2026-01-02 03:04:05.000000006 UTC.
+// Base is when the golden stores were made, both in store time and in nanoseconds of
+// Unix time: 2026-01-02 03:04:05.000000006 UTC.
 const Base = engine.Instant(1767323045000000006)
 
-// LostUntil is up to when the golden stores say that records may have been lost: the
-// backend of their first opening says so, as that of a restored backup would.
+// LostUntil is the time up to which records may have been lost, according to the golden
+// stores. The backend of their first opening says so, as that of a restored backup
+// would.
 const LostUntil = int64(Base) - int64(time.Hour)
 
 const (
@@ -30,12 +31,12 @@ const (
 // Start is Base on the wall clock.
 func Start() time.Time { return time.Unix(0, int64(Base)) }
 
-// Options are those of the store that made the golden stores.
+// Options returns the options of the store that made the golden stores.
 func Options(c engine.Clock) idem.Options {
 	return idem.Options{Lease: 30 * time.Second, Retention: day, MaxResult: 1024, SweepInterval: -1, Clock: c}
 }
 
-// Keys with something of their own.
+// Keys whose records each have something special.
 const (
 	KeyInFlight      = "txn/in-flight"
 	KeyTakenOver     = "txn/taken-over"
@@ -63,7 +64,7 @@ const (
 	KeySameCommit    = "txn/same-commit"
 )
 
-// KeyLong is as long as a key may be.
+// KeyLong returns a key of the maximum length.
 func KeyLong() string {
 	b := make([]byte, idem.MaxKey)
 	for i := range b {
@@ -72,7 +73,7 @@ func KeyLong() string {
 	return string(b)
 }
 
-// Binary is the result of KeyBinary: every byte there is.
+// Binary returns the result of KeyBinary: every possible byte.
 func Binary() []byte {
 	b := make([]byte, 256)
 	for i := range b {
@@ -81,10 +82,12 @@ func Binary() []byte {
 	return b
 }
 
-// Reason is what KeyReason, KeyRetried and KeyBound were released with.
+// Reason returns the reason with which KeyReason, KeyRetried and KeyBound were
+// released.
 func Reason() []byte { return []byte("the bank is away") }
 
-// Fingerprint is the one that KeyTakenOver, KeyCompleted and KeyBound were claimed with.
+// Fingerprint returns the fingerprint of the claims of KeyTakenOver, KeyCompleted and
+// KeyBound.
 func Fingerprint() engine.Fingerprint {
 	return engine.Fingerprint{
 		0x74, 0xc6, 0x12, 0x6b, 0x71, 0x8c, 0x4d, 0x0b, 0x26, 0x6f, 0x01, 0x99, 0xd4, 0x5e, 0xee, 0x36,
@@ -92,7 +95,7 @@ func Fingerprint() engine.Fingerprint {
 	}
 }
 
-// Meta is the golden stores' meta entry, but for its secret.
+// Meta returns the golden stores' meta entry, without its secret.
 func (m Made) Meta() engine.Meta {
 	return engine.Meta{
 		Time: Base + 100*second, Wall: int64(Base + 100*second), Fence: m.fence(secondOpening + 1), Opening: 2,
@@ -100,8 +103,8 @@ func (m Made) Meta() engine.Meta {
 	}
 }
 
-// Entries are all records of the golden stores, written out: nothing here is
-// computed by what is under test.
+// Entries returns all records of the golden stores, written out by hand: nothing here
+// is computed by the code under test.
 func (m Made) Entries() map[string]*engine.Entry {
 	at := func(seconds int) engine.Instant { return Base + engine.Instant(seconds)*second }
 	const dayLater = 24 * 60 * 60 // in seconds
@@ -121,7 +124,7 @@ func (m Made) Entries() map[string]*engine.Entry {
 		}
 		return &e
 	}
-	// final is claimed and finished at five seconds.
+	// final is a record claimed and finished at five seconds.
 	final := func(claim int, s engine.State, result []byte) *engine.Entry {
 		return entry(claim, 5, engine.Entry{
 			State: s, FinishedAt: at(5), ExpiresAt: at(5 + dayLater), Due: at(5 + dayLater), Result: result,
@@ -195,7 +198,7 @@ func (m Made) Entries() map[string]*engine.Entry {
 	}
 }
 
-// stale are the claims whose tokens were good once and are not any more, by number.
+// stale returns the claims, by number, whose tokens were once good and no longer are.
 func stale() map[string]int {
 	return map[string]int{
 		"taken over": 1, "released": 5, "expired": 17, "forgotten": 18, "released with a reason": 19,
@@ -203,11 +206,11 @@ func stale() map[string]int {
 	}
 }
 
-// Newer returns value, stored under key, as a version of the format that comes
-// after all others would have it: with its version and a checksum that is right.
+// Newer returns value, stored under key, as the last possible version of the format
+// would have it: with that version and a correct checksum.
 func Newer(key string, value []byte) []byte { return as(255, key, value) }
 
-// Older is Newer for the version that came before the first release.
+// Older is Newer for the version from before the first release.
 func Older(key string, value []byte) []byte { return as(1, key, value) }
 
 func as(version byte, key string, value []byte) []byte {
@@ -217,7 +220,7 @@ func as(version byte, key string, value []byte) []byte {
 	return binary.LittleEndian.AppendUint32(b, sum)
 }
 
-// Format1Meta is a meta entry of format 1, which came before the first release: stores
+// Format1Meta returns a meta entry of format 1, from before the first release. Stores
 // that hold it are refused.
 func Format1Meta() []byte {
 	return []byte("\x01\x06\x32\x96\x1c\xf2\xca\x86\x18\x06\x32\x96\x1c\xf2\xca\x86\x18\x40\xf3" +

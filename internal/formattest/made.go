@@ -13,11 +13,12 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// Made is what nobody can know of a golden store before it is made: the fences of each
+// Made holds what cannot be known before a golden store is made: the fences of each
 // opening begin at random, and the secret is random. It is kept in a file next to the
-// store: tokens and hashes of keys are held outside the store, and must go on to fit it.
+// store. Tokens and hashes of keys live outside the store, and must still match it
+// later.
 type Made struct {
-	// Tokens are of all claims, in their order.
+	// Tokens are those of all claims, in order.
 	Tokens []idem.Token
 	// KeyHash is Store.KeyHash of KeyCompleted.
 	KeyHash string
@@ -26,7 +27,8 @@ type Made struct {
 // secondOpening is the number of the first claim of the second opening.
 const secondOpening = 26
 
-// fence is that of the claim with a number: an opening counts up from its first.
+// fence returns the fence of the claim with that number. An opening counts up from its
+// first.
 func (m Made) fence(claim int) uint64 {
 	if claim >= secondOpening {
 		return m.Tokens[secondOpening].Fence + uint64(claim-secondOpening)
@@ -34,7 +36,7 @@ func (m Made) fence(claim int) uint64 {
 	return m.Tokens[0].Fence + uint64(claim)
 }
 
-// claimed are the keys of all claims, in their order.
+// claimed returns the keys of all claims, in order.
 func claimed() []string {
 	return []string{
 		KeyInFlight, KeyTakenOver, KeyExtended, KeyTakenOver, KeyHoldUnknown, KeyReleased, KeyHeld, KeyCompleted,
@@ -44,7 +46,7 @@ func claimed() []string {
 	}
 }
 
-// check checks what can be known of m.
+// check checks the parts of m that can be known.
 func (m Made) check(t testing.TB) {
 	t.Helper()
 	keys := claimed()
@@ -59,7 +61,7 @@ func (m Made) check(t testing.TB) {
 	}
 }
 
-// checkSecret checks that secret is what made m's hashes.
+// checkSecret checks that secret produced m's hashes.
 func (m Made) checkSecret(t testing.TB, secret [16]byte) {
 	t.Helper()
 	h := hmac.New(sha256.New, secret[:])
@@ -72,7 +74,7 @@ func (m Made) checkSecret(t testing.TB, secret [16]byte) {
 
 const hashLine = "key hash "
 
-// Text is the content of the file.
+// Text returns the content of the file.
 func (m Made) Text() ([]byte, error) {
 	b := []byte(hashLine + m.KeyHash + "\n")
 	for _, token := range m.Tokens {
@@ -85,7 +87,7 @@ func (m Made) Text() ([]byte, error) {
 	return b, nil
 }
 
-// ParseMade reads what Text wrote.
+// ParseMade parses the output of Text.
 func ParseMade(text []byte) (m Made, err error) {
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for lines.Scan() {

@@ -10,9 +10,9 @@ import (
 	"github.com/idemkv/idem/idemtest"
 )
 
-// CheckUnreadable tests an engine on a golden store in which the record of key
-// answers want, ErrCorrupt or ErrVersion: it is never granted, replayed or swept,
-// every other key works, and it can be forgotten.
+// CheckUnreadable tests an engine on a golden store in which reading the record of key
+// returns want, ErrCorrupt or ErrVersion. The record is never granted, replayed or
+// swept. Every other key works, and key can be forgotten.
 func CheckUnreadable(t *testing.T, b engine.Backend, m Made, key string, want error) {
 	t.Helper()
 	ctx := context.Background()
@@ -48,7 +48,7 @@ func CheckUnreadable(t *testing.T, b engine.Backend, m Made, key string, want er
 	must(t, err)
 	equal(t, "Stats.Corrupt", 1, st.Corrupt)
 
-	clock.Advance(365 * 24 * time.Hour) // its place is due, and it is passed over
+	clock.Advance(365 * 24 * time.Hour) // its place is due, and the sweep skips it
 	removed, err := s.Sweep(ctx, 1000)
 	must(t, err)
 	equal(t, "removed", len(m.Entries())-1-3, removed) // 3 never expire
@@ -64,7 +64,7 @@ func CheckUnreadable(t *testing.T, b engine.Backend, m Made, key string, want er
 		t.Errorf("fence %d, after %d", c.Token.Fence, m.Meta().Fence)
 	}
 	is(t, "Complete with the old token", s.Complete(ctx, token, nil), idem.ErrFenced)
-	removed, err = s.Sweep(ctx, 1000) // finds the place that was left behind
+	removed, err = s.Sweep(ctx, 1000) // finds the place left behind
 	must(t, err)
 	equal(t, "removed", 0, removed)
 	r, err := s.Get(ctx, key)

@@ -15,23 +15,23 @@ import (
 	"github.com/idemkv/idem/idemtest"
 )
 
-// MaxRun and Lease are what doors that have a MaxRun set: it is over before the first
+// MaxRun and Lease are for doors that have a MaxRun: it is over before the first
 // heartbeat.
 const (
 	Lease  = 30 * time.Second
 	MaxRun = time.Second
 )
 
-// Door is what Run proves.
+// Door is the way into the store that Run tests.
 type Door struct {
-	// Column picks the door's fates.
+	// Column selects the door's fates.
 	Column func(Row) Fates
-	// Itself: the work has a token, and may settle its claim by itself.
+	// Itself: the work has a token, and may settle its own claim.
 	Itself bool
-	// Result is what the work completes its claim with by itself; nil: some text.
+	// Result is what the work completes its own claim with; nil: some text.
 	Result []byte
-	// Call asks for the operation of c once. If the claim is granted it has its handler
-	// call c.Work, and end in the Way that this returns: see Way.Return. It reports
+	// Call asks for the operation of c once. If the claim is granted, it has its handler
+	// call c.Work and end in the Way that Work returns; see Way.Return. It reports
 	// whether the caller was told that the operation is done. It may panic or Goexit as
 	// the work does.
 	Call func(t *testing.T, c *Call) (done bool)
@@ -43,12 +43,12 @@ type Call struct {
 	Store *idem.Store
 	Clock *idemtest.Clock
 	Key   string
-	// Hold: nobody runs again what has not said how it ended.
+	// Hold: work that has not said how it ended is not run again.
 	Hold bool
-	// Way is how the work will end, for doors that must be set up for it.
+	// Way is how the work will end, for doors that must prepare for it.
 	Way Way
 
-	leave   func() // the caller leaves
+	leave   func() // makes the caller leave
 	itself  idem.State
 	result  []byte
 	entered chan struct{}
@@ -60,8 +60,8 @@ type Call struct {
 
 var errWork = errors.New("the work failed")
 
-// Work is the work. ctx and token are those of the handler; same-commit functions have
-// no token.
+// Work is the work. ctx and token are the handler's; same-commit functions have no
+// token.
 func (c *Call) Work(t *testing.T, ctx context.Context, token idem.Token) Way {
 	c.ran, c.record = true, token.Key
 	var err error
@@ -111,8 +111,8 @@ func (w Way) Return(ctx context.Context) error {
 	return nil
 }
 
-// Run proves d: each way, with each policy, for work that has settled its claim by itself
-// and work that has not.
+// Run tests d: each way, with each policy, for work that has settled its own claim and
+// work that has not.
 func Run(t *testing.T, s *idem.Store, clock *idemtest.Clock, d Door) {
 	require.Len(t, Table, int(ways))
 	for _, row := range Table {
@@ -144,8 +144,8 @@ func Run(t *testing.T, s *idem.Store, clock *idemtest.Clock, d Door) {
 	}
 }
 
-// both makes the first call, and a second one whose work returns a result, and says
-// what became of the first by that.
+// both makes the first call, then a second one whose work returns a result. It returns
+// what the first call turned out to mean for the second.
 func (d Door) both(t *testing.T, first *Call) Fate {
 	done := d.start(t, first)
 	if first.Way == Hung {
@@ -188,7 +188,7 @@ func (d Door) both(t *testing.T, first *Call) Fate {
 	return Hold
 }
 
-// start makes a call in a goroutine of its own, which a Goexit ends.
+// start makes a call in its own goroutine, which a Goexit ends.
 func (d Door) start(t *testing.T, c *Call) (done <-chan struct{}) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.Ctx, c.leave, c.entered, c.let = ctx, cancel, make(chan struct{}), make(chan struct{})

@@ -1,6 +1,6 @@
-// Package outcomes says what becomes of an operation, by how its work ended. One table
-// holds for all doors: idem.Do, the same-commit functions, messages and HTTP. Run proves
-// a door by the table; docs/OUTCOMES.md shows it to users.
+// Package outcomes says what becomes of an operation, given how its work ended. One
+// table holds for all doors, which are idem.Do, the same-commit functions, messages and
+// HTTP. Run tests a door against the table; docs/OUTCOMES.md shows it to users.
 package outcomes
 
 import (
@@ -13,8 +13,8 @@ import (
 // Way is how the work ended.
 type Way uint8
 
-// The ways. Where a door has other words than errors for them, it says so in its column
-// of the documentation.
+// The ways. If a door expresses one in something other than errors, its column of the
+// documentation says so.
 const (
 	Result    Way = iota // it returned its result
 	Plain                // an error without a mark; a status of 500
@@ -32,37 +32,37 @@ const (
 	ways
 )
 
-// Fate is what the next call with the key meets.
+// Fate is what happens to the next call with the key.
 type Fate uint8
 
 // The fates.
 const (
 	None   Fate = iota // this door has no such way
 	Replay             // it gets the result
-	Refuse             // it hears that the operation has failed for good
-	Hold               // it is refused until somebody has settled the operation
+	Refuse             // it learns that the operation has failed for good
+	Hold               // it is refused until someone has settled the operation
 	Again              // it runs the work again, and the attempt before counted
-	Undone             // it runs the work as if this attempt had not been
+	Undone             // it runs the work as if this attempt had never been
 )
 
-// Fates are what becomes of a claim without and with Request.HoldUnknown.
+// Fates are the fates of a claim without and with Request.HoldUnknown.
 type Fates [2]Fate
 
 func always(f Fate) Fates { return Fates{f, f} }
 
-// undeclared: nobody said how it ended.
+// undeclared is for work that did not say how it ended.
 var undeclared = Fates{Again, Hold}
 
-// Row is one way for each kind of door.
+// Row holds the fates of one way for each kind of door.
 type Row struct {
 	Way  Way
 	Does string // for people
-	// Do is idem.Do, SameCommit bolt.Do and pebble.Do, Consume the handlers of messages,
-	// HTTP those of requests.
+	// Do is idem.Do, SameCommit bolt.Do and pebble.Do. Consume is for message handlers
+	// and HTTP for request handlers.
 	Do, SameCommit, Consume, HTTP Fates
 }
 
-// Table is the whole rule for work that has not settled its claim by itself.
+// Table is the whole rule for work that has not settled its own claim.
 var Table = [...]Row{
 	{Result, "returns its result", always(Replay), always(Replay), always(Replay), always(Replay)},
 	{Plain, "returns an error; HTTP: a 5xx", undeclared, always(Undone), undeclared, undeclared},
@@ -79,7 +79,7 @@ var Table = [...]Row{
 	{Hung, "runs on past MaxRun and its lease", always(None), always(None), undeclared, undeclared},
 }
 
-// Itself is what becomes of a claim that the work settled or held with its own token,
+// Itself holds the fates of a claim that the work settled or held with its own token,
 // whatever else it does. Same-commit functions may not call the store.
 var Itself = map[idem.State]Fate{
 	idem.Completed: Replay, idem.Failed: Refuse, idem.Held: Hold, idem.Released: Again,
@@ -87,11 +87,11 @@ var Itself = map[idem.State]Fate{
 
 var fateTexts = [...]string{None: "–", Replay: "result", Refuse: "failed", Hold: "held", Again: "again", Undone: "anew"}
 
-// String returns the fate in one word, which the documentation explains.
+// String returns the fate in one word; the documentation explains the words.
 func (f Fate) String() string { return fateTexts[f] }
 
-// text returns the cell for f. The door holds unknown outcomes if the named option is
-// set; if byDefault, it holds them unless the option is set.
+// text returns the table cell for f. The door holds unknown outcomes if the named
+// option is set. If byDefault, it holds them unless the option is set.
 func (f Fates) text(option string, byDefault bool) string {
 	if f[0] == f[1] {
 		return f[0].String()
