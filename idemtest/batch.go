@@ -180,7 +180,7 @@ func overMaxBatch(t *testing.T, e *env) {
 	}
 }
 
-// batchesAtOnce: overlapping batches, each key granted to one of them.
+// batchesAtOnce: when batches overlap, each key is granted to one of them.
 func batchesAtOnce(t *testing.T, e *env) {
 	const batches, keys = 8, 40
 	e.open(idem.Options{})
@@ -214,8 +214,8 @@ func batchesAtOnce(t *testing.T, e *env) {
 	}
 }
 
-// firstChangesSecond: what is stored before the batch refuses the second request;
-// what it meets is the first one's claim.
+// firstChangesSecond: by what is stored before the batch, the second request would be
+// refused. It meets the first one's claim instead.
 func firstChangesSecond(t *testing.T, e *env) {
 	s := e.open(idem.Options{MaxAttempts: 1})
 	c := e.claim(idem.Request{Key: "k", Fingerprint: idem.FingerprintOf([]byte("a"))})

@@ -19,8 +19,8 @@ var boundedCases = []testCase{
 	{"expired records make room for all who come at once", roomForMany},
 }
 
-// fill claims keys until the store is full and returns the tokens granted. retain
-// is what each claim asks for.
+// fill claims keys until the store is full and returns the tokens granted. retain is
+// the template for each claim.
 func (e *env) fill(records int, retain idem.Request) []idem.Token {
 	e.t.Helper()
 	if e.h.OpenBounded == nil {
@@ -44,7 +44,8 @@ func (e *env) fill(records int, retain idem.Request) []idem.Token {
 	return nil
 }
 
-// stillFull claims new keys until one is refused, and fails if too many are not.
+// stillFull claims new keys until one is refused. It fails the test if too many are
+// granted.
 func (e *env) stillFull(n int) {
 	e.t.Helper()
 	for i := range n {
@@ -67,7 +68,7 @@ func full(t *testing.T, e *env) {
 	require.True(t, many[0].Err == nil || errors.Is(many[0].Err, idem.ErrFull))
 	require.ErrorIs(t, many[1].Err, idem.ErrInFlight, "refusals are given as ever")
 
-	// A token operation is never refused for capacity, and grows what is there.
+	// Token operations are never refused for capacity, and may grow a record.
 	big := bytes.Repeat([]byte("x"), 2000)
 	for i, tok := range tokens {
 		require.NoError(t, e.s.Checkpoint(e.ctx, tok, big), "Checkpoint")
@@ -124,7 +125,7 @@ func nothingEvicted(t *testing.T, e *env) {
 	}
 }
 
-// roomByExpiry: what has expired does not keep a claim out, swept or not.
+// roomByExpiry: an expired record does not keep a claim out, swept or not.
 func roomByExpiry(t *testing.T, e *env) {
 	tokens := e.fill(64, idem.Request{Lease: time.Second, Retention: time.Second})
 	e.expirer()
@@ -138,8 +139,9 @@ func roomByExpiry(t *testing.T, e *env) {
 	}
 }
 
-// roomForMany: however many callers meet a full store, each gets room that is there: also
-// behind records that were due and live on, as far as one slice of a sweep looks.
+// roomForMany: however many callers meet a full store, each gets the room there is.
+// That includes room behind records that were due but live on, as far as one slice of a
+// sweep looks.
 func roomForMany(t *testing.T, e *env) {
 	const records = 64
 	for _, slice := range []int{1, 7, 256} {

@@ -56,7 +56,7 @@ func commitFails(t *testing.T, e *env) {
 	ops := []struct {
 		name string
 		do   func(open idem.Token) error
-		// whole reports whether the operation is there, the other answer being that it is not.
+		// whole reports whether the operation took effect; otherwise nothing of it did.
 		whole func(open idem.Token) bool
 	}{
 		{"Claim", func(idem.Token) error {
@@ -106,7 +106,7 @@ func commitFails(t *testing.T, e *env) {
 			_, err := e.s.Claim(e.ctx, idem.Request{Key: "done"})
 			require.ErrorIs(t, err, idem.ErrBroken, "a broken store replays nothing")
 		})
-		_ = e.closeStore(e.s) // in bounded time, whatever it says
+		_ = e.closeStore(e.s) // in bounded time, with or without an error
 		e.within("a closed store", func() {
 			for name, err := range e.everything(open) {
 				require.ErrorIs(t, err, idem.ErrClosed, "%s: closed outranks broken", name)
@@ -139,8 +139,8 @@ func commitFailsInTraffic(t *testing.T, e *env) {
 	var failing atomic.Bool
 	traffic := async(func() struct{} {
 		inParallel(workers, func(w int) {
-			// A store that goes on after the commit that fails is found out by a few
-			// operations more.
+			// If the store goes on after the commit that fails, a few more operations
+			// reveal it.
 			for i, more := 0, 100; more > 0; i++ {
 				begun.Add(1)
 				if failing.Load() {
@@ -262,7 +262,7 @@ func damaged(t *testing.T, e *env) {
 		require.Equal(t, 2, st.Corrupt)
 		require.Equal(t, 2, st.Completed)
 	}
-	e.reopen() // nothing of that has changed it
+	e.reopen() // none of the above changed the damaged record
 	_, err := e.s.Get(e.ctx, "bad")
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 

@@ -393,7 +393,7 @@ func lapseOnOpen(t *testing.T, e *env) {
 	e.refused(idem.ErrInFlight, idem.Request{Key: "back"})
 
 	e.close()
-	e.open(idem.Options{Lease: time.Hour}) // without the option leases outlive the process
+	e.open(idem.Options{Lease: time.Hour}) // without LapseOnOpen, leases outlive the process
 	e.refused(idem.ErrInFlight, idem.Request{Key: "gone"})
 }
 
@@ -456,6 +456,6 @@ func cancelledUnderWay(t *testing.T, e *env) {
 			continue
 		}
 		require.ErrorIs(t, err, context.Canceled)
-		e.absent(fmt.Sprint(i)) // not granted, so it is not
+		e.absent(fmt.Sprint(i)) // not granted, so it left no record
 	}
 }

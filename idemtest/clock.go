@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Clock is an idem.Clock that stands still until it is told to move. It may be
-// used from many goroutines at once.
+// Clock is an idem.Clock that stands still until it is told to move. It is safe for
+// concurrent use.
 type Clock struct {
 	mu      sync.Mutex
 	wall    time.Time
 	elapsed time.Duration
 	timers  timers
-	started uint64        // timers ever, to fire those of one moment in order
-	fired   uint64        // timers ever
-	changed chan struct{} // closed, and made anew, when a timer is added
+	started uint64        // timers started so far; orders those due at the same moment
+	fired   uint64        // timers fired so far
+	changed chan struct{} // closed and replaced when a timer is added
 }
 
 // NewClock returns a Clock whose wall clock reads start.
@@ -30,8 +30,8 @@ func (c *Clock) Now() (wall time.Time, elapsed time.Duration) {
 	return c.wall, c.elapsed
 }
 
-// AfterFunc implements idem.Clock: f runs in a goroutine of its own when Advance
-// has brought d, at once if d is not positive.
+// AfterFunc implements idem.Clock. f runs in its own goroutine once Advance has moved
+// the clock by d, or at once if d is not positive.
 func (c *Clock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -58,9 +58,9 @@ func (c *Clock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
 	}
 }
 
-// Advance moves the wall clock and the elapsed time on by d, which is not
-// negative, in one go, and starts the timers that have become due, each in a
-// goroutine of its own. It does not wait for them.
+// Advance moves the wall clock and the elapsed time forward by d, which must not be
+// negative, in one step. It starts the timers that have become due, each in its own
+// goroutine, and does not wait for them.
 func (c *Clock) Advance(d time.Duration) {
 	if d < 0 {
 		panic("idemtest: elapsed time does not go back; use StepWall")
@@ -75,30 +75,30 @@ func (c *Clock) Advance(d time.Duration) {
 	}
 }
 
-// StepWall moves the wall clock alone by d, either way, as an NTP step or an
-// operator's hand does.
+// StepWall moves only the wall clock by d, either way, as an NTP step or an operator
+// does.
 func (c *Clock) StepWall(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wall = c.wall.Add(d)
 }
 
-// Pending returns how many timers have been started and have neither fired nor
-// been stopped.
+// Pending returns how many timers have been started and have neither fired nor been
+// stopped.
 func (c *Clock) Pending() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.timers)
 }
 
-// BlockUntil returns when at least n timers are pending: so a test knows that the
-// goroutines it started have come to wait for time to pass.
+// BlockUntil returns when at least n timers are pending. A test then knows that the
+// goroutines it started are waiting for time to pass.
 func (c *Clock) BlockUntil(n int) {
 	c.blockUntil(func() bool { return len(c.timers) >= n }, nil)
 }
 
-// blockUntil returns true when so, called under the lock whenever a timer was
-// started, holds, and false when it has to give up.
+// blockUntil returns true once so holds, and false when it must give up. so is called
+// under the lock whenever a timer was started.
 func (c *Clock) blockUntil(so func() bool, giveUp <-chan struct{}) bool {
 	for {
 		c.mu.Lock()
@@ -119,7 +119,7 @@ type timer struct {
 	at    time.Duration
 	order uint64
 	f     func()
-	index int // in the heap; -1 once out of it
+	index int // in the heap; -1 once removed
 }
 
 // timers is a heap in the order of firing.

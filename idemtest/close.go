@@ -23,7 +23,7 @@ var closeCases = []testCase{
 	{"everything after Close", afterClose},
 }
 
-// startShutdown begins Shutdown and returns when claims are refused. key is in flight.
+// startShutdown begins Shutdown and returns once claims are refused. key is in flight.
 func (e *env) startShutdown(ctx context.Context, key string) *pending[error] {
 	e.t.Helper()
 	down := async(func() error { return e.s.Shutdown(ctx) })
@@ -87,7 +87,7 @@ func shutdownLapse(t *testing.T, e *env) {
 	require.False(t, down.isDone(), "one lease holds")
 	require.NoError(t, e.s.Extend(e.ctx, long, 2*time.Hour))
 	e.clock.Advance(time.Hour)
-	e.started(2) // it has looked again
+	e.started(2) // Shutdown has looked again
 	require.False(t, down.isDone(), "it was extended")
 	e.clock.Advance(time.Hour)
 	require.NoError(t, down.wait(e, "Shutdown past the last lease"))
@@ -189,7 +189,7 @@ func closeInRecords(t *testing.T, e *env) {
 				require.NoError(t, e.s.Close(), "nothing of the engine is held across the loop body")
 			}
 		}
-		if last != nil { // else all the rest was on the page it had
+		if last != nil { // otherwise its page held all the rest
 			require.ErrorIs(t, last, idem.ErrClosed)
 		}
 	})

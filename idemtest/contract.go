@@ -16,7 +16,7 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// contractCases look at the engine past the store.
+// contractCases look at the engine directly, without the store.
 var contractCases = []testCase{
 	{"Backend keeps every field", everyField},
 	{"Backend runs ops of a commit in order", opsInOrder},
@@ -110,7 +110,7 @@ func everyField(t *testing.T, e *env) {
 	entry = open
 	entry.State, entry.ResultDropped, entry.FinishedAt, entry.ExpiresAt = idem.Completed, true, now, gone
 	put("dropped", entry)
-	for range 300 { // more attempts than a byte counts
+	for range 300 { // more attempts than fit in a byte
 		require.NoError(t, e.s.Release(e.ctx, claim("attempts", r), nil))
 	}
 	want["attempts"] = e.entry("attempts")
@@ -148,7 +148,7 @@ func everyField(t *testing.T, e *env) {
 		check()
 	}
 	e.clock.Advance(1000 * time.Hour)
-	check() // expired entries are read as others are
+	check() // expired entries are read like any others
 }
 
 func opsInOrder(t *testing.T, e *env) {
@@ -191,7 +191,7 @@ func boundOnce(t *testing.T, e *env) {
 	b := e.h.Open(t, e.dir)
 	_, err = idem.New(b, idem.Options{Lease: -1})
 	require.ErrorIs(t, err, idem.ErrInvalid)
-	e.openWith(idem.Options{}, b) // still the caller's, and good
+	e.openWith(idem.Options{}, b) // still the caller's, and usable
 	e.claim(idem.Request{Key: "k"})
 
 	e.dir = t.TempDir()
@@ -290,7 +290,7 @@ func ctxEnded(t *testing.T, e *env) {
 		_, err := e.expirer().Expiring(ctx, engine.Due{}, engine.Never, 10)
 		require.ErrorIs(t, err, context.Canceled, "Expiring")
 	}
-	// The store's own look at ctx is before it calls Apply: end ctx in between.
+	// The store checks ctx before it calls Apply. End ctx in between.
 	e.dir = t.TempDir()
 	between := &cancelBetween{}
 	e.wrap = func(b engine.Backend) engine.Backend { between.Backend = b; return between }
@@ -309,7 +309,7 @@ func ctxEnded(t *testing.T, e *env) {
 	e.absent("new")
 }
 
-// cancelBetween is an engine whose callers leave on the threshold of Apply.
+// cancelBetween is an engine whose callers cancel just before Apply.
 type cancelBetween struct {
 	engine.Backend
 	cancel context.CancelFunc
@@ -322,7 +322,7 @@ func (b *cancelBetween) Apply(ctx context.Context, ops []engine.Op) error {
 	return b.Backend.Apply(ctx, ops)
 }
 
-// scanOnce lists the engine while entries around those that stay are written.
+// scanOnce lists the engine while entries are written around those that stay.
 func scanOnce(t *testing.T, e *env) {
 	const n = 400
 	e.open(idem.Options{})
@@ -346,8 +346,8 @@ func scanOnce(t *testing.T, e *env) {
 				require.NoError(t, sc.Err)
 				seen[sc.Key]++
 			}
-			// Between pages: keys come and go on either side of the cursor, and
-			// those that stay are rewritten.
+			// Between pages, keys come and go on either side of the cursor, and those that
+			// stay are rewritten.
 			if pages < 12 {
 				for i := range 4 {
 					at := fmt.Sprintf("%c/%03d+%d", 'a'+i%3, (pages*37+i*101)%n, pages%2)
@@ -377,8 +377,8 @@ func scanOnce(t *testing.T, e *env) {
 	}
 }
 
-// expiringOrder pages through the expiry index in many ways and compares it with
-// the entries.
+// expiringOrder pages through the expiry index in many ways and compares the result
+// with the entries.
 func expiringOrder(t *testing.T, e *env) {
 	const n = 300
 	e.open(idem.Options{})
@@ -386,7 +386,7 @@ func expiringOrder(t *testing.T, e *env) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var rs []idem.Request
 	for i := range n {
-		// Many share an instant, so that the order of keys counts too.
+		// Many share an instant, to make the order of keys count too.
 		rs = append(rs, idem.Request{Key: fmt.Sprintf("k%03d", i), Retention: time.Duration(1+rng.IntN(60)) * time.Second})
 	}
 	rng.Shuffle(n, func(i, j int) { rs[i], rs[j] = rs[j], rs[i] })

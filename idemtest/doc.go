@@ -1,5 +1,5 @@
-// Package idemtest is the conformance suite of idem's engines. An engine that
-// passes Run keeps every rule of the store, whatever it is made of:
+// Package idemtest is the conformance suite for idem's engines. An engine that passes
+// Run keeps every rule of the store, whatever it is built on:
 //
 //	func TestConformance(t *testing.T) {
 //		idemtest.Run(t, idemtest.Harness{
@@ -13,16 +13,15 @@
 //		})
 //	}
 //
-// Each case is a subtest named after the behaviour it shows, so that one can be
-// run alone: go test -run 'TestConformance/fences'. Time is that of a fake Clock; no
-// case sleeps. What an engine cannot be made to do (to stall a commit, to fail
-// one) is a nil hook in Harness, and the cases that need it are skipped and say
-// so: a skipped case is something not shown.
+// Each case is a subtest named after the behaviour it shows, and can be run alone:
+// go test -run 'TestConformance/fences'. Cases use a fake Clock; none sleeps. If an engine
+// cannot be made to do something, such as stall or fail a commit, leave that hook of Harness
+// nil. The cases that need it are then skipped and say so. A skipped case is a behaviour that
+// was not shown.
 //
-// Beside the cases, Run checks random concurrent histories against a model
-// (Histories) and random sequences of operations against another (Model).
+// Run also checks random concurrent histories against a model (Histories) and random
+// sequences of operations against another one (Model).
 //
-// RunHostile, called in the same way, takes longer and shows that the engine stands
-// crowds, large results, keys of any bytes, and being closed or cancelled at any
-// moment.
+// RunHostile, called in the same way, takes longer. It shows that the engine withstands
+// crowds, large results, keys of any bytes, and being closed or cancelled at any moment.
 package idemtest

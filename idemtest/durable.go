@@ -28,8 +28,8 @@ var durableCases = []testCase{
 	{"Close waits for a commit under way", closeDuringCommit},
 }
 
-// stall makes the commits of the case's engine stop before they are durable; it
-// skips the case where that cannot be done.
+// stall makes the engine's commits stop before they are durable. It skips the case if
+// that is impossible.
 func (e *env) stall() (reached <-chan struct{}, release func()) {
 	e.t.Helper()
 	e.stallable()
@@ -52,7 +52,7 @@ func (e *env) crashable() {
 	}
 }
 
-// settle gives goroutines that must not go on every chance to do so.
+// settle gives goroutines that must stay blocked every chance to go on.
 func settle() {
 	for range 200 {
 		runtime.Gosched()
@@ -68,7 +68,7 @@ func stalledClaim(t *testing.T, e *env) {
 	first := async(func() error { _, err := e.s.Claim(e.ctx, idem.Request{Key: "k"}); return err })
 	e.await("the commit", reached)
 
-	// Reading waits for no commit, and shows none that is not durable.
+	// Reading does not wait for a commit, and shows nothing that is not durable.
 	e.within("reading during a commit", func() {
 		_, err := e.s.Get(e.ctx, "k")
 		require.ErrorIs(t, err, idem.ErrNotFound, "Get")
@@ -86,7 +86,7 @@ func stalledClaim(t *testing.T, e *env) {
 			}
 		}
 	})
-	// A duplicate must not be told of a claim that a crash can undo.
+	// A duplicate must not learn of a claim that a crash can undo.
 	second := async(func() error { _, err := e.s.Claim(e.ctx, idem.Request{Key: "k"}); return err })
 	settle()
 	require.False(t, first.isDone(), "granted before it is durable")
@@ -238,7 +238,7 @@ func stalledEvents(t *testing.T, e *env) {
 	require.Contains(t, kinds(), idem.OperationCompleted)
 }
 
-// watchedCtx tells when somebody begins to wait for its end.
+// watchedCtx reports when someone begins to wait for its end.
 type watchedCtx struct {
 	context.Context
 	once    sync.Once
@@ -328,7 +328,7 @@ func cancelledJoined(t *testing.T, e *env) {
 	}
 }
 
-// killedBetween: every operation that returned is there after a kill.
+// killedBetween: after a kill, every operation that returned is there.
 func killedBetween(t *testing.T, e *env) {
 	e.crashable()
 	e.open(idem.Options{Lease: time.Minute, Retention: time.Hour})
@@ -375,8 +375,8 @@ func killedBetween(t *testing.T, e *env) {
 	}
 }
 
-// killedInCommit: what had not returned is there whole or not at all, a batch
-// likewise, and what had returned is there.
+// killedInCommit: an operation or batch that had not returned is there entirely or not
+// at all. Everything that had returned is there.
 func killedInCommit(t *testing.T, e *env) {
 	e.crashable()
 	e.stallable()
@@ -421,8 +421,8 @@ func killedInCommit(t *testing.T, e *env) {
 	}
 }
 
-// toldBeforeKill: the answers that duplicates get while a commit is under way are
-// still true when the process is killed at that moment.
+// toldBeforeKill: duplicates get answers while a commit is under way. If the process is
+// killed at that moment, the answers are still true.
 func toldBeforeKill(t *testing.T, e *env) {
 	e.crashable()
 	e.stallable()
@@ -441,13 +441,13 @@ func toldBeforeKill(t *testing.T, e *env) {
 	e.close()
 	e.dir = left
 	e.open(e.opts)
-	// Told "in flight" by one claim: no other may have got it meanwhile.
+	// One claim was told "in flight". No other may have been granted since.
 	r := e.get("open")
 	require.Equal(t, told.Fence, r.Fence)
 	_, err := e.s.Claim(e.ctx, idem.Request{Key: "open"})
 	require.Error(t, err)
 
-	// Told "completed": it is, after every kill.
+	// A claim was told "completed". It is, after every kill.
 	e.refused(idem.ErrCompleted, idem.Request{Key: "forgotten"})
 	e.crash()
 	require.Equal(t, "r", string(e.refused(idem.ErrCompleted, idem.Request{Key: "forgotten"}).Result))

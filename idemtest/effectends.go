@@ -14,7 +14,7 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// effectEndCases are about how same-commit functions end, and what is recorded of it.
+// effectEndCases are about how same-commit functions end and what is then recorded.
 var effectEndCases = []effectCase{
 	{"a permanent failure comes before anything else of its key", permanentAtOnce},
 	{"a failure counts where attempts are limited", failureCounted},
@@ -24,8 +24,8 @@ var effectEndCases = []effectCase{
 	{"a function's context", effectCtx},
 }
 
-// queued runs f(0) … f(n-1) at once, behind a commit that is held up where that can be
-// done, and returns when all have returned.
+// queued runs f(0) … f(n-1) at once and returns when all have returned. If possible,
+// they queue behind a stalled commit.
 func (e *effectEnv) queued(n int, f func(i int)) {
 	e.t.Helper()
 	release := func() {}
@@ -47,7 +47,8 @@ func (e *effectEnv) queued(n int, f func(i int)) {
 	}
 }
 
-// permanentAtOnce: of callers with one key, one runs, and all others hear how it ended.
+// permanentAtOnce: of several callers with one key, one runs and all others learn how
+// it ended.
 func permanentAtOnce(t *testing.T, e *effectEnv) {
 	const callers = 24
 	s := e.open(idem.Options{})
@@ -57,7 +58,7 @@ func permanentAtOnce(t *testing.T, e *effectEnv) {
 		var errs [callers]error
 		var replayed [callers]bool
 		e.queued(callers, func(i int) {
-			if i%4 == 3 { // others, who share the commit
+			if i%4 == 3 { // other callers, which share the commit
 				_, _, errs[i] = e.do(fmt.Sprint(key, " other ", i), add("sum", 1))
 				return
 			}
@@ -121,7 +122,7 @@ func failureCounted(t *testing.T, e *effectEnv) {
 	require.ErrorIs(t, limited("k", mustNotRun(t)), idem.ErrExhausted)
 	require.Nil(t, e.x.Get(t, e.backend, "mine"))
 
-	// However it fails, and without a limit nothing is recorded.
+	// However it fails, nothing is recorded without a limit.
 	require.PanicsWithValue(t, "mine", func() {
 		_ = limited("panics", func(KV) ([]byte, error) { panic("mine") })
 	})
@@ -137,7 +138,7 @@ func failureCounted(t *testing.T, e *effectEnv) {
 	_, err = s.Get(e.ctx, "unlimited")
 	require.ErrorIs(t, err, idem.ErrNotFound)
 
-	// A takeover that fails has been an attempt too, and the checkpoint is kept.
+	// A takeover that fails counts as an attempt too, and the checkpoint is kept.
 	c, err := s.Claim(e.ctx, idem.Request{Key: "lapsed", Fingerprint: printA})
 	require.NoError(t, err)
 	require.NoError(t, s.Checkpoint(e.ctx, c.Token, []byte("half")))
@@ -146,7 +147,7 @@ func failureCounted(t *testing.T, e *effectEnv) {
 	require.Equal(t, "half", string(released("lapsed", 2).Checkpoint))
 	require.ErrorIs(t, s.Complete(e.ctx, c.Token, nil), idem.ErrFenced)
 
-	// The last one that is left may do it.
+	// The last attempt left may succeed.
 	require.ErrorIs(t, limited("done", failing(errOwn)), errOwn)
 	require.NoError(t, limited("done", add("sum", 1)))
 	rec, err := s.Get(e.ctx, "done")
@@ -173,7 +174,7 @@ func completeFailureUncounted(t *testing.T, e *effectEnv) {
 	require.Nil(t, e.x.Get(t, e.backend, "mine"))
 }
 
-// boundedRuns: whatever fails around a function, it is run again twice at most.
+// boundedRuns: whatever fails around a function, it runs again at most twice.
 func boundedRuns(t *testing.T, e *effectEnv) {
 	const n = 36
 	e.open(idem.Options{})
@@ -233,8 +234,8 @@ func effectTooLate(t *testing.T, e *effectEnv) {
 	require.True(t, replayed, "there is a record")
 }
 
-// effectCtx: it has the caller's values, and the store refuses it at once: what it asks
-// for would wait for the commit that waits for the function.
+// effectCtx: the function's context has the caller's values. The store refuses it at
+// once, because the call would wait for the commit that waits for the function.
 func effectCtx(t *testing.T, e *effectEnv) {
 	if e.x.DoCtx == nil {
 		t.Skip("Effects.DoCtx is nil: the functions are given no context")

@@ -17,23 +17,23 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// Effects is what RunEffects must know of an engine with same-commit functions:
-// its Do, Complete and Update, with the caller's own data seen as keys and values.
-// Every field is required but DoCtx.
+// Effects describes an engine with same-commit functions to RunEffects: its Do,
+// Complete and Update, with the caller's own data as keys and values. Every field but
+// DoCtx is required.
 type Effects struct {
 	// Do and Complete call the engine's functions of the same name.
 	Do       func(ctx context.Context, s *idem.Store, r idem.Request, fn func(KV) ([]byte, error)) (result []byte, replayed bool, err error)
 	Complete func(ctx context.Context, s *idem.Store, token idem.Token, fn func(KV) ([]byte, error)) error
-	// DoCtx is Do where the function is given a context too. Nil: it is given none.
+	// DoCtx is Do for functions that also take a context. Nil: the engine passes none.
 	DoCtx func(ctx context.Context, s *idem.Store, r idem.Request, fn func(context.Context, KV) ([]byte, error)) (result []byte, replayed bool, err error)
-	// Update calls the method of the engine b, which is as Harness.Open returned it.
+	// Update calls Update of the engine b, which is what Harness.Open returned.
 	Update func(ctx context.Context, b engine.Backend, fn func(KV) error) error
 	// Get reads the caller's committed data, nil if there is none.
 	Get func(t testing.TB, b engine.Backend, key string) []byte
 }
 
-// KV is the caller's own data inside a transaction or batch. Its methods panic if
-// the engine refuses.
+// KV is the caller's own data inside a transaction or batch. Its methods panic if the
+// engine returns an error.
 type KV interface {
 	// Get returns the value of key, nil if there is none.
 	Get(key string) []byte
@@ -41,7 +41,7 @@ type KV interface {
 	Put(key string, value []byte)
 }
 
-// RunEffects shows that the same-commit functions of an engine keep their rules.
+// RunEffects shows that an engine's same-commit functions keep their rules.
 func RunEffects(t *testing.T, h Harness, x Effects) {
 	for _, c := range append(effectCases, effectEndCases...) {
 		t.Run(c.name, func(t *testing.T) {
@@ -54,7 +54,7 @@ func RunEffects(t *testing.T, h Harness, x Effects) {
 type effectEnv struct {
 	*env
 	x     Effects
-	holds int // commits that queued has held up
+	holds int // commits that queued has stalled
 }
 
 func (e *effectEnv) do(key string, fn func(KV) ([]byte, error)) ([]byte, bool, error) {
@@ -115,8 +115,8 @@ var effectCases = []effectCase{
 	}},
 	{"appending to a result copies it", func(t *testing.T, e *effectEnv) {
 		e.open(idem.Options{})
-		for _, n := range []int{1, 5, 33, 1000} { // copies of them have room to spare
-			for range 2 { // first, then replayed
+		for _, n := range []int{1, 5, 33, 1000} { // copies of them have spare capacity
+			for range 2 { // first run, then replayed
 				result, _, err := e.do(fmt.Sprint("k", n), func(KV) ([]byte, error) { return make([]byte, n), nil })
 				require.NoError(t, err)
 				require.Len(t, result, n)
@@ -344,9 +344,9 @@ func mustNotRun(t *testing.T) func(KV) ([]byte, error) {
 	}
 }
 
-// failingAmongOthers has functions fail in every way beside others that do not,
-// in commits that they share: the first commit is stalled where it can be, so that
-// the rest queue behind it.
+// failingAmongOthers has functions fail in every way in commits that they share with
+// others that do not fail. The first commit is stalled if possible, and the rest queue
+// behind it.
 func failingAmongOthers(t *testing.T, e *effectEnv) {
 	e.open(idem.Options{})
 	release := func() {}

@@ -15,11 +15,11 @@ import (
 	"github.com/idemkv/idem/internal/progress"
 )
 
-// start is when the clocks of the cases begin.
+// start is the time at which the cases' clocks begin.
 var start = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
 
-// env is what a case works with: a clock, a folder, and the store that is open on
-// it. Its methods that can fail end the test, so call them from its goroutine.
+// env is what a case works with: a clock, a folder, and the store that is open on it.
+// Methods that can fail end the test, so call them from the test's goroutine.
 type env struct {
 	t     *testing.T
 	h     Harness
@@ -27,17 +27,17 @@ type env struct {
 	clock *Clock
 	dir   string
 	opts  idem.Options
-	// wrap is put around each engine that is opened, if set.
+	// wrap, if set, wraps each engine that is opened.
 	wrap func(engine.Backend) engine.Backend
 
 	backend engine.Backend // as the harness opened it, not wrapped
 	s       *idem.Store
 
-	under sync.Map // chan struct{} of each call that within has not seen the end of
+	under sync.Map // chan struct{} of each call whose end within has not seen
 }
 
 func newEnv(t *testing.T, h Harness) *env {
-	// Registered first, so that it runs when all else of the case is closed.
+	// Registered first, to run after everything else of the case is closed.
 	mark := markGoroutines(t.Name())
 	e := &env{t: t, h: h, clock: NewClock(start), dir: t.TempDir()}
 	t.Cleanup(func() {
@@ -46,7 +46,8 @@ func newEnv(t *testing.T, h Harness) *env {
 			mark.verifyNone(t, h.Patience)
 		}
 	})
-	// A call that would wait for ever ends with ctx, and its case with a line number.
+	// A call that would wait forever ends with ctx. Its case then fails with a line
+	// number.
 	ctx, cancel := context.WithCancel(context.Background())
 	e.ctx = ctx
 	stall := progress.Watch{Patience: 2 * h.Patience}.Start()
@@ -61,8 +62,8 @@ func newEnv(t *testing.T, h Harness) *env {
 	return e
 }
 
-// hungEnd waits for what hung while the case ran, and goes on now that the store is
-// closed: it may have something to say, and must not say it after the test.
+// hungEnd waits for calls that hung during the case and go on once the store is closed.
+// They may still report something, and must not do so after the test.
 func (e *env) hungEnd() {
 	stall := e.watch()
 	defer stall.Stop()
@@ -76,8 +77,8 @@ func (e *env) hungEnd() {
 	})
 }
 
-// open opens a store on the case's folder. There is no background sweep unless o
-// asks for one, so that a case's timers are its own.
+// open opens a store on the case's folder. It has no background sweep unless o asks for
+// one, so a case's timers are its own.
 func (e *env) open(o idem.Options) *idem.Store {
 	e.t.Helper()
 	return e.openWith(o, e.h.Open(e.t, e.dir))
@@ -109,9 +110,9 @@ func (e *env) close() {
 	require.NoError(e.t, e.closeStore(e.s), "Close")
 }
 
-// reopen closes the store and opens its folder again with the same options. A
-// volatile engine then begins anew, so much later by every clock that its fences are
-// above those of the life before, whatever is drawn.
+// reopen closes the store and opens its folder again with the same options. A volatile
+// engine then starts empty. Its clock has moved on by enough to put its fences above
+// those of the life before, whatever random step is drawn.
 func (e *env) reopen() *idem.Store {
 	e.t.Helper()
 	e.close()
@@ -127,7 +128,7 @@ func (e *env) closeStore(s *idem.Store) (err error) {
 	return err
 }
 
-// watch begins to watch whether the process stalls.
+// watch starts watching whether the process stalls.
 func (e *env) watch() *progress.Stall { return progress.Watch{Patience: e.h.Patience}.Start() }
 
 // within runs f and fails the test if it hangs.
@@ -143,13 +144,13 @@ func (e *env) within(what string, f func()) {
 	}()
 	e.await(what, done)
 	e.under.Delete(done)
-	if !returned { // it failed the test, and so ended its own goroutine only
+	if !returned { // f failed the test, which ended only its own goroutine
 		e.t.FailNow()
 	}
 }
 
-// await fails the test if the process stalls before c is closed, or something comes
-// from it.
+// await waits until c is closed or yields a value. It fails the test if the process
+// stalls first.
 func (e *env) await(what string, c <-chan struct{}) {
 	e.t.Helper()
 	stall := e.watch()
@@ -171,8 +172,8 @@ func (e *env) timers(n int) {
 	}
 }
 
-// started waits until n timers have been started since the clock began, whatever
-// has become of them.
+// started waits until n timers have been started since the clock began, whether or not
+// they are still pending.
 func (e *env) started(n uint64) {
 	e.t.Helper()
 	stall := e.watch()
@@ -182,14 +183,14 @@ func (e *env) started(n uint64) {
 	}
 }
 
-// together runs f(0) … f(n-1) at once, each in a goroutine of its own, and returns
-// when all have; the test fails if they hang.
+// together runs f(0) … f(n-1) at once, each in its own goroutine, and returns when all
+// have returned. The test fails if they hang.
 func (e *env) together(n int, f func(i int)) {
 	e.t.Helper()
 	e.within("one of the calls", func() { inParallel(n, f) })
 }
 
-// inParallel is together that waits for as long as it takes.
+// inParallel is together without a limit on the wait.
 func inParallel(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	begin := make(chan struct{})
@@ -205,7 +206,7 @@ func inParallel(n int, f func(i int)) {
 	wg.Wait()
 }
 
-// durable skips the case where the engine keeps nothing across Close.
+// durable skips the case if the engine keeps nothing across Close.
 func (e *env) durable() {
 	e.t.Helper()
 	if e.h.Volatile {
@@ -240,14 +241,14 @@ func (e *env) get(key string) idem.Record {
 	return r
 }
 
-// absent requires that key has no record to be seen.
+// absent requires that key has no visible record.
 func (e *env) absent(key string) {
 	e.t.Helper()
 	_, err := e.s.Get(e.ctx, key)
 	require.ErrorIs(e.t, err, idem.ErrNotFound, "Get")
 }
 
-// same requires that two records are equal, their times as instants.
+// same requires that two records are equal, comparing times as instants.
 func (e *env) same(want, got idem.Record) {
 	e.t.Helper()
 	utc := func(r idem.Record) idem.Record {
@@ -261,7 +262,8 @@ func (e *env) same(want, got idem.Record) {
 	require.Equal(e.t, utc(want), utc(got))
 }
 
-// entry returns a copy of what the engine holds of key, nil if nothing, past the store.
+// entry returns a copy of the engine's entry of key, nil if there is none, bypassing
+// the store.
 func (e *env) entry(key string) *engine.Entry {
 	e.t.Helper()
 	entry, err := e.backend.Read(e.ctx, key)
@@ -274,7 +276,7 @@ func (e *env) entry(key string) *engine.Entry {
 	return &c
 }
 
-// canScan and canExpire report whether the engine has the optional capability.
+// canScan and canExpire report whether the engine has that optional interface.
 func (e *env) canScan() bool {
 	_, ok := e.backend.(engine.Scanner)
 	return ok
@@ -285,7 +287,7 @@ func (e *env) canExpire() bool {
 	return ok
 }
 
-// scanner and expirer skip the case where the engine does not have the capability.
+// scanner and expirer skip the case if the engine lacks that interface.
 func (e *env) scanner() engine.Scanner {
 	e.t.Helper()
 	if !e.canScan() {
@@ -302,8 +304,8 @@ func (e *env) expirer() engine.Expirer {
 	return e.backend.(engine.Expirer)
 }
 
-// sweepAll sweeps until nothing more is removed and returns how many were; none
-// where the engine cannot be swept.
+// sweepAll sweeps until nothing more is removed, and returns how many records were. It
+// returns zero if the engine cannot be swept.
 func (e *env) sweepAll() (removed int) {
 	e.t.Helper()
 	for e.canExpire() {
@@ -316,7 +318,7 @@ func (e *env) sweepAll() (removed int) {
 	return removed
 }
 
-// async runs f in a goroutine of its own.
+// async runs f in its own goroutine.
 func async[T any](f func() T) *pending[T] {
 	p := &pending[T]{done: make(chan struct{})}
 	go func() {
@@ -349,18 +351,18 @@ func (p *pending[T]) isDone() bool {
 	}
 }
 
-// reboot gives the case a new clock, as a new boot of the machine does: the wall
-// clock goes on and elapsed time begins anew. The store is closed.
+// reboot gives the case a new clock, as a reboot of the machine does: the wall clock
+// goes on and elapsed time starts over. The store must be closed.
 func (e *env) reboot() {
 	wall, _ := e.clock.Now()
 	e.clock = NewClock(wall)
 }
 
-// crash ends the life of the store as a kill does, and opens what it left.
+// crash ends the life of the store like a kill, and opens what it left.
 func (e *env) crash() *idem.Store {
 	e.t.Helper()
 	left := e.h.Crash(e.t, e.backend, e.dir)
-	e.close() // the process lives on here, and what it still holds is to be freed
+	e.close() // the process lives on here, so free what it still holds
 	e.dir = left
 	return e.open(e.opts)
 }

@@ -45,8 +45,8 @@ func healthFull(t *testing.T, e *env) {
 	if _, ok := e.backend.(engine.Checker); !ok {
 		t.Skip("the engine does not tell whether it is full")
 	}
-	// The bound of an engine may be a little soft: it is full where a claim on either
-	// side of the question is refused.
+	// An engine's bound may be a little soft. It counts as full if the claims before and
+	// after the call are both refused.
 	for i := 0; ; i++ {
 		require.Less(t, i, 100, "never full for two claims in a row")
 		before := e.tryNew(fmt.Sprint("before ", i))
@@ -65,7 +65,7 @@ func healthFull(t *testing.T, e *env) {
 	e.claim(idem.Request{Key: "another"})
 }
 
-// tryNew claims key, and returns ErrFull if that is the answer.
+// tryNew claims key, and returns ErrFull if it is refused for that.
 func (e *env) tryNew(key string) error {
 	e.t.Helper()
 	_, err := e.s.Claim(e.ctx, idem.Request{Key: key, Lease: time.Hour, Retention: time.Hour})
@@ -96,7 +96,7 @@ func keyHash(t *testing.T, e *env) {
 		require.False(t, seen[h], "two keys share %q", h)
 		hashes[key], seen[h] = h, true
 	}
-	// Nobody who has not the store's secret can tell a key by its hash.
+	// Without the store's secret, a key cannot be recognized by its hash.
 	dir := e.dir
 	e.close() // without a commit
 	e.dir = t.TempDir()

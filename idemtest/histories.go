@@ -30,17 +30,17 @@ const (
 )
 
 // Histories checks n random concurrent histories of the engine of h for
-// linearizability, key by key, the first from seed and each next from the seed
-// after. In each, several goroutines use a few keys while the clock moves on:
-// leases lapse and are taken over, records expire and are swept, calls are
-// cancelled, the store is closed and opened again, or killed.
+// linearizability, key by key. The first uses seed, and each of the others the seed
+// after. In each, several goroutines use a few keys while the clock moves on: leases
+// lapse and are taken over, records expire and are swept, calls are cancelled, and the
+// store is closed and reopened, or killed.
 //
-// A history that no order of its operations explains fails the test, with its seed
-// and a command to try it again. The seed fixes what is asked, not how the
-// goroutines interleave, so that it may take several tries.
+// If no order of its operations explains a history, the test fails, with the seed and a
+// command to try it again. The seed fixes what is asked, not how the goroutines
+// interleave. It may therefore take several tries.
 func Histories(t *testing.T, h Harness, n int, seed uint64) {
 	t.Helper()
-	const lanes = 8 // as many may run at once
+	const lanes = 8 // histories that run at once
 	for lane := range min(lanes, n) {
 		t.Run(strconv.Itoa(lane), func(t *testing.T) {
 			t.Parallel()
@@ -73,7 +73,7 @@ func runHistories(t *testing.T, h Harness) {
 	Histories(t, h, n, seed)
 }
 
-// history is one run: what is fixed for its length, and what was done.
+// history is one run: its settings, and what was done.
 type history struct {
 	e    *env
 	seed uint64
@@ -81,18 +81,18 @@ type history struct {
 	keys []string
 
 	now     atomic.Int64 // orders calls and returns
-	opening int          // of the store, from 1
+	opening int          // the store's, from 1
 
 	mu     sync.Mutex
 	log    []porcupine.Operation
 	tokens []idem.Token // granted so far, the latest last
 }
 
-// call is what was asked of one key.
+// call is what one call asked of one key.
 type call struct {
 	kind      string
 	key       string
-	fence     uint64 // token shown
+	fence     uint64 // of the token passed
 	print     idem.Fingerprint
 	lease     time.Duration
 	retention time.Duration
@@ -102,7 +102,7 @@ type call struct {
 	opening   int
 }
 
-// answer is what came of it.
+// answer is the result of a call.
 type answer struct {
 	err    error
 	record idem.Record
@@ -149,8 +149,8 @@ func runHistory(e *env, seed uint64, dir string) {
 	h.check()
 }
 
-// live runs rounds in which each goroutine does one thing, all at once, while the
-// clock moves on.
+// live runs rounds in which each goroutine does one thing, all at once, while the clock
+// moves on.
 func (h *history) live(rng *rand.Rand) {
 	const workers, rounds = 4, 14
 	rngs := make([]*rand.Rand, workers+1)
@@ -199,7 +199,7 @@ func (h *history) act(client int, rng *rand.Rand) {
 		}
 		other := call{key: h.keys[rng.IntN(len(h.keys))]}
 		h.claim(&other, rng)
-		if other.key == c.key { // the second's answer hangs on the first's: two operations of one instant
+		if other.key == c.key { // the second answer depends on the first: two operations at one instant
 			return
 		}
 		rs = append(rs, other.request())
@@ -220,7 +220,7 @@ func (h *history) act(client int, rng *rand.Rand) {
 		c.kind = "forget"
 		h.do(client, []*call{&c}, func() []answer { return []answer{{err: s.Forget(ctx, idem.Token{Key: c.key})}} })
 	case p < 56:
-		if h.e.canExpire() { // changes nothing that can be seen, so it is not logged
+		if h.e.canExpire() { // changes nothing visible, so it is not logged
 			if _, err := s.Sweep(ctx, 1+rng.IntN(5)); err != nil && !errors.Is(err, context.Canceled) {
 				h.e.t.Errorf("seed %d: Sweep: %v", h.seed, err)
 			}
@@ -255,16 +255,15 @@ func (h *history) act(client int, rng *rand.Rand) {
 	}
 }
 
-// yield lets other goroutines go first, now and then. Calls of a fast engine are
-// over before another goroutine is scheduled, so that without it nothing would
-// happen at once.
+// yield now and then lets other goroutines go first. Calls of a fast engine end before
+// another goroutine is scheduled. Without yield nothing would overlap.
 func yield() {
 	for rand.IntN(2) == 0 {
 		runtime.Gosched()
 	}
 }
 
-// yieldingClock yields where the time is read, which is in the middle of deciding.
+// yieldingClock yields where the time is read, which is in the middle of a decision.
 type yieldingClock struct{ *Clock }
 
 func (c yieldingClock) Now() (time.Time, time.Duration) {
@@ -288,8 +287,8 @@ func (b *yieldingEngine) Apply(ctx context.Context, ops []engine.Op) error {
 	return b.Backend.Apply(ctx, ops)
 }
 
-// looksCtx ends when it is looked at for the n-th time, so that every place that
-// heeds it is the place where it ends.
+// looksCtx ends when it is checked for the nth time. So it can end at every place that
+// checks it.
 type looksCtx struct {
 	context.Context
 	cancel context.CancelFunc
@@ -334,7 +333,8 @@ func (c *call) request() idem.Request {
 	return idem.Request{Key: c.key, Fingerprint: c.print, Lease: c.lease, Retention: c.retention, HoldUnknown: c.unknown}
 }
 
-// token picks a token: the latest mostly, an old one or none that was ever given.
+// token picks a token: mostly the latest, otherwise an old one or one that was never
+// granted.
 func (h *history) token(rng *rand.Rand, key string) idem.Token {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -393,8 +393,7 @@ func (h *history) check() {
 		h.seed, wrong, historiesEnv, seedEnv, h.seed, strings.Join(run[:len(run)-1], "/"))
 }
 
-// checkFences: over all keys no fence is granted twice, and one granted later is
-// larger.
+// checkFences: over all keys, no fence is granted twice, and later fences are larger.
 func (h *history) checkFences() string {
 	var grants []porcupine.Operation
 	for _, op := range h.log {

@@ -12,16 +12,16 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// historyModel says which answers are right for one key. Operations decide by a
-// time between call and answer that nobody can observe. So deadlines are kept as
-// the span they may lie in, an answer is right if some time and deadline explain
-// it, and each answer narrows the span to those that do.
+// historyModel says which answers are right for one key. An operation decides at some
+// time between call and answer that nobody can observe. So the model keeps each
+// deadline as the span in which it may lie. An answer is right if some time and
+// deadline explain it, and it narrows the span to those that do.
 type historyModel struct {
 	maxAttempts int
 	lapseOnOpen bool
 }
 
-// keyState is what a key may be. It is compared with ==.
+// keyState is a possible state of a key. It is compared with ==.
 type keyState struct {
 	state      idem.State // zero: none
 	print      idem.Fingerprint
@@ -37,10 +37,10 @@ type keyState struct {
 	result     text
 	checkpoint text
 	bound      bool   // released by Unclaim
-	highest    uint64 // fence ever granted
+	highest    uint64 // highest fence ever granted
 }
 
-// text is bytes that can be compared, nil and empty told apart.
+// text is a comparable byte slice; nil and empty are different.
 type text struct {
 	set bool
 	s   string
@@ -48,7 +48,7 @@ type text struct {
 
 func textOf(b []byte) text { return text{b != nil, string(b)} }
 
-// span is a time of which the first and the last possible value are known.
+// span is a time with known bounds: the first and the last possible value.
 type span struct{ lo, hi time.Duration }
 
 const never = time.Duration(math.MaxInt64)
@@ -64,15 +64,15 @@ func later(t, d time.Duration) time.Duration {
 	return t + d
 }
 
-// ahead is s where it must lie after some time in now; false if it cannot.
+// ahead narrows s to what lies after some time in now; false if nothing does.
 func (s span) ahead(now span) (span, bool) {
 	return span{max(s.lo, now.lo+1), s.hi}, now.lo < s.hi
 }
 
-// over is s where it must lie at or before some time in now.
+// over narrows s to what lies at or before some time in now.
 func (s span) over(now span) (span, bool) { return span{s.lo, min(s.hi, now.hi)}, s.lo <= now.hi }
 
-// elapsedAt is a time shown in a record as elapsed time, never for none.
+// elapsedAt converts a time shown in a record to elapsed time; the zero time is never.
 func elapsedAt(t time.Time) time.Duration {
 	if t.IsZero() {
 		return never
@@ -91,7 +91,7 @@ func (m historyModel) porcupine() porcupine.Model {
 	}
 }
 
-// step returns what the key is after an operation, and whether its answer is right.
+// step returns the key's state after an operation, and whether the answer is right.
 func (m historyModel) step(s keyState, c call, a answer) (keyState, bool) {
 	now := span{c.before, a.after}
 	if errors.Is(a.err, context.Canceled) {
@@ -125,7 +125,7 @@ func (s keyState) deadline() span {
 	return s.lease.plus(s.retention)
 }
 
-// live is s where it must not have expired at some time in now.
+// live narrows s to states that have not expired at some time in now.
 func (s keyState) live(now span) (keyState, bool) {
 	if s.state == 0 {
 		return s, false
@@ -134,7 +134,7 @@ func (s keyState) live(now span) (keyState, bool) {
 	return s.expiring(expires), ok
 }
 
-// gone is s where there must be nothing to see.
+// gone narrows s to states with no visible record.
 func (s keyState) gone(now span) (keyState, bool) {
 	if s.state == 0 {
 		return s, true
@@ -152,7 +152,7 @@ func (s keyState) expiring(expires span) keyState {
 	return s
 }
 
-// lapsed is s where its lease must not hold any more at some time in now.
+// lapsed narrows s to states whose lease no longer holds at some time in now.
 func (m historyModel) lapsed(s keyState, opening int, now span) (keyState, bool) {
 	if m.lapseOnOpen && s.opening < opening {
 		return s, true
@@ -171,7 +171,7 @@ func (m historyModel) holds(s keyState, opening int, now span) (keyState, bool) 
 	return s, ok
 }
 
-// shown is s where r is its live record.
+// shown narrows s to states whose live record is r.
 func (s keyState) shown(r idem.Record, now span) (keyState, bool) {
 	s, ok := s.live(now)
 	lease, expires := elapsedAt(r.LeaseUntil), elapsedAt(r.ExpiresAt)
@@ -236,7 +236,7 @@ func isZero(r idem.Record) bool {
 		r.ClaimedAt.IsZero() && r.LeaseUntil.IsZero() && r.FinishedAt.IsZero() && r.ExpiresAt.IsZero()
 }
 
-// grant: the record tells by which way the claim was granted, and when.
+// grant: the record shows in which way the claim was granted, and when.
 func (m historyModel) grant(s keyState, c call, a answer, now span) (keyState, bool) {
 	r := a.record
 	granted := elapsedAt(r.ClaimedAt)
@@ -278,15 +278,15 @@ func (m historyModel) grant(s keyState, c call, a answer, now span) (keyState, b
 	return next.shown(r, then)
 }
 
-// settles: the work is done, so the end of ctx is no answer.
+// settles reports whether kind ignores the end of ctx because the work is done.
 func settles(kind string) bool {
 	return slices.Contains([]string{"complete", "fail", "release", "unclaim", "hold"}, kind)
 }
 
-// free: released, and nothing keeps another request from having the key.
+// free reports whether the key is released and another request may have it.
 func (s keyState) free() bool { return s.state == idem.Released && !s.checkpoint.set && !s.bound }
 
-// forget is of a token, or of whatever there is.
+// forget models Forget, of a token's record or of any.
 func (s keyState) forget(c call, a answer, now span) (keyState, bool) {
 	switch {
 	case c.fence == 0 || c.fence == s.fence:
@@ -319,7 +319,7 @@ func (s keyState) unclaim(c call, a answer, now span) (keyState, bool) {
 		return keyState{highest: s.highest}, true
 	}
 	expires := now.plus(s.retention)
-	if _, ok := s.gone(now); ok { // nobody can tell whether it was, unless it is seen
+	if _, ok := s.gone(now); ok { // whether it was is unknown until it is seen
 		expires.lo = now.lo
 	}
 	s.state, s.bound, s.attempt, s.expires = idem.Released, true, s.attempt-1, expires

@@ -24,11 +24,11 @@ import (
 // hostileEnv, set to "long", makes RunHostile use ten times as much of everything.
 const hostileEnv = "IDEMTEST_HOSTILE"
 
-// RunHostile shows that the engine of h stands what Run does not try: a crowd of
-// 10,000 callers on one key (3,000 with the race detector, which allows no more),
-// large results, keys made of any bytes, store after store on one folder, Close at
-// every moment, and contexts cancelled at random. Each case is a parallel subtest
-// of t. The environment variable IDEMTEST_HOSTILE=long makes it ten times as long.
+// RunHostile shows that the engine of h withstands what Run does not try: a crowd of
+// 10,000 callers on one key (3,000 with the race detector, which allows no more), large
+// results, keys of any bytes, store after store on one folder, Close at every moment,
+// and contexts cancelled at random. Each case is a parallel subtest of t. The
+// environment variable IDEMTEST_HOSTILE=long makes it ten times as long.
 func RunHostile(t *testing.T, h Harness) {
 	if h.Open == nil {
 		t.Fatal("idemtest: Harness.Open is nil")
@@ -55,7 +55,7 @@ var hostileCases = []testCase{
 	{"rule 11 contexts cancelled at random", cancelAnywhere},
 }
 
-// scaled is n, or ten times n in a long run.
+// scaled returns n, or ten times n in a long run.
 func scaled(n int) int {
 	if os.Getenv(hostileEnv) == "long" {
 		return 10 * n
@@ -63,7 +63,7 @@ func scaled(n int) int {
 	return n
 }
 
-// report says the first few of many failures that goroutines may meet together.
+// report prints the first few of many failures that goroutines may meet together.
 type report struct {
 	t *testing.T
 	n atomic.Int64
@@ -80,7 +80,7 @@ func crowdOfClaims(t *testing.T, e *env) {
 	s := e.open(idem.Options{Lease: time.Hour, Retention: 2 * time.Hour})
 	result := []byte("the one result\x00\xff")
 	var crowds sync.WaitGroup
-	t.Cleanup(func() { // of a case that failed half-way, too, nobody reports after its end
+	t.Cleanup(func() { // also if the case failed half-way: nothing may report after its end
 		_ = e.closeStore(s)
 		crowds.Wait()
 	})
@@ -128,7 +128,7 @@ func crowdOfClaims(t *testing.T, e *env) {
 		})
 		e.await("claims of a crowd", allAnswered)
 		require.EqualValues(t, 1, granted.Load(), "grants")
-		e.timers(crowdSize - 1) // all that were refused wait
+		e.timers(crowdSize - 1) // all refused callers are waiting
 		if round == 0 {
 			e.clock.Advance(time.Hour)
 		} else {
@@ -162,8 +162,8 @@ func crowdOfDo(t *testing.T, e *env) {
 	require.EqualValues(t, 1, first.Load(), "answers that are no replay")
 }
 
-// noise returns n bytes that do not compress, other ones for each seed. They are
-// shared: do not change them.
+// noise returns n bytes that do not compress, different for each seed. They are shared:
+// do not change them.
 func noise(seed uint64, n int) []byte {
 	block := noiseBlock()
 	from := seed * 4099 % uint64(len(block)-n)
@@ -180,7 +180,7 @@ func largeResults(t *testing.T, e *env) {
 	const size = 1 << 20 // the default MaxResult
 	keys := scaled(24)
 	key := func(i int) string { return fmt.Sprint("large ", i) }
-	s := e.open(idem.Options{CacheBytes: 8 << 20}) // less than there is
+	s := e.open(idem.Options{CacheBytes: 8 << 20}) // less than the results take
 	bad := &report{t: t}
 	e.together(8, func(w int) {
 		for i := w; i < keys; i += 8 {
@@ -196,7 +196,8 @@ func largeResults(t *testing.T, e *env) {
 			}
 		}
 	})
-	// More in one commit than engines like to take at once, and one byte too many.
+	// More in one commit than engines like to take, and one result that is a byte too
+	// long.
 	many := make([]idem.Completion, scaled(12))
 	for i := range many {
 		c := e.claim(idem.Request{Key: key(keys + i)})
@@ -246,8 +247,8 @@ func largeResults(t *testing.T, e *env) {
 	}
 }
 
-// openAndClose looks for what a store leaves behind when it is closed: goroutines,
-// open files, and files that nobody removes.
+// openAndClose looks for what a closed store leaves behind: goroutines, open files, and
+// files that nobody removes.
 func openAndClose(t *testing.T, e *env) {
 	cycles := scaled(100)
 	mark := markGoroutines(t.Name())
@@ -283,7 +284,8 @@ func openAndClose(t *testing.T, e *env) {
 	t.Logf("%d cycles, %d files after a quarter of them, %d in the end", cycles, early, late)
 }
 
-// openFiles lists what this process has open below dir, where the system tells.
+// openFiles lists the files that this process has open below dir, where the system can
+// tell.
 func openFiles(t *testing.T, dir string) (open []string) {
 	if runtime.GOOS != "linux" {
 		return nil
@@ -292,7 +294,7 @@ func openFiles(t *testing.T, dir string) (open []string) {
 	require.NoError(t, err)
 	for _, fd := range fds {
 		path, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name()))
-		if err == nil && strings.HasPrefix(path, dir+string(filepath.Separator)) { // an error: closed meanwhile, another case's
+		if err == nil && strings.HasPrefix(path, dir+string(filepath.Separator)) { // on error: another case has just closed it
 			open = append(open, path)
 		}
 	}

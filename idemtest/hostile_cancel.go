@@ -16,9 +16,9 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// canceller is one of many callers with a key of its own, whose contexts end at
-// random. Its clock stands still, so that a record that nobody changed is the same
-// record, and after each call it knows which of two states its key is in.
+// canceller is one of many callers, each with its own key, whose contexts end at
+// random. Its clock stands still, so a record that nobody changed stays equal. After
+// each call it knows which of two states its key is in.
 type canceller struct {
 	e      *env
 	bad    *report
@@ -30,8 +30,7 @@ type canceller struct {
 	done, cancelled atomic.Int64
 }
 
-// cancelling returns a context that ends soon: before the call, while it runs, or
-// after it.
+// cancelling returns a context that ends soon: before the call, during it, or after it.
 func (c *canceller) cancelling() (context.Context, func()) {
 	ctx, cancel := context.WithCancel(c.e.ctx)
 	yields := c.rng.IntN(4)
@@ -71,8 +70,8 @@ func (c *canceller) current() *idem.Record {
 	return &r
 }
 
-// call makes one call and holds its answer against the record before and after it.
-// changes reports whether the record is now what a nil error says it is.
+// call makes one call and checks its answer against the record before and after it.
+// changes reports whether the record is now what a nil error means.
 func (c *canceller) call(name string, f func(ctx context.Context) error, changes func(now *idem.Record) bool) {
 	ctx, end := c.cancelling()
 	err := f(ctx)
@@ -105,7 +104,7 @@ func (c *canceller) is(state idem.State) func(*idem.Record) bool {
 	return func(now *idem.Record) bool { return now != nil && now.State == state }
 }
 
-// step makes a call at random.
+// step makes a random call.
 func (c *canceller) step(i int) {
 	s, text := c.e.s, []byte(fmt.Sprint(i))
 	claimed := func(now *idem.Record) bool {
@@ -153,10 +152,11 @@ func (c *canceller) step(i int) {
 	}
 }
 
-// do is Do, on a key of its own: nobody settles what its fn would wait for.
+// do calls Do on the canceller's own key. It skips a key in flight, which nobody would
+// settle.
 func (c *canceller) do(text []byte) {
 	if c.record != nil && c.record.State == idem.InFlight {
-		return // it would wait for this very caller
+		return // Do would wait for this very caller
 	}
 	ran := false
 	before := c.record
@@ -168,7 +168,7 @@ func (c *canceller) do(text []byte) {
 	end()
 	now := c.current()
 	switch {
-	case ran: // whatever became of ctx
+	case ran: // whether or not ctx ended
 		if err != nil || replayed || string(value) != string(text) || !c.is(idem.Completed)(now) || string(now.Result) != string(text) {
 			c.bad.errorf("%s: Do ran and returned %q, %v, %v; the record is %v", c.key, value, replayed, err, now)
 		}
@@ -185,7 +185,7 @@ func (c *canceller) do(text []byte) {
 }
 
 // undone reports whether now is before, released, after a claim that was granted and
-// undone because its ctx had ended by then: only the fence and times tell of it.
+// undone because its ctx had ended. Only the fence and times show it.
 func undone(before, now *idem.Record) bool {
 	return before != nil && now != nil && before.State == idem.Released && now.State == idem.Released &&
 		now.Fence > before.Fence && now.Attempt == before.Attempt && now.Fingerprint == before.Fingerprint &&
@@ -201,7 +201,7 @@ func (c *canceller) look() {
 		c.call("Wait", func(ctx context.Context) error { _, err := s.Wait(ctx, c.key); return err }, nothing)
 	} else {
 		ctx, end := c.cancelling()
-		go end() // or nobody would end it
+		go end() // or nobody would cancel it
 		if _, err := s.Wait(ctx, c.key); !errors.Is(err, context.Canceled) {
 			c.bad.errorf("%s: Wait on a claim in flight: %v", c.key, err)
 		}

@@ -14,14 +14,14 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// pastime is something that goes on until the store is closed under it. It returns
-// the store's answer, and what was granted or recorded before it.
+// pastime is an activity that goes on until the store is closed under it. It returns
+// the store's answer, and what was granted or recorded before.
 type pastime struct {
 	name string
 	do   func(e *env, s *idem.Store, key string, kept *ledger) error
 }
 
-// ledger is what callers were told is so.
+// ledger is what callers were told.
 type ledger struct {
 	mu        sync.Mutex
 	fences    map[string]uint64
@@ -142,8 +142,8 @@ func orNotFound(err error) error {
 	return err
 }
 
-// closeEverywhere closes a store at a moment of its own in each round, while all of
-// the above goes on at once.
+// closeEverywhere closes a store at a different moment in each round, while all
+// pastimes go on at once.
 func closeEverywhere(t *testing.T, e *env) {
 	for round := range scaled(12) {
 		e.dir = t.TempDir()
@@ -191,8 +191,8 @@ func closeEverywhere(t *testing.T, e *env) {
 	}
 }
 
-// closeStalled closes a store whose commit hangs on the disk: what waits wakes at
-// once, what is in the commit gets its true answer, and Close waits for it.
+// closeStalled closes a store whose commit hangs on the disk. Waiters wake at once,
+// calls in the commit get its true answer, and Close waits for it.
 func closeStalled(t *testing.T, e *env) {
 	e.stallable()
 	s := e.open(idem.Options{})
@@ -237,7 +237,7 @@ func closeStalled(t *testing.T, e *env) {
 	}
 }
 
-// closeByObserver has the Observer close the store it is told of, at every event.
+// closeByObserver has the Observer close its store at every event.
 func closeByObserver(t *testing.T, e *env) {
 	for kind := idem.ClaimGranted; kind <= idem.StoreBroken; kind++ {
 		e.dir = t.TempDir()
@@ -264,7 +264,7 @@ func closeByObserver(t *testing.T, e *env) {
 	}
 }
 
-// everyEvent does, until the store is closed, what makes it tell of most kinds.
+// everyEvent triggers most kinds of event until the store is closed.
 func everyEvent(e *env, s *idem.Store) {
 	claim := func(key string) idem.Token {
 		c, _ := s.Claim(e.ctx, idem.Request{Key: key, Fingerprint: printA, Lease: time.Minute, Retention: time.Hour})
@@ -298,7 +298,7 @@ func everyEvent(e *env, s *idem.Store) {
 	_ = s.Forget(e.ctx, idem.Token{Key: "held"})
 }
 
-// closeWithinDo closes the store from the function that Do runs.
+// closeWithinDo closes the store from Do's function.
 func closeWithinDo(t *testing.T, e *env) {
 	for _, shut := range []struct {
 		name string
@@ -307,7 +307,7 @@ func closeWithinDo(t *testing.T, e *env) {
 		{"Close", func(s *idem.Store) error { return s.Close() }},
 		{"Shutdown", func(s *idem.Store) error {
 			ctx, cancel := context.WithCancel(e.ctx)
-			cancel() // it would wait for the claim of the very function that calls it
+			cancel() // Shutdown would wait for the claim of the very function that calls it
 			if err := s.Shutdown(ctx); !errors.Is(err, context.Canceled) {
 				return fmt.Errorf("shutting down: %w", err)
 			}

@@ -16,7 +16,7 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// keysOfAnyBytes are keys that an engine may trip over.
+// keysOfAnyBytes returns keys that an engine may trip over.
 func keysOfAnyBytes() []string {
 	keys := map[string]bool{}
 	add := func(parts ...string) {
@@ -39,7 +39,7 @@ func keysOfAnyBytes() []string {
 			add(strings.Repeat(run, n)[:n])
 		}
 	}
-	// What engines keep for themselves, or use between parts.
+	// Names that engines reserve, or separators they use.
 	for _, reserved := range []string{
 		"idem", "idem\x00", "idem\x00\x00", "idem\x00\x01", "idem\x00\x02", "idem\x00\xff", "idem\xff", "idem\x01",
 		"idem.records", "idem.expiry", "idem.meta", "meta", "IDEM", "own/", "/", "..", "../..", ".", "\\", "%", "*",
@@ -50,7 +50,7 @@ func keysOfAnyBytes() []string {
 		add(reserved, "\xff")
 		add(reserved, strings.Repeat("\xff", idem.MaxKey-len(reserved)))
 	}
-	// What looks like a place in an index by time, or a length before a key.
+	// Keys that look like a place in an index by time, or a length before a key.
 	for _, at := range []uint64{0, 1, 255, 256, uint64(start.UnixNano()), math.MaxInt64 - 1, math.MaxInt64, 1 << 63, math.MaxUint64} {
 		big, little := binary.BigEndian.AppendUint64(nil, at), binary.LittleEndian.AppendUint64(nil, at)
 		for _, place := range []string{string(big), string(little)} {
@@ -86,7 +86,7 @@ func hostileKeys(t *testing.T, e *env) {
 	keys := keysOfAnyBytes()
 	e.open(idem.Options{MaxBatch: 500, SweepSlice: 100, Lease: time.Minute})
 	result := func(key string) []byte { sum := sha256.Sum256([]byte(key)); return sum[:] }
-	// Every third is gone after an hour, every third stays in flight.
+	// Every third key expires after an hour, and every third stays in flight.
 	short := func(i int) bool { return i%3 == 1 }
 	flying := func(i int) bool { return i%3 == 2 }
 	fences := make(map[string]uint64, len(keys))
@@ -157,7 +157,7 @@ func hostileKeys(t *testing.T, e *env) {
 		e.reopen()
 		check(longer)
 	}
-	for i, key := range keys { // a key that is gone is as good as new; its old token is not
+	for i, key := range keys { // an expired key is as good as new; its old token is not
 		if short(i) && i%7 == 0 {
 			c := e.claim(idem.Request{Key: key})
 			require.Greater(t, c.Token.Fence, fences[key])
@@ -167,7 +167,8 @@ func hostileKeys(t *testing.T, e *env) {
 	t.Logf("%d keys", len(keys))
 }
 
-// checkPrefixes lists the records under many prefixes: exactly those there are.
+// checkPrefixes lists the records under many prefixes and requires exactly those there
+// are.
 func checkPrefixes(e *env, keys []string, there func(i int) bool) {
 	e.t.Helper()
 	prefixes := []string{

@@ -18,7 +18,7 @@ var issuedCases = []testCase{
 	{"IssuedAt in a volatile store that began in 1970", issuedVolatile1970},
 }
 
-// asks claims a key of its own, issued at the time given, and returns the answer.
+// asks claims a key of its own, issued at the given time, and returns the answer.
 func (e *env) asks(key string, issued time.Time, retention time.Duration) error {
 	e.t.Helper()
 	c, err := e.s.Claim(e.ctx, idem.Request{Key: key, IssuedAt: issued, Retention: retention, Lease: time.Second})
@@ -47,7 +47,7 @@ func issuedOld(t *testing.T, e *env) {
 		for _, retention := range []time.Duration{0, time.Second, day} {
 			d := retention
 			if d == 0 {
-				d = time.Hour // the option's
+				d = time.Hour // Options.Retention
 			}
 			require.NoError(t, e.asks("k", time.Time{}, retention), "unknown")
 			require.NoError(t, e.asks("k", e.wall(), retention), "fresh")
@@ -66,7 +66,7 @@ func issuedOld(t *testing.T, e *env) {
 	e.clock.StepWall(10 * year)
 	check()
 
-	// What there is answers for itself, however old the request says it is.
+	// An existing record answers, however old the request says it is.
 	old := e.wall().Add(-60 * day)
 	e.claim(idem.Request{Key: "there", Fingerprint: printA, IssuedAt: e.wall(), Lease: time.Second})
 	e.refused(idem.ErrInFlight, idem.Request{Key: "there", IssuedAt: old})
@@ -79,7 +79,7 @@ func issuedOld(t *testing.T, e *env) {
 	require.NoError(t, e.s.Complete(e.ctx, c.Token, []byte("r")))
 	require.Equal(t, "r", string(e.refused(idem.ErrCompleted, idem.Request{Key: "there", IssuedAt: old}).Result))
 
-	// Once it has expired it does not: this is what IssuedAt is for.
+	// Once it has expired it does not. This is what IssuedAt is for.
 	issued := e.wall()
 	e.clock.Advance(time.Hour - 1)
 	e.refused(idem.ErrCompleted, idem.Request{Key: "there", IssuedAt: issued})
@@ -99,7 +99,7 @@ func issuedOld(t *testing.T, e *env) {
 	require.ErrorIs(t, many[2].Err, idem.ErrInFlight, "there is a record now")
 }
 
-// issuedLost: a backup was restored at a time that the store keeps.
+// issuedLost: the store remembers when a backup was restored.
 func issuedLost(t *testing.T, e *env) {
 	s := e.spied()
 	lost := start.Add(time.Hour)
@@ -152,7 +152,7 @@ func issuedVolatile(t *testing.T, e *env) {
 	e.claim(idem.Request{Key: "done", IssuedAt: e.wall()})
 }
 
-// issuedIn1970: while the wall clock is not set, the one that was saved goes on.
+// issuedIn1970: while the wall clock is not set, the saved one goes on.
 func issuedIn1970(t *testing.T, e *env) {
 	e.durable()
 	e.open(idem.Options{Retention: time.Hour})
@@ -178,7 +178,7 @@ func issuedIn1970(t *testing.T, e *env) {
 	e.clock.StepWall(saved.Add(2 * day).Sub(e.wall())) // NTP
 	check(2 * day)
 
-	// A store that was made in 1970 has lost nothing, and knows no other time.
+	// A store created in 1970 has lost nothing, and knows no other time.
 	e.close()
 	e.dir, e.clock = t.TempDir(), NewClock(time.Unix(100, 0))
 	e.open(e.opts)
@@ -188,7 +188,8 @@ func issuedIn1970(t *testing.T, e *env) {
 	require.ErrorIs(t, e.asks("k", start.Add(-time.Hour), 0), idem.ErrTooLate)
 }
 
-// issuedVolatile1970: it cannot tell when it began before it knows what time it is.
+// issuedVolatile1970: a volatile store cannot tell when it began until it knows the
+// time.
 func issuedVolatile1970(t *testing.T, e *env) {
 	if !e.h.Volatile {
 		t.Skip("the engine is durable")

@@ -13,9 +13,9 @@ import (
 	"github.com/idemkv/idem/internal/progress"
 )
 
-// goroutineMark finds the goroutines that one case started, among those of all the
-// cases that run beside it: profiler labels are inherited by every goroutine that
-// a marked one starts.
+// goroutineMark finds the goroutines that one case started among those of all cases
+// running at the same time. Profiler labels are inherited by every goroutine that a
+// marked one starts.
 type goroutineMark string
 
 var marks atomic.Int64
@@ -27,8 +27,8 @@ func markGoroutines(name string) goroutineMark {
 	return m
 }
 
-// verifyNone takes the mark off the calling goroutine and fails the test if others
-// bear it and nobody moves any more. Those about to end can.
+// verifyNone unmarks the calling goroutine. It fails the test if other marked
+// goroutines remain and none can move any more. Those that are about to end can.
 func (m goroutineMark) verifyNone(t testing.TB, patience time.Duration) {
 	pprof.SetGoroutineLabels(context.Background())
 	stall := progress.Watch{Patience: patience}.Start()

@@ -15,12 +15,11 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// Model checks random sequences of operations, one at a time, against a model that
-// is a map and a clock: claims and token operations of every kind, batches, sweeps,
-// time that passes, wall clocks that step, reopened and killed stores. A sequence
-// that fails is made smaller and printed by package rapid, whose flags and
-// environment variables (-rapid.checks, RAPID_STEPS, …) set how many are tried and
-// try one again.
+// Model checks random sequences of operations, one at a time, against a model made of a
+// map and a clock. They contain claims and token operations of every kind, batches,
+// sweeps, time that passes, wall clocks that step, and reopened and killed stores.
+// Package rapid shrinks a failing sequence and prints it. Its flags and environment
+// variables (-rapid.checks, RAPID_STEPS, …) set how many are tried, and try one again.
 func Model(t *testing.T, h Harness) {
 	t.Helper()
 	mark := markGoroutines(t.Name())
@@ -29,7 +28,7 @@ func Model(t *testing.T, h Harness) {
 		runs++
 		m := newMachine(t, r, h, filepath.Join(root, strconv.Itoa(runs)))
 		defer m.close()
-		// An action that has several names is tried as many times as often.
+		// An action with several names is tried that many times as often.
 		actions := map[string]func(*rapid.T){
 			"Claim": m.claim, "claim": m.claim, "ClaimMany": m.claimMany, "Forget": m.forget,
 			"token": m.token, "a token": m.token, "some token": m.token, "any token": m.token,
@@ -39,7 +38,7 @@ func Model(t *testing.T, h Harness) {
 		if m.canExpire() {
 			actions["Sweep"] = m.sweep
 		}
-		if !h.Volatile { // costly on a disk, so rare
+		if !h.Volatile { // rare, because it is costly on a disk
 			actions["next life"] = m.nextLife
 		}
 		r.Repeat(actions)
@@ -63,13 +62,13 @@ type machine struct {
 	// The model. Times are nanoseconds of store time.
 	now      int64
 	opening  int
-	saved    int64  // the wall clock as it is saved, going on with elapsed time
-	behind   bool   // the wall clock has been behind that since the opening
+	saved    int64  // the saved wall clock, going on with elapsed time
+	behind   bool   // the wall clock has been behind it since the opening
 	lost     int64  // the wall clock up to which records may have been lost
 	fence    uint64 // highest granted
 	records  map[string]*modelRecord
-	tokens   []idem.Token // granted, and some that never were
-	timeless int          // claims of keys of their own, to make a commit
+	tokens   []idem.Token // granted ones, and some that never were
+	timeless int          // claims of new keys, made only to commit
 }
 
 type modelRecord struct {
@@ -135,7 +134,7 @@ func (m *machine) canExpire() bool {
 	return ok
 }
 
-// live returns the record of key that a reader may see.
+// live returns the record of key that a reader may see, nil if there is none.
 func (m *machine) live(key string) *modelRecord {
 	if r := m.records[key]; r != nil && m.now < r.expire {
 		return r
@@ -147,7 +146,7 @@ func (m *machine) lapsed(r *modelRecord) bool {
 	return m.now >= r.lease || m.o.LapseOnOpen && r.opening < m.opening
 }
 
-// after is d from now, without overflow.
+// after returns the time d from now, without overflow.
 func (m *machine) after(d time.Duration) int64 {
 	if d == idem.Forever || int64(d) > modelNever-m.now {
 		return modelNever
@@ -155,7 +154,7 @@ func (m *machine) after(d time.Duration) int64 {
 	return m.now + int64(d)
 }
 
-// inFlightExpiry: an attempt's record goes a retention after its lease, or never.
+// inFlightExpiry: a record in flight expires a retention after its lease, or never.
 func (r *modelRecord) inFlightExpiry() {
 	r.expire = modelNever
 	if !r.unknown && r.lease != modelNever && r.retention != idem.Forever && int64(r.retention) <= modelNever-r.lease {
@@ -175,7 +174,7 @@ func (m *machine) drawRequest(r *rapid.T) idem.Request {
 	}
 }
 
-// expectClaim returns the answer that a claim must get, and changes the model.
+// expectClaim returns the answer that a claim must get, and updates the model.
 func (m *machine) expectClaim(q idem.Request) error {
 	cur := m.live(q.Key)
 	same := func() bool { return cur.print == q.Fingerprint || cur.print.IsZero() || q.Fingerprint.IsZero() }
@@ -218,7 +217,7 @@ func (m *machine) expectClaim(q idem.Request) error {
 	return nil
 }
 
-// claimed compares the answer of a claim with the one expected.
+// claimed compares the answer of a claim with the expected one.
 func (m *machine) claimed(r *rapid.T, q idem.Request, want error, c idem.Claim, err error) {
 	if !errors.Is(err, want) || want == nil && err != nil {
 		r.Fatalf("Claim of %q: %v, not %v", q.Key, err, want)
@@ -252,8 +251,8 @@ func (m *machine) claim(r *rapid.T) {
 func (m *machine) claimMany(r *rapid.T) {
 	qs := rapid.SliceOfN(rapid.Custom(m.drawRequest), 0, 5).Draw(r, "requests")
 	for i, a := range m.s.ClaimMany(context.Background(), qs) {
-		// The record in the way may be changed by requests after this one: they are
-		// refused too, or it was this one's to change.
+		// Later requests may change the record in the way. They are refused too, unless
+		// this one could have changed it.
 		m.claimed(r, qs[i], m.expectClaim(qs[i]), a.Claim, a.Err)
 	}
 }
@@ -279,7 +278,7 @@ func (m *machine) drawToken(r *rapid.T) idem.Token {
 	return m.tokens[len(m.tokens)-1-min(rapid.IntRange(0, 8).Draw(r, "age"), len(m.tokens)-1)]
 }
 
-// token shows a token of any age for any operation.
+// token uses a token of any age for any operation.
 func (m *machine) token(r *rapid.T) {
 	ctx := context.Background()
 	tok := m.drawToken(r)
@@ -337,7 +336,7 @@ func (m *machine) token(r *rapid.T) {
 		switch {
 		case m.live(tok.Key) == nil, cur != nil && cur.state == idem.Released:
 			want = nil
-		case want != nil: // another's, or settled otherwise
+		case want != nil: // another claim's, or settled otherwise
 		case cur.attempt == 1 && cur.checkpoint == nil:
 			delete(m.records, tok.Key)
 		default:
@@ -371,11 +370,11 @@ func (m *machine) token(r *rapid.T) {
 	}
 }
 
-// cutText is what is kept of a text for people.
+// cutText returns what is kept of a text for people.
 func cutText(b []byte) []byte { return b[:min(len(b), modelMaxResult)] }
 
-// sweep removes what has expired, in time order, and the model cannot tell which
-// that is: only that it is expired, and how much at most.
+// sweep removes expired records in time order. The model cannot tell which ones, only
+// that they have expired, and how many there are at most.
 func (m *machine) sweep(r *rapid.T) {
 	expired := 0
 	for key := range m.records {
@@ -388,7 +387,8 @@ func (m *machine) sweep(r *rapid.T) {
 	if err != nil {
 		r.Fatalf("Sweep: %v", err)
 	}
-	// What it looks at counts, so a small one may remove less than there is.
+	// The limit counts the records looked at, so a small one may remove less than there
+	// is.
 	if removed > min(limit, expired) || limit == 1000 && removed != expired {
 		r.Fatalf("a sweep of %d removed %d, %d had expired", limit, removed, expired)
 	}

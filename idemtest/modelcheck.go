@@ -24,11 +24,11 @@ func (m *machine) wall() int64 {
 	return wall.UnixNano()
 }
 
-// modelFloor is a time that has passed: a wall clock that reads less was not set.
+// modelFloor is a time in the past. A wall clock that reads less has not been set.
 var modelFloor = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
 
-// drawIssued is when a request may say that it was issued. What counts where the wall
-// clock is not set has a case of its own.
+// drawIssued returns a time at which a request may say it was issued. Another case
+// covers a wall clock that is not set.
 func (m *machine) drawIssued(r *rapid.T) time.Time {
 	if m.wall() < modelFloor || rapid.IntRange(0, 2).Draw(r, "issued") > 0 {
 		return time.Time{}
@@ -37,7 +37,7 @@ func (m *machine) drawIssued(r *rapid.T) time.Time {
 	return time.Unix(0, m.wall()-int64(ago)+rapid.Int64Range(-1, 1).Draw(r, "off"))
 }
 
-// tooLate reports whether q, of which there is no record, may have had one.
+// tooLate reports whether q, which has no record, may have had one.
 func (m *machine) tooLate(q idem.Request) bool {
 	if q.IssuedAt.IsZero() {
 		return false
@@ -50,7 +50,8 @@ func (m *machine) advance(r *rapid.T) {
 	m.pass(rapid.SampledFrom([]time.Duration{1, time.Microsecond, time.Second, time.Minute, 25 * time.Hour}).Draw(r, "time"))
 }
 
-// deadline moves to just before, to, or just after the end of a lease or retention.
+// deadline moves the clock to just before, to, or just after the end of a lease or
+// retention.
 func (m *machine) deadline(r *rapid.T) {
 	var ends []int64
 	for _, rec := range m.records {
@@ -77,7 +78,7 @@ func (m *machine) step(r *rapid.T) {
 	}
 }
 
-// commit makes a commit, so the model knows the time saved.
+// commit makes a commit, so the model knows the saved time.
 func (m *machine) commit(r *rapid.T) {
 	m.timeless++
 	q := idem.Request{Key: fmt.Sprint("commit ", m.timeless)}
@@ -93,8 +94,8 @@ func (m *machine) commit(r *rapid.T) {
 	m.saved = max(m.saved, m.wall())
 }
 
-// downtime is the time between two lives: what the wall clock shows beyond what was
-// saved, and a week at most; nothing after a life whose clock was behind.
+// downtime models the time between two lives. It is what the wall clock shows beyond
+// the saved one, but a week at most, and nothing after a life whose clock was behind.
 func (m *machine) downtime(r *rapid.T) {
 	step := rapid.SampledFrom(append([]time.Duration{0}, modelSteps...)).Draw(r, "downtime")
 	m.clock.StepWall(step)
@@ -108,7 +109,7 @@ func (m *machine) downtime(r *rapid.T) {
 	}
 }
 
-// nextLife closes the store, or kills it, and opens what is there.
+// nextLife closes the store, or kills it, and opens what it left.
 func (m *machine) nextLife(r *rapid.T) {
 	if m.h.Crash != nil && rapid.Bool().Draw(r, "killed") {
 		m.kill(r)
@@ -120,7 +121,7 @@ func (m *machine) nextLife(r *rapid.T) {
 	m.commit(r)
 }
 
-// kill ends the life just after a commit, so that the model knows the time saved.
+// kill ends the life just after a commit, so the model knows the saved time.
 func (m *machine) kill(r *rapid.T) {
 	m.commit(r)
 	left := m.h.Crash(m.t, m.b, m.dir)
@@ -131,7 +132,7 @@ func (m *machine) kill(r *rapid.T) {
 	m.commit(r)
 }
 
-// check compares all there is.
+// check compares everything there is.
 func (m *machine) check(r *rapid.T) {
 	ctx := context.Background()
 	for _, key := range modelKeys {
@@ -165,7 +166,7 @@ func (m *machine) check(r *rapid.T) {
 	}
 }
 
-// compare requires that got is what the model has of key.
+// compare requires that got is the model's record of key.
 func (m *machine) compare(r *rapid.T, key string, got idem.Record) {
 	want := m.live(key)
 	if want == nil {

@@ -18,7 +18,7 @@ var observeCases = []testCase{
 	{"rule 13 an observer's panic is caught", observerPanics},
 }
 
-// told collects events beside those that depend on the engine.
+// told collects the events that are the same for every engine.
 type told struct {
 	mu     sync.Mutex
 	events []idem.Event
@@ -127,7 +127,7 @@ func observerTold(t *testing.T, e *env) {
 	}
 }
 
-// observerReenters: an observer may use the store, whatever it is told of.
+// observerReenters: an observer may use the store, at any event.
 func observerReenters(t *testing.T, e *env) {
 	var s *idem.Store
 	var mu sync.Mutex
@@ -137,7 +137,7 @@ func observerReenters(t *testing.T, e *env) {
 		o.Observer = func(_ context.Context, ev idem.Event) {
 			var err error
 			switch ev.Kind {
-			case idem.CacheHit, idem.CacheMiss: // Get would come back to here for ever
+			case idem.CacheHit, idem.CacheMiss: // Get would recurse forever
 				return
 			case idem.ClaimGranted, idem.OperationCompleted:
 				if ev.KeyHash == s.KeyHash("from the observer") {

@@ -18,7 +18,7 @@ var openingCases = []testCase{
 	{"no token of a store made in 1970 fits another", tokensOf1970},
 }
 
-// ended ends the life of the store, killed or closed.
+// ended ends the life of the store by a kill or by closing it.
 func (e *env) ended(killed bool) {
 	e.t.Helper()
 	if !killed {
@@ -30,7 +30,7 @@ func (e *env) ended(killed bool) {
 	e.dir = left
 }
 
-// endings are the ways that a life can end, by name.
+// endings returns the ways in which a life can end, by name.
 func (e *env) endings() map[string]bool {
 	ways := map[string]bool{"closed": false}
 	if e.h.Crash != nil {
@@ -51,7 +51,7 @@ func in1970Between(t *testing.T, e *env) {
 			good := e.wall()
 			e.ended(killed)
 
-			for range 3 { // boots, and none of them with a clock
+			for range 3 { // boots, none of them with a clock that is set
 				e.clock = NewClock(time.Unix(50, 0))
 				e.open(e.opts)
 				require.Equal(t, last.Fence, e.get("last").Fence, what)
@@ -66,7 +66,7 @@ func in1970Between(t *testing.T, e *env) {
 
 			e.clock = NewClock(good.Add(2 * time.Hour))
 			e.open(e.opts)
-			if killed && !commits { // else the life in 1970 has saved that it cannot be told
+			if killed && !commits { // otherwise the life in 1970 has saved that the downtime is unknown
 				r.pass(2 * time.Hour)
 			}
 			r.check(what + ", and the clock is set again")
@@ -86,10 +86,10 @@ func savedWallStays(t *testing.T, e *env) {
 		commit := func() { require.NoError(t, e.s.Forget(e.ctx, e.claim(idem.Request{Key: "commit"}).Token)) }
 		e.clock.StepWall(2 * day) // set right, late
 		commit()
-		e.clock.StepWall(-2 * day) // and lost
+		e.clock.StepWall(-2 * day) // lost again
 		commit()
 		e.ended(killed)
-		e.clock.StepWall(2 * day) // and right again: none of it is downtime
+		e.clock.StepWall(2 * day) // right again: none of it is downtime
 		e.open(e.opts)
 		r.check(how)
 
@@ -105,7 +105,7 @@ func savedWallStays(t *testing.T, e *env) {
 		e.ended(killed)
 		e.clock.StepWall(3 * year)
 		e.open(e.opts)
-		if killed { // and nothing was saved in the life that was behind
+		if killed { // nothing was saved in the life that was behind
 			r.pass(5 * day)
 		}
 		r.check(how + ": until the clock is there")
@@ -128,7 +128,7 @@ func yearSurvives(t *testing.T, e *env) {
 		e.clock.StepWall(step)
 		e.reboot()
 		e.open(e.opts)
-		if i < 5 { // then it stands ahead
+		if i < 5 { // after that the saved clock is ahead
 			r.pass(min(step, 7*day))
 		}
 		r.check(fmt.Sprintf("closed for %v", step))
@@ -136,8 +136,8 @@ func yearSurvives(t *testing.T, e *env) {
 	r.advance(year, "to the end")
 }
 
-// copiedTokens: a copy of a store's files, opened as what it was, draws fences that no
-// claim of the other life has, and takes no token of it.
+// copiedTokens: a copy of a store's files, opened as a store of its own, grants no
+// fence that the other life has granted, and accepts none of its tokens.
 func copiedTokens(t *testing.T, e *env) {
 	const n = 50
 	claims := func() (tokens []idem.Token) {
@@ -148,7 +148,7 @@ func copiedTokens(t *testing.T, e *env) {
 	}
 	e.open(idem.Options{})
 	e.claim(idem.Request{Key: "before"})
-	copied := t.TempDir() // where nothing can be copied: another store, made at the same instant
+	copied := t.TempDir() // if nothing can be copied: another store, created at the same instant
 	if e.h.Crash != nil {
 		copied = e.h.Crash(t, e.backend, e.dir)
 	}

@@ -23,8 +23,8 @@ var recordCases = []testCase{
 	{"rule 3 readers never go back", readersNeverGoBack},
 }
 
-// records collects what Records yields, by key, and requires that nothing is
-// yielded twice.
+// records collects what Records yields, by key, and requires that nothing is yielded
+// twice.
 func (e *env) records(f idem.Filter) map[string]idem.Record {
 	e.t.Helper()
 	all := map[string]idem.Record{}
@@ -60,7 +60,7 @@ func recordsFilter(t *testing.T, e *env) {
 			}
 		}
 	}
-	e.clock.Advance(2 * time.Millisecond) // the expired ones are there, and unswept
+	e.clock.Advance(2 * time.Millisecond) // the expired records are there, and unswept
 	check := func() {
 		t.Helper()
 		for _, p := range append(prefixes, "", "a", "absent", "a/b/completed", "a/b/completed2") {
@@ -94,8 +94,8 @@ func recordsFilter(t *testing.T, e *env) {
 	require.Equal(t, 3, n)
 }
 
-// recordsOnce: while records come, go and change around them, those that stay are
-// seen exactly once by every listing.
+// recordsOnce: while records come, go and change around them, those that stay are seen
+// exactly once by every listing.
 func recordsOnce(t *testing.T, e *env) {
 	const stay, writers, listings = 150, 3, 4
 	e.open(idem.Options{Lease: time.Hour})
@@ -154,7 +154,7 @@ func recordsOnce(t *testing.T, e *env) {
 	}
 }
 
-// recordsReentrant: nothing of the engine is held across the loop body.
+// recordsReentrant: the engine holds nothing across the loop body.
 func recordsReentrant(t *testing.T, e *env) {
 	const n = 40
 	e.open(idem.Options{Lease: time.Hour})
@@ -283,8 +283,8 @@ func statsDuringWrites(t *testing.T, e *env) {
 	}
 }
 
-// readersNeverGoBack: whoever has seen a record sees that or a later one from then
-// on, whichever way it is read, and its writer sees what it wrote.
+// readersNeverGoBack: a reader that has seen a record sees that or a later one from
+// then on, whichever way it reads. The writer sees what it wrote.
 func readersNeverGoBack(t *testing.T, e *env) {
 	const readers, rounds = 3, 60
 	e.open(idem.Options{})

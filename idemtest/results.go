@@ -25,7 +25,7 @@ var resultCases = []testCase{
 	{"rule 12 limits of input", limits},
 }
 
-// payloads are results, reasons, notes and checkpoints of every kind.
+// payloads returns results, reasons, notes and checkpoints of every kind.
 func payloads() map[string][]byte {
 	every := make([]byte, 256)
 	for i := range every {
@@ -65,7 +65,7 @@ func replayIdentical(t *testing.T, e *env) {
 			case idem.Released:
 				require.NoError(t, e.s.Release(e.ctx, c.Token, nil))
 			}
-			for i := range own { // the caller's slice is the caller's again
+			for i := range own { // the slice is the caller's again
 				own[i] ^= 0xff
 			}
 		}
@@ -148,8 +148,8 @@ func anyKey(t *testing.T, e *env) {
 	}
 }
 
-// replayNotAliased: what the engine gave out stays as it was, whatever becomes of
-// the record and of the engine's buffers afterwards.
+// replayNotAliased: what the engine returned stays as it was, whatever happens to the
+// record and the engine's buffers afterwards.
 func replayNotAliased(t *testing.T, e *env) {
 	e.open(idem.Options{CacheBytes: -1})
 	result := bytes.Repeat([]byte("first "), 200)
@@ -181,11 +181,11 @@ func replayNotAliased(t *testing.T, e *env) {
 	}
 }
 
-// appendCopies: callers share the bytes of a record. If they also shared the room behind
-// them, two that append would write over each other.
+// appendCopies: callers share the bytes of a record. If they also shared the spare
+// capacity behind them, two that append would overwrite each other.
 func appendCopies(t *testing.T, e *env) {
 	e.open(idem.Options{})
-	for _, n := range []int{1, 5, 33, 1000, 5000} { // copies of them have room to spare
+	for _, n := range []int{1, 5, 33, 1000, 5000} { // copies of them have spare capacity
 		req, b := idem.Request{Key: fmt.Sprint("k", n)}, bytes.Repeat([]byte("x"), n)
 		check := func(state idem.State, got func(idem.Record) []byte) {
 			t.Helper()

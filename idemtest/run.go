@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Run shows that the engine of h keeps every rule: it runs each case as a parallel
-// subtest of t, then Histories and Model.
+// Run shows that the engine of h keeps every rule. It runs each case as a parallel
+// subtest of t, and Model and Histories as well.
 func Run(t *testing.T, h Harness) {
 	if h.Open == nil {
 		t.Fatal("idemtest: Harness.Open is nil")
@@ -21,13 +21,13 @@ func Run(t *testing.T, h Harness) {
 	t.Run("histories", func(t *testing.T) { t.Parallel(); runHistories(t, h) })
 }
 
-// testCase is one behaviour. Its name begins with the case's number where it has one.
+// testCase is one behaviour. Its name says which.
 type testCase struct {
 	name string
 	fn   func(t *testing.T, e *env)
 }
 
-// cases lists every case, by topic.
+// cases returns every case, by topic.
 func cases() []testCase {
 	return slices.Concat(
 		claimCases, resultCases, tokenCases, timeCases, waitCases, batchCases, recordCases, sweepCases,

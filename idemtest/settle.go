@@ -17,8 +17,8 @@ var settleCases = []testCase{
 	{"End leaves alone what the work has settled or held", endLeavesAlone},
 }
 
-// settling is every call that settles a claim, with the state that it leaves; zero:
-// none. Each is of a key of its own name.
+// settling returns every call that settles a claim, with the state it leaves; zero:
+// none. Each uses a key of its own name.
 func (e *env) settling() map[string]struct {
 	do    func(ctx context.Context, tok idem.Token) error
 	state idem.State
@@ -45,7 +45,7 @@ func (e *env) settling() map[string]struct {
 	}
 }
 
-// settledAs requires that each key is as its call has left it.
+// settledAs requires that each key is in the state its call leaves.
 func (e *env) settledAs() {
 	e.t.Helper()
 	for key, c := range e.settling() {
@@ -72,7 +72,7 @@ func settleEnded(t *testing.T, e *env) {
 		e.settledAs()
 	}
 	for name, c := range e.settling() {
-		if c.state != 0 { // of Unclaim it is nil
+		if c.state != 0 { // Unclaim returns nil
 			require.ErrorIs(t, c.do(ctx, idem.Token{Key: "none", Fence: 1}), idem.ErrFenced, name)
 		}
 		require.ErrorIs(t, c.do(ctx, idem.Token{Key: "none"}), idem.ErrInvalid, name)
@@ -151,7 +151,7 @@ func endLeavesAlone(t *testing.T, e *env) {
 		for i, end := range ends {
 			want := answers[before]
 			if end.State == before && (before == idem.Released || before == idem.Held) {
-				want = nil // it is so already
+				want = nil // already in that state
 			}
 			require.Equal(t, want, many[i], "%v, then %v", before, end.State)
 			require.Equal(t, want, e.s.End(e.ctx, end), "%v, then %v", before, end.State)

@@ -8,18 +8,18 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// spy stands between a store and its engine, and sees what the one asks of the
-// other. Its hooks are set before the store is opened or while it is not called.
+// spy sits between a store and its engine and records what the store asks for. Set its
+// hooks before the store is opened, or while no call is under way.
 type spy struct {
 	engine.Backend
 
-	// meta returns what the engine is told to save, if set.
+	// meta, if set, returns what the engine is told to save.
 	meta func(engine.Meta) engine.Meta
-	// bound returns what the store is told was saved, if set.
+	// bound, if set, returns what the store is told was saved.
 	bound func(engine.Meta) engine.Meta
-	// beforeApply is called when the engine is asked to apply.
+	// beforeApply runs when Apply is called.
 	beforeApply func()
-	// afterExpiring is called when the engine has answered Expiring.
+	// afterExpiring runs when Expiring has returned.
 	afterExpiring func(places []engine.Due)
 
 	mu       sync.Mutex
@@ -98,7 +98,7 @@ func (s *spy) takeApplies() []int {
 	return taken
 }
 
-// lateClock is a Clock whose timers, when they are due, are kept back until letGo.
+// lateClock is a Clock that holds back its timers, once they are due, until letGo.
 type lateClock struct {
 	*Clock
 	mu   sync.Mutex
@@ -113,7 +113,7 @@ func (c *lateClock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
 	})
 }
 
-// letGo runs what was kept back and returns how many there were.
+// letGo runs the timers held back and returns how many there were.
 func (c *lateClock) letGo() int {
 	c.mu.Lock()
 	kept := c.kept

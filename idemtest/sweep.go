@@ -38,7 +38,7 @@ func replayInMidSweep(t *testing.T, e *env) {
 			key := fmt.Sprint("k", i)
 			if i < from && i > 0 {
 				e.absent(key)
-			} else { // Retention zero is the store's default, an hour
+			} else { // Retention zero means the store's default, an hour
 				require.Equal(t, fmt.Sprint(i), string(e.refused(idem.ErrCompleted, idem.Request{Key: key}).Result))
 			}
 		}
@@ -77,8 +77,8 @@ func expiredUnswept(t *testing.T, e *env) {
 	e.refused(idem.ErrInFlight, idem.Request{Key: "done"})
 }
 
-// sweepRaces puts each operation between the sweep's look at the expiry index and
-// its commit.
+// sweepRaces puts each operation between the sweep's read of the expiry index and its
+// commit.
 func sweepRaces(t *testing.T, e *env) {
 	s := e.spied()
 	e.open(idem.Options{Lease: 10 * time.Second, Retention: 10 * time.Second})
@@ -125,7 +125,7 @@ func sweepRaces(t *testing.T, e *env) {
 	require.Zero(t, e.sweepAll())
 	check()
 
-	// None was lost from the index by that: each is swept in its own time.
+	// None of them fell out of the index: each is swept in its time.
 	e.clock.Advance(5*time.Second - 1)
 	require.Zero(t, e.sweepAll())
 	e.clock.Advance(1)
@@ -145,7 +145,7 @@ func sweepRaces(t *testing.T, e *env) {
 	}
 }
 
-// sweepStorm: sweeps at once with everything else; what is live stays.
+// sweepStorm: sweeps run at once with everything else, and what is live stays.
 func sweepStorm(t *testing.T, e *env) {
 	const workers, rounds = 4, 25
 	e.open(idem.Options{Lease: 2 * time.Second, Retention: 3 * time.Second})
@@ -237,14 +237,14 @@ func sweepOrder(t *testing.T, e *env) {
 		e.refused(idem.ErrCompleted, idem.Request{Key: key(i)})
 	}
 	if !e.h.Volatile {
-		e.reopen() // the index outlives it
+		e.reopen() // the index survives it
 	}
 	e.clock.Advance(10 * time.Second)
 	require.Equal(t, n-next, e.sweepAll())
 }
 
-// sweepMany: many expired records go in bounded slices, and claims are granted all
-// the while.
+// sweepMany: many expired records are removed in bounded slices, and claims are granted
+// throughout.
 func sweepMany(t *testing.T, e *env) {
 	const batches, batch, slice = 20, 1000, 256
 	s := e.spied()
@@ -306,7 +306,7 @@ func sweepMany(t *testing.T, e *env) {
 	}
 }
 
-// watch returns the events of one kind, and sets o to send them.
+// watch returns the events of one kind, and makes o send them.
 func watch(o *idem.Options, kind idem.EventKind) <-chan idem.Event {
 	events := make(chan idem.Event, 10_000)
 	o.Observer = func(_ context.Context, ev idem.Event) {
@@ -317,7 +317,7 @@ func watch(o *idem.Options, kind idem.EventKind) <-chan idem.Event {
 	return events
 }
 
-// next returns the next event; the test fails if nobody works on one.
+// next returns the next event. The test fails if nothing is working on one.
 func (e *env) next(what string, events <-chan idem.Event) idem.Event {
 	e.t.Helper()
 	stall := e.watch()
@@ -355,7 +355,7 @@ func backgroundSweep(t *testing.T, e *env) {
 	}
 	e.get("stays")
 
-	// What is due in a store that is opened is swept without being asked for.
+	// Records that are due when a store is opened are swept without being asked for.
 	if !e.h.Volatile {
 		require.NoError(t, e.s.Complete(e.ctx, e.claim(idem.Request{Key: "left"}).Token, nil))
 		e.close()
@@ -366,7 +366,7 @@ func backgroundSweep(t *testing.T, e *env) {
 	}
 }
 
-// idle: a store in which nothing is due is not woken, however much time passes.
+// idle: a store in which nothing is due does not wake, however much time passes.
 func idle(t *testing.T, e *env) {
 	o := idem.Options{SweepInterval: time.Second}
 	events := watch(&o, idem.SweepDone)
@@ -377,7 +377,7 @@ func idle(t *testing.T, e *env) {
 	e.timers(1)
 	e.clock.Advance(2 * time.Minute)
 	e.next("sweep", events)
-	e.timers(1) // for the next that is due, in a thousand hours
+	e.timers(1) // for the next record due, in a thousand hours
 	fired := e.timersFired()
 	for range 900 {
 		e.clock.Advance(time.Hour)

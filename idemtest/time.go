@@ -130,7 +130,7 @@ func retentionFromCompletion(t *testing.T, e *env) {
 		e.sweepAll()
 	}
 	late := e.claim(idem.Request{Key: "late"})
-	e.clock.Advance(time.Minute + time.Hour - 1) // lapsed long ago, on the point of expiring
+	e.clock.Advance(time.Minute + time.Hour - 1) // lapsed long ago, about to expire
 	require.NoError(t, e.s.Complete(e.ctx, late.Token, []byte("late")))
 	require.NoError(t, e.s.Complete(e.ctx, slow.Token, []byte("slow")))
 	e.clock.Advance(time.Hour - 1)
@@ -166,16 +166,16 @@ func changedOptions(t *testing.T, e *env) {
 	e.absent("open")
 }
 
-// timed is a set of records whose deadlines are known in elapsed time.
+// timed is a set of records with known deadlines in elapsed time.
 type timed struct {
 	e          *env
 	lease      time.Duration
 	retention  time.Duration
-	sinceStart time.Duration // what has passed on the store's timeline, as the case counts it
+	sinceStart time.Duration // time passed on the store's timeline, as the case counts it
 }
 
-// timedRecords stores one record in flight, one completed and one that is expired
-// and not swept.
+// timedRecords stores one record in flight, one completed, and one expired but not
+// swept.
 func timedRecords(e *env, lease, retention time.Duration) *timed {
 	e.t.Helper()
 	gone := e.claim(idem.Request{Key: "gone", Retention: time.Second})
@@ -187,11 +187,11 @@ func timedRecords(e *env, lease, retention time.Duration) *timed {
 	return &timed{e: e, lease: lease, retention: retention}
 }
 
-// pass lets time pass: d on the store's timeline, without moving any clock.
+// pass lets d pass on the store's timeline without moving any clock.
 func (r *timed) pass(d time.Duration) { r.sinceStart += d }
 
-// check requires that each record is as the time passed says, and that the times
-// shown to people are those of the wall clock.
+// check requires that each record is as the time passed demands, and that the times
+// shown to people are the wall clock's.
 func (r *timed) check(what string) {
 	e := r.e
 	e.t.Helper()
@@ -218,7 +218,7 @@ func (r *timed) check(what string) {
 	}
 }
 
-// advance moves the clock and checks on both sides of the deadlines that come.
+// advance moves the clock and checks on both sides of the deadlines it passes.
 func (r *timed) advance(d time.Duration, what string) {
 	e := r.e
 	e.t.Helper()
@@ -260,16 +260,16 @@ func wallStepsAcrossReopen(t *testing.T, e *env) {
 	e.durable()
 	e.open(idem.Options{})
 	r := timedRecords(e, 20*day, 40*day)
-	// Steps while the store is open: Close saves the time, so nothing comes of them.
+	// Steps while the store is open: Close saves the time, so they have no effect.
 	for _, step := range []time.Duration{-day, 30 * day, -60 * day} {
 		e.clock.StepWall(step)
 		e.reopen()
 		r.check(fmt.Sprintf("a step by %v, then reopened", step))
 		r.advance(time.Minute, "after it")
 	}
-	// Steps while it is closed: what goes beyond the wall clock that was saved counts as
-	// downtime, and nothing after a life whose clock was behind that. It stands 60 days
-	// ahead now, because it does not go back.
+	// Steps while it is closed: only time beyond the saved wall clock counts as
+	// downtime, and none counts after a life whose clock was behind it. The saved clock
+	// is 60 days ahead now, because it does not go back.
 	for _, c := range []struct{ step, counts time.Duration }{
 		{-day, 0},
 		{60 * day, 0},
@@ -290,7 +290,7 @@ func wallStepsAcrossReopen(t *testing.T, e *env) {
 		r.check(fmt.Sprintf("closed, a step by %v, reopened", c.step))
 		r.advance(time.Minute, "after it")
 	}
-	// Real downtime counts, also for a machine that then boots with a new clock.
+	// Real downtime counts, even if the machine then boots with a new clock.
 	e.close()
 	e.clock.Advance(time.Hour)
 	e.reboot()
@@ -342,7 +342,7 @@ func bootIn1970(t *testing.T, e *env) {
 	r.advance(50*time.Minute, "and time passes")
 	require.Greater(t, e.claim(idem.Request{Key: "new"}).Token.Fence, c.Token.Fence)
 
-	// Closed in 1970, opened in 2026: nobody knows how long that was.
+	// Closed in 1970, opened in 2026: how long that was is unknown.
 	e.close()
 	boot()
 	e.open(e.opts)
@@ -362,8 +362,8 @@ func wallStepsAcrossCrash(t *testing.T, e *env) {
 	e.clock.StepWall(-day)
 	e.clock.Advance(time.Hour)
 	e.crash()
-	// The last commit saved the wall clock before it was set back: it is not
-	// reached yet, so time has stood still since.
+	// The last commit saved the wall clock before it was set back. The clock has not
+	// reached that yet, so time has stood still since.
 	r.check("stepped back, killed")
 	e.clock.StepWall(2 * time.Hour)
 	tok := e.claim(idem.Request{Key: "commit"}).Token

@@ -20,7 +20,7 @@ var tokenCases = []testCase{
 	{"Extend never shortens", extendNeverShortens},
 }
 
-// tokenOps are the operations that a token is shown to.
+// tokenOps returns the operations that take a token.
 func (e *env) tokenOps() map[string]func(idem.Token) error {
 	return map[string]func(idem.Token) error{
 		"Complete":   func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("stale")) },
@@ -139,7 +139,7 @@ func fencesNeverRepeat(t *testing.T, e *env) {
 	}
 	refused()
 	if !e.h.Volatile {
-		e.clock.StepWall(-day) // the wall clock is no help
+		e.clock.StepWall(-day) // the wall clock does not help
 	}
 	e.reopen()
 	refused()
@@ -154,8 +154,8 @@ func fencesNeverRepeat(t *testing.T, e *env) {
 	refused()
 }
 
-// fencesOverLives: reopening, killing and clocks that are set back do not make a
-// fence come again, also where the last claim left no record behind.
+// fencesOverLives: no fence is repeated after reopening, killing, or setting clocks
+// back, even if the last claim left no record.
 func fencesOverLives(t *testing.T, e *env) {
 	e.open(idem.Options{})
 	seen := map[uint64]bool{}

@@ -22,7 +22,7 @@ var unclaimCases = []testCase{
 	{"Request.MaxAttempts outranks the option", requestMaxAttempts},
 }
 
-// unclaimed is a key whose latest claim was undone, after n that were released.
+// unclaimed returns the latest claim of key, which was undone, after n released ones.
 func (e *env) unclaimed(key string, n int) idem.Claim {
 	e.t.Helper()
 	for range n {
@@ -62,7 +62,7 @@ func unclaimNotCounted(t *testing.T, e *env) {
 	e.clock.Advance(time.Second)
 	e.refused(idem.ErrExhausted, idem.Request{Key: "k", Fingerprint: printA})
 
-	// A lapsed claim may be undone late, as it may be completed late.
+	// A lapsed claim may be undone late, just as it may be completed late.
 	c := e.claim(idem.Request{Key: "lapsed"})
 	e.clock.Advance(time.Second)
 	require.NoError(t, e.s.Unclaim(e.ctx, c.Token))
@@ -142,7 +142,7 @@ func unclaimBound(t *testing.T, e *env) {
 	}
 	require.ErrorIs(t, e.s.Complete(e.ctx, first.Token, nil), idem.ErrFenced, "its claim was taken over")
 
-	// Until the next grant: released after that, the key is free again.
+	// Until the next grant: if released after that, the key is free again.
 	for key, print := range map[string]idem.Fingerprint{"taken over": printA, "released": printA, "kept by zero": {}} {
 		c := e.claim(idem.Request{Key: key, Fingerprint: print})
 		require.Equal(t, 2, c.Record.Attempt)
@@ -269,7 +269,7 @@ func forgetByToken(t *testing.T, e *env) {
 	}
 }
 
-// reasonKept: what went wrong last is to be read until something is final.
+// reasonKept: the last failure's reason can be read until the record is final.
 func reasonKept(t *testing.T, e *env) {
 	e.open(idem.Options{Lease: time.Second, Retention: time.Hour})
 	next := func() {

@@ -28,7 +28,7 @@ type waited struct {
 	err error
 }
 
-// waitFor calls Wait in a goroutine of its own.
+// waitFor calls Wait in its own goroutine.
 func (e *env) waitFor(ctx context.Context, key string) *pending[waited] {
 	s := e.s
 	return async(func() waited {
@@ -37,7 +37,7 @@ func (e *env) waitFor(ctx context.Context, key string) *pending[waited] {
 	})
 }
 
-// waits is waitFor that returns when Wait has come to wait for the lease to lapse.
+// waits is waitFor, but returns once Wait is waiting for the lease to lapse.
 func (e *env) waits(key string) *pending[waited] {
 	e.t.Helper()
 	n := e.clock.Pending()
@@ -150,12 +150,12 @@ func waitTakeover(t *testing.T, e *env) {
 	wait := e.waits("k")
 	var c idem.Claim
 	for i := range 3 {
-		// The lease lapses, and before the waiter hears of it another takes over.
+		// The lease lapses, and another caller takes over before the waiter notices.
 		e.clock.Advance(time.Minute)
 		c = e.claim(idem.Request{Key: "k"})
 		require.Equal(t, i+2, c.Record.Attempt)
 		e.started(uint64(2 + 2*i)) // it has seen the takeover, and waits on
-		// Now the word that the old lease lapsed, out of date: it looks, and waits on.
+		// Now the old lease's timer fires, out of date. The waiter looks, and waits on.
 		e.within("a timer that is due", func() {
 			for late.letGo() == 0 {
 				runtime.Gosched()
@@ -204,8 +204,8 @@ func waitThousand(t *testing.T, e *env) {
 	require.Zero(t, e.clock.Pending(), "no timer stays")
 }
 
-// waitStorm: a waiter returns after the first release it can have seen, however
-// fast the key is claimed again.
+// waitStorm: a waiter returns after the first release it can have seen, however fast
+// the key is claimed again.
 func waitStorm(t *testing.T, e *env) {
 	const waiters, storms = 8, 100
 	e.open(idem.Options{})
@@ -229,7 +229,7 @@ func waitStorm(t *testing.T, e *env) {
 			}
 		})
 	}
-	e.timers(waiters) // all wait, so each sees the first release
+	e.timers(waiters) // all are waiting, so each sees the first release
 	for range storms {
 		require.NoError(t, e.s.Release(e.ctx, tok, nil))
 		tok = e.claim(idem.Request{Key: "k"}).Token
@@ -240,7 +240,7 @@ func waitStorm(t *testing.T, e *env) {
 	}
 	require.Zero(t, e.clock.Pending(), "no timer stays")
 
-	// One release, claimed again at once, is enough to wake everybody.
+	// One release, claimed again at once, is enough to wake every waiter.
 	tok = e.claim(idem.Request{Key: "once"}).Token
 	waits := make([]*pending[waited], waiters)
 	for i := range waits {
