@@ -5,18 +5,18 @@ import (
 	"slices"
 )
 
-// Accounts is the number of balances; an operation adds to that of its ID modulo
+// Accounts is the number of balances. An operation adds to the one of its ID modulo
 // Accounts.
 const Accounts = 4
 
-// audited is what is known after an audit.
+// audited is the knowledge gained from an audit.
 type audited struct {
 	keys    map[string]*keyStates
 	fences  map[uint64]string
-	entered []int64 // same-commit operations cut off that turn out to have committed
+	entered []int64 // same-commit operations that were cut off but turn out to have committed
 }
 
-// audit decides what became of the operations that a crash cut off.
+// audit decides what happened to the operations that a crash cut off.
 func (c *Checker) audit(a *Audit, t int64) (*audited, *Violation) {
 	if v := c.auditLedger(a); v != nil {
 		return nil, v
@@ -78,7 +78,7 @@ func (c *Checker) audit(a *Audit, t int64) (*audited, *Violation) {
 	return after, nil
 }
 
-// settle goes on from an audit.
+// settle continues from an audit.
 func (c *Checker) settle(a *audited) {
 	c.keys = a.keys
 	for _, id := range a.entered {
@@ -91,8 +91,8 @@ func (c *Checker) settle(a *audited) {
 	}
 }
 
-// auditLedger checks that the ledger's entries are those of the same-commit
-// operations that were acknowledged, and of some that were cut off.
+// auditLedger checks that the ledger's entries are those of acknowledged same-commit
+// operations, and of some that were cut off.
 func (c *Checker) auditLedger(a *Audit) *Violation {
 	for id, amount := range c.ledger {
 		got, there := a.Ledger[id]
@@ -124,8 +124,8 @@ func (c *Checker) auditLedger(a *Audit) *Violation {
 	return nil
 }
 
-// decide returns every way in which the operations cut off may have ended, given
-// which same-commit ones the ledger has.
+// decide returns every way in which the operations that were cut off may have ended,
+// given which same-commit ones are in the ledger.
 func (w *world) decide(ks *keyStates, ledger map[int64]int64) ([]config, bool) {
 	var must, mustNot uint64
 	for i, p := range ks.pending {

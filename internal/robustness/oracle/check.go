@@ -6,25 +6,25 @@ import (
 	"slices"
 )
 
-// Checker judges journals. See the package's documentation.
+// Checker judges journals. See the package documentation.
 type Checker struct {
 	w      world
 	events []*Event
-	next   int // the event to go on with
+	next   int // the event to continue with
 	life   int
-	broken bool // somebody was told so in this life
+	broken bool // someone was told so in this life
 	calls  map[int64]*call
 	keys   map[string]*keyStates
 
-	known   uint64            // the highest fence that anybody has seen
-	keyOf   map[uint64]string // of fences that were seen
+	known   uint64            // the highest fence that anyone has seen
+	keyOf   map[uint64]string // keys by fence, of the fences seen
 	grantee map[uint64]int64  // the operation that was granted the fence
-	lost    map[uint64]bool   // fences of what a restored backup has forgotten
+	lost    map[uint64]bool   // fences that a restored backup has forgotten
 
 	effects map[int64]*pending // same-commit operations that have not returned
-	ledger  map[int64]int64    // entries that are there: amount by operation
+	ledger  map[int64]int64    // entries known to be there: amount by operation
 
-	most int // states in which a key was at once, for people
+	most int // largest number of states of a key at once, for people
 }
 
 // call is an operation in the journal.
@@ -34,10 +34,10 @@ type call struct {
 	before int64
 	answer *Answer // nil: none, or not loaded
 	after  int64
-	late   bool // called when somebody had been told that the store is broken
+	late   bool // called after someone had been told that the store is broken
 }
 
-// pending is a call that has not returned at some point of the journal.
+// pending is a call that has not returned yet at some point of the journal.
 type pending struct {
 	*call
 	dead  bool // a crash or a failed commit cut it off
@@ -45,8 +45,7 @@ type pending struct {
 	floor uint64 // the highest fence known when it was called
 }
 
-// result is the answer that the operation must give; nil: it may do anything that it
-// might.
+// result returns the answer that the operation must give; nil: any possible one.
 func (p *pending) result() *Answer {
 	if p.dead || p.answer != nil && p.answer.Err == Broken {
 		return nil
@@ -64,8 +63,8 @@ func (p *pending) span() span {
 	return span{p.before, p.after}
 }
 
-// keyStates is what a key may be: each config is a state and which of the pending
-// operations took effect on the way there. Configs are replaced, never changed.
+// keyStates are the possible states of a key. Each config is a state and which of the
+// pending operations took effect on the way there. Configs are replaced, never changed.
 type keyStates struct {
 	configs []config
 	pending []*pending // by slot; nil: free
@@ -81,7 +80,7 @@ const (
 	maxConfigs = 1 << 17
 )
 
-// NewChecker returns a Checker of a store that is not there yet.
+// NewChecker returns a Checker of a store that does not exist yet.
 func NewChecker() *Checker {
 	return &Checker{
 		w:     world{lives: map[int]*Life{}, granted: map[uint64]int64{}},
@@ -90,13 +89,13 @@ func NewChecker() *Checker {
 	}
 }
 
-// Loosen makes the Checker judge no time by the end of which something must have lapsed
-// or expired, and none that a record shows. What must not be forgotten yet, and all that
-// has nothing to do with time, is judged as ever.
+// Loosen makes the Checker ignore times by which something must have lapsed or expired,
+// and times shown in records. It still judges what must not be forgotten yet, and
+// everything that has nothing to do with time.
 func (c *Checker) Loosen() { c.w.loose = true }
 
-// Load adds events to the journal. Operations end in the life they began in, and
-// all events of a life must be loaded before the first of them is judged.
+// Load adds events to the journal. Operations end in the life they began in. Load all
+// events of a life before judging the first of them.
 func (c *Checker) Load(events []*Event) {
 	life := c.life
 	for _, e := range events {
@@ -117,13 +116,13 @@ func (c *Checker) Load(events []*Event) {
 	c.events = append(c.events, events...)
 }
 
-// granted reports whether a is a grant that tells its fence.
+// granted reports whether a is a grant that includes its fence.
 func granted(k Kind, a *Answer) bool {
 	return (k == Claim || k == Run) && a.Err == OK && !a.Replayed && a.Record != nil
 }
 
-// Lose is told the events of lives that a restored backup has forgotten. The fences that
-// they granted must not come out again.
+// Lose takes the events of lives that a restored backup has forgotten. The fences they
+// granted must not be granted again.
 func (c *Checker) Lose(events []*Event) {
 	calls := map[int64]*Op{}
 	for _, e := range events {
@@ -138,11 +137,11 @@ func (c *Checker) Lose(events []*Event) {
 // Len returns the number of events loaded.
 func (c *Checker) Len() int { return len(c.events) }
 
-// All judges everything that is loaded.
+// All judges everything loaded.
 func (c *Checker) All() error { return c.Advance(len(c.events)) }
 
-// Advance judges the events up to n, that one not included. It returns a
-// *Violation if they cannot all be true.
+// Advance judges the events before n. It returns a *Violation if they cannot all be
+// true.
 func (c *Checker) Advance(n int) error {
 	for ; c.next < n; c.next++ {
 		e := c.events[c.next]
@@ -168,7 +167,7 @@ func (c *Checker) Advance(n int) error {
 	return nil
 }
 
-// cutOff is p cut off at t: it may take effect whole or not at all.
+// cutOff returns p cut off at t: it may take effect entirely or not at all.
 func (p *pending) cutOff(t int64) *pending {
 	if p == nil || p.dead {
 		return p
@@ -178,7 +177,7 @@ func (p *pending) cutOff(t int64) *pending {
 	return &dead
 }
 
-// crash cuts off what has not returned.
+// crash cuts off every call that has not returned.
 func (c *Checker) crash(t int64) {
 	for _, ks := range c.keys {
 		ks.pending = slices.Clone(ks.pending)
@@ -269,7 +268,7 @@ func (c *Checker) ret(op *call, t int64) *Violation {
 	return nil
 }
 
-// unknown cuts op off at t: its commit failed, and may have taken effect or not.
+// unknown cuts off op at t: its commit failed, and may or may not have taken effect.
 func (c *Checker) unknown(op *call, t int64) {
 	if p := c.effects[op.ID]; p != nil {
 		c.effects[op.ID] = p.cutOff(t)
@@ -283,7 +282,7 @@ func (c *Checker) unknown(op *call, t int64) {
 	ks.pending[slot] = ks.pending[slot].cutOff(t)
 }
 
-// nothing takes op away: a store that was broken already has not done it.
+// nothing removes op, which a store that was already broken has not done.
 func (c *Checker) nothing(op *call) *Violation {
 	delete(c.effects, op.ID)
 	if op.Key == "" {
@@ -300,13 +299,13 @@ func (c *Checker) nothing(op *call) *Violation {
 	return nil
 }
 
-// slotOf returns where op is among the pending ones.
+// slotOf returns the place of op among the pending ones.
 func (ks *keyStates) slotOf(op *call) int {
 	return slices.IndexFunc(ks.pending, func(p *pending) bool { return p != nil && p.ID == op.ID })
 }
 
-// applied reports whether a is the answer of a same-commit operation whose writes
-// were committed.
+// applied reports whether a is the answer of a same-commit operation whose writes were
+// committed.
 func applied(k Kind, a *Answer) bool {
 	return !a.Replayed && (a.Err == OK || a.Err == TooLarge && k != Update)
 }
@@ -337,8 +336,8 @@ func (c *Checker) fence(p *pending, a *Answer) *Violation {
 	return nil
 }
 
-// linearize returns the configs in which the operation in slot has taken effect
-// and given its answer; false if they are too many.
+// linearize returns the configs in which the operation in slot has taken effect and
+// given its answer; false if there are too many.
 func (w *world) linearize(ks *keyStates, slot int) ([]config, bool) {
 	bit := uint64(1) << slot
 	out := map[config]struct{}{}
@@ -377,8 +376,8 @@ func (w *world) linearize(ks *keyStates, slot int) ([]config, bool) {
 	return slices.Collect(maps.Keys(out)), true
 }
 
-// Tally returns how many operations were answered, how many were not, and in how
-// many states at once a key was at most.
+// Tally returns how many operations were answered, how many were not, and the largest
+// number of states that a key had at once.
 func (c *Checker) Tally() (answered, cut, most int) {
 	for _, op := range c.calls {
 		if op.answer != nil {

@@ -10,29 +10,29 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// Disk is what a store in this process is on.
+// Disk is the disk of a store in this process.
 type Disk interface {
-	// Open opens the store that is there, or makes it.
+	// Open opens the store that is there, creating it if necessary.
 	Open(o idem.Options) (Subject, error)
-	// OnWrite has f called at every operation that writes or syncs, by whoever does
-	// it, until it is called with nil.
+	// OnWrite makes every operation that writes or syncs call f, whoever does it. nil
+	// ends that.
 	OnWrite(f func())
-	// Crash returns what a power cut at this moment may leave.
+	// Crash returns what a power cut at this moment may leave behind.
 	Crash(rng *rand.Rand) Disk
 }
 
-// Cuts are lives of stores on Disks, cut off again and again.
+// Cuts are lives of stores on Disks that are cut off again and again.
 type Cuts struct {
 	Fresh func(rng *rand.Rand) Disk // an empty one
-	Seed  uint64                    // of the first store; afterwards, of the one that Run ended with
-	// Images is how many images of disks to judge, about.
+	Seed  uint64                    // of the first store; after Run, of the last one
+	// Images is about how many images of disks to judge.
 	Images int
-	// Every is between how many writes an image is made, on average.
+	// Every is how many writes there are between images, on average.
 	Every int
-	// Lives is how many lives a store has: each next one begins from an image that
-	// the one before has left.
+	// Lives is how many lives a store has. Each starts from an image that the one before
+	// left.
 	Lives int
-	// Ops is how many operations a life has, about.
+	// Ops is about how many operations a life has.
 	Ops int
 
 	// What was done.
@@ -46,7 +46,7 @@ type image struct {
 }
 
 // Run makes and judges the images. The seed fixes what is asked, not how goroutines
-// interleave: it may take several tries to see an error again.
+// interleave. It may take several tries to see an error again.
 func (c *Cuts) Run() error {
 	for ; c.Judged < c.Images; c.Seed++ {
 		c.Stores++
@@ -57,7 +57,7 @@ func (c *Cuts) Run() error {
 	return nil
 }
 
-// store is the lives of one store.
+// store runs the lives of one store.
 func (c *Cuts) store(rng *rand.Rand) error {
 	disk := c.Fresh(rng)
 	checker := NewChecker()
@@ -92,7 +92,7 @@ func (c *Cuts) store(rng *rand.Rand) error {
 	return nil
 }
 
-// live lives a life on disk and returns what was seen of the disk in it.
+// live runs a life on disk and returns the images of the disk seen in it.
 func (c *Cuts) live(rng *rand.Rand, disk Disk, n int) (images []image, events []*Event, err error) {
 	clock := NewClock(0)
 	j := NewJournal(clock)
@@ -133,7 +133,7 @@ func (c *Cuts) live(rng *rand.Rand, disk Disk, n int) (images []image, events []
 	}
 	closeErr := s.Store.Close()
 	disk.OnWrite(nil)
-	mu.Lock() // nobody is at it any more
+	mu.Lock() // nobody is using it any more
 	defer mu.Unlock()
 	if err == nil {
 		err = closeErr
@@ -141,16 +141,16 @@ func (c *Cuts) live(rng *rand.Rand, disk Disk, n int) (images []image, events []
 	return images, j.Events(), err
 }
 
-// judge opens im and judges what is there.
+// judge opens im and judges its content.
 func (c *Cuts) judge(checker *Checker, im image) error {
 	c.Judged++
-	// A copy, because the last image is the disk of the next life.
+	// Use a copy, because the last image is the disk of the next life.
 	disk := im.disk.Crash(rand.New(rand.NewPCG(1, 1)))
 	return JudgeImage(checker, im.at, disk.Open)
 }
 
-// JudgeImage opens a store on an image of its disk, seen at p, to which checker has
-// advanced, and judges what is there.
+// JudgeImage opens a store on an image of its disk, seen at p, and judges its content.
+// checker must have advanced to p.
 func JudgeImage(checker *Checker, p Point, open func(idem.Options) (Subject, error)) error {
 	where := fmt.Sprintf("an image of the disk at event %d to %d of the journal", p.Answers, p.Calls)
 	s, err := open(idem.Options{Clock: Stopped(p.T), SweepInterval: -1})

@@ -23,17 +23,17 @@ type Event struct {
 	Note   string  `json:"note,omitempty"` // for people
 }
 
-// Life begins an opening of the store; what was under way before it has crashed.
+// Life begins an opening of the store. What was under way before it has crashed.
 type Life struct {
 	N           int  `json:"n"` // larger than in all lives before
 	LapseOnOpen bool `json:"lapseOnOpen,omitempty"`
 	MaxAttempts int  `json:"maxAttempts,omitempty"`
 }
 
-// Kind is what an operation asks for.
+// Kind is what an operation asks.
 type Kind string
 
-// The kinds of operations. The key of Update and Sweep is empty.
+// The kinds of operations. Update and Sweep have an empty key.
 const (
 	Claim      Kind = "claim"
 	Complete   Kind = "complete"
@@ -54,7 +54,7 @@ const (
 	Update     Kind = "update"         // the caller's own writes
 )
 
-// settles: the end of a context is no answer.
+// settles reports whether operations of the kind ignore the end of a context.
 func (k Kind) settles() bool {
 	return k == Complete || k == Fail || k == Release || k == Unclaim || k == Hold
 }
@@ -62,7 +62,7 @@ func (k Kind) settles() bool {
 // effect reports whether operations of the kind run a same-commit function.
 func (k Kind) effect() bool { return k == Do || k == CompleteTx || k == Update }
 
-// enters reports whether o writes to the ledger, if it takes effect. A function that
+// enters reports whether o writes to the ledger if it takes effect. A function that
 // fails does not.
 func (o *Op) enters() bool { return o.Kind.effect() && o.Why == "" }
 
@@ -98,19 +98,19 @@ type Answer struct {
 	Detail   string  `json:"detail,omitempty"`   // of Other
 }
 
-// Audit is what was found right after an opening, before anything else was done.
+// Audit is what was found right after an opening, before any other operation.
 type Audit struct {
-	// Records are those that Store.Records yielded. Began is when it was called.
+	// Records are what Store.Records yielded. Began is when it was called.
 	Began   int64             `json:"began"`
 	Records map[string]Record `json:"records"`
-	// Ledger is every entry: the amount by the ID of the operation that wrote it.
+	// Ledger holds every entry: the amount by the ID of the operation that wrote it.
 	Ledger map[int64]int64 `json:"ledger"`
-	// Balances are the accounts by their number.
+	// Balances holds the accounts by number.
 	Balances map[int64]int64 `json:"balances"`
 }
 
-// Text stands for bytes: their length and the start of a digest. Nil and empty
-// slices are told apart.
+// Text stands for bytes: their length and the start of a digest. Nil and empty slices
+// differ.
 type Text string
 
 // TextOf returns the Text of b.
@@ -122,7 +122,7 @@ func TextOf(b []byte) Text {
 	return Text(fmt.Sprintf("%d:%s", len(b), hex.EncodeToString(sum[:6])))
 }
 
-// same is equality as bytes.Equal has it.
+// same is equality as in bytes.Equal: nil equals empty.
 func (t Text) same(u Text) bool { return t.empty() && u.empty() || t == u }
 
 func (t Text) empty() bool { return t == "" || t == TextOf([]byte{}) }
@@ -145,7 +145,7 @@ type Record struct {
 
 const never = int64(math.MaxInt64)
 
-// RecordOf returns what the oracle keeps of r; nil if it is zero but for its key.
+// RecordOf returns what the oracle keeps of r; nil if r is zero except for its key.
 func RecordOf(r idem.Record) *Record {
 	if r.State == 0 && r.Fence == 0 && r.Attempt == 0 && r.Fingerprint.IsZero() && r.Result == nil && r.Checkpoint == nil {
 		return nil
@@ -166,7 +166,7 @@ func RecordOf(r idem.Record) *Record {
 // prints are the fingerprints of requests, by number; 0 is none.
 var prints = [...]idem.Fingerprint{{}, idem.FingerprintOf([]byte("one request")), idem.FingerprintOf([]byte("another"))}
 
-// unknownPrint is the number of a fingerprint that nobody gave.
+// unknownPrint is the number of a fingerprint that no request gave.
 const unknownPrint = 255
 
 func numberOf(f idem.Fingerprint) uint8 {
@@ -181,8 +181,8 @@ func numberOf(f idem.Fingerprint) uint8 {
 // Code is an error in one word.
 type Code string
 
-// The codes. Own is the error of a same-commit function; Context that of a context
-// that ended; Other is what should never be returned.
+// The codes. Own is the error of a same-commit function. Context is that of a context
+// that ended. Other is an error that should never be returned.
 const (
 	OK        Code = "ok"
 	Completed Code = "completed"
@@ -220,7 +220,7 @@ var codes = []struct {
 	{idem.ErrTooLarge, TooLarge},
 }
 
-// errOwn is what a same-commit function of the workload fails with.
+// errOwn is the error with which the workload's same-commit functions fail.
 var errOwn = errors.New("a same-commit function's own error")
 
 // codeOf returns err's code and, for Other, its text.

@@ -10,30 +10,30 @@ import (
 	"github.com/idemkv/idem/internal/progress"
 )
 
-// Hung is a store whose disk stops answering for good, in the middle of traffic.
-// Everybody comes back: who is in the commit, who waits for the next one or for a key,
-// and who closes the store. Nothing is answered afterwards, and the store stays locked
+// Hung is a store whose disk stops answering for good, in the middle of traffic. Every
+// caller must return: those in the commit, those waiting for the next one or for a key,
+// and those closing the store. The store answers nothing afterwards, and stays locked
 // for as long as the write is stuck.
 type Hung struct {
 	Trial // of one life, whose traffic is Load
-	// Stall is that of the store.
+	// Stall is the store's Options.Stall.
 	Stall time.Duration
-	// Early: the store is closed when its disk is stuck and nobody has said so yet.
+	// Early: the store is closed once its disk is stuck, before anyone has been told so.
 	Early bool
-	// Reached returns when what Stick did has stopped a commit; Release undoes it.
+	// Reached returns when Stick has stopped a commit; Release undoes it.
 	Stick, Reached, Release func()
 	// Elsewhere returns an error if another process can open the store.
 	Elsewhere func() error
 }
 
-// Run does it. What is left must be judged afterwards, as after a Trial.
+// Run runs the trial. What is left must be judged afterwards, as after a Trial.
 func (h *Hung) Run(ctx context.Context) (err error) {
 	o, ended, err := h.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if err != nil { // traffic that goes on would be taken for somebody else's
+		if err != nil { // traffic that went on would be blamed on another test
 			h.Release()
 			err = errors.Join(err, h.abandon(o, ended))
 		}
@@ -88,8 +88,8 @@ func (h *Hung) Run(ctx context.Context) (err error) {
 	return h.reopen()
 }
 
-// begin opens the store, and begins its traffic. ended gets the answer that ended it,
-// and is closed.
+// begin opens the store and begins its traffic. ended gets the answer that ended the
+// traffic, and is closed.
 func (h *Hung) begin(ctx context.Context) (o *opening, ended <-chan error, err error) {
 	if h.Watch == nil {
 		h.Watch = progress.Watch{}.Run
@@ -118,7 +118,7 @@ func (h *Hung) begin(ctx context.Context) (o *opening, ended <-chan error, err e
 	return o, done, nil
 }
 
-// abandon ends the traffic of a trial that has failed.
+// abandon ends the traffic of a failed trial.
 func (h *Hung) abandon(o *opening, ended <-chan error) error {
 	return h.Watch("closing after a trial that has failed", func() {
 		o.s.Store.Close() // the trial has its error
@@ -126,7 +126,7 @@ func (h *Hung) abandon(o *opening, ended <-chan error) error {
 	})
 }
 
-// closers is how many close the store at once.
+// closers is how many goroutines close the store at once.
 const closers = 3
 
 func (o *opening) closes() <-chan error {
@@ -139,7 +139,7 @@ func (o *opening) closes() <-chan error {
 	return closed
 }
 
-// reopen opens the store as soon as the write that was stuck has returned.
+// reopen opens the store as soon as the stuck write has returned.
 func (h *Hung) reopen() error {
 	for tries := 0; ; tries++ {
 		s, err := h.Open(idem.Options{Clock: h.Clock, SweepInterval: -1})
@@ -152,8 +152,8 @@ func (h *Hung) reopen() error {
 	}
 }
 
-// Nap uses a store while nap stops the process for longer than Stall. That is no stuck
-// disk.
+// Nap uses a store while nap stops the process for longer than Stall. A stopped process
+// must not count as a stuck disk.
 func (h *Hung) Nap(ctx context.Context, nap func() error) error {
 	o, ended, err := h.begin(ctx)
 	if err != nil {

@@ -5,17 +5,17 @@ import (
 	"slices"
 )
 
-// Point is a place in a journal at which the disk was seen. Answers is how many
-// events had certainly been written before, Calls how many certainly none came
-// after: what returned between the two may or may not have been there.
+// Point is a place in a journal at which the disk was seen. At least the first Answers
+// events had been written before, and none from Calls on: what returned between the two
+// may or may not have been on the disk.
 type Point struct {
 	Answers, Calls int
 	T              int64 // Unix nanoseconds, no earlier than anything on the disk
 }
 
-// Image judges what was found in a store that was opened from an image of the disk
-// at p, with the clock stopped at p.T. The Checker must have advanced to p.Answers,
-// and is not changed.
+// Image judges what was found in a store that was opened from an image of the disk at
+// p, with the clock stopped at p.T. The Checker must have advanced to p.Answers, and is
+// not changed.
 func (c *Checker) Image(p Point, found *Audit) error {
 	fork := *c
 	fork.effects = maps.Clone(c.effects)
@@ -33,21 +33,21 @@ func (c *Checker) Image(p Point, found *Audit) error {
 	return nil
 }
 
-// KnownFence returns the highest fence that anybody knows at this point: a new one
-// must be larger.
+// KnownFence returns the highest fence that anyone knows at this point. A new one must
+// be larger.
 func (c *Checker) KnownFence() uint64 { return c.known }
 
-// unanswered adds what was called about the time of p, and not what returned.
+// unanswered adds the calls around p, without those that returned.
 func (c *Checker) unanswered(p Point) {
 	for _, e := range c.events[p.Answers:p.Calls] {
 		if e.Call != nil {
-			c.call(c.calls[e.Call.ID]) // refused for want of slots: then nothing of it is known
+			c.call(c.calls[e.Call.ID]) // fails if slots run out: then nothing is known of it
 		}
 	}
 }
 
-// Cut ends the journal at p, to which the Checker must have advanced: the next life
-// begins from an image of the disk at p, and what came after never was.
+// Cut ends the journal at p, to which the Checker must have advanced. The next life
+// starts from an image of the disk at p, and whatever came after p never happened.
 func (c *Checker) Cut(p Point) {
 	c.unanswered(p)
 	kept := c.events[:p.Answers:p.Answers]

@@ -11,23 +11,24 @@ import (
 	"time"
 )
 
-// Clock is the machine's wall clock, kept from going back. As it gives one reading
-// for both wall and elapsed time, times in records are exact, and comparable over
+// Clock is the machine's wall clock, kept from going back. It gives one reading for
+// both wall and elapsed time, which makes times in records exact, and comparable over
 // lives and processes.
 type Clock struct {
 	last  atomic.Int64
 	ahead int64
 }
 
-// NewClock returns a Clock that begins no earlier than from, in Unix nanoseconds:
-// the last time of the life before.
+// NewClock returns a Clock that starts no earlier than from, in Unix nanoseconds: the
+// last time of the life before.
 func NewClock(from int64) *Clock {
 	c := &Clock{}
 	c.last.Store(from)
 	return c
 }
 
-// NewClockAhead is NewClock for a machine on which so much more time has passed.
+// NewClockAhead is NewClock for a machine on which the given time has passed in
+// addition.
 func NewClockAhead(from int64, ahead time.Duration) *Clock {
 	c := NewClock(from)
 	c.ahead = int64(ahead)
@@ -57,8 +58,8 @@ func (c *Clock) Now() (time.Time, time.Duration) {
 // AfterFunc implements idem.Clock.
 func (c *Clock) AfterFunc(d time.Duration, f func()) func() bool { return time.AfterFunc(d, f).Stop }
 
-// Stopped is an idem.Clock that stands still, at Unix nanoseconds: the instant of
-// an image of a disk.
+// Stopped is an idem.Clock that stands still, at Unix nanoseconds: the instant of an
+// image of a disk.
 type Stopped int64
 
 // Now implements idem.Clock.
@@ -67,7 +68,7 @@ func (c Stopped) Now() (time.Time, time.Duration) { return time.Unix(0, int64(c)
 // AfterFunc implements idem.Clock; f is never called.
 func (c Stopped) AfterFunc(time.Duration, func()) func() bool { return func() bool { return true } }
 
-// Journal takes events in order, from many goroutines.
+// Journal records events in order, from many goroutines.
 type Journal struct {
 	clock *Clock
 	mu    sync.Mutex
@@ -79,8 +80,8 @@ type Journal struct {
 // NewJournal returns a Journal that keeps its events in memory.
 func NewJournal(c *Clock) *Journal { return &Journal{clock: c} }
 
-// NewFileJournal returns a Journal that writes each event to w, with one call of
-// Write for each: a file that was opened for appending then outlives the process.
+// NewFileJournal returns a Journal that writes each event to w with one call of Write.
+// A file opened for appending then outlives the process.
 func NewFileJournal(c *Clock, w io.Writer) *Journal { return &Journal{clock: c, w: w} }
 
 // Begin begins a life.
@@ -89,7 +90,7 @@ func (j *Journal) Begin(l Life) { j.add(&Event{Life: &l}) }
 // Note adds a remark.
 func (j *Journal) Note(format string, args ...any) { j.add(&Event{Note: fmt.Sprintf(format, args...)}) }
 
-// add adds e. Its time is taken here: of a call before it is made, of a return
+// add adds e. Its time is taken here: a call's before the call is made, a return's
 // after it.
 func (j *Journal) add(e *Event) {
 	e.T = j.clock.Nanos()
@@ -101,7 +102,7 @@ func (j *Journal) add(e *Event) {
 	}
 	b, err := json.Marshal(e)
 	if err == nil {
-		// No lock: one write to a file opened for appending is one piece.
+		// No lock: one write to a file opened for appending is atomic.
 		_, err = j.w.Write(append(b, '\n'))
 	}
 	if err != nil {
@@ -111,7 +112,7 @@ func (j *Journal) add(e *Event) {
 	}
 }
 
-// Err returns the first error of writing.
+// Err returns the first write error.
 func (j *Journal) Err() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -132,9 +133,9 @@ func (j *Journal) Events() []*Event {
 	return slices.Clone(j.kept)
 }
 
-// ReadJournal returns the events of what a file Journal has written. A last line
-// that a kill cut short is no event: what it was to say had not happened yet, or
-// is not known to have.
+// ReadJournal returns the events that a file Journal has written. A last line that a
+// kill cut short is not an event: what it would say had not happened yet, or is not
+// known to have.
 func ReadJournal(b []byte) ([]*Event, error) {
 	var events []*Event
 	for n := 1; ; n++ {

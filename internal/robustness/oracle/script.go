@@ -10,22 +10,22 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// Script is every operation there is, one after the other: what it asks of the disk
-// is the same each time.
+// Script is every operation there is, one after the other. What it asks of the disk is
+// the same each time.
 type Script struct {
-	// Large is the size of the largest results, a few in each round: they make files
+	// Large is the size of the largest results, a few in each round. They make files
 	// grow, and logs and memtables be replaced.
 	Large int
 }
 
-// script is one telling.
+// script is one run of a Script.
 type script struct {
 	*worker
 	ctx   context.Context
 	large int
 }
 
-// tell tells round n, which is of keys of its own, until the store has ended.
+// tell runs round n, which uses its own keys, until the store has ended.
 func (s Script) tell(ctx context.Context, l *load, n int) {
 	k := &script{
 		worker: &worker{load: l, rng: rand.New(rand.NewPCG(1, uint64(n)))},
@@ -91,7 +91,7 @@ func (s Script) tell(ctx context.Context, l *load, n int) {
 	k.completeTx(k.claim(&Op{Key: key("p")}), nil, idem.Permanent(errOwn))
 	k.update()
 
-	// What has expired is removed, and what was of the round before.
+	// Remove expired records, and those of the round before.
 	k.claim(&Op{Key: key("m"), Lease: int64(time.Millisecond), Retention: 1})
 	k.claim(&Op{Key: key("n"), Lease: int64(time.Millisecond), Retention: 1})
 	k.wait(key("n"))
@@ -100,7 +100,7 @@ func (s Script) tell(ctx context.Context, l *load, n int) {
 	k.forget(key("d"))
 }
 
-// some is n bytes that do not compress.
+// some returns n bytes that do not compress.
 func (k *script) some(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -109,7 +109,7 @@ func (k *script) some(n int) []byte {
 	return b
 }
 
-// ask makes op an operation under way; false: the store has ended.
+// ask starts op; it returns false if the store has ended.
 func (k *script) ask(kind Kind, op *Op) bool {
 	if k.over.Load() {
 		return false
@@ -157,7 +157,7 @@ func (k *script) wait(key string) {
 	k.end(op, err, Answer{Record: RecordOf(r)})
 }
 
-// settle is one operation with a token; nothing if there is none.
+// settle does one operation with a token, or nothing without one.
 func (k *script) settle(kind Kind, t idem.Token, b []byte) {
 	op := &Op{Key: t.Key, Fence: t.Fence, Bytes: TextOf(b)}
 	if t.Key == "" || !k.ask(kind, op) {
@@ -259,7 +259,7 @@ func (k *script) update() {
 	k.end(op, k.s.Update(k.ctx, func(kv KV) error { _, err := fn(kv); return err }), Answer{})
 }
 
-// enters is the same-commit function of op.
+// enters returns the same-commit function of op.
 func (k *script) enters(op *Op, b []byte, fails error) Effect {
 	return reading(op, func(kv KV) ([]byte, error) {
 		enter(kv, op)

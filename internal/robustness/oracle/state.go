@@ -2,20 +2,20 @@ package oracle
 
 import "github.com/idemkv/idem"
 
-// state is what a key may be. It is compared with ==. Where the state is zero there
-// is no record, and all but floor is zero too.
+// state is a possible state of a key. It is compared with ==. If the field state is
+// zero, there is no record, and everything but floor is zero too.
 type state struct {
 	state      idem.State
 	print      uint8
-	fence      uint64 // 0: not known
-	by         int64  // where fence is not known, the operation that was granted it
+	fence      uint64 // 0: unknown
+	by         int64  // if fence is unknown, the operation that was granted it
 	run        int64  // the Run that was granted it, if it was one
-	floor      uint64 // a fence of the key before this one; a later one is larger
+	floor      uint64 // an earlier fence of the key; later ones are larger
 	attempt    int
 	unknown    bool
 	dropped    bool
 	bound      bool // released by Unclaim
-	life       int  // in which the lease was granted or extended
+	life       int  // the one in which the lease was granted or extended
 	ownLease   int64
 	retention  int64
 	claimed    span
@@ -25,7 +25,7 @@ type state struct {
 	checkpoint Text
 }
 
-// span is a time of which the first and the last possible value are known.
+// span is a time with known bounds: the first and the last possible value.
 type span struct{ lo, hi int64 }
 
 func at(t int64) span { return span{t, t} }
@@ -41,28 +41,28 @@ func later(t, d int64) int64 {
 
 func (s span) has(t int64) bool { return s.lo <= t && t <= s.hi }
 
-// ahead is s where it must lie after some instant of now; false if it cannot.
+// ahead narrows s to what lies after some instant of now; false if nothing does.
 func (s span) ahead(now span) (span, bool) {
 	return span{max(s.lo, now.lo+1), s.hi}, now.lo < s.hi
 }
 
-// over is s where it must lie at or before some instant of now.
+// over narrows s to what lies at or before some instant of now.
 func (s span) over(now span) (span, bool) { return span{s.lo, min(s.hi, now.hi)}, s.lo <= now.hi }
 
 // world is what holds for all keys.
 type world struct {
 	lives map[int]*Life
-	// loose: the store may count less time than the journal does, and shows other times.
+	// loose: the store may count less time than the journal does, and show other times.
 	loose bool
-	// granted is by whom a fence was granted, of all grants that were answered in
-	// the journal, also in what is to come.
+	// granted says to which operation each fence was granted. It covers all grants
+	// answered in the journal, even later ones.
 	granted map[uint64]int64
 }
 
-// nothing is the state in which there is no record any more.
+// nothing returns the state in which the record of s is gone.
 func (s state) nothing() state { return state{floor: max(s.floor, s.fence)} }
 
-// deadline is when the record expires.
+// deadline returns when the record expires.
 func (s state) deadline() span {
 	if s.state != idem.InFlight {
 		return s.expires
@@ -73,7 +73,7 @@ func (s state) deadline() span {
 	return s.lease.plus(s.retention)
 }
 
-// live is s where it must be there at some instant of now.
+// live narrows s to states whose record is there at some instant of now.
 func (s state) live(now span) (state, bool) {
 	if s.state == 0 {
 		return s, false
@@ -82,7 +82,7 @@ func (s state) live(now span) (state, bool) {
 	return s.expiring(expires), ok
 }
 
-// gone is s where nothing must be there.
+// gone narrows s to states without a record.
 func (s state) gone(now span) (state, bool) {
 	if s.state == 0 {
 		return s, true
@@ -109,7 +109,7 @@ func (w *world) lapsedByOpening(s state, life int) bool {
 	return w.lives[life].LapseOnOpen && s.life < life
 }
 
-// lapsed is s where its lease must not hold at some instant of now.
+// lapsed narrows s to states whose lease does not hold at some instant of now.
 func (w *world) lapsed(s state, life int, now span) (state, bool) {
 	if w.lapsedByOpening(s, life) {
 		return s, true
@@ -119,7 +119,7 @@ func (w *world) lapsed(s state, life int, now span) (state, bool) {
 	return s, ok
 }
 
-// holds is s where its lease must hold.
+// holds narrows s to states whose lease holds.
 func (w *world) holds(s state, life int, now span) (state, bool) {
 	if w.lapsedByOpening(s, life) {
 		return s, false
@@ -129,7 +129,7 @@ func (w *world) holds(s state, life int, now span) (state, bool) {
 	return s, ok
 }
 
-// shown is s where r is its live record at some instant of now.
+// shown narrows s to states whose live record is r at some instant of now.
 func (w *world) shown(s state, r *Record, now span) (state, bool) {
 	if r == nil {
 		return s, false
@@ -138,7 +138,7 @@ func (w *world) shown(s state, r *Record, now span) (state, bool) {
 	if !ok {
 		return s, false
 	}
-	if s.fence == 0 { // whoever was granted it never said; here it is
+	if s.fence == 0 { // the operation that was granted it never said; here it is
 		if by, told := w.granted[r.Fence]; told && by != s.by || r.Fence <= s.floor {
 			return s, false
 		}
@@ -172,19 +172,19 @@ func orNever(t int64) int64 {
 
 func agree(a, b uint8) bool { return a == b || a == 0 || b == 0 }
 
-// released is s when its attempt has ended with result as the reason.
+// released returns s after its attempt ended with result as the reason.
 func (s state) released(result Text, now span) state {
 	s.state, s.result, s.expires = idem.Released, result, now.plus(s.retention)
 	return s
 }
 
-// held is s when nobody knows how its attempt ended.
+// held returns s after its attempt ended with an unknown outcome.
 func (s state) held(note Text) state {
 	s.state, s.result, s.expires = idem.Held, note, at(never)
 	return s
 }
 
-// unclaimed is s, in flight, when its claim was undone.
+// unclaimed returns s, which is in flight, after its claim was undone.
 func (s state) unclaimed(now span) state {
 	if s.attempt == 1 && s.checkpoint == "" {
 		return s.nothing()
@@ -195,14 +195,14 @@ func (s state) unclaimed(now span) state {
 	return s
 }
 
-// rebound: a released operation that saved nothing binds its key to nothing, unless its
-// last claim was undone.
+// rebound reports whether another request may take the key. It may if the operation was
+// released and saved nothing, unless its last claim was undone.
 func (s state) rebound(print uint8) bool {
 	return s.state == idem.Released && s.checkpoint == "" && !s.bound && !agree(s.print, print)
 }
 
-// grants returns the states after a claim that was granted at some instant of now.
-// The fence is not known, and whether the record before had expired may not be.
+// grants returns the states after a claim that was granted at some instant of now. Its
+// fence is unknown, and so may be whether the record before had expired.
 func (w *world) grants(s state, op *Op, life int, now span) []state {
 	fresh := state{
 		state: idem.InFlight, print: op.Print, by: op.ID, floor: max(s.floor, s.fence), attempt: 1, unknown: op.Unknown, life: life,
@@ -244,7 +244,7 @@ func (w *world) exhausted(s state, op *Op, life int) bool {
 	return most > 0 && s.attempt >= most
 }
 
-// most is how many attempts op's operation is granted; 0: any number.
+// most returns how many attempts op's operation is granted; 0: unlimited.
 func (w *world) most(op *Op, life int) int {
 	if op.Attempts > 0 {
 		return op.Attempts
@@ -252,8 +252,8 @@ func (w *world) most(op *Op, life int) int {
 	return w.lives[life].MaxAttempts
 }
 
-// refused is s where a claim must get code, and may get r, at some instant of now.
-// seen says that r is the record that was in the way.
+// refused narrows s to states in which a claim must get code, and may get r, at some
+// instant of now. seen says that r is the record that was in the way.
 func (w *world) refused(s state, op *Op, life int, code Code, r *Record, seen bool, now span) (state, bool) {
 	if code == Mismatch {
 		next, ok := s.live(now)
@@ -286,7 +286,7 @@ func (w *world) refused(s state, op *Op, life int, code Code, r *Record, seen bo
 	return s, false
 }
 
-// finish is s settled for good at some instant of now.
+// finish returns s settled for good at some instant of now.
 func (s state) finish(as idem.State, op *Op, now span) state {
 	s.state, s.result, s.dropped, s.checkpoint = as, op.Bytes, false, ""
 	if op.Why != "" {

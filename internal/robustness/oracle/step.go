@@ -2,9 +2,9 @@ package oracle
 
 import "github.com/idemkv/idem"
 
-// step returns what a key may be after op took effect in state s, if it could have
-// answered a then. No answer (nil) is that of an operation which a crash cut off:
-// it may have done anything that it might.
+// step returns the possible states of a key after op took effect in state s, if it
+// could then have answered a. A nil answer is that of an operation that a crash cut
+// off: it may have done anything possible.
 func (w *world) step(s state, op *call, a *Answer, now span) []state {
 	states := w.exactly(s, op, a, now)
 	for i := range states {
@@ -13,9 +13,9 @@ func (w *world) step(s state, op *call, a *Answer, now span) []state {
 	return states
 }
 
-// loosened is s without an end by which anything has lapsed or expired, where the store
-// may count less time: even what was seen to be over may not be, after an opening that
-// saved nothing.
+// loosened returns s without an upper bound on when anything lapses or expires, for a
+// store that may count less time. Even a deadline that was seen to be over may not be,
+// after an opening that saved nothing.
 func (w *world) loosened(s state) state {
 	if w.loose && s.state != 0 {
 		s.lease.hi = never
@@ -26,7 +26,7 @@ func (w *world) loosened(s state) state {
 	return s
 }
 
-// exactly is step where the store counts all the time that passes.
+// exactly is step for a store that counts all the time that passes.
 func (w *world) exactly(s state, op *call, a *Answer, now span) []state {
 	switch {
 	case a == nil || a.Err != Context && a.Err != Closed && a.Err != Own:
@@ -40,7 +40,7 @@ func (w *world) exactly(s state, op *call, a *Answer, now span) []state {
 	case op.Kind == Run && a.Err == Context: // perhaps granted; see Undo
 		return append(w.grants(s, &op.Op, op.life, now), s)
 	default:
-		return []state{s} // nothing was changed
+		return []state{s} // nothing has changed
 	}
 	switch op.Kind {
 	case Claim, Run, Do:
@@ -57,8 +57,8 @@ func (w *world) exactly(s state, op *call, a *Answer, now span) []state {
 	return one(w.token(s, op, a, now))
 }
 
-// fails is where the function of Do has failed: for good, or the attempt is counted
-// where there is a limit of them, or nothing is changed.
+// fails returns the states after Do's function has failed. It failed for good, or the
+// attempt counts because attempts are limited, or nothing has changed.
 func (w *world) fails(s state, op *call, now span) (out []state) {
 	for _, g := range w.grants(s, &op.Op, op.life, now) {
 		switch {
@@ -75,7 +75,7 @@ func (w *world) fails(s state, op *call, now span) (out []state) {
 	return out
 }
 
-// undo is the claim of a Run undone, if it was granted and is still its own.
+// undo undoes the claim of a Run, if it was granted and is still the Run's own.
 func undo(s state, op *call, a *Answer, now span) []state {
 	if a != nil && a.Err != Context || s.run != op.Of || s.state != idem.InFlight {
 		return []state{s}
@@ -98,7 +98,7 @@ func (w *world) unclaim(s state, op *call, a *Answer, now span) (state, bool) {
 			}
 			if a == nil || a.Err == want {
 				if gone, ok := s.gone(now); ok && next.state == idem.Released && gone.state != 0 {
-					next.expires.lo = min(next.expires.lo, now.lo) // perhaps it was gone
+					next.expires.lo = min(next.expires.lo, now.lo) // it may have been gone
 				}
 				return next, true
 			}
@@ -131,7 +131,7 @@ func (w *world) claim(s state, op *call, a *Answer, now span) []state {
 	grants := w.grants(s, &op.Op, op.life, now)
 	var out []state
 	if op.Why != "" { // the function fails
-		if a != nil { // its answer is not the function's
+		if a != nil { // the answer is not the function's
 			return nil
 		}
 		return w.fails(s, op, now)
@@ -148,7 +148,7 @@ func (w *world) claim(s state, op *call, a *Answer, now span) []state {
 			}
 			g.fence, g.by = a.Record.Fence, 0
 			g, ok = w.shown(g, a.Record, now)
-			// The lease is the request's own, from when it was granted.
+			// The lease is the request's own, counted from the grant.
 			ok = ok && a.Record.LeaseUntil == later(a.Record.ClaimedAt, op.Lease)
 		}
 		if ok {
@@ -158,7 +158,7 @@ func (w *world) claim(s state, op *call, a *Answer, now span) []state {
 	return out
 }
 
-// replayed is the answer of a duplicate of Run or Do.
+// replayed handles the answer of a duplicate of Run or Do.
 func (w *world) replayed(s state, op *call, a *Answer, now span) (state, bool) {
 	s, ok := s.live(now)
 	if !ok || !agree(s.print, op.Print) {
@@ -175,7 +175,7 @@ func (w *world) replayed(s state, op *call, a *Answer, now span) (state, bool) {
 	return s, false
 }
 
-// look is Get and Wait.
+// look handles Get and Wait.
 func (w *world) look(s state, op *call, a *Answer, now span) (state, bool) {
 	if a == nil {
 		return s, true
@@ -193,10 +193,10 @@ func (w *world) look(s state, op *call, a *Answer, now span) (state, bool) {
 	return s, ok
 }
 
-// token is every operation that shows a token.
+// token handles every operation with a token.
 func (w *world) token(s state, op *call, a *Answer, now span) (state, bool) {
 	if op.TooLarge && op.Kind == Checkpoint {
-		return s, a == nil || a.Err == TooLarge // refused before anything was looked at
+		return s, a == nil || a.Err == TooLarge // refused before looking at anything
 	}
 	if s.state == 0 || s.fence != op.Fence {
 		return s, a == nil || a.Err == Fenced
@@ -216,12 +216,13 @@ func (w *world) token(s state, op *call, a *Answer, now span) (state, bool) {
 		return next, want == OK || want == TooLarge || want == Own
 	}
 	if op.Ends && op.Kind != Complete && (want == Held || want == Completed || want == Failed) {
-		want = OK // Run's function has failed, and its error is all that Run says
+		want = OK // Run's function has failed, and Run returns only its error
 	}
 	return next, a.Err == want
 }
 
-// settle is what a live record of the token's own becomes, and the answer.
+// settle returns what becomes of a live record of the token's own claim, and the
+// answer.
 func (w *world) settle(s state, op *call, now span) (state, Code) {
 	open := s.state == idem.InFlight || s.state == idem.Held && !op.Ends
 	switch op.Kind {
@@ -233,7 +234,7 @@ func (w *world) settle(s state, op *call, now span) (state, Code) {
 		switch {
 		case op.Final && open:
 			done = Own
-		case op.Doubt && s.state == idem.Held: // and stays so, with its note
+		case op.Doubt && s.state == idem.Held: // it stays held, with its note
 			return s, Own
 		case op.Doubt && open:
 			return s.held(op.Why), Own
@@ -245,7 +246,7 @@ func (w *world) settle(s state, op *call, now span) (state, Code) {
 		if open {
 			return s.finish(as, &op.Op, now), done
 		}
-		// A same-commit completion does not run its function to see what it gives.
+		// A same-commit completion does not run its function just to see its result.
 		if s.state == as && op.Kind != CompleteTx && s.dropped == op.TooLarge && (op.TooLarge || s.result.same(op.Bytes)) {
 			return s, done
 		}

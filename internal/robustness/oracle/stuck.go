@@ -11,31 +11,31 @@ import (
 	"github.com/idemkv/idem/internal/progress"
 )
 
-// Stuck is a store whose disk does not answer in the middle of a commit: for as long
-// as it likes, by channels and not by the clock. Who reads is answered from what was
-// durable before; who waits for a commit waits, unless his context ends before he has
-// joined one; Close waits too. When the disk answers, everything is as if it always
-// had.
+// Stuck is a store whose disk does not answer in the middle of a commit. How long that
+// lasts is set by channels, not by the clock. Readers are answered from what was
+// durable before. Callers waiting for a commit wait, unless their context ends before
+// they have joined one. Close waits too. When the disk answers, everything is as if it
+// always had.
 type Stuck struct {
 	Open  func(idem.Options) (Subject, error)
 	Clock idem.Clock
-	// Stick is called before the commit that gets stuck. Reached returns when it has;
-	// Release makes the disk answer again.
+	// Stick is called before the commit that gets stuck. Reached returns when it is
+	// stuck. Release makes the disk answer again.
 	Stick, Reached, Release func()
-	// Unsure: the call that is held may not be one of the commit, which ends then.
+	// Unsure: the call that is held up may not belong to the commit, which then ends.
 	Unsure bool
 	// Close: the store is closed while its disk does not answer.
 	Close bool
-	// CacheOnly: it is where the engine keeps its readers out, too: only what the cache
-	// holds is answered.
+	// CacheOnly: the commit is stuck where the engine keeps its readers out too, and
+	// only what the cache holds is answered.
 	CacheOnly bool
-	// Rehearsal: the commits are made, none gets stuck, and that is all.
+	// Rehearsal: the commits are made, and none gets stuck.
 	Rehearsal bool
-	Watch     func(what string, f func()) error // of Trial
+	Watch     func(what string, f func()) error // as in Trial
 }
 
-// Run does it. The commits before the one that gets stuck, and that one, are made on
-// the caller's goroutine, one after the other, and are always the same.
+// Run runs the trial. The commits up to and including the one that gets stuck are made
+// on the caller's goroutine, one after the other, and are always the same.
 func (k *Stuck) Run(ctx context.Context) error {
 	if k.Watch == nil {
 		k.Watch = progress.Watch{}.Run
@@ -83,15 +83,15 @@ type stuckCase struct {
 	ctx      context.Context
 	s        Subject
 	open     idem.Token
-	answered chan struct{} // closed when the commit that was stuck has an answer
+	answered chan struct{} // closed when the stuck commit has an answer
 	behind   chan error    // of a claim that waits for the next commit
 	closed   chan error    // of Close, if it was called
 }
 
-// errNotStuck: the trial has failed, and not the store.
+// errNotStuck means that the trial has failed, not the store.
 var errNotStuck = errors.New("the disk that should not answer did")
 
-// reached returns when the commit is stuck.
+// reached waits until the commit is stuck.
 func (c *stuckCase) reached() error {
 	reached := make(chan struct{})
 	go func() {
@@ -141,7 +141,7 @@ func (c *stuckCase) prepare() error {
 
 // waiting returns an error if the stuck commit was answered.
 func (c *stuckCase) waiting() error {
-	for range 200 { // who must not go on has every chance to
+	for range 200 { // give callers that must not go on every chance to
 		runtime.Gosched()
 	}
 	select {
@@ -185,7 +185,7 @@ func (c *stuckCase) look(cancel func()) error {
 	wait := func(key string) func() error {
 		return func() error { _, err := store.Wait(ctx, key); return err }
 	}
-	// What is durable, and nothing else. No commit is waited for.
+	// What is durable, and nothing else. No call waits for a commit.
 	is("a replay", idem.ErrCompleted, claim("done"))
 	is("a replayed failure", idem.ErrFailed, claim("failed"))
 	is("Get", nil, get("done"))
@@ -213,7 +213,7 @@ func (c *stuckCase) look(cancel func()) error {
 	return errors.Join(wrong, c.waiting())
 }
 
-// lookFurther is what reads the engine.
+// lookFurther makes the calls that read the engine.
 func (c *stuckCase) lookFurther(is func(string, error, func() error), claim, get, wait func(key string) func() error) {
 	store, ctx := c.s.Store, c.ctx
 	r := func(key string) idem.Request { return idem.Request{Key: key} }
@@ -249,7 +249,7 @@ func (c *stuckCase) lookFurther(is func(string, error, func() error), claim, get
 	})
 	is("Stats", nil, func() error { _, err := store.Stats(ctx); return err })
 
-	// Whoever has not joined a commit can leave, and whoever has cannot.
+	// Callers that have not joined a commit can leave; others cannot.
 	is("a queued claim whose context ends", context.Canceled, c.cancelled(func(ctx context.Context) error {
 		_, err := store.Claim(ctx, r("queued"))
 		return err
@@ -266,7 +266,7 @@ func (c *stuckCase) lookFurther(is func(string, error, func() error), claim, get
 	}))
 }
 
-// cancelled is f with a context that ends while it waits.
+// cancelled returns f with a context that ends while f waits.
 func (c *stuckCase) cancelled(f func(context.Context) error) func() error {
 	return func() error {
 		ctx, cancel := context.WithCancel(c.ctx)
@@ -280,7 +280,7 @@ func (c *stuckCase) cancelled(f func(context.Context) error) func() error {
 	}
 }
 
-// afterwards looks whether the disk's silence has changed anything.
+// afterwards checks that the disk's silence has changed nothing.
 func (c *stuckCase) afterwards(granted idem.Token) error {
 	var behind, closed error
 	err := c.Watch("who queued", func() { behind = <-c.behind })

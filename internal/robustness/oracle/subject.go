@@ -24,8 +24,7 @@ type KV interface {
 // Effect is a same-commit function.
 type Effect func(KV) ([]byte, error)
 
-// Subject is the store that is attacked, and the parts of its engine that a Store
-// does not have.
+// Subject is the store under attack, and the parts of its engine that a Store lacks.
 type Subject struct {
 	Store    *idem.Store
 	Do       func(ctx context.Context, r idem.Request, fn Effect) (result []byte, replayed bool, err error)
@@ -52,11 +51,11 @@ func enter(kv KV, op *Op) {
 	kv.Put(entryPrefix+strconv.FormatInt(op.ID, 10), number(op.Amount))
 }
 
-// ErrContradiction is wrapped by what Look and Probe return when the store contradicts
-// itself or what is known, whatever a journal says.
+// ErrContradiction is wrapped by the errors of Look and Probe when the store
+// contradicts itself or what is known, whatever a journal says.
 var ErrContradiction = errors.New("the store contradicts itself")
 
-// Look audits the store. Nothing else may use it meanwhile.
+// Look audits the store. Nothing else may use it at the same time.
 func Look(ctx context.Context, s Subject, now int64) (*Audit, error) {
 	a := &Audit{Began: now, Records: map[string]Record{}, Ledger: map[int64]int64{}, Balances: map[int64]int64{}}
 	for r, err := range s.Store.Records(ctx, idem.Filter{}) {
@@ -88,7 +87,7 @@ func Look(ctx context.Context, s Subject, now int64) (*Audit, error) {
 	return a, err
 }
 
-// Audit looks at the store, which has just been opened, and notes what is there.
+// Audit looks at the store, which has just been opened, and records what is there.
 func (j *Journal) Audit(ctx context.Context, s Subject) (*Audit, error) {
 	a, err := Look(ctx, s, j.clock.Nanos())
 	if err != nil {
@@ -98,8 +97,8 @@ func (j *Journal) Audit(ctx context.Context, s Subject) (*Audit, error) {
 	return a, nil
 }
 
-// Probe uses a store whose clock stands still, after Look gave a: each record is
-// read and claimed again, and the answers must be of what Look saw; a new claim
+// Probe uses a store whose clock stands still, after Look returned a. It reads and
+// claims each record again; the answers must be those of what Look saw. A new claim
 // must get a fence above known.
 func Probe(ctx context.Context, s *idem.Store, a *Audit, known uint64) error {
 	for key, want := range a.Records {

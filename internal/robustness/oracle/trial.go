@@ -11,34 +11,35 @@ import (
 	"github.com/idemkv/idem/internal/progress"
 )
 
-// Trial is the life of a process whose disk may fail at any point of it: openings of
-// a store, each with its traffic, and what must hold once the store is broken.
+// Trial is the life of a process whose disk may fail at any point: openings of a store,
+// each with its traffic, and what must hold once the store is broken.
 type Trial struct {
 	Journal *Journal
 	Clock   *Clock
 	Open    func(idem.Options) (Subject, error)
 	// Lives is how many openings there are.
 	Lives int
-	// Script is what is done in each of them, a round; or else Load is.
+	// Script is what is done in each of them, one round. If Load is set, it is done
+	// instead.
 	Script Script
 	Load   *Workload
-	// Cause is what ErrBroken, and the error of an opening that fails, must wrap; nil:
-	// anything. Vague: it may be another, of what followed from it.
+	// Cause is what ErrBroken, and the error of a failed opening, must wrap; nil:
+	// anything. Vague: they may wrap another error, which followed from it.
 	Cause error
 	Vague bool
-	// Reopens: the process can open a store that was broken again, and goes on.
+	// Reopens: the process can reopen a store that was broken, and goes on.
 	Reopens bool
-	// Watch calls f and returns an error if it hangs; nil: that of progress.Watch.
+	// Watch calls f and returns an error if it hangs; nil: progress.Watch.Run.
 	Watch func(what string, f func()) error
 
-	// What happened. Refused is the error of the opening that failed, and Broken the
-	// first ErrBroken that anybody heard; both nil if the disk did not fail, or nothing
-	// came of it.
+	// What happened. Refused is the error of the opening that failed. Broken is the
+	// first ErrBroken that anyone got. Both are nil if the disk did not fail, or its
+	// failure had no effect.
 	Refused, Broken error
 }
 
-// Run lives the lives. The error it returns is a promise that was broken on the way;
-// what is left must be judged afterwards, by the journal.
+// Run runs the lives. The error it returns is a promise broken on the way. What is left
+// must be judged afterwards, with the journal.
 func (t *Trial) Run(ctx context.Context) error {
 	if t.Watch == nil {
 		t.Watch = progress.Watch{}.Run
@@ -55,7 +56,7 @@ func (t *Trial) Run(ctx context.Context) error {
 	return nil
 }
 
-// live is one opening. goOn is false where there can be no other.
+// live runs one opening. goOn is false if there can be no other.
 func (t *Trial) live(ctx context.Context, n int) (goOn bool, err error) {
 	t.Journal.Begin(Life{N: n})
 	options := idem.Options{Clock: t.Clock, SweepInterval: -1}
@@ -68,7 +69,7 @@ func (t *Trial) live(ctx context.Context, n int) (goOn bool, err error) {
 	}
 	o := &opening{Trial: t, ctx: ctx, n: n, s: s, open: idem.Token{Key: "none", Fence: 1}}
 	audit, err := t.Journal.Audit(ctx, s)
-	// The caller's own reading goes past the store, which need not be broken then.
+	// The caller's own reads bypass the store, which need not be broken then.
 	past := t.isCause(err) && !errors.Is(err, idem.ErrBroken)
 	if err == nil {
 		err = o.traffic(audit)
@@ -83,17 +84,17 @@ func (t *Trial) live(ctx context.Context, n int) (goOn bool, err error) {
 	return whole && !ended || t.Reopens, err
 }
 
-// opening is one of a Trial's.
+// opening is one opening of a Trial.
 type opening struct {
 	*Trial
 	ctx    context.Context
 	n      int
 	s      Subject
 	open   idem.Token   // of a claim that nobody settles
-	waiter <-chan error // of who waits for it; nil: nobody does
+	waiter <-chan error // the answer of a caller that waits for it; nil: there is none
 }
 
-// traffic uses the store, and returns the answer that ended it, if any did.
+// traffic uses the store, and returns the answer that ended it, if there was one.
 func (o *opening) traffic(audit *Audit) error {
 	l := &load{Workload: Workload{Life: o.n}, s: o.s, j: o.Journal, tokens: map[string][]uint64{}}
 	l.id.Store(int64(o.n) * idsPerLife)
@@ -113,7 +114,7 @@ func (o *opening) traffic(audit *Audit) error {
 	return l.ending()
 }
 
-// broke holds the store to what it said: that it is broken.
+// broke checks that the store behaves as broken, as it said.
 func (o *opening) broke(err error) error {
 	if err := o.explained(err); err != nil {
 		return err
@@ -136,7 +137,7 @@ func (o *opening) broke(err error) error {
 
 func (t *Trial) isCause(err error) bool { return t.Cause != nil && errors.Is(err, t.Cause) }
 
-// refused: an opening failed.
+// refused handles an opening that failed.
 func (t *Trial) refused(err error) (goOn bool, _ error) {
 	t.Journal.Note("refused: %v", err)
 	t.Refused = err
@@ -146,7 +147,7 @@ func (t *Trial) refused(err error) (goOn bool, _ error) {
 	return t.Reopens, nil
 }
 
-// explained returns an error if err is not ErrBroken with the cause in it.
+// explained returns an error unless err is ErrBroken and wraps the cause.
 func (t *Trial) explained(err error) error {
 	if !errors.Is(err, idem.ErrBroken) {
 		return fmt.Errorf("the answer is %w; want ErrBroken", err)
@@ -161,7 +162,7 @@ func (t *Trial) explained(err error) error {
 	return nil
 }
 
-// waits has somebody wait for the claim that stays open.
+// waits starts a caller that waits for the claim that stays open.
 func (o *opening) waits(l *load) <-chan error {
 	op := &Op{ID: l.id.Add(1), Kind: Wait, Key: o.open.Key, Worker: -1}
 	ended := make(chan error, 1)
@@ -176,8 +177,9 @@ func (o *opening) waits(l *load) <-chan error {
 	return ended
 }
 
-// close closes the store, which must not hang; everything is then ErrClosed. Its error
-// must be the cause if nothing failed before; whole is false if there was any.
+// close closes the store, which must not hang; after that every answer is ErrClosed.
+// Its error must be the cause if nothing failed before. whole is false if there was an
+// error.
 func (o *opening) close(failed bool) (whole bool, err error) {
 	var closing error
 	if hangs := o.Watch("Close", func() { closing = o.s.Store.Close() }); hangs != nil {
@@ -200,7 +202,7 @@ func (o *opening) close(failed bool) (whole bool, err error) {
 	return closing == nil, o.everything(idem.ErrClosed)
 }
 
-// everything calls whatever a store has, and wants from all of it.
+// everything calls every method of a store, and wants want from each.
 func (o *opening) everything(want error) (wrong error) {
 	ctx, s, store, known := o.ctx, o.s, o.s.Store, o.open
 	ran := errors.New("a function was run")
@@ -274,8 +276,8 @@ func (o *opening) everything(want error) (wrong error) {
 	return wrong
 }
 
-// Judge judges what a Trial has left: its journal, and the store, which is opened
-// once more on a disk that does not fail.
+// Judge judges what a Trial has left: its journal, and the store, which is opened once
+// more on a disk that does not fail.
 func Judge(checker *Checker, events []*Event, now int64, open func(idem.Options) (Subject, error)) error {
 	checker.Load(events)
 	if err := checker.All(); err != nil {
@@ -284,7 +286,7 @@ func Judge(checker *Checker, events []*Event, now int64, open func(idem.Options)
 	return JudgeImage(checker, Point{Answers: checker.Len(), Calls: checker.Len(), T: now}, open)
 }
 
-// Tail is the last n events, for people.
+// Tail formats the last n events for people.
 func Tail(events []*Event, n int) string {
 	var b strings.Builder
 	first := max(0, len(events)-n)

@@ -5,21 +5,21 @@ import (
 	"strings"
 )
 
-// Violation is a promise that was broken.
+// Violation is a broken promise.
 type Violation struct {
 	What string
-	Key  string // empty if it is of no single key
+	Key  string // empty if it does not concern a single key
 	Life int
-	// Lines are the events of the journal that it is about, the last of them the
-	// one that cannot be.
+	// Lines are the events of the journal that it is about. The last one is the one that
+	// cannot be true.
 	Lines []string
 
-	states []config // what might have been
+	states []config // the states that were possible
 	found  *Record
 	image  bool
 }
 
-// lastLines bounds what is told of a long journal.
+// lastLines bounds how much of a long journal is printed.
 const lastLines = 60
 
 func (v *Violation) Error() string {
@@ -35,7 +35,7 @@ func (v *Violation) Error() string {
 	return b.String()
 }
 
-// explain adds what the journal says of the violation's key.
+// explain adds what the journal says about the violation's key.
 func (c *Checker) explain(v *Violation) *Violation {
 	v.Life = c.life
 	end := min(c.next+1, len(c.events))

@@ -2,8 +2,8 @@ package oracle
 
 import "time"
 
-// Walls is how far a machine's wall clock is ahead of true time, in nanoseconds: first,
-// and from the true time At on.
+// Walls is how far a machine's wall clock is ahead of true time, in nanoseconds: at
+// first, and from the true time At on.
 type Walls struct {
 	First int64 `json:"first"`
 	Then  int64 `json:"then"`
@@ -17,13 +17,14 @@ func (w Walls) ahead(t int64) int64 {
 	return w.Then
 }
 
-// between is how far the wall clock is ahead between two moments, at least and at most.
+// between returns how far the wall clock is ahead between two moments, at least and at
+// most.
 func (w Walls) between(from, to int64) (least, most int64) {
 	return min(w.ahead(from), w.ahead(to)), max(w.ahead(from), w.ahead(to))
 }
 
-// WallClock is an idem.Clock that has true time for elapsed time, and a wall clock that
-// reads something else.
+// WallClock is an idem.Clock with true time as elapsed time and a wall clock that reads
+// something else.
 type WallClock struct {
 	*Clock
 	Walls Walls
@@ -35,32 +36,33 @@ func (c WallClock) Now() (time.Time, time.Duration) {
 	return time.Unix(0, n+c.Walls.ahead(n)), time.Duration(n)
 }
 
-// Skew moves the times of journals to where the store's time may be at most. A store
-// knows how long it was closed from its wall clock alone. A clock that is further ahead
-// than what was saved makes an opening count too much, up to a week in all. An opening
+// Skew moves the times of journals to the latest that the store's time may be. A store
+// knows how long it was closed only from its wall clock. If the clock is further ahead
+// than the saved one, an opening counts too much, up to a week in all. An opening
 // counts nothing from a life whose clock was behind what had been saved before it, and
 // nothing to or from a clock that has not been set.
 //
-// The journal of a killed life does not tell what it saved last, or whether it saved
+// The journal of a killed life does not show what it saved last, or whether it saved
 // anything. So Skew bounds what is saved over all cases that the journal leaves open.
 type Skew struct {
 	ahead int64 // of the store's time, at most
 
-	wall   int64 // the wall clock that is saved, at least; 0: the store is new
+	wall   int64 // the saved wall clock, at least; 0: the store is new
 	counts bool  // the next opening may count from it
-	saved  int64 // if so: how far it was ahead of true time when it was saved, at least
-	ended  int64 // when the last life was over
+	saved  int64 // if so: how far it was ahead of true time when saved, at least
+	ended  int64 // when the last life ended
 }
 
 const (
-	// clockSet is the least that a wall clock reads once it is set: 2025-01-01 UTC.
+	// clockSet is the least that a wall clock reads once it has been set: 2025-01-01
+	// UTC.
 	clockSet = 1735689600 * int64(time.Second)
-	// mostCounted is how much time closed an opening counts at most.
+	// mostCounted is the longest time closed that an opening counts.
 	mostCounted = int64(7*24) * int64(time.Hour)
 )
 
-// Life moves the times in the events of the next life. Its wall clock was w, and it was
-// over by the true time ended.
+// Life moves the times in the events of the next life, whose wall clock was w and which
+// ended by the true time ended.
 func (k *Skew) Life(w Walls, ended int64, events []*Event) {
 	began, opened := events[0].T, int64(0)
 	for _, e := range events {
@@ -69,7 +71,7 @@ func (k *Skew) Life(w Walls, ended int64, events []*Event) {
 			opened = e.T
 		}
 	}
-	if opened == 0 { // killed before it could tell
+	if opened == 0 { // killed before it could say
 		opened = ended
 	}
 	least, most := w.between(began, opened)
@@ -77,13 +79,13 @@ func (k *Skew) Life(w Walls, ended int64, events []*Event) {
 		k.ahead += max(0, min(most-k.saved, mostCounted-(began-k.ended)))
 	}
 
-	// What this life saves goes on from what was saved, by the time elapsed since the
-	// opening: it falls behind by the time closed, unless a reading is ahead of it.
+	// What this life saves continues from what was saved, plus the time elapsed since
+	// the opening. It falls behind by the time closed, unless a reading is ahead of it.
 	reached := max(k.wall-opened, least)
 	mayCount, saved := true, reached
 	if opened+most < max(k.wall, clockSet) {
-		// Behind, for sure. The next opening counts only if a later reading in a commit was
-		// ahead of what was saved, and then from that reading.
+		// Certainly behind. The next opening counts only if a later reading in a commit
+		// was ahead of what was saved, and then from that reading.
 		_, furthest := w.between(began, ended)
 		mayCount, saved = furthest > reached && ended+furthest >= clockSet, furthest
 	}
@@ -107,8 +109,8 @@ func (k *Skew) Life(w Walls, ended int64, events []*Event) {
 }
 
 // grants reports whether a grant was answered, which takes a commit. The last commit of
-// the life was then no earlier than last, and one of them at least has read a wall clock
-// that was so far ahead.
+// the life was then no earlier than last, and at least one of them has read a wall
+// clock that was ahead by read.
 func grants(w Walls, events []*Event) (commits bool, last, read int64) {
 	calls := map[int64]*Event{}
 	for _, e := range events {

@@ -21,24 +21,24 @@ type Workload struct {
 	Life    int
 	Keys    int
 	Workers int
-	// Ops ends the workload after so many operations; 0: only the store's end does.
+	// Ops ends the workload after that many operations; 0: only the store's end does.
 	Ops int
-	// FirstID is above the IDs of what else is done in this life; 0: there is nothing.
+	// FirstID is above the IDs of other operations in this life; 0: there are none.
 	FirstID int64
 	// Lease and Retention bound those of most requests.
 	Lease, Retention time.Duration
-	// Stale are fences that may be shown, by key, besides those that are known.
+	// Stale holds fences by key that may be used besides the known ones.
 	Stale map[string][]uint64
 	// MaxBytes bounds results and the like, as Options.MaxResult of the store does.
 	MaxBytes int
 }
 
-// idsPerLife keeps the IDs of operations apart.
+// idsPerLife keeps the IDs of different lives apart.
 const idsPerLife = 1_000_000
 
-// Do runs the workload and returns when all operations have been answered, or the
-// store was closed or broke: it then returns the answer that said so. Tokens seen in
-// the audit of this life may be used: known are its records.
+// Do runs the workload. It returns when all operations have been answered, or when the
+// store was closed or broke, with the answer that said so. known holds the records of
+// this life's audit; their tokens may be used.
 func (w Workload) Do(ctx context.Context, s Subject, j *Journal, known map[string]Record) (ended error) {
 	l := &load{Workload: w, s: s, j: j, tokens: map[string][]uint64{}}
 	l.id.Store(max(int64(w.Life)*idsPerLife, w.FirstID))
@@ -60,7 +60,7 @@ func (w Workload) Do(ctx context.Context, s Subject, j *Journal, known map[strin
 	return l.ending()
 }
 
-// load is what the workers share.
+// load is shared by the workers.
 type load struct {
 	Workload
 	s    Subject
@@ -70,11 +70,11 @@ type load struct {
 	over atomic.Bool // the store is closed, or broken
 
 	mu     sync.Mutex
-	tokens map[string][]uint64 // fences by key, the latest last
+	tokens map[string][]uint64 // fences by key, latest last
 	ended  error               // the first answer that said so
 }
 
-// end notes that err is the store's last answer.
+// end records that err is the store's last answer.
 func (l *load) end(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,7 +109,7 @@ type worker struct {
 	rng *rand.Rand
 }
 
-// chance is true once in n times.
+// chance returns true once in n times.
 func (k *worker) chance(n int) bool { return k.rng.IntN(n) == 0 }
 
 func (k *worker) key() string {
@@ -124,12 +124,12 @@ func (k *worker) op(kind Kind, key string) *Op {
 	return &Op{ID: k.id.Add(1), Worker: k.n, Kind: kind, Key: key}
 }
 
-// lease is up to d, and no shorter than a lease may be.
+// lease returns a lease of up to d, and no shorter than a lease may be.
 func (k *worker) lease(d time.Duration) int64 { return max(k.upTo(d), int64(time.Millisecond)) }
 
 func (k *worker) upTo(d time.Duration) int64 { return 1 + k.rng.Int64N(int64(d)) }
 
-// claim makes op a random claim and returns the request of it.
+// claim makes op a random claim and returns its request.
 func (k *worker) claim(op *Op) idem.Request {
 	op.Print = uint8([]int{0, 1, 1, 1, 2}[k.rng.IntN(5)])
 	op.Lease, op.Retention, op.Unknown = k.lease(k.Lease), k.upTo(k.Retention), k.chance(12)
@@ -152,7 +152,7 @@ func (o *Op) request() idem.Request {
 	}
 }
 
-// bytes returns random bytes and says in op what they are.
+// bytes returns random bytes and records them in op.
 func (k *worker) bytes(op *Op) []byte {
 	var b []byte
 	switch k.rng.IntN(16) {
@@ -178,8 +178,8 @@ func (k *worker) bytes(op *Op) []byte {
 	return b
 }
 
-// token picks a fence of op's key: the latest mostly, one that was never given
-// rarely.
+// token picks a fence of op's key: mostly the latest, rarely one that was never
+// granted.
 func (k *worker) token(op *Op) idem.Token {
 	k.mu.Lock()
 	known := k.tokens[op.Key]
@@ -210,7 +210,7 @@ func (k *worker) end(op *Op, err error, a Answer) {
 		k.load.end(err)
 	}
 	k.j.add(&Event{Return: &a})
-	// Only now: a token that is shown has been told of in the journal.
+	// Only now: the journal has to name a token before anyone uses it.
 	if a.Record != nil {
 		k.learn(op.Key, a.Record.Fence)
 	}
@@ -302,7 +302,7 @@ func (k *worker) completeMany(ctx context.Context) {
 	}
 }
 
-// settle is one operation with a token.
+// settle does one operation with a token.
 func (k *worker) settle(ctx context.Context) {
 	kinds := []Kind{Complete, Complete, Complete, Fail, Release, Release, Unclaim, Hold, Extend, Extend, Checkpoint, Checkpoint}
 	op := k.op(kinds[k.rng.IntN(len(kinds))], k.key())
@@ -311,7 +311,7 @@ func (k *worker) settle(ctx context.Context) {
 	switch op.Kind {
 	case Complete, Fail, Checkpoint:
 		b = k.bytes(op)
-	case Release, Hold: // a text that is too long is cut
+	case Release, Hold: // an overlong text is cut
 		b = k.bytes(op)
 		op.TooLarge, op.Bytes = false, TextOf(b[:min(len(b), k.MaxBytes)])
 	case Extend:
@@ -340,8 +340,8 @@ func (k *worker) settle(ctx context.Context) {
 	k.end(op, err, Answer{})
 }
 
-// effect returns the same-commit function of op. Some write and then fail, some of those
-// for good.
+// effect returns the same-commit function of op. Some write and then fail, some of
+// those for good.
 func (k *worker) effect(op *Op) Effect {
 	op.Amount = 1 + k.rng.Int64N(100)
 	var fails error
@@ -369,15 +369,15 @@ func (k *worker) effect(op *Op) Effect {
 	})
 }
 
-// reading is fn with an error of its own where its KV panics because it cannot be read.
-// The error bears the mark that op says its function fails with: the oracle knows no
-// other.
+// reading wraps fn to return an error where its KV panics because it cannot read. The
+// error has the mark that op gives for its function's failure, because the oracle knows
+// no other.
 func reading(op *Op, fn Effect) Effect {
 	return func(kv KV) (b []byte, err error) {
 		defer func() {
 			switch v := recover().(type) {
 			case nil:
-			case runtime.Error: // a memory fault, too
+			case runtime.Error: // also a memory fault
 				panic(v)
 			case error:
 				b, err = nil, readError{v}
@@ -395,7 +395,7 @@ func reading(op *Op, fn Effect) Effect {
 	}
 }
 
-// readError has the text of errOwn, which may be recorded.
+// readError has the text of errOwn, which may end up in a record.
 type readError struct{ cause error }
 
 func (e readError) Error() string   { return errOwn.Error() }
@@ -412,9 +412,9 @@ func (k *worker) do(ctx context.Context) {
 	k.end(op, err, Answer{Replayed: replayed, Bytes: TextOf(result)})
 }
 
-// run is idem.Do: in the journal it is a claim, which returns when the function is
+// run is idem.Do. In the journal it is a claim, which returns when the function is
 // called, and a settlement, which is called when the function returns. The lease is
-// long, so that no heartbeat falls in between.
+// long enough that no heartbeat falls in between.
 func (k *worker) run(ctx context.Context) {
 	claim := k.op(Run, k.key())
 	r := k.claim(claim)
@@ -446,8 +446,8 @@ func (k *worker) run(ctx context.Context) {
 	k.runs(ctx, claim, r, settle, b, fails)
 }
 
-// runs is idem.Do of r with a function that returns b and fails, and the operations
-// that it is.
+// runs is idem.Do of r with a function that returns b and fails, together with the
+// operations it stands for.
 func (k *worker) runs(ctx context.Context, claim *Op, r idem.Request, settle *Op, b []byte, fails error) {
 	undo := k.op(Undo, claim.Key)
 	undo.Of, settle.Ends = claim.ID, true
