@@ -150,7 +150,7 @@ func (s *Store) applyClaims(ctx context.Context, ops []engine.Op) error {
 			err = s.apply(ctx, refused)
 		}
 		if err != nil {
-			for _, op := range refused { // theirs alone: the others were answered
+			for _, op := range refused { // only theirs: the others have their answers
 				own(op).late = err
 			}
 			return nil

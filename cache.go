@@ -84,7 +84,7 @@ func (c *cache) remove(hash uint64, key string) {
 
 func (s *cacheShard) add(key string, e *engine.Entry) {
 	cost := entryCost(key, e)
-	if cost > s.max || s.lru.Contains(key) { // two readers filled alike
+	if cost > s.max || s.lru.Contains(key) { // another reader was faster
 		return
 	}
 	s.lru.Add(strings.Clone(key), e) // the caller's may be a piece of something large

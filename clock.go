@@ -51,7 +51,7 @@ type timeline struct {
 	base      engine.Instant // store time at anchor
 	anchor    time.Duration  // elapsed time
 	opening   uint64
-	fence     atomic.Uint64 // highest drawn
+	fence     atomic.Uint64 // highest fence drawn
 	toSaved   atomic.Int64  // saved wall clock minus store time; never decreases
 	opened    int64         // toSaved at the opening
 	behind    bool          // at the opening the wall clock was behind the saved one

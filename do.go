@@ -44,7 +44,7 @@ func Do[T any](ctx context.Context, s *Store, r Request, fn func(context.Context
 		claim, err := s.Claim(ctx, r)
 		switch {
 		case err == nil:
-			if err := ctx.Err(); err != nil { // it ended in the claim's commit
+			if err := ctx.Err(); err != nil { // it ended during the claim's commit
 				return value, false, errors.Join(err, s.Unclaim(ctx, claim.Token))
 			}
 			value, err = run(ctx, s, claim, fn)

@@ -31,7 +31,7 @@ type Event struct {
 	Attempt int
 	// Count is how many records a sweep removed, or how many operations shared a commit.
 	Count int
-	// Corrupt is how many records a sweep could not read and passed over.
+	// Corrupt is how many records a sweep skipped because it could not read them.
 	Corrupt int
 	// Duration is how long a commit took. For kinds that settle an operation it is the
 	// time since ClaimGranted. For a sweep it is the lag: the longest time that a record
@@ -80,7 +80,7 @@ const (
 	// checkpoint.
 	LeaseExtended
 	CheckpointSaved
-	// TokenRefused: a stale token was shown (ErrFenced).
+	// TokenRefused: a token was stale (ErrFenced).
 	TokenRefused
 	// RecordForgotten: an operator removed a record.
 	RecordForgotten
@@ -88,7 +88,7 @@ const (
 	// final records. The memory engine has no cache and sends neither.
 	CacheHit
 	CacheMiss
-	// SweepDone: a sweep removed or passed over records.
+	// SweepDone: a sweep removed or skipped records.
 	SweepDone
 	// SweepFailed: a sweep ended with an error.
 	SweepFailed

@@ -15,14 +15,14 @@ import (
 type lifecycle struct {
 	calls    calls                 // into the engine
 	granting calls                 // claims that may yet be granted
-	draining atomic.Bool           // no more of them
+	draining atomic.Bool           // no more claims are granted
 	ended    atomic.Pointer[error] // why the store answers nothing more; nil while it does
 	down     signal                // ended is set
 	broke    signal                // the engine has broken
 	leaving  signal                // Shutdown or Close has begun: nobody waits for observers
 	closing  sync.Once
 	closeErr error
-	told     atomic.Bool // of breaking
+	told     atomic.Bool // StoreBroken was sent
 }
 
 // signal is a channel that is closed once.

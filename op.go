@@ -10,7 +10,7 @@ type operation struct {
 	store  *Store
 	pooled *pooledOp
 	saw    seen  // what was read before the commit
-	late   error // the answer where the engine may still hold the op
+	late   error // the answer instead of err, when the engine may still hold the op
 
 	err     error
 	prev    *engine.Entry // before Run
@@ -18,7 +18,7 @@ type operation struct {
 	granted *engine.Entry // claim granted, effect not finished yet
 	at      engine.Instant
 	toWall  int64
-	wants   bool // the effect is to be run
+	wants   bool // the effect is yet to run
 	failed  bool // the effect failed; err is its own error
 	changed bool
 	began   bool // the tracker was told that the key is about to change
@@ -49,7 +49,7 @@ func (o *operation) Run(current *engine.Entry, readErr error) (next *engine.Entr
 	o.at, o.toWall = o.store.time.now()
 	if o.act.kind == actClaim {
 		o.act.wall, o.act.lostUntil = o.store.time.wall(o.at, o.toWall), o.store.time.lost(o.at, o.toWall)
-		o.act.fence = o.store.time.fence.Add(1) // one that is not granted is left out
+		o.act.fence = o.store.time.fence.Add(1) // a refused claim leaves a gap
 	}
 	if o.effect != nil {
 		o.admitEffect(current)

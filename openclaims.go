@@ -11,7 +11,7 @@ import (
 // granted or extended.
 type openClaims struct {
 	shards  [openShards]openShard
-	settled chan struct{} // gets a token when a claim is not in flight any more
+	settled chan struct{} // gets a token when a claim is no longer in flight
 }
 
 const openShards = 32

@@ -28,7 +28,7 @@ type Store struct {
 	opts    Options
 	time    *timeline
 	tracker *tracker
-	direct  bool // reads of the backend need no cache and no shelter from Close
+	direct  bool // backend reads need no cache and may overlap Close
 
 	leasesFrom uint64      // leases of earlier openings have lapsed
 	effects    atomic.Bool // there have been same-commit functions
@@ -95,7 +95,7 @@ func New(b engine.Backend, o Options) (*Store, error) {
 func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 	var act action
 	saw, toWall, err := s.readClaim(ctx, &r, &act)
-	if err != nil { // refused, and no commit is waited for
+	if err != nil { // refused without waiting for a commit
 		c.Record = record(r.Key, disclosed(saw.entry, err), toWall)
 		s.tellRefused(ctx, &c.Record, err)
 		return c, err

@@ -82,7 +82,7 @@ func (s *Store) due(ctx context.Context, x engine.Expirer, limit int) (places []
 			s.swept.CompareAndSwap(swept, nil)
 			return nil, swept != nil, nil
 		}
-		last := places[len(places)-1] // places are put into another order
+		last := places[len(places)-1] // sweepPlaces reorders them
 		if s.swept.CompareAndSwap(swept, &last) {
 			return places, true, nil
 		}
@@ -155,7 +155,7 @@ func (s *Store) peek(ctx context.Context, key string) seen {
 	saw := s.tracker.before(key)
 	e, err := s.read(ctx, key)
 	if err != nil {
-		return seen{} // the commit will hear of it too
+		return seen{} // the commit will meet the error too
 	}
 	saw.entry = e
 	return saw
@@ -175,7 +175,7 @@ func (s *Store) startSweeper(ready <-chan struct{}) {
 		Sweep: func(ctx context.Context) (more bool, next time.Duration, err error) {
 			<-ready
 			slice := s.opts.SweepSlice
-			if s.calls.any() { // others are at work
+			if s.calls.any() { // others are using the engine
 				slice = max(1, slice/busyShare)
 			}
 			_, looked, err := s.sweep(ctx, x, slice, s.tell)

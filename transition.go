@@ -11,7 +11,7 @@ import (
 // answer depends on besides the record and the time.
 type action struct {
 	kind        actionKind
-	fence       uint64         // of the token shown; for a claim, the fence to grant
+	fence       uint64         // the token's; for a claim, the fence to grant
 	fingerprint Fingerprint    // of the request
 	lease       time.Duration  // of the request; for extend, 0 is the claim's own
 	retention   time.Duration  // of the request
@@ -192,7 +192,7 @@ func tooLate(a *action) error {
 	return nil
 }
 
-// grant makes the record of a granted claim.
+// grant returns the record of a granted claim.
 func grant(cur *engine.Entry, a *action, now engine.Instant) *engine.Entry {
 	e := &engine.Entry{
 		State:       InFlight,

@@ -25,7 +25,7 @@ func completeValue[T any](ctx context.Context, s *Store, t Token, value T) (T, e
 	switch err {
 	case nil:
 		return replay, nil
-	case ErrCompleted, ErrFailed: // by the work itself, with something else
+	case ErrCompleted, ErrFailed: // the work settled it otherwise
 		return settledValue(ctx, s, t, value, err)
 	}
 	return value, err
@@ -35,7 +35,7 @@ func completeValue[T any](ctx context.Context, s *Store, t Token, value T) (T, e
 func settledValue[T any](ctx context.Context, s *Store, t Token, value T, refusal error) (T, error) {
 	rec, err := s.Get(context.WithoutCancel(ctx), t.Key)
 	switch {
-	case err != nil || rec.Fence != t.Fence: // it is gone by now
+	case err != nil || rec.Fence != t.Fence: // it is gone
 		return value, refusal
 	case rec.State == Failed:
 		return value, failedErr(rec)
