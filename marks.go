@@ -39,16 +39,16 @@ func Unknown(err error) error { return marked(unknown, err) }
 // and its attempt counts only if attempts are limited. Retryable(nil) is nil.
 func Retryable(err error) error { return marked(retryable, err) }
 
-// IsPermanent reports whether the outermost mark of err, or of an error it wraps, is
-// Permanent's.
+// IsPermanent reports whether err, or an error it wraps, was marked by Permanent. The
+// outermost mark counts.
 func IsPermanent(err error) bool { return markOf(err) == permanent }
 
-// IsUnknown reports whether the outermost mark of err, or of an error it wraps, is
-// Unknown's.
+// IsUnknown reports whether err, or an error it wraps, was marked by Unknown. The
+// outermost mark counts.
 func IsUnknown(err error) bool { return markOf(err) == unknown }
 
-// IsRetryable reports whether the outermost mark of err, or of an error it wraps, is
-// Retryable's.
+// IsRetryable reports whether err, or an error it wraps, was marked by Retryable. The
+// outermost mark counts.
 func IsRetryable(err error) bool { return markOf(err) == retryable }
 
 func marked(m mark, err error) error {
