@@ -54,7 +54,7 @@ func (s *Store) inCommit(ctx context.Context) error {
 // inWork refuses to wait for a claim of key from inside the work that runs under it.
 func (s *Store) inWork(ctx context.Context, key string) error {
 	if s.within(ctx, func(f *frame) bool { return f.key == key }) {
-		return invalid("the work of a key waits for its own key, and would for ever; give the inner operation a key of its own")
+		return invalid("the work of a key would wait for its own key forever; give the inner operation a different key")
 	}
 	return nil
 }

@@ -493,7 +493,7 @@ func (o *operation) answer() error {
 	if o.failed || o.err != ErrTooLarge {
 		return o.err
 	}
-	return fmt.Errorf("%w: key %s is recorded as final and its result or reason, over Options.MaxResult (%d bytes), was not kept: its duplicates will hear so",
+	return fmt.Errorf("%w: key %s is recorded as final, but its result or reason is over Options.MaxResult (%d bytes) and was not kept; duplicates get no result either",
 		ErrTooLarge, o.store.KeyHash(o.key), o.store.opts.MaxResult)
 }
 

@@ -398,7 +398,7 @@ func (t *tx) run(ctx context.Context, f func(context.Context, *pebble.Batch) ([]
 		t.batch = t.e.db.NewBatch()
 	}
 	if err == nil && misuse != nil {
-		err = fmt.Errorf("%w: a same-commit function committed or closed its batch, which is not its to do: %w", idem.ErrInvalid, misuse)
+		err = fmt.Errorf("%w: a same-commit function committed or closed its batch, which it must not do: %w", idem.ErrInvalid, misuse)
 	}
 	if err != nil {
 		return nil, err
