@@ -24,7 +24,7 @@ func CheckUnreadable(t *testing.T, b engine.Backend, m Made, key string, want er
 	is(t, "Get", err, want)
 	c, err := s.Claim(ctx, idem.Request{Key: key})
 	is(t, "Claim", err, want)
-	equal(t, "claim", idem.Claim{}, c)
+	equal(t, "claim", idem.Claim{Record: idem.Record{Key: key}}, c)
 	_, err = s.Wait(ctx, key)
 	is(t, "Wait", err, want)
 	is(t, "Complete", s.Complete(ctx, token, m.Entries()[key].Result), want)
