@@ -15,6 +15,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
@@ -59,6 +60,19 @@ func mustOpen(t testing.TB, path string, o Options) *Backend {
 	b, err := Open(path, o)
 	require.NoError(t, err)
 	return b
+}
+
+// newStore opens a store of its own for the test.
+func newStore(t testing.TB, o Options, so idem.Options) (*idem.Store, *Backend) {
+	t.Helper()
+	b := mustOpen(t, filepath.Join(t.TempDir(), fileName), o)
+	return storetest.Open(t, b, so), b
+}
+
+// storeAt opens the store at path.
+func storeAt(t testing.TB, path string, so idem.Options) *idem.Store {
+	t.Helper()
+	return storetest.Open(t, mustOpen(t, path, Options{}), so)
 }
 
 // stall makes commits wait after bbolt's own commit, which has shown them to every

@@ -15,6 +15,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
@@ -110,14 +111,10 @@ func TestWritesToTheStoresBucketsAreRefused(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), fileName)
 			b := mustOpen(t, path, Options{})
-			s, err := idem.New(b, idem.Options{CacheBytes: -1, SweepInterval: -1})
-			require.NoError(t, err)
-			paid, err := s.Claim(ctx, idem.Request{Key: "paid"})
-			require.NoError(t, err)
-			require.NoError(t, s.Complete(ctx, paid.Token, []byte("receipt")))
+			s := storetest.Open(t, b, idem.Options{CacheBytes: -1, SweepInterval: -1})
+			storetest.Complete(t, s, "paid", "receipt")
 			require.NoError(t, b.Update(ctx, func(tx *bbolt.Tx) error { kv{tx}.Put("before", []byte("1")); return nil }))
-			open, err := s.Claim(ctx, idem.Request{Key: "open"})
-			require.NoError(t, err)
+			open := storetest.Claim(t, s, "open")
 
 			intruder := func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
 				kv{tx}.Put("theirs", []byte("1"))
@@ -143,8 +140,7 @@ func TestWritesToTheStoresBucketsAreRefused(t *testing.T) {
 				rec, err := s.Claim(ctx, idem.Request{Key: "paid"})
 				require.ErrorIs(t, err, idem.ErrCompleted)
 				require.Equal(t, "receipt", string(rec.Record.Result))
-				_, err = s.Claim(ctx, idem.Request{Key: "open"})
-				require.ErrorIs(t, err, idem.ErrInFlight)
+				storetest.Refused(t, s, "open", idem.ErrInFlight)
 				_, err = s.Get(ctx, "theirs")
 				require.ErrorIs(t, err, idem.ErrNotFound)
 				require.NoError(t, b.DB().View(func(tx *bbolt.Tx) error {
@@ -157,9 +153,7 @@ func TestWritesToTheStoresBucketsAreRefused(t *testing.T) {
 			check()
 			require.NoError(t, s.Close())
 			b = mustOpen(t, path, Options{})
-			s, err = idem.New(b, idem.Options{CacheBytes: -1, SweepInterval: -1})
-			require.NoError(t, err)
-			defer func() { _ = s.Close() }()
+			s = storetest.Open(t, b, idem.Options{CacheBytes: -1, SweepInterval: -1})
 			check()
 			require.NoError(t, s.Complete(ctx, open.Token, nil))
 		})
@@ -170,10 +164,7 @@ func TestWritesToTheStoresBucketsAreRefused(t *testing.T) {
 func TestWritesToOwnBucketsAreNotRefused(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	b := mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{})
-	s, err := idem.New(b, idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
+	_, b := newStore(t, Options{}, idem.Options{})
 	for range 3 {
 		require.NoError(t, b.Update(ctx, func(tx *bbolt.Tx) error {
 			for _, name := range []string{"idea", "idem", "idem-ledger", "idemx", "ledger"} {
@@ -195,9 +186,7 @@ func TestWritesToOwnBucketsAreNotRefused(t *testing.T) {
 func TestOnCommitHandlersAreTheirCallersOwn(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{}), idem.Options{SweepInterval: -1})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
+	s, _ := newStore(t, Options{}, idem.Options{SweepInterval: -1})
 	b := engine.Of(s).(*Backend)
 	update := func(handlers ...func()) error {
 		return b.Update(ctx, func(tx *bbolt.Tx) error {
@@ -242,17 +231,14 @@ func TestOnCommitHandlersAreTheirCallersOwn(t *testing.T) {
 		count[what]++
 	}
 	require.Equal(t, map[string]int{"panicked": 1, "ended": 1, "good": 10}, count)
-	_, err = s.Claim(ctx, idem.Request{Key: "the store lives"})
-	require.NoError(t, err)
+	storetest.Claim(t, s, "the store lives")
 }
 
 // Handlers run if and only if their function's writes are in a commit.
 func TestOnCommitHandlersOfDo(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{}), idem.Options{MaxResult: 10})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
+	s, _ := newStore(t, Options{}, idem.Options{MaxResult: 10})
 	ran := 0
 	fn := func(result string, err error) func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
 		return func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
@@ -261,7 +247,7 @@ func TestOnCommitHandlersOfDo(t *testing.T) {
 		}
 	}
 	cause := errors.New("no funds")
-	_, _, err = Do(ctx, s, idem.Request{Key: "k"}, fn("", cause))
+	_, _, err := Do(ctx, s, idem.Request{Key: "k"}, fn("", cause))
 	require.ErrorIs(t, err, cause)
 	require.Zero(t, ran, "it failed")
 	for range 2 {
@@ -272,8 +258,7 @@ func TestOnCommitHandlersOfDo(t *testing.T) {
 	_, _, err = Do(ctx, s, idem.Request{Key: "large"}, fn("longer than allowed", nil))
 	require.ErrorIs(t, err, idem.ErrTooLarge)
 	require.Equal(t, 2, ran, "the writes are committed")
-	c, err := s.Claim(ctx, idem.Request{Key: "claimed"})
-	require.NoError(t, err)
+	c := storetest.Claim(t, s, "claimed")
 	require.NoError(t, Complete(ctx, s, c.Token, fn("ok", nil)))
 	require.Equal(t, 3, ran)
 	require.ErrorIs(t, Complete(ctx, s, idem.Token{Key: "none", Fence: 9}, fn("ok", nil)), idem.ErrFenced)
@@ -287,16 +272,13 @@ func TestOnCommitHandlersOfDo(t *testing.T) {
 // A transaction that the store manages is not the function's to end.
 func TestSameCommitFunctionCannotEndTheTransaction(t *testing.T) {
 	t.Parallel()
-	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{}), idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
+	s, _ := newStore(t, Options{}, idem.Options{})
 	for _, end := range []func(tx *bbolt.Tx) error{(*bbolt.Tx).Commit, (*bbolt.Tx).Rollback} {
 		require.Panics(t, func() {
 			_, _, _ = Do(context.Background(), s, idem.Request{Key: "k"}, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return nil, end(tx) })
 		})
 	}
-	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
-	require.NoError(t, err, "the store lives")
+	storetest.Claim(t, s, "k") // the store lives
 }
 
 // A write to what a transaction returned faults, because the map is read-only. That is
@@ -307,9 +289,7 @@ func TestWritesToTheMapAreTheirCallersOwn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), fileName)
 	filled(t, path, 900)
 	b := mustOpen(t, path, Options{})
-	s, err := idem.New(b, idem.Options{SweepInterval: -1})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
+	s := storetest.Open(t, b, idem.Options{SweepInterval: -1})
 	scribble := func(tx *bbolt.Tx) error {
 		_, v := tx.Bucket(buckets[txbackend.Records]).Cursor().First()
 		v[0]++
@@ -331,8 +311,7 @@ func TestWritesToTheMapAreTheirCallersOwn(t *testing.T) {
 			call()
 		}()
 	}
-	_, err = s.Claim(ctx, idem.Request{Key: "k"})
-	require.NoError(t, err, "the store lives")
+	storetest.Claim(t, s, "k") // the store lives
 }
 
 // All that is looked for is there in the bbolt that go.mod names: where this fails, a
@@ -358,8 +337,7 @@ func TestAnotherLayoutOfBbolt(t *testing.T) {
 	ctx := t.Context()
 	e := mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{})
 	e.engine.layout = layout{-1, -1, -1}
-	s, err := idem.New(e, idem.Options{SweepInterval: -1})
-	require.NoError(t, err)
+	s := storetest.Open(t, e, idem.Options{SweepInterval: -1})
 	defer func() { require.NoError(t, s.Close()) }()
 	handled := 0
 	result, _, err := Do(ctx, s, idem.Request{Key: "k"}, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // grown is a file with branch pages, overflow pages, and buckets in buckets, small
@@ -20,10 +21,8 @@ func grown(t *testing.T) []byte {
 	path := filepath.Join(t.TempDir(), fileName)
 	filled(t, path, 900)
 	b := mustOpen(t, path, Options{})
-	s, err := idem.New(b, idem.Options{})
-	require.NoError(t, err)
-	c, err := s.Claim(context.Background(), idem.Request{Key: "large"})
-	require.NoError(t, err)
+	s := storetest.Open(t, b, idem.Options{})
+	c := storetest.Claim(t, s, "large")
 	require.NoError(t, s.Complete(context.Background(), c.Token, make([]byte, 20_000)))
 	require.NoError(t, b.Update(context.Background(), func(tx *bbolt.Tx) error {
 		outer, err := tx.CreateBucket(own)

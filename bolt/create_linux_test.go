@@ -1,7 +1,6 @@
 package bolt
 
 import (
-	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -12,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // mounted makes a file system of the given kind in a file and mounts it.
@@ -78,14 +78,12 @@ func TestFileSystemsWithoutLinks(t *testing.T) {
 				require.NoError(t, err)
 				o, err := Options{}.withDefaults()
 				require.NoError(t, err)
-				before := digest(t, path)
+				before := storetest.Digest(t, path)
 				require.NoError(t, create(path, o, os.Link), "another maker's store is there")
-				require.Equal(t, before, digest(t, path))
+				require.Equal(t, before, storetest.Digest(t, path))
 			}
-			s, err := idem.New(b, idem.Options{})
-			require.NoError(t, err)
-			_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
-			require.NoError(t, err)
+			s := storetest.Open(t, b, idem.Options{})
+			storetest.Claim(t, s, "k")
 			require.NoError(t, s.Close())
 		})
 	}

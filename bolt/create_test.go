@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // Where links fail, as on FAT, the slower of two makers finds the faster one's store
@@ -25,9 +26,7 @@ func TestTheSlowerOfTwoMakersReplacesNothing(t *testing.T) {
 	}
 	s, err := idem.New(mustMake(t, path, noLinks), idem.Options{})
 	require.NoError(t, err)
-	c, err := s.Claim(ctx, idem.Request{Key: "paid"})
-	require.NoError(t, err)
-	require.NoError(t, s.Complete(ctx, c.Token, []byte("receipt")))
+	c := storetest.Complete(t, s, "paid", "receipt")
 
 	again := filepath.Join(t.TempDir(), fileName)
 	o, err := Options{}.withDefaults()
@@ -44,9 +43,7 @@ func TestTheSlowerOfTwoMakersReplacesNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, left)
 
-	s, err = idem.New(mustOpen(t, again, Options{}), idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
+	s = storeAt(t, again, idem.Options{})
 	c, err = s.Claim(ctx, idem.Request{Key: "paid"})
 	require.ErrorIs(t, err, idem.ErrCompleted)
 	require.Equal(t, "receipt", string(c.Record.Result))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -59,8 +60,7 @@ func TestMaxSize(t *testing.T) {
 	for _, token := range open { // token operations pass, over the bound too
 		require.NoError(t, s.Complete(ctx, token, make([]byte, 5000)))
 	}
-	_, err = s.Claim(ctx, idem.Request{Key: "no room"})
-	require.ErrorIs(t, err, idem.ErrFull)
+	storetest.Refused(t, s, "no room", idem.ErrFull)
 	_, err = s.Get(ctx, "no room")
 	require.ErrorIs(t, err, idem.ErrNotFound)
 	clock.Advance(48 * 3600e9)
@@ -69,10 +69,8 @@ func TestMaxSize(t *testing.T) {
 
 func TestMinFree(t *testing.T) {
 	t.Parallel()
-	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{MinFree: math.MaxInt64}), idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
-	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
+	s, _ := newStore(t, Options{MinFree: math.MaxInt64}, idem.Options{})
+	_, err := s.Claim(context.Background(), idem.Request{Key: "k"})
 	if err != nil { // nil where free space cannot be told
 		require.ErrorIs(t, err, idem.ErrFull)
 		require.ErrorContains(t, err, "MinFree")
@@ -81,11 +79,8 @@ func TestMinFree(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, st.Commits)
 
-	off, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{MinFree: -1}), idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = off.Close() }()
-	_, err = off.Claim(context.Background(), idem.Request{Key: "k"})
-	require.NoError(t, err)
+	off, _ := newStore(t, Options{MinFree: -1}, idem.Options{})
+	storetest.Claim(t, off, "k")
 }
 
 // Callers who arrive while a commit is stalled share the next: far fewer commits
@@ -93,12 +88,8 @@ func TestMinFree(t *testing.T) {
 func TestGroupCommit(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	b := mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{})
-	s, err := idem.New(b, idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
-	_, err = s.Claim(ctx, idem.Request{Key: "alone"})
-	require.NoError(t, err)
+	s, _ := newStore(t, Options{}, idem.Options{})
+	storetest.Claim(t, s, "alone")
 	st, err := s.Stats(ctx)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, st.Commits, "a lone caller commits at once")
@@ -118,13 +109,10 @@ func TestGroupCommit(t *testing.T) {
 
 func TestWrongFunction(t *testing.T) {
 	t.Parallel()
-	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{}), idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
-	_, _, err = s.DoEffect(context.Background(), idem.Request{Key: "k"}, func() {})
+	s, _ := newStore(t, Options{}, idem.Options{})
+	_, _, err := s.DoEffect(context.Background(), idem.Request{Key: "k"}, func() {})
 	require.ErrorIs(t, err, idem.ErrInvalid)
-	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
-	require.NoError(t, err, "the store lives")
+	storetest.Claim(t, s, "k") // the store lives
 }
 
 func TestNilEngine(t *testing.T) {
@@ -147,8 +135,7 @@ func TestObserverShutsDown(t *testing.T) {
 		}
 	}})
 	require.NoError(t, err)
-	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
-	require.NoError(t, err)
+	storetest.Claim(t, s, "k")
 	require.NoError(t, <-ended)
 	_, err = s.Get(context.Background(), "k")
 	require.ErrorIs(t, err, idem.ErrClosed)
@@ -157,12 +144,9 @@ func TestObserverShutsDown(t *testing.T) {
 // A commit that a caller must not make from inside is its own error, not the store's.
 func TestSameCommitFunctionCannotCommit(t *testing.T) {
 	t.Parallel()
-	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{}), idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
+	s, _ := newStore(t, Options{}, idem.Options{})
 	require.Panics(t, func() {
 		_, _, _ = Do(context.Background(), s, idem.Request{Key: "k"}, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return nil, tx.Commit() })
 	})
-	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
-	require.NoError(t, err, "the store lives")
+	storetest.Claim(t, s, "k") // the store lives
 }

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // A store whose path names something else, or nothing, owns nothing: whoever opens
@@ -52,14 +53,11 @@ func TestAStoreThatWasMovedAnswersNothing(t *testing.T) {
 			require.NoError(t, os.Mkdir(dir, 0o700))
 			path := filepath.Join(dir, fileName)
 			b := mustOpen(t, path, Options{})
-			s, err := idem.New(b, idem.Options{SweepInterval: -1})
-			require.NoError(t, err)
-			defer func() { _ = s.Close() }()
-			before, err := s.Claim(ctx, idem.Request{Key: "before"})
-			require.NoError(t, err)
+			s := storetest.Open(t, b, idem.Options{SweepInterval: -1})
+			before := storetest.Claim(t, s, "before")
 
 			c.move(t, path)
-			_, err = s.Claim(ctx, idem.Request{Key: "after"})
+			_, err := s.Claim(ctx, idem.Request{Key: "after"})
 			require.ErrorIs(t, err, idem.ErrBroken)
 			require.ErrorContains(t, err, c.reason)
 			require.ErrorContains(t, err, path)
@@ -83,9 +81,7 @@ func TestAStoreOverwrittenByAnOlderCopyGrantsNothing(t *testing.T) {
 	// How many commits lie between decides what bbolt makes of it: in some cases it panics.
 	for commits := 1; commits <= 12; commits++ {
 		path := filepath.Join(t.TempDir(), fileName)
-		s, err := idem.New(mustOpen(t, path, Options{}), idem.Options{SweepInterval: -1})
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = s.Close() })
+		s := storeAt(t, path, idem.Options{SweepInterval: -1})
 		claim := func(key string) error {
 			_, err := s.Claim(ctx, idem.Request{Key: key})
 			return err
@@ -115,11 +111,8 @@ func TestCompletingInAMovedStore(t *testing.T) {
 	}
 	ctx := context.Background()
 	path := filepath.Join(t.TempDir(), fileName)
-	s, err := idem.New(mustOpen(t, path, Options{}), idem.Options{SweepInterval: -1})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
-	c, err := s.Claim(ctx, idem.Request{Key: "k"})
-	require.NoError(t, err)
+	s := storeAt(t, path, idem.Options{SweepInterval: -1})
+	c := storetest.Claim(t, s, "k")
 	require.NoError(t, os.Rename(path, path+".old"))
 	require.ErrorIs(t, s.Complete(ctx, c.Token, nil), idem.ErrBroken)
 }
@@ -130,15 +123,12 @@ func TestAPathThatCannotBeLookedUpBreaksNothing(t *testing.T) {
 	if os.Getuid() <= 0 {
 		t.Skip("permissions do not bind this user")
 	}
-	ctx := context.Background()
 	dir := filepath.Join(t.TempDir(), "dir")
 	require.NoError(t, os.Mkdir(dir, 0o700))
-	s, err := idem.New(mustOpen(t, filepath.Join(dir, fileName), Options{}), idem.Options{})
-	require.NoError(t, err)
+	s := storetest.Open(t, mustOpen(t, filepath.Join(dir, fileName), Options{}), idem.Options{})
 	require.NoError(t, os.Chmod(dir, 0))
 	defer func() { _ = os.Chmod(dir, 0o700) }()
-	_, err = s.Claim(ctx, idem.Request{Key: "k"})
-	require.NoError(t, err)
+	storetest.Claim(t, s, "k")
 	require.NoError(t, s.Close())
 }
 
@@ -158,11 +148,9 @@ func TestASecondOpenUnderAnotherName(t *testing.T) {
 	require.NoError(t, b.Close())
 
 	// A store opened by one of its names may lose another.
-	s, err := idem.New(mustOpen(t, path+".hard", Options{}), idem.Options{})
-	require.NoError(t, err)
+	s := storetest.Open(t, mustOpen(t, path+".hard", Options{}), idem.Options{})
 	require.NoError(t, os.Remove(path))
-	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
-	require.NoError(t, err)
+	storetest.Claim(t, s, "k")
 	require.NoError(t, s.Close())
 }
 

@@ -3,7 +3,6 @@ package bolt
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"io/fs"
 	"os"
@@ -17,7 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/selfexec"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
@@ -26,8 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // filled makes a store with some records at path, closed.
 func filled(t testing.TB, path string, records int) {
 	t.Helper()
-	s, err := idem.New(mustOpen(t, path, Options{}), idem.Options{})
-	require.NoError(t, err)
+	s := storeAt(t, path, idem.Options{})
 	rs := make([]idem.Request, records)
 	for i := range rs {
 		rs[i].Key = string(binary.BigEndian.AppendUint32(nil, uint32(i)))
@@ -38,29 +36,11 @@ func filled(t testing.TB, path string, records int) {
 	require.NoError(t, s.Close())
 }
 
-func digest(t testing.TB, path string) [32]byte {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	require.NoError(t, err)
-	return sha256.Sum256(b)
-}
-
-// refused opens path and requires that it is refused with target, with a message that
-// names the file, and that nothing is changed. That it ends is for go test to watch.
+// refused opens path and requires that it is refused with target, and left as it is.
 func refused(t *testing.T, path string, target error) {
 	t.Helper()
-	before := digest(t, path)
-	b, err := Open(path, Options{LockTimeout: 50 * time.Millisecond})
-	if err == nil {
-		_ = b.Close()
-	}
-	require.ErrorIs(t, err, target)
-	require.ErrorContains(t, err, path)
-	require.NotContains(t, err.Error(), "\n", "one line, for logs")
-	require.Equal(t, before, digest(t, path), "the file was changed")
-	left, err := filepath.Glob(path + ".new-*")
-	require.NoError(t, err)
-	require.Empty(t, left)
+	open := func() (*Backend, error) { return Open(path, Options{LockTimeout: 50 * time.Millisecond}) }
+	_ = storetest.RefusesToOpen(t, path, open, target)
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -167,8 +147,7 @@ func TestTruncatedWhileOpen(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), fileName)
 	filled(t, path, 900)
-	s, err := idem.New(mustOpen(t, path, Options{}), idem.Options{CacheBytes: -1, SweepInterval: -1})
-	require.NoError(t, err)
+	s := storeAt(t, path, idem.Options{CacheBytes: -1, SweepInterval: -1})
 	require.NoError(t, os.Truncate(path, 8192))
 	var broken error
 	for i := range 900 {
@@ -177,10 +156,9 @@ func TestTruncatedWhileOpen(t *testing.T) {
 		}
 	}
 	require.ErrorIs(t, broken, idem.ErrBroken)
-	_, err = s.Claim(context.Background(), idem.Request{Key: "new"})
-	require.ErrorIs(t, err, idem.ErrBroken)
+	storetest.Refused(t, s, "new", idem.ErrBroken)
 	_ = s.Close()
-	_, err = Open(path, Options{})
+	_, err := Open(path, Options{})
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 }
 
@@ -190,11 +168,9 @@ func TestDamagedPages(t *testing.T) {
 	t.Parallel()
 	whole := filepath.Join(t.TempDir(), fileName)
 	ctx := context.Background()
-	s, err := idem.New(mustOpen(t, whole, Options{}), idem.Options{})
-	require.NoError(t, err)
+	s := storeAt(t, whole, idem.Options{})
 	for _, key := range []string{"a", "b", "c"} {
-		c, err := s.Claim(ctx, idem.Request{Key: key})
-		require.NoError(t, err)
+		c := storetest.Claim(t, s, key)
 		require.NoError(t, s.Complete(ctx, c.Token, bytes.Repeat([]byte(key), 40)))
 	}
 	require.NoError(t, s.Close())
@@ -254,11 +230,7 @@ func TestSecondOpen(t *testing.T) {
 	require.ErrorIs(t, err, idem.ErrLocked)
 	require.ErrorContains(t, err, path)
 
-	cmd := selfexec.Command(t.Context(), "-test.run=^TestSecondOpen$", "-test.v")
-	cmd.Env = append(os.Environ(), holderEnv+"="+path)
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	require.Contains(t, string(out), "PASS: TestSecondOpen")
+	storetest.Elsewhere(t, "TestSecondOpen", holderEnv, path)
 
 	require.NoError(t, b.Close())
 	require.NoError(t, mustOpen(t, path, Options{}).Close())

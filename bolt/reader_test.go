@@ -3,7 +3,6 @@ package bolt
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -17,9 +16,7 @@ import (
 func TestIdleReadersDoNotKeepTheFileFromGrowing(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	b := mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{MapSize: 1 << 15})
-	s, err := idem.New(b, idem.Options{CacheBytes: -1, SweepInterval: -1})
-	require.NoError(t, err)
+	s, b := newStore(t, Options{MapSize: 1 << 15}, idem.Options{CacheBytes: -1, SweepInterval: -1})
 	before, err := b.Size()
 	require.NoError(t, err)
 	const callers, each = 4, 30

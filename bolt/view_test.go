@@ -15,19 +15,18 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 func TestView(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{}), idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
+	s, _ := newStore(t, Options{}, idem.Options{})
 	b := engine.Of(s).(*Backend)
 	require.NoError(t, b.Update(ctx, func(tx *bbolt.Tx) error { kv{tx}.Put("k", []byte("v")); return nil }))
 	type mine struct{}
 	cause := errors.New("not now")
-	err = b.View(context.WithValue(ctx, mine{}, 7), func(ctx context.Context, tx *bbolt.Tx) error {
+	err := b.View(context.WithValue(ctx, mine{}, 7), func(ctx context.Context, tx *bbolt.Tx) error {
 		require.Equal(t, "v", string(kv{tx}.Get("k")))
 		require.Equal(t, 7, ctx.Value(mine{}))
 		require.False(t, tx.Writable())
@@ -42,8 +41,7 @@ func TestView(t *testing.T) {
 	require.PanicsWithValue(t, "boom", func() {
 		_ = b.View(ctx, func(context.Context, *bbolt.Tx) error { panic("boom") })
 	})
-	_, err = s.Claim(ctx, idem.Request{Key: "the store lives"})
-	require.NoError(t, err)
+	storetest.Claim(t, s, "the store lives")
 	require.NoError(t, s.Close())
 	require.ErrorIs(t, b.View(ctx, never), idem.ErrClosed)
 }

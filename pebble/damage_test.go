@@ -16,6 +16,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // A table that is damaged cannot be compacted, and one day Pebble takes no more writes
@@ -39,8 +40,7 @@ func TestCommitsThatWaitBesideDamage(t *testing.T) {
 			if known {
 				tell(pebble.ErrCorruption)
 			}
-			_, err := s.Claim(ctx, idem.Request{Key: "first"})
-			require.NoError(t, err)
+			storetest.Claim(t, s, "first")
 			stick()
 			claimed := make(chan error, 1)
 			go func() {
@@ -55,12 +55,12 @@ func TestCommitsThatWaitBesideDamage(t *testing.T) {
 				require.Empty(t, claimed)
 				tell(pebble.ErrCorruption)
 			}
+			var err error
 			within(t, "a commit beside damage", func() { err = <-claimed })
 			require.ErrorIs(t, err, idem.ErrBroken)
 			require.ErrorIs(t, err, idem.ErrCorrupt)
 			require.ErrorContains(t, err, "cannot compact a damaged table")
-			_, err = s.Claim(ctx, idem.Request{Key: "first"})
-			require.ErrorIs(t, err, idem.ErrBroken)
+			storetest.Refused(t, s, "first", idem.ErrBroken)
 			release()
 			within(t, "Close", func() { _ = s.Close() })
 		})
@@ -74,9 +74,7 @@ func TestDamageInTheLogOfAKilledStore(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	dir := filepath.Join(t.TempDir(), "store")
-	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
+	s := storeAt(t, dir, idem.Options{})
 	logEnd := func(dir string) (name string, log []byte, end int) {
 		names, err := filepath.Glob(filepath.Join(dir, dbName, "*.log"))
 		require.NoError(t, err)
@@ -89,8 +87,7 @@ func TestDamageInTheLogOfAKilledStore(t *testing.T) {
 	var begins []int
 	result := bytes.Repeat([]byte{1}, 30<<10) // so each begins in a block before the last one
 	for _, key := range []string{"a", "b"} {
-		c, err := s.Claim(ctx, idem.Request{Key: key})
-		require.NoError(t, err)
+		c := storetest.Claim(t, s, key)
 		_, _, begin := logEnd(dir)
 		begins = append(begins, begin)
 		require.NoError(t, s.Complete(ctx, c.Token, result))
@@ -107,7 +104,7 @@ func TestDamageInTheLogOfAKilledStore(t *testing.T) {
 		}
 		return idem.New(b, idem.Options{})
 	}
-	_, err = flipped(begins[0] + 100)
+	_, err := flipped(begins[0] + 100)
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 	left, err := flipped(begins[1] + 100)
 	require.NoError(t, err)

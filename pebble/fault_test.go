@@ -20,6 +20,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/progress"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // faulty is a file system in memory whose operations fail once fails says so.
@@ -68,9 +69,8 @@ func (f *faulty) crash(percent int) *vfs.MemFS {
 func requireBroken(t *testing.T, s *idem.Store, known idem.Token) {
 	t.Helper()
 	ctx := context.Background()
-	_, err := s.Claim(ctx, idem.Request{Key: "after"})
-	require.ErrorIs(t, err, idem.ErrBroken)
-	_, err = s.Get(ctx, known.Key)
+	storetest.Refused(t, s, "after", idem.ErrBroken)
+	_, err := s.Get(ctx, known.Key)
 	require.ErrorIs(t, err, idem.ErrBroken)
 	_, err = s.Claim(ctx, idem.Request{Key: known.Key})
 	require.ErrorIs(t, err, idem.ErrBroken)
@@ -78,8 +78,7 @@ func requireBroken(t *testing.T, s *idem.Store, known idem.Token) {
 	_, err = s.Wait(ctx, known.Key)
 	require.ErrorIs(t, err, idem.ErrBroken)
 	within(t, "Close", func() { _ = s.Close() })
-	_, err = s.Claim(ctx, idem.Request{Key: "after"})
-	require.ErrorIs(t, err, idem.ErrClosed)
+	storetest.Refused(t, s, "after", idem.ErrClosed)
 }
 
 // A log that cannot be synced: the claim is not granted, nothing is answered any
@@ -89,14 +88,14 @@ func TestSyncFails(t *testing.T) {
 	ctx := context.Background()
 	f := newFaulty()
 	s := f.open(t)
-	first, err := s.Claim(ctx, idem.Request{Key: "first"})
-	require.NoError(t, err)
+	first := storetest.Claim(t, s, "first")
 	f.on(func(op errorfs.Op) error {
 		if isSync(op) && filepath.Ext(op.Path) == ".log" {
 			return syscall.EIO
 		}
 		return nil
 	})
+	var err error
 	within(t, "Claim", func() { _, err = s.Claim(ctx, idem.Request{Key: "second"}) })
 	require.ErrorIs(t, err, idem.ErrBroken)
 	require.ErrorIs(t, err, syscall.EIO)
@@ -121,8 +120,7 @@ func TestPanicInACommit(t *testing.T) {
 	require.ErrorIs(t, err, idem.ErrBroken)
 	require.ErrorContains(t, err, "panic in Pebble")
 	require.Error(t, b.engine.fatal.err())
-	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
-	require.ErrorIs(t, err, idem.ErrBroken)
+	storetest.Refused(t, s, "k", idem.ErrBroken)
 	within(t, "Close", func() { _ = s.Close() })
 }
 
@@ -134,8 +132,7 @@ func TestDiskFullInTheBackground(t *testing.T) {
 	ctx := context.Background()
 	f := newFaulty()
 	s := f.open(t)
-	first, err := s.Claim(ctx, idem.Request{Key: "first"})
-	require.NoError(t, err)
+	first := storetest.Claim(t, s, "first")
 	f.on(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && filepath.Ext(op.Path) == ".sst" {
 			return syscall.ENOSPC
@@ -143,6 +140,7 @@ func TestDiskFullInTheBackground(t *testing.T) {
 		return nil
 	})
 	granted := []idem.Token{first.Token}
+	var err error
 	within(t, "Claim", func() {
 		for i := 0; ; i++ {
 			c, claimErr := s.Claim(ctx, idem.Request{Key: fmt.Sprint(i)})
@@ -173,17 +171,14 @@ func TestDamagedTable(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	mem := vfs.NewCrashableMem()
-	s, err := idem.New(mustOpen(t, "store", Options{fs: mem, MinFree: -1}), idem.Options{SweepInterval: -1, CacheBytes: -1})
-	require.NoError(t, err)
+	s := storetest.Open(t, mustOpen(t, "store", Options{fs: mem, MinFree: -1}), idem.Options{SweepInterval: -1, CacheBytes: -1})
 	result := make([]byte, 1000)
 	source := rand.New(rand.NewPCG(3, 4))
 	for i := range result { // that does not compress
 		result[i] = byte(source.Uint32())
 	}
 	for i := range 100 {
-		c, err := s.Claim(ctx, idem.Request{Key: fmt.Sprintf("%03d", i)})
-		require.NoError(t, err)
-		require.NoError(t, s.Complete(ctx, c.Token, result))
+		storetest.Complete(t, s, fmt.Sprintf("%03d", i), string(result))
 	}
 	require.NoError(t, engine.Of(s).(*Backend).DB().Flush())
 	require.NoError(t, s.Close())
@@ -208,9 +203,7 @@ func TestDamagedTable(t *testing.T) {
 	_, err = file.WriteAt(b[:], size/2)
 	require.NoError(t, err)
 	require.NoError(t, file.Close())
-	s, err = idem.New(mustOpen(t, "store", Options{fs: mem, MinFree: -1}), idem.Options{SweepInterval: -1, CacheBytes: -1})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
+	s = storetest.Open(t, mustOpen(t, "store", Options{fs: mem, MinFree: -1}), idem.Options{SweepInterval: -1, CacheBytes: -1})
 	corrupt, bad := 0, ""
 	for i := range 100 {
 		key := fmt.Sprintf("%03d", i)
@@ -227,8 +220,7 @@ func TestDamagedTable(t *testing.T) {
 	require.Less(t, corrupt, 100, "one block is damaged")
 	_, err = s.Stats(ctx)
 	require.ErrorIs(t, err, idem.ErrCorrupt)
-	_, err = s.Claim(ctx, idem.Request{Key: "another"})
-	require.NoError(t, err, "reading what is damaged broke nothing")
+	storetest.Claim(t, s, "another") // reading what is damaged broke nothing
 	require.NoError(t, s.Forget(ctx, idem.Token{Key: bad}))
 	_, err = s.Claim(ctx, idem.Request{Key: bad})
 	require.ErrorIs(t, err, idem.ErrCorrupt, "Pebble reads the damage below its own removal: still never a grant")
@@ -236,9 +228,7 @@ func TestDamagedTable(t *testing.T) {
 
 func TestMinFree(t *testing.T) {
 	t.Parallel()
-	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), "store"), Options{MinFree: math.MaxInt64}), idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
+	s, _ := newStore(t, Options{MinFree: math.MaxInt64}, idem.Options{})
 	if _, err := s.Claim(context.Background(), idem.Request{Key: "k"}); err != nil { // nil where free space cannot be told
 		require.True(t, errors.Is(err, idem.ErrFull), "%v", err)
 	}
@@ -299,8 +289,7 @@ func TestFencesOfBatchesThatACrashKeeps(t *testing.T) {
 			require.NoError(t, err)
 			highest = max(highest, rec.Fence)
 		}
-		c, err := again.Claim(ctx, idem.Request{Key: "next"})
-		require.NoError(t, err)
+		c := storetest.Claim(t, again, "next")
 		require.Greater(t, c.Token.Fence, highest)
 		require.NoError(t, again.Close())
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // What works passes through, and what Pebble expects to fail comes back to it.
@@ -161,9 +162,7 @@ func turn(t *testing.T, s *idem.Store, from int) (granted []idem.Token) {
 	db := engine.Of(s).(*Backend).DB()
 	for round := range 8 {
 		for i := range 4 {
-			c, err := s.Claim(ctx, idem.Request{Key: fmt.Sprint(from, round, i)})
-			require.NoError(t, err)
-			require.NoError(t, s.Complete(ctx, c.Token, []byte("result")))
+			c := storetest.Complete(t, s, fmt.Sprint(from, round, i), "result")
 			granted = append(granted, c.Token)
 		}
 		require.NoError(t, db.Flush())
@@ -217,8 +216,7 @@ func TestObsoleteFilesThatAreHeld(t *testing.T) {
 func TestOldLogsAreRemovedWhileOpen(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "store")
-	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{SweepInterval: -1})
-	require.NoError(t, err)
+	s := storeAt(t, dir, idem.Options{SweepInterval: -1})
 	granted := turn(t, s, 0)
 	logs, err := filepath.Glob(filepath.Join(dir, dbName, "*.log"))
 	require.NoError(t, err)
@@ -232,8 +230,7 @@ func TestOldLogsAreRemovedWhileOpen(t *testing.T) {
 	granted = append(granted, turn(t, s, 1)...)
 	requireCompleted(t, s, granted)
 	require.NoError(t, s.Close())
-	s, err = idem.New(mustOpen(t, dir, Options{}), idem.Options{SweepInterval: -1})
-	require.NoError(t, err)
+	s = storeAt(t, dir, idem.Options{SweepInterval: -1})
 	requireCompleted(t, s, granted)
 	require.NoError(t, s.Close())
 }
@@ -243,16 +240,13 @@ func TestDirectoryIsRemovedBeforeAFlush(t *testing.T) {
 	locksDirectories(t)
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "store")
-	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{SweepInterval: -1})
-	require.NoError(t, err)
-	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
-	require.NoError(t, err)
+	s := storeAt(t, dir, idem.Options{SweepInterval: -1})
+	storetest.Claim(t, s, "k")
 	require.NoError(t, os.RemoveAll(dir))
 	b := engine.Of(s).(*Backend)
 	go func() { _ = b.DB().Flush() }() // parked for good
 	within(t, "the flush", func() { <-b.engine.fatal.heard })
-	_, err = s.Claim(context.Background(), idem.Request{Key: "l"})
-	require.ErrorIs(t, err, idem.ErrBroken)
+	storetest.Refused(t, s, "l", idem.ErrBroken)
 	within(t, "Close", func() { _ = s.Close() })
 }
 
@@ -282,20 +276,18 @@ func TestCheckpointToAFullDisk(t *testing.T) {
 func TestBackgroundErrors(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), "store"), Options{}), idem.Options{SweepInterval: -1})
-	require.NoError(t, err)
+	s, _ := newStore(t, Options{}, idem.Options{SweepInterval: -1})
 	f := engine.Of(s).(*Backend).engine.fatal
 	f.Infof("%s", "heard by nobody")
 	f.Errorf("%s", "heard by nobody")
 	f.listener().DataCorruption(pebble.DataCorruptionInfo{})
 	f.listener().BackgroundError(pebble.ErrCorruption)
 	f.listener().BackgroundError(pebble.ErrCorruption)
-	_, err = s.Claim(ctx, idem.Request{Key: "k"})
-	require.NoError(t, err)
+	storetest.Claim(t, s, "k")
 
 	cause := errors.New("the end")
 	f.listener().BackgroundError(cause)
-	_, err = s.Claim(ctx, idem.Request{Key: "l"})
+	_, err := s.Claim(ctx, idem.Request{Key: "l"})
 	require.ErrorIs(t, err, idem.ErrBroken)
 	require.ErrorIs(t, err, cause)
 	within(t, "Close", func() { _ = s.Close() })

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/selfexec"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // locksDirectories skips the test where directories cannot be locked, or moved while
@@ -52,11 +52,7 @@ func TestLockOutlivesItsFile(t *testing.T) {
 	defer func() { require.NoError(t, b.Close()) }()
 	elsewhere := func() {
 		t.Helper()
-		cmd := selfexec.Command(t.Context(), "-test.run=^TestLockOutlivesItsFile$", "-test.v")
-		cmd.Env = append(os.Environ(), lockedEnv+"="+dir)
-		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		require.Contains(t, string(out), "PASS: TestLockOutlivesItsFile")
+		storetest.Elsewhere(t, "TestLockOutlivesItsFile", lockedEnv, dir)
 	}
 	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -138,23 +134,21 @@ func TestMovedStoreIsBroken(t *testing.T) {
 			base := filepath.Join(t.TempDir(), "base")
 			require.NoError(t, os.Mkdir(base, 0o700))
 			dir := filepath.Join(base, "store")
-			s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{SweepInterval: -1})
-			require.NoError(t, err)
-			_, err = s.Claim(ctx, idem.Request{Key: "before"})
-			require.NoError(t, err)
+			s := storeAt(t, dir, idem.Options{SweepInterval: -1})
+			storetest.Claim(t, s, "before")
 			move(t, dir)
 			after := map[string][32]byte{}
 			if _, err := os.Stat(dir); err == nil {
-				after = digest(t, dir)
+				after = storetest.Digest(t, dir)
 			}
-			_, err = s.Claim(ctx, idem.Request{Key: "k"})
+			_, err := s.Claim(ctx, idem.Request{Key: "k"})
 			require.ErrorIs(t, err, idem.ErrBroken)
 			require.ErrorContains(t, err, "while the store was open")
 			_, err = s.Get(ctx, "before")
 			require.ErrorIs(t, err, idem.ErrBroken)
 			within(t, "Close", func() { _ = s.Close() })
 			if len(after) > 0 {
-				require.Equal(t, after, digest(t, dir))
+				require.Equal(t, after, storetest.Digest(t, dir))
 			}
 		})
 	}
@@ -170,14 +164,11 @@ func TestStoreOfALinkThatLeadsElsewhereIsBroken(t *testing.T) {
 	require.NoError(t, os.Mkdir(filepath.Join(base, "one"), 0o700))
 	require.NoError(t, os.Mkdir(filepath.Join(base, "two"), 0o700))
 	require.NoError(t, os.Symlink("one", link))
-	s, err := idem.New(mustOpen(t, filepath.Join(link, "store"), Options{}), idem.Options{SweepInterval: -1})
-	require.NoError(t, err)
-	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
-	require.NoError(t, err)
+	s := storetest.Open(t, mustOpen(t, filepath.Join(link, "store"), Options{}), idem.Options{SweepInterval: -1})
+	storetest.Claim(t, s, "k")
 	require.NoError(t, os.Remove(link))
 	require.NoError(t, os.Symlink("two", link))
-	_, err = s.Claim(context.Background(), idem.Request{Key: "l"})
-	require.ErrorIs(t, err, idem.ErrBroken)
+	storetest.Refused(t, s, "l", idem.ErrBroken)
 	within(t, "Close", func() { _ = s.Close() })
 }
 
@@ -218,13 +209,13 @@ func TestMovedStoreChangesNoFileByPath(t *testing.T) {
 			require.NoError(t, os.Rename(dir, dir+".old"))
 			require.NoError(t, os.Mkdir(dir, 0o700))
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte("theirs"), 0o600))
-			before := digest(t, dir)
+			before := storetest.Digest(t, dir)
 			f := newFatal()
 			g := &guardedFS{FS: vfs.Default, dir: dir, fatal: f, moved: h.moved}
 			go do(g, func(name string) string { return filepath.Join(dir, name) }) // parked for good
 			within(t, name, func() { <-f.heard })
 			require.ErrorContains(t, f.err(), "replaced")
-			require.Equal(t, before, digest(t, dir))
+			require.Equal(t, before, storetest.Digest(t, dir))
 		})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"os"
-	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -32,8 +31,7 @@ func writeBytes(b *testing.B) (n int64, known bool) {
 // counts nothing on a file system in memory.
 func BenchmarkCycle(b *testing.B) {
 	ctx := context.Background()
-	s, err := idem.New(mustOpen(b, filepath.Join(b.TempDir(), "store"), Options{}), idem.Options{SweepInterval: -1})
-	require.NoError(b, err)
+	s, _ := newStore(b, Options{}, idem.Options{SweepInterval: -1})
 	result := bytes.Repeat([]byte("result"), 20)
 	before, _ := writeBytes(b)
 	n := 0

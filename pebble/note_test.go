@@ -22,6 +22,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // killed copies the store at dir as a kill leaves it. Pebble may still tidy up: what
@@ -72,16 +73,12 @@ func logsOf(t *testing.T, dir string) []string {
 // the store is refused, and left as it is.
 func TestMissingLogIsCorrupt(t *testing.T) {
 	t.Parallel()
-	ctx := context.Background()
 	dir := filepath.Join(t.TempDir(), "store")
 	for life, flushes := range []int{0, 2, 0} {
-		s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{SweepInterval: -1})
-		require.NoError(t, err)
+		s := storeAt(t, dir, idem.Options{SweepInterval: -1})
 		var granted []idem.Token
 		for i := range flushes + 1 {
-			c, err := s.Claim(ctx, idem.Request{Key: fmt.Sprint(life, i)})
-			require.NoError(t, err)
-			require.NoError(t, s.Complete(ctx, c.Token, []byte("result")))
+			c := storetest.Complete(t, s, fmt.Sprint(life, i), "result")
 			granted = append(granted, c.Token)
 			if i < flushes {
 				require.NoError(t, engine.Of(s).(*Backend).DB().Flush())
@@ -99,13 +96,11 @@ func TestMissingLogIsCorrupt(t *testing.T) {
 		for _, log := range logs[:len(logs)-1] {
 			require.NoError(t, os.Remove(log))
 		}
-		s, err = idem.New(mustOpen(t, left, Options{}), idem.Options{SweepInterval: -1})
-		require.NoError(t, err)
+		s = storeAt(t, left, idem.Options{SweepInterval: -1})
 		requireCompleted(t, s, granted)
 		lost = killed(t, left) // again, right after it was opened
 		require.NoError(t, s.Close())
-		s, err = idem.New(mustOpen(t, lost, Options{}), idem.Options{SweepInterval: -1})
-		require.NoError(t, err)
+		s = storeAt(t, lost, idem.Options{SweepInterval: -1})
 		requireCompleted(t, s, granted)
 		require.NoError(t, s.Close())
 		dir = left
@@ -118,8 +113,7 @@ func TestOldestOfSeveralLogsIsMissed(t *testing.T) {
 	ctx := context.Background()
 	f := newFaulty()
 	s := f.open(t)
-	_, err := s.Claim(ctx, idem.Request{Key: "first"})
-	require.NoError(t, err)
+	storetest.Claim(t, s, "first")
 	stick, reached, release := f.sticky(func(op errorfs.Op) bool {
 		return filepath.Ext(op.Path) == ".sst" && op.Kind.ReadOrWrite() == errorfs.OpIsWrite
 	})
@@ -196,11 +190,9 @@ func TestHarmlessChanges(t *testing.T) {
 			filled(t, dir)
 			for range 2 {
 				change(t, dir)
-				s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
-				require.NoError(t, err)
+				s := storeAt(t, dir, idem.Options{})
 				for _, key := range []string{"a", "b", "c"} {
-					_, err := s.Claim(context.Background(), idem.Request{Key: key})
-					require.ErrorIs(t, err, idem.ErrCompleted)
+					storetest.Refused(t, s, key, idem.ErrCompleted)
 				}
 				require.NoError(t, s.Close())
 				_ = os.RemoveAll(filepath.Join(dir, "checkpoint"))
@@ -218,11 +210,9 @@ func TestClosedStoreNeedsNoLog(t *testing.T) {
 	for _, log := range logsOf(t, dir) {
 		require.NoError(t, os.Truncate(log, 0))
 	}
-	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
-	require.NoError(t, err)
+	s := storeAt(t, dir, idem.Options{})
 	for _, key := range []string{"a", "b", "c"} {
-		_, err := s.Claim(context.Background(), idem.Request{Key: key})
-		require.ErrorIs(t, err, idem.ErrCompleted)
+		storetest.Refused(t, s, key, idem.ErrCompleted)
 	}
 	require.NoError(t, s.Close())
 }
@@ -233,8 +223,7 @@ func TestDamagedManifest(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	open := func(t *testing.T, dir string) *idem.Store {
-		s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{SweepInterval: -1})
-		require.NoError(t, err)
+		s := storeAt(t, dir, idem.Options{SweepInterval: -1})
 		return s
 	}
 	for name, leave := range map[string]func(t *testing.T, dir string) (left string, granted []idem.Token){
@@ -252,9 +241,7 @@ func TestDamagedManifest(t *testing.T) {
 		"killed, opened and killed": func(t *testing.T, dir string) (string, []idem.Token) {
 			s := open(t, dir)
 			granted := turn(t, s, 0)
-			c, err := s.Claim(ctx, idem.Request{Key: "in the log"})
-			require.NoError(t, err)
-			require.NoError(t, s.Complete(ctx, c.Token, []byte("result")))
+			c := storetest.Complete(t, s, "in the log", "result")
 			left := killed(t, dir)
 			require.NoError(t, s.Close())
 			s = open(t, left)
@@ -280,16 +267,15 @@ func TestDamagedManifest(t *testing.T) {
 				b[at] ^= 1 << rand.IntN(8)
 				require.NoError(t, os.WriteFile(desc.ManifestFilename, b, 0o600))
 				image := killed(t, left)
-				before := digest(t, image)
+				before := storetest.Digest(t, image)
 				backend, err := Open(image, Options{})
 				if err != nil {
 					require.ErrorIs(t, err, idem.ErrCorrupt)
-					require.Equal(t, before, digest(t, image), "what is refused is left as it was")
+					require.Equal(t, before, storetest.Digest(t, image), "what is refused is left as it was")
 					refusals++
 					continue
 				}
-				s, err := idem.New(backend, idem.Options{SweepInterval: -1})
-				require.NoError(t, err)
+				s := storetest.Open(t, backend, idem.Options{SweepInterval: -1})
 				for _, token := range granted {
 					_, err := s.Get(ctx, token.Key)
 					require.NoError(t, err, "byte %d of %d: a completed key is gone", at, len(whole))

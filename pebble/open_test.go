@@ -2,7 +2,6 @@ package pebble
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,49 +19,23 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
-	"github.com/idemkv/idem/internal/selfexec"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/internal/txbackend"
 	"github.com/idemkv/idem/memory"
 )
 
-// digest is of every file below dir but the locks, by name and content.
-func digest(t testing.TB, dir string) map[string][32]byte {
-	t.Helper()
-	sums := make(map[string][32]byte)
-	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || d.Name() == "LOCK" {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		sums[path] = sha256.Sum256(b)
-		return err
-	}))
-	return sums
-}
-
-// refused opens dir and requires that it is refused with target, with a message
-// that names dir, and that nothing is changed.
+// refused opens dir and requires that it is refused with target, and left as it is.
 func refused(t *testing.T, dir string, target error) {
 	t.Helper()
-	before := digest(t, dir)
-	b, err := Open(dir, Options{})
-	if err == nil {
-		_ = b.Close()
-	}
-	require.ErrorIs(t, err, target)
-	require.ErrorContains(t, err, dir)
-	require.Equal(t, before, digest(t, dir), "the directory was changed")
+	_ = storetest.RefusesToOpen(t, dir, func() (*Backend, error) { return Open(dir, Options{}) }, target)
 }
 
 // filled makes a store with a few records at dir, closed.
 func filled(t testing.TB, dir string) {
 	t.Helper()
-	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
-	require.NoError(t, err)
+	s := storeAt(t, dir, idem.Options{})
 	for _, key := range []string{"a", "b", "c"} {
-		c, err := s.Claim(context.Background(), idem.Request{Key: key})
-		require.NoError(t, err)
-		require.NoError(t, s.Complete(context.Background(), c.Token, []byte(key)))
+		storetest.Complete(t, s, key, key)
 	}
 	require.NoError(t, s.Close())
 }
@@ -183,11 +156,7 @@ func TestSecondOpen(t *testing.T) {
 		_, err := Open(name, Options{})
 		require.ErrorIs(t, err, idem.ErrLocked, name)
 	}
-	cmd := selfexec.Command(t.Context(), "-test.run=^TestSecondOpen$", "-test.v")
-	cmd.Env = append(os.Environ(), holderEnv+"="+dir)
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	require.Contains(t, string(out), "PASS: TestSecondOpen")
+	storetest.Elsewhere(t, "TestSecondOpen", holderEnv, dir)
 
 	require.NoError(t, b.Close())
 	require.NoError(t, mustOpen(t, dir, Options{}).Close())
@@ -200,9 +169,8 @@ func TestUnfinishedCreation(t *testing.T) {
 	filled(t, dir)
 	require.NoError(t, os.Rename(filepath.Join(dir, markerName), filepath.Join(dir, markerName+".new")))
 	require.NoError(t, os.Remove(filepath.Join(dir, noteName)), "it is made later")
-	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
-	require.NoError(t, err)
-	_, err = s.Get(context.Background(), "a")
+	s := storeAt(t, dir, idem.Options{})
+	_, err := s.Get(context.Background(), "a")
 	require.NoError(t, err, "what is there stays")
 	require.NoError(t, s.Close())
 	require.FileExists(t, filepath.Join(dir, markerName))
@@ -225,12 +193,8 @@ func TestOnAnotherEngine(t *testing.T) {
 func TestReservedKeys(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), "store"), Options{}), idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
-	first, err := s.Claim(ctx, idem.Request{Key: "k"})
-	require.NoError(t, err)
-	require.NoError(t, s.Complete(ctx, first.Token, []byte("kept")))
+	s, _ := newStore(t, Options{}, idem.Options{})
+	storetest.Complete(t, s, "k", "kept")
 	record := []byte(reserved + "rk")
 	for name, write := range map[string]func(b *pebble.Batch) error{
 		"set":          func(b *pebble.Batch) error { return b.Set(record, []byte("x"), nil) },
@@ -242,7 +206,7 @@ func TestReservedKeys(t *testing.T) {
 		_, _, err := Do(ctx, s, idem.Request{Key: name}, func(_ context.Context, b *pebble.Batch) ([]byte, error) { return nil, write(b) })
 		require.ErrorIs(t, err, idem.ErrInvalid, name)
 	}
-	_, _, err = Do(ctx, s, idem.Request{Key: "own"}, func(_ context.Context, b *pebble.Batch) ([]byte, error) {
+	_, _, err := Do(ctx, s, idem.Request{Key: "own"}, func(_ context.Context, b *pebble.Batch) ([]byte, error) {
 		return nil, b.DeleteRange([]byte("j"), []byte("z"), nil)
 	})
 	require.NoError(t, err)
@@ -297,13 +261,10 @@ func testCreationAfterAnother(t *testing.T, taken bool) {
 	require.NoError(t, err)
 	require.NoError(t, create(dir, o, h))
 	require.NoError(t, h.Close())
-	s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
+	s := storeAt(t, dir, idem.Options{})
 	before, err := s.Get(context.Background(), "a")
 	require.NoError(t, err)
-	c, err := s.Claim(context.Background(), idem.Request{Key: "new"})
-	require.NoError(t, err)
+	c := storetest.Claim(t, s, "new")
 	require.Greater(t, c.Token.Fence, before.Fence)
 	saved, err := engine.Of(s).(*Backend).engine.Scan(txbackend.Meta, []byte(codec.MetaKey), nil, 1)
 	require.NoError(t, err)
@@ -354,22 +315,17 @@ func TestCloseWithOpenIterators(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx := context.Background()
 			dir := filepath.Join(t.TempDir(), "store")
-			s, err := idem.New(mustOpen(t, dir, Options{}), idem.Options{})
-			require.NoError(t, err)
-			c, err := s.Claim(ctx, idem.Request{Key: "SECRET"})
-			require.NoError(t, err)
-			require.NoError(t, s.Complete(ctx, c.Token, nil))
+			s := storeAt(t, dir, idem.Options{})
+			storetest.Complete(t, s, "SECRET", "")
 			leave(t, engine.Of(s).(*Backend).DB())
+			var err error
 			within(t, "Close", func() { err = s.Close() })
 			require.ErrorContains(t, err, "close them before the store")
 			require.NotContains(t, err.Error(), "SECRET")
 			require.NotContains(t, err.Error(), "\n", "one line")
-			s, err = idem.New(mustOpen(t, dir, Options{}), idem.Options{})
-			require.NoError(t, err)
-			_, err = s.Claim(ctx, idem.Request{Key: "SECRET"})
-			require.ErrorIs(t, err, idem.ErrCompleted)
+			s = storeAt(t, dir, idem.Options{})
+			storetest.Refused(t, s, "SECRET", idem.ErrCompleted)
 			require.NoError(t, s.Close())
 		})
 	}
@@ -390,8 +346,7 @@ func TestFunctionsThatEndTheirBatch(t *testing.T) {
 		for _, size := range []int{1, 1 << 20} { // a large batch is a table of its own
 			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
 				t.Parallel()
-				s, err := idem.New(mustOpen(t, "store", Options{fs: vfs.NewMem(), MinFree: -1, MemTableBytes: 1 << 20}), idem.Options{SweepInterval: -1})
-				require.NoError(t, err)
+				s := storetest.Open(t, mustOpen(t, "store", Options{fs: vfs.NewMem(), MinFree: -1, MemTableBytes: 1 << 20}), idem.Options{SweepInterval: -1})
 				db := engine.Of(s).(*Backend).DB()
 				var wg sync.WaitGroup
 				for i := range 8 {
@@ -416,10 +371,9 @@ func TestFunctionsThatEndTheirBatch(t *testing.T) {
 				}
 				wg.Wait()
 				for i := range 8 {
-					_, err := s.Claim(ctx, idem.Request{Key: fmt.Sprint("good", i)})
-					require.ErrorIs(t, err, idem.ErrCompleted)
+					storetest.Refused(t, s, fmt.Sprint("good", i), idem.ErrCompleted)
 				}
-				_, err = s.Get(ctx, "bad0")
+				_, err := s.Get(ctx, "bad0")
 				require.ErrorIs(t, err, idem.ErrNotFound)
 				require.NoError(t, s.Close())
 			})
@@ -429,13 +383,10 @@ func TestFunctionsThatEndTheirBatch(t *testing.T) {
 
 func TestWrongFunction(t *testing.T) {
 	t.Parallel()
-	s, err := idem.New(mustOpen(t, filepath.Join(t.TempDir(), "store"), Options{}), idem.Options{})
-	require.NoError(t, err)
-	defer func() { _ = s.Close() }()
-	_, _, err = s.DoEffect(context.Background(), idem.Request{Key: "k"}, func() {})
+	s, _ := newStore(t, Options{}, idem.Options{})
+	_, _, err := s.DoEffect(context.Background(), idem.Request{Key: "k"}, func() {})
 	require.ErrorIs(t, err, idem.ErrInvalid)
-	_, err = s.Claim(context.Background(), idem.Request{Key: "k"})
-	require.NoError(t, err, "the store lives")
+	storetest.Claim(t, s, "k") // the store lives
 }
 
 // A database that a newer Pebble has made its own is refused as of another version, and
@@ -450,11 +401,7 @@ func TestOpenOfANewerPebble(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, markers, 1)
 	require.NoError(t, os.Rename(markers[0], filepath.Join(dir, dbName, "marker.format-version.000099.099")))
-	before := digest(t, dir)
-	_, err = Open(dir, Options{})
-	require.ErrorIs(t, err, idem.ErrVersion)
+	err = storetest.RefusesToOpen(t, dir, func() (*Backend, error) { return Open(dir, Options{}) }, idem.ErrVersion)
 	require.NotErrorIs(t, err, idem.ErrCorrupt)
 	require.ErrorContains(t, err, "use a newer library")
-	require.NotContains(t, err.Error(), "\n")
-	require.Equal(t, before, digest(t, dir))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
@@ -68,6 +69,19 @@ func mustOpen(t testing.TB, dir string, o Options) *Backend {
 	b, err := Open(dir, o)
 	require.NoError(t, err)
 	return b
+}
+
+// newStore opens a store of its own for the test.
+func newStore(t testing.TB, o Options, so idem.Options) (*idem.Store, *Backend) {
+	t.Helper()
+	b := mustOpen(t, filepath.Join(t.TempDir(), "store"), o)
+	return storetest.Open(t, b, so), b
+}
+
+// storeAt opens the store in dir.
+func storeAt(t testing.TB, dir string, so idem.Options) *idem.Store {
+	t.Helper()
+	return storetest.Open(t, mustOpen(t, dir, Options{}), so)
 }
 
 // stalls holds the switch of each open engine's file system.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // powerDisk is a file system in memory of which a power cut leaves what was synced
@@ -223,14 +224,11 @@ func TestPowerMarkersNameWhatIsThere(t *testing.T) {
 // note of a log that is not there yet. The store was closed before, or killed.
 func TestPowerWhileOpening(t *testing.T) {
 	t.Parallel()
-	ctx := context.Background()
 	for _, how := range []string{"closed", "killed"} {
 		f := newFaulty()
 		s := f.open(t)
 		first := turn(t, s, 0)
-		c, err := s.Claim(ctx, idem.Request{Key: "in the log"})
-		require.NoError(t, err)
-		require.NoError(t, s.Complete(ctx, c.Token, nil))
+		c := storetest.Complete(t, s, "in the log", "")
 		first = append(first, c.Token)
 		left := &faulty{mem: f.crash(100)}
 		require.NoError(t, s.Close())
@@ -255,8 +253,7 @@ func TestPowerWhileOpening(t *testing.T) {
 			return nil
 		})
 		s = left.open(t)
-		_, err = s.Claim(ctx, idem.Request{Key: "second"})
-		require.NoError(t, err)
+		storetest.Claim(t, s, "second")
 		require.NoError(t, s.Close())
 		require.Greater(t, noted, 3)
 		require.Greater(t, len(images)-noted, 3)

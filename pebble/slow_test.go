@@ -17,6 +17,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // sticky makes what stops finds stop for good, until release is called. Reached is
@@ -79,11 +80,8 @@ func TestFaultsStuckFlush(t *testing.T) {
 	})
 	b, err := Open("store", smallOptions(f))
 	require.NoError(t, err)
-	s, err := idem.New(b, idem.Options{SweepInterval: -1, CacheBytes: -1})
-	require.NoError(t, err)
-	done, err := s.Claim(ctx, idem.Request{Key: "done"})
-	require.NoError(t, err)
-	require.NoError(t, s.Complete(ctx, done.Token, []byte("result")))
+	s := storetest.Open(t, b, idem.Options{SweepInterval: -1, CacheBytes: -1})
+	storetest.Complete(t, s, "done", "result")
 
 	stick()
 	var filled atomic.Int64
