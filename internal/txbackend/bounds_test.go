@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -40,8 +39,7 @@ func TestCommitsAreBoundedInBytes(t *testing.T) {
 			require.NoError(t, g.Err)
 			completions = append(completions, idem.Completion{Token: g.Claim.Token, Result: make([]byte, 3<<10)})
 		}
-		before, err := e.s.Stats(ctx)
-		require.NoError(t, err)
+		before := e.stats()
 		largest = 0
 		n := e.commitsOf(func() {
 			for i, err := range e.s.CompleteMany(ctx, completions) {
@@ -53,8 +51,7 @@ func TestCommitsAreBoundedInBytes(t *testing.T) {
 		for i := range requests {
 			require.Equal(t, idem.Completed, e.state(fmt.Sprint("k", i)))
 		}
-		after, err := e.s.Stats(ctx)
-		require.NoError(t, err)
+		after := e.stats()
 		require.EqualValues(t, n, after.Commits-before.Commits)
 		require.EqualValues(t, len(requests), after.CommittedOps-before.CommittedOps)
 		requireInStep(t, e.fake)
@@ -95,9 +92,7 @@ func TestBoundAndSpoil(t *testing.T) {
 // Breaking in the middle of what one caller brought: nobody is told that nothing
 // happened.
 func TestBreakBetweenTheCommitsOfOneCaller(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		e.b.commitBytes = 1
 		n := 0
 		e.fake.on(visible, func() error {
@@ -116,9 +111,7 @@ func TestBreakBetweenTheCommitsOfOneCaller(t *testing.T) {
 // Once a commit the path is looked at, before anybody is told of the commit. Where it
 // names something else the store breaks.
 func TestMovedUnderCommits(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		asked := 0
 		e.fake.on(moving, func() error { asked++; return nil })
 		token := e.claim("a")
@@ -158,9 +151,7 @@ func TestCheck(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f, h := newFake(), &host{}
-			b := New(f)
-			h.bind(t, b)
+			f, h, b := bound(t)
 			f.on(c.at, c.hook)
 			require.ErrorIs(t, b.Check(c.ctx), c.want)
 			broken, _ := h.told()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,6 +32,15 @@ func (h *host) bind(t testing.TB, b *Backend) engine.Binding {
 	binding, err := b.Bind(h.host())
 	require.NoError(t, err)
 	return binding
+}
+
+// bound is a backend of a new fake, bound to a host of its own.
+func bound(t testing.TB) (*fake, *host, *Backend) {
+	t.Helper()
+	f, h := newFake(), &host{}
+	b := New(f)
+	h.bind(t, b)
+	return f, h, b
 }
 
 func (h *host) host() engine.Host {
@@ -118,9 +128,7 @@ func TestEveryFaultBreaks(t *testing.T) {
 		} {
 			t.Run(name+"/"+how, func(t *testing.T) {
 				t.Parallel()
-				f, h := newFake(), &host{}
-				b := New(f)
-				h.bind(t, b)
+				f, h, b := bound(t)
 				f.on(c.at, hook)
 				err := c.call(b)
 				require.ErrorIs(t, err, idem.ErrBroken)
@@ -208,9 +216,7 @@ func TestGateStaysShutAfterAFailedCommit(t *testing.T) {
 
 // Everybody who shares a commit that fails hears of it, and nobody is answered from it.
 func TestFailedCommitAnswersAll(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		token := e.claim("a")
 		var errs [4]error
 		e.together(
@@ -250,15 +256,12 @@ func TestBreakDuringCommit(t *testing.T) {
 
 // The first cause stays, and wakes those who wait.
 func TestBreakInTheBackground(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		e.claim("k")
-		waited := make(chan error, 1)
-		go func() {
+		waited := async(func() error {
 			_, err := e.s.Wait(ctx, "k")
-			waited <- err
-		}()
+			return err
+		})
 		synctest.Wait()
 		first := e.b.Break(errDisk)
 		require.ErrorIs(t, first, errDisk)
@@ -327,18 +330,15 @@ func TestFaultInASameCommitFunctionBreaks(t *testing.T) {
 // Cancelled while queued, an operation is not run; once its commit has
 // begun it has that commit's answer.
 func TestContext(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		reached, release := e.fake.stall(beginning)
 		under, cancelUnder := context.WithCancel(ctx)
 		behind, cancelBehind := context.WithCancel(ctx)
 		claim := func(ctx context.Context, key string) <-chan error {
-			done := make(chan error, 1)
-			go func() {
+			done := async(func() error {
 				_, err := e.s.Claim(ctx, idem.Request{Key: key})
-				done <- err
-			}()
+				return err
+			})
 			return done
 		}
 		first := claim(under, "under")
@@ -417,4 +417,20 @@ func TestNoFunctionBeginsInABrokenStore(t *testing.T) {
 		synctest.Wait()
 		require.False(t, ran.Load(), "a function was begun whose caller had been answered")
 	})
+}
+
+// A panic is one line in the error, and its stack is there for whoever asks.
+func TestStackOfAPanic(t *testing.T) {
+	t.Parallel()
+	f, _, b := bound(t)
+	f.on(visible, func() error { panic("lost\n\tgoroutine 1 [running]") })
+	err := b.Update(ctx, sameCommit(nothing))
+	require.ErrorIs(t, err, idem.ErrBroken)
+	require.ErrorContains(t, err, "panic in the engine: lost goroutine 1 [running]")
+	require.NotContains(t, err.Error(), "\n")
+	require.Less(t, len(err.Error()), 200)
+	var s interface{ Stack() string }
+	require.ErrorAs(t, err, &s)
+	require.True(t, strings.Contains(s.Stack(), "TestStackOfAPanic"), s.Stack())
+	require.NoError(t, b.Close())
 }

@@ -14,9 +14,7 @@ import (
 
 func TestClosed(t *testing.T) {
 	t.Parallel()
-	f, h := newFake(), &host{}
-	b := New(f)
-	h.bind(t, b)
+	f, h, b := bound(t)
 	require.NoError(t, b.Close())
 	require.NoError(t, b.Close(), "again")
 	requireCloses(t, f, 1)
@@ -42,23 +40,19 @@ func TestClosed(t *testing.T) {
 func TestCloseDuringTraffic(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f, h := newFake(), &host{}
-		b := New(f)
-		h.bind(t, b)
+		f, _, b := bound(t)
 		reached, release := f.stall(beginning)
 		update := func() <-chan error {
-			done := make(chan error, 1)
-			go func() {
-				done <- b.Update(ctx, sameCommit(func(tx *fakeTx) ([]byte, error) { tx.put("k", "v"); return nil, nil }))
-			}()
+			done := async(func() error {
+				return b.Update(ctx, sameCommit(func(tx *fakeTx) ([]byte, error) { tx.put("k", "v"); return nil, nil }))
+			})
 			return done
 		}
 		under := update()
 		<-reached
 		behind := update()
 		synctest.Wait()
-		closed := make(chan error, 1)
-		go func() { closed <- b.Close() }()
+		closed := async(b.Close)
 		synctest.Wait()
 		requireCloses(t, f, 0, "closed under a commit")
 		release()
@@ -79,10 +73,9 @@ func TestCloseWaitsForUpdate(t *testing.T) {
 		f := newFake()
 		b := New(f)
 		reached, release := f.stall(visible)
-		updated, closed := make(chan error, 1), make(chan error, 1)
-		go func() { updated <- b.Update(ctx, sameCommit(nothing)) }()
+		updated := async(func() error { return b.Update(ctx, sameCommit(nothing)) })
 		<-reached
-		go func() { closed <- b.Close() }()
+		closed := async(b.Close)
 		synctest.Wait()
 		requireCloses(t, f, 0, "closed under a commit")
 		release()
@@ -103,9 +96,7 @@ func TestCloseErrors(t *testing.T) {
 	} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			f, h := newFake(), &host{}
-			b := New(f)
-			h.bind(t, b)
+			f, _, b := bound(t)
 			f.on(closing, c.hook)
 			err := b.Close()
 			require.ErrorIs(t, err, c.want)
@@ -119,9 +110,7 @@ func TestCloseErrors(t *testing.T) {
 // What closing could not save is said.
 func TestCloseCannotSave(t *testing.T) {
 	t.Parallel()
-	f, h := newFake(), &host{}
-	b := New(f)
-	h.bind(t, b)
+	f, h, b := bound(t)
 	f.on(beginning, func() error { return errDisk })
 	require.ErrorIs(t, b.Close(), errDisk)
 	broken, _ := h.told()
@@ -145,9 +134,7 @@ func TestCloseOfAnEngineThatHangs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				f, h := newFake(), &host{}
-				b := New(f)
-				h.bind(t, b)
+				f, h, b := bound(t)
 				free := make(chan struct{})
 				defer close(free)
 				f.on(closing, func() error { <-free; return nil })

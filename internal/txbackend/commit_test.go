@@ -3,7 +3,6 @@ package txbackend
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -30,8 +29,7 @@ func TestNothingChangedNoCommit(t *testing.T) {
 	done := e.completed("done", "r")
 	held := e.claim("held")
 	require.NoError(t, e.s.Hold(ctx, held, nil))
-	stats, err := e.s.Stats(ctx)
-	require.NoError(t, err)
+	stats := e.stats()
 	for name, c := range map[string]struct {
 		call func() error
 		want error
@@ -57,8 +55,7 @@ func TestNothingChangedNoCommit(t *testing.T) {
 		n := e.commitsOf(func() { require.Equal(t, c.want, c.call(), name) })
 		require.Zero(t, n, name)
 	}
-	again, err := e.s.Stats(ctx)
-	require.NoError(t, err)
+	again := e.stats()
 	require.Equal(t, stats.Commits, again.Commits)
 	require.Equal(t, stats.CommittedOps, again.CommittedOps)
 }
@@ -66,9 +63,7 @@ func TestNothingChangedNoCommit(t *testing.T) {
 // Each commit saves the store time and the highest fence as they are
 // after all of its operations, and closing saves the time again.
 func TestMetaIsSaved(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		require.Empty(t, e.fake.raw(Meta), "opening alone saves nothing")
 		at := func() engine.Instant { return engine.Instant(begun.UnixNano()) + e.elapsed() }
 		token := e.claim("a")
@@ -165,14 +160,11 @@ func TestBind(t *testing.T) {
 // Group tells of each commit once: how many operations changed something, and never
 // of one without operations that were to be saved.
 func TestGroupIsTold(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		var done idem.Token
 		require.Equal(t, 1, e.commitsOf(func() { done = e.claim("done") }))
 		require.NoError(t, e.s.Complete(ctx, done, nil))
-		before, err := e.s.Stats(ctx)
-		require.NoError(t, err)
+		before := e.stats()
 		n := e.commitsOf(func() {
 			e.together(
 				func() { e.claim("a") },
@@ -181,8 +173,7 @@ func TestGroupIsTold(t *testing.T) {
 			)
 		})
 		require.Equal(t, 2, n, "one to gather them, and one for all")
-		after, err := e.s.Stats(ctx)
-		require.NoError(t, err)
+		after := e.stats()
 		require.EqualValues(t, 2, after.Commits-before.Commits)
 		require.EqualValues(t, 2, after.CommittedOps-before.CommittedOps)
 	})
@@ -245,8 +236,7 @@ func TestRoomAfterSweep(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	for i := range 3 {
-		_, err := e.s.Claim(ctx, idem.Request{Key: fmt.Sprint("old ", i), Lease: time.Millisecond, Retention: 1})
-		require.NoError(t, err)
+		e.granted(idem.Request{Key: fmt.Sprint("old ", i), Lease: time.Millisecond, Retention: 1})
 	}
 	e.clock.Advance(time.Second)
 	e.fake.on(rooming, func() error {

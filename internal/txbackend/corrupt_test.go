@@ -117,17 +117,14 @@ func TestSweepPassesOverTheUnreadable(t *testing.T) {
 		}
 	})
 	for i := range 7 {
-		_, err := e.s.Claim(ctx, idem.Request{Key: fmt.Sprint(i), Retention: time.Second})
-		require.NoError(t, err)
+		e.granted(idem.Request{Key: fmt.Sprint(i), Retention: time.Second})
 		e.clock.Advance(time.Millisecond) // a place of its own time
 	}
 	for _, key := range []string{"0", "1", "2", "5"} { // more than one slice, at the front
 		e.fake.damage(Records, key, func(v []byte) []byte { v[9] ^= 1; return v })
 	}
 	e.clock.Advance(time.Hour)
-	removed, err := e.s.Sweep(ctx, 100)
-	require.NoError(t, err)
-	require.Equal(t, 3, removed)
+	require.Equal(t, 3, e.sweep(100))
 	require.Len(t, sweeps, 1)
 	require.Equal(t, 3, sweeps[0].Count)
 	require.Equal(t, 4, sweeps[0].Corrupt)
@@ -140,9 +137,7 @@ func TestSweepPassesOverTheUnreadable(t *testing.T) {
 		require.NoError(t, e.s.Forget(ctx, idem.Token{Key: key}))
 	}
 	require.Len(t, e.fake.raw(Expiry), 4, "nobody can tell where their places are")
-	removed, err = e.s.Sweep(ctx, 100)
-	require.NoError(t, err)
-	require.Zero(t, removed, "there was no record")
+	require.Zero(t, e.sweep(100), "there was no record")
 	require.Empty(t, e.fake.raw(Expiry))
 }
 
@@ -150,16 +145,13 @@ func TestSweepPassesOverTheUnreadable(t *testing.T) {
 func TestPlaceLeftBehind(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
-	_, err := e.s.Claim(ctx, idem.Request{Key: "k", Retention: time.Second})
-	require.NoError(t, err)
+	e.granted(idem.Request{Key: "k", Retention: time.Second})
 	e.fake.damage(Records, "k", func(v []byte) []byte { v[9] ^= 1; return v })
 	require.NoError(t, e.s.Forget(ctx, idem.Token{Key: "k"}))
 	token := e.completed("k", "new")
 	require.Len(t, e.fake.raw(Expiry), 2)
 	e.clock.Advance(time.Minute)
-	removed, err := e.s.Sweep(ctx, 100)
-	require.NoError(t, err)
-	require.Zero(t, removed)
+	require.Zero(t, e.sweep(100))
 	r, err := e.s.Get(ctx, "k")
 	require.NoError(t, err)
 	require.Equal(t, token.Fence, r.Fence)

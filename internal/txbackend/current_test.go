@@ -2,7 +2,6 @@ package txbackend
 
 import (
 	"testing"
-	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -35,9 +34,7 @@ func TestKnownEntriesAreNotRead(t *testing.T) {
 // Two claims that both found nothing and share a commit: what the second saw
 // does not count any more once the first has run.
 func TestOneCommitGrantsAKeyOnce(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		var first, second error
 		require.Zero(t, e.gets(func() {
 			e.together(

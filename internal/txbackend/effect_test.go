@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -42,8 +41,7 @@ func TestEffectsShareACommit(t *testing.T) {
 				results[i], _, errs[i] = e.s.DoEffect(ctx, idem.Request{Key: key}, counted(&runs[i], "shared", err))
 			}
 		}
-		before, err := e.s.Stats(ctx)
-		require.NoError(t, err)
+		before := e.stats()
 		n := e.commitsOf(func() {
 			e.together(
 				do(0, "a", nil),
@@ -76,8 +74,7 @@ func TestEffectsShareACommit(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "balance 4", string(r.Result), "what was answered is not what is stored")
 
-		after, err := e.s.Stats(ctx)
-		require.NoError(t, err)
+		after := e.stats()
 		require.EqualValues(t, 4, after.CommittedOps-before.CommittedOps, "operations are counted once, however often they were run")
 
 		// Each of the two failures spoils a commit: what comes before it is run again, and
@@ -95,9 +92,7 @@ func TestEffectsShareACommit(t *testing.T) {
 // Where what comes before a function is a batch of its own, a crash may keep that and
 // lose the rest: what it keeps is in step, and its fences are never granted again.
 func TestBatchesOfACommit(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		e.fake.savepoints = true
 		token := e.claim("token")
 		var left []*fake
@@ -267,9 +262,7 @@ func TestEffectOfTheRefused(t *testing.T) {
 
 // A commit with functions in it that fails takes all of them along.
 func TestEffectsOfAFailedCommit(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		var runs atomic.Int32
 		e.fake.on(visible, func() error { return errDisk })
 		result, _, err := e.s.DoEffect(ctx, idem.Request{Key: "k"}, counted(&runs, "x", nil))

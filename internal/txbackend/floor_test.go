@@ -102,8 +102,7 @@ func TestSweepsDoNotReadOverWhatIsGone(t *testing.T) {
 	e := newEnv(t, func(o *idem.Options) { o.SweepSlice = 10 })
 	const n = 100
 	for i := range n {
-		_, err := e.s.Claim(ctx, idem.Request{Key: fmt.Sprint(i), Retention: time.Second})
-		require.NoError(t, err)
+		e.granted(idem.Request{Key: fmt.Sprint(i), Retention: time.Second})
 		e.clock.Advance(time.Millisecond)
 	}
 	e.clock.Advance(time.Hour)
@@ -115,9 +114,7 @@ func TestSweepsDoNotReadOverWhatIsGone(t *testing.T) {
 		return nil
 	})
 	for range n / 10 {
-		removed, err := e.s.Sweep(ctx, 10)
-		require.NoError(t, err)
-		require.Equal(t, 10, removed)
+		require.Equal(t, 10, e.sweep(10))
 	}
 	require.Len(t, from, n/10)
 	require.True(t, slices.IsSorted(from))
@@ -125,26 +122,20 @@ func TestSweepsDoNotReadOverWhatIsGone(t *testing.T) {
 	e.fake.at(nil)
 
 	// What is placed before the floor since is found: time went on to the floor.
-	_, err := e.s.Claim(ctx, idem.Request{Key: "late", Retention: time.Nanosecond, Lease: time.Millisecond})
-	require.NoError(t, err)
+	e.granted(idem.Request{Key: "late", Retention: time.Nanosecond, Lease: time.Millisecond})
 	e.clock.Advance(time.Second)
-	removed, err := e.s.Sweep(ctx, 10)
-	require.NoError(t, err)
-	require.Equal(t, 1, removed)
+	require.Equal(t, 1, e.sweep(10))
 }
 
 // A look that failed has learned nothing.
 func TestFailedLookLeavesTheFloor(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
-	_, err := e.s.Claim(ctx, idem.Request{Key: "k", Retention: time.Second})
-	require.NoError(t, err)
+	e.granted(idem.Request{Key: "k", Retention: time.Second})
 	e.clock.Advance(time.Hour)
 	e.fake.on(scanning, func() error { return fmt.Errorf("block 7: %w", idem.ErrCorrupt) })
-	_, err = e.s.Sweep(ctx, 10)
+	_, err := e.s.Sweep(ctx, 10)
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 	e.fake.at(nil)
-	removed, err := e.s.Sweep(ctx, 10)
-	require.NoError(t, err)
-	require.Equal(t, 1, removed)
+	require.Equal(t, 1, e.sweep(10))
 }

@@ -61,9 +61,7 @@ func TestNotSeenBeforeDurable(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				e := newEnv(t)
+			bubble(t, func(t *testing.T, e *env) {
 				token := c.before(e)
 				inTheDatabase := e.fake.raw(Records)[key]
 				reached, release := e.fake.stall(visible)
@@ -105,9 +103,7 @@ func TestNotSeenBeforeDurable(t *testing.T) {
 // The image of a record that cannot be read is its error: a Forget on its way does
 // not make it absent.
 func TestUnreadableUntilForgottenForGood(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		e.completed("k", "r")
 		e.fake.damage(Records, "k", func(v []byte) []byte { v[20] ^= 1; return v })
 		reached, release := e.fake.stall(visible)
@@ -159,8 +155,7 @@ func TestReaderMeetsCommit(t *testing.T) {
 	complete := func(e *env, token idem.Token, answer error) (finish func() error) {
 		reached, let := make(chan struct{}), make(chan struct{})
 		e.fake.on(visible, func() error { close(reached); <-let; return answer })
-		done := make(chan error, 1)
-		go func() { done <- e.s.Complete(ctx, token, nil) }()
+		done := async(func() error { return e.s.Complete(ctx, token, nil) })
 		<-reached
 		return func() error { close(let); return <-done }
 	}
@@ -221,9 +216,7 @@ func TestReaderMeetsCommit(t *testing.T) {
 // A commit that was given up and begun again because of a same-commit function lets
 // go of what it held, and holds what it changes then.
 func TestGateAfterSpoiledPass(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		token := e.claim("a")
 		var seen []idem.State
 		look := func() error { seen = append(seen, e.state("a")); return nil }

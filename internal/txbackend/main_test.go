@@ -84,6 +84,27 @@ func (e *env) state(key string) idem.State {
 	return r.State
 }
 
+// granted claims what r asks for.
+func (e *env) granted(r idem.Request) {
+	e.t.Helper()
+	_, err := e.s.Claim(ctx, r)
+	require.NoError(e.t, err)
+}
+
+func (e *env) sweep(limit int) (removed int) {
+	e.t.Helper()
+	removed, err := e.s.Sweep(ctx, limit)
+	require.NoError(e.t, err)
+	return removed
+}
+
+func (e *env) stats() idem.Stats {
+	e.t.Helper()
+	stats, err := e.s.Stats(ctx)
+	require.NoError(e.t, err)
+	return stats
+}
+
 // meta returns the meta entry as stored.
 func (e *env) meta() engine.Meta {
 	e.t.Helper()
@@ -112,14 +133,19 @@ func (e *env) together(fns ...func()) {
 	wg.Wait()
 }
 
+// bubble runs a test with a store of its own in a synctest bubble.
+func bubble(t *testing.T, test func(t *testing.T, e *env)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { test(t, newEnv(t)) })
+}
+
 // both runs a test with same-commit functions that spoil the transaction when they
 // fail, as in bbolt, and with such as do not, as in Pebble.
 func both(t *testing.T, test func(t *testing.T, e *env, spoils bool)) {
 	for name, savepoints := range map[string]bool{"spoils": false, "savepoints": true} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				e := newEnv(t)
+			bubble(t, func(t *testing.T, e *env) {
 				e.fake.savepoints = savepoints
 				test(t, e, !savepoints)
 			})

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -87,9 +86,7 @@ func TestScanHonoursContext(t *testing.T) {
 // A scan shows what a commit on its way changes, adds and removes as it
 // was, wherever in a page that lies, and only within its bounds.
 func TestScanDuringCommit(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		want := e.numbered("k", 3*scanPage)
 		_, before := listed(t, e.b, "", nil)
 		last := len(want) - 1
@@ -248,5 +245,48 @@ func TestExpiringPassesOverWhatIsNoPlace(t *testing.T) {
 		got, err := e.b.Expiring(ctx, engine.Due{}, engine.Never, limit)
 		require.NoError(t, err)
 		require.Equal(t, []engine.Due{want}, got, "limit %d", limit)
+	}
+}
+
+// tangled is an engine whose scans come back to where they were.
+type tangled struct {
+	*fake
+	pairs []Pair
+}
+
+func (e tangled) Scan(space Space, from, to []byte, limit int) ([]Pair, error) {
+	if space == Meta {
+		return e.fake.Scan(space, from, to, limit)
+	}
+	return e.pairs, nil
+}
+
+// Keys that do not come in order are damage, and never an endless list.
+func TestKeysOutOfOrder(t *testing.T) {
+	t.Parallel()
+	keys := func(keys ...string) (pairs []Pair) {
+		for _, k := range keys {
+			pairs = append(pairs, Pair{Key: []byte(k)})
+		}
+		return pairs
+	}
+	for name, pairs := range map[string][]Pair{
+		"going back": keys("b", "a"), "standing still": keys("a", "a"), "before the beginning": keys("0"),
+	} {
+		for _, what := range []string{"Scan", "Expiring"} {
+			b := New(tangled{newFake(), pairs})
+			(&host{}).bind(t, b)
+			var err error
+			if what == "Scan" {
+				_, _, err = b.Scan(ctx, "", "0")
+			} else {
+				b = New(tangled{newFake(), keys("b", "a")})
+				(&host{}).bind(t, b)
+				_, err = b.Expiring(ctx, engine.Due{}, engine.Never, 10)
+			}
+			require.ErrorIs(t, err, idem.ErrBroken, "%s, %s", what, name)
+			require.ErrorIs(t, err, idem.ErrCorrupt, "%s, %s", what, name)
+			require.NoError(t, b.Close())
+		}
 	}
 }

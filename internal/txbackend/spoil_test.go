@@ -148,9 +148,7 @@ func TestPermanentFailureThatCannotBeRecorded(t *testing.T) {
 
 // Closing while a failure is still to be recorded waits for it.
 func TestCloseWaitsForAFailureToBeRecorded(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		token := e.claim("k")
 		var failed error
 		running, finish := make(chan struct{}), make(chan struct{})

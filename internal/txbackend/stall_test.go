@@ -137,9 +137,7 @@ func TestStuckFunction(t *testing.T) {
 
 // A function that heeds its ctx lets Close end at once when the store breaks.
 func TestFunctionHearsOfABrokenStore(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		done := async(func() error {
 			return e.b.Update(ctx, withCtx(func(ctx context.Context, _ *fakeTx) ([]byte, error) {
 				<-ctx.Done()
@@ -183,9 +181,7 @@ func TestFunctionsContext(t *testing.T) {
 
 // An engine whose closing does not end is left behind.
 func TestStuckClose(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		reached, release := e.fake.stall(closing)
 		defer release()
 		closed := async(e.s.Close)
@@ -200,9 +196,7 @@ func TestStuckClose(t *testing.T) {
 // Many commits, each shorter than the bound and all together longer, are not stalled.
 // Neither is one commit over which much time passed in which the process did not run.
 func TestSlowCommitsAreNotStalled(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		e.fake.on(visible, func() error { time.Sleep(stall - 2*time.Second); return nil })
 		for range 5 {
 			require.NoError(t, e.b.Update(ctx, sameCommit(nothing)))
@@ -216,9 +210,7 @@ func TestSlowCommitsAreNotStalled(t *testing.T) {
 
 // The watch ends with the work, and begins again with it.
 func TestWatchRunsOnlyWithWork(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
+	bubble(t, func(t *testing.T, e *env) {
 		w := e.b.watch.Load()
 		time.Sleep(time.Hour)
 		synctest.Wait()
