@@ -23,16 +23,12 @@ var batchCases = []testCase{
 func claimMany(t *testing.T, e *env) {
 	s := e.spied()
 	e.open(idem.Options{Lease: time.Second, Retention: time.Hour, MaxAttempts: 1})
-	settle := func(key string, f func(idem.Token) error) {
-		t.Helper()
-		require.NoError(t, f(e.claim(idem.Request{Key: key, Fingerprint: printA}).Token))
+	for key, state := range map[string]idem.State{
+		"completed": idem.Completed, "failed": idem.Failed, "held": idem.Held, "exhausted": idem.Released, "mismatch": idem.Completed,
+	} {
+		require.NoError(t, e.end(e.claim(idem.Request{Key: key, Fingerprint: printA}).Token, state, []byte("r")))
 	}
-	settle("completed", func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("r")) })
-	settle("failed", func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, []byte("why")) })
-	settle("held", func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, []byte("note")) })
-	settle("exhausted", func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) })
-	settle("mismatch", func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("secret")) })
-	require.NoError(t, e.s.Complete(e.ctx, e.claim(idem.Request{Key: "expired", Retention: 1}).Token, []byte("old")))
+	e.completed(idem.Request{Key: "expired", Retention: 1}, []byte("old"))
 	e.clock.Advance(time.Second)
 	open := e.claim(idem.Request{Key: "open", Fingerprint: printA})
 

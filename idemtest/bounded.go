@@ -91,8 +91,7 @@ func full(t *testing.T, e *env) {
 			require.Equal(t, big, r.Result)
 		}
 	}
-	_, err := e.s.Claim(e.ctx, idem.Request{Key: "another"})
-	require.ErrorIs(t, err, idem.ErrFull)
+	e.refused(idem.ErrFull, idem.Request{Key: "another"})
 
 	// Room comes from Forget.
 	for _, tok := range tokens {

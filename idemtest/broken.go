@@ -87,7 +87,7 @@ func commitFails(t *testing.T, e *env) {
 	for i, op := range ops {
 		_, err := e.s.Get(e.ctx, "done")
 		if err != nil {
-			require.NoError(t, e.s.Complete(e.ctx, e.claim(idem.Request{Key: "done"}).Token, []byte("r")))
+			e.completed(idem.Request{Key: "done"}, []byte("r"))
 		}
 		open := e.claim(idem.Request{Key: fmt.Sprint("open", i)}).Token
 		require.Greater(t, open.Fence, highest)
@@ -103,8 +103,7 @@ func commitFails(t *testing.T, e *env) {
 			for name, err := range e.everything(open) {
 				require.ErrorIs(t, err, idem.ErrBroken, "%s of a broken store", name)
 			}
-			_, err := e.s.Claim(e.ctx, idem.Request{Key: "done"})
-			require.ErrorIs(t, err, idem.ErrBroken, "a broken store replays nothing")
+			e.refused(idem.ErrBroken, idem.Request{Key: "done"})
 		})
 		_ = e.closeStore(e.s) // in bounded time, with or without an error
 		e.within("a closed store", func() {
@@ -193,12 +192,11 @@ func brokenWakesWait(t *testing.T, e *env) {
 	e.claim(idem.Request{Key: "k"})
 	wait := e.waits("k")
 	e.failCommit()
-	_, err := e.s.Claim(e.ctx, idem.Request{Key: "other"})
-	require.ErrorIs(t, err, idem.ErrBroken)
+	e.refused(idem.ErrBroken, idem.Request{Key: "other"})
 	require.ErrorIs(t, wait.wait(e, "Wait").err, idem.ErrBroken)
 	down := async(func() error { return e.s.Shutdown(e.ctx) })
 	_ = down.wait(e, "Shutdown of a broken store")
-	_, err = e.s.Get(e.ctx, "k")
+	_, err := e.s.Get(e.ctx, "k")
 	require.ErrorIs(t, err, idem.ErrClosed)
 }
 
@@ -257,8 +255,7 @@ func damaged(t *testing.T, e *env) {
 		}
 		require.ElementsMatch(t, []string{"bad", "open bad"}, bad)
 		require.ElementsMatch(t, []string{"a", "c", "new"}, good)
-		st, err := e.s.Stats(e.ctx)
-		require.NoError(t, err)
+		st := e.stats()
 		require.Equal(t, 2, st.Corrupt)
 		require.Equal(t, 2, st.Completed)
 	}
@@ -281,8 +278,7 @@ func damagedSweep(t *testing.T, e *env) {
 	e.open(o)
 	e.expirer()
 	for i := range 9 {
-		c := e.claim(idem.Request{Key: fmt.Sprint("k", i)})
-		require.NoError(t, e.s.Complete(e.ctx, c.Token, nil))
+		e.completed(idem.Request{Key: fmt.Sprint("k", i)}, nil)
 	}
 	e.close()
 	e.damage("k0")

@@ -44,8 +44,7 @@ func oneOwner(t *testing.T, e *env) {
 	}{
 		{"new", func(string) {}, 1},
 		{"expired", func(key string) {
-			c := e.claim(idem.Request{Key: key, Retention: time.Second})
-			require.NoError(t, e.s.Complete(e.ctx, c.Token, []byte("old")))
+			e.completed(idem.Request{Key: key, Retention: time.Second}, []byte("old"))
 		}, 1},
 		{"lapsed", func(key string) { e.claim(idem.Request{Key: key, Lease: time.Second}) }, 2},
 		{"lapsed and expired", func(key string) {
@@ -209,12 +208,9 @@ func heartbeatRacesTakeover(t *testing.T, e *env) {
 
 func mismatch(t *testing.T, e *env) {
 	e.open(idem.Options{Lease: time.Second, MaxAttempts: 1})
-	states := map[string]func(c idem.Claim) error{
-		"in flight": func(idem.Claim) error { return nil },
-		"completed": func(c idem.Claim) error { return e.s.Complete(e.ctx, c.Token, []byte("secret")) },
-		"failed":    func(c idem.Claim) error { return e.s.Fail(e.ctx, c.Token, []byte("secret")) },
-		"held":      func(c idem.Claim) error { return e.s.Hold(e.ctx, c.Token, []byte("secret")) },
-		"released":  func(c idem.Claim) error { return e.s.Release(e.ctx, c.Token, nil) },
+	keys := []string{"in flight"}
+	for state := range outcomes {
+		keys = append(keys, state.String())
 	}
 	check := func(key string) {
 		t.Helper()
@@ -226,17 +222,22 @@ func mismatch(t *testing.T, e *env) {
 		require.Equal(t, idem.Record{Key: key}, many[0].Record)
 		require.Equal(t, before, e.entry(key))
 	}
-	for key, settle := range states {
-		c := e.claim(idem.Request{Key: key, Fingerprint: printA})
-		require.NoError(t, e.s.Checkpoint(e.ctx, c.Token, []byte("secret")))
-		require.NoError(t, settle(c))
-		check(key)
+	claim := func(key string) idem.Token {
+		tok := e.claim(idem.Request{Key: key, Fingerprint: printA}).Token
+		require.NoError(t, e.s.Checkpoint(e.ctx, tok, []byte("secret")))
+		return tok
+	}
+	claim("in flight")
+	check("in flight")
+	for state := range outcomes {
+		require.NoError(t, e.end(claim(state.String()), state, []byte("secret")))
+		check(state.String())
 	}
 	e.clock.Advance(time.Second)
 	check("in flight") // lapsed: not taken over by another request, nor exhausted
 	if !e.h.Volatile {
 		e.reopen()
-		for key := range states {
+		for _, key := range keys {
 			check(key)
 		}
 	}
@@ -376,8 +377,7 @@ func lapseOnOpen(t *testing.T, e *env) {
 	require.NoError(t, got.err)
 	require.Equal(t, gone.Token.Fence, got.r.Fence)
 	if e.canScan() {
-		stats, err := e.s.Stats(e.ctx)
-		require.NoError(t, err)
+		stats := e.stats()
 		require.Equal(t, 3, stats.InFlight)
 		require.Equal(t, 3, stats.Lapsed)
 	}
@@ -447,9 +447,7 @@ func cancelledUnderWay(t *testing.T, e *env) {
 		})
 		cancel()
 	}
-	if !e.h.Volatile {
-		e.reopen()
-	}
+	e.reopenDurable()
 	for i, err := range outcomes {
 		if err == nil {
 			require.Equal(t, tokens[i].Fence, e.get(fmt.Sprint(i)).Fence, "granted, so it is there")

@@ -40,7 +40,7 @@ func (e *env) startShutdown(ctx context.Context, key string) *pending[error] {
 
 func shutdown(t *testing.T, e *env) {
 	s := e.open(idem.Options{Lease: time.Minute})
-	require.NoError(t, e.s.Complete(e.ctx, e.claim(idem.Request{Key: "done"}).Token, []byte("r")))
+	e.completed(idem.Request{Key: "done"}, []byte("r"))
 	tokens := map[string]idem.Token{}
 	for _, key := range []string{"complete", "fail", "release", "hold", "forget", "last"} {
 		tokens[key] = e.claim(idem.Request{Key: key}).Token

@@ -62,23 +62,20 @@ func settle() {
 func stalledClaim(t *testing.T, e *env) {
 	e.stallable()
 	e.open(idem.Options{})
-	beside := e.claim(idem.Request{Key: "beside"})
-	require.NoError(t, e.s.Complete(e.ctx, beside.Token, []byte("r")))
+	e.completed(idem.Request{Key: "beside"}, []byte("r"))
 	reached, release := e.stall()
 	first := async(func() error { _, err := e.s.Claim(e.ctx, idem.Request{Key: "k"}); return err })
 	e.await("the commit", reached)
 
 	// Reading does not wait for a commit, and shows nothing that is not durable.
 	e.within("reading during a commit", func() {
-		_, err := e.s.Get(e.ctx, "k")
-		require.ErrorIs(t, err, idem.ErrNotFound, "Get")
-		_, err = e.s.Wait(e.ctx, "k")
+		e.absent("k")
+		_, err := e.s.Wait(e.ctx, "k")
 		require.ErrorIs(t, err, idem.ErrNotFound, "Wait")
 		r, err := e.s.Get(e.ctx, "beside")
 		require.NoError(t, err)
 		require.Equal(t, "r", string(r.Result))
-		_, err = e.s.Claim(e.ctx, idem.Request{Key: "beside"})
-		require.ErrorIs(t, err, idem.ErrCompleted, "a refusal waits for no commit")
+		e.refused(idem.ErrCompleted, idem.Request{Key: "beside"})
 		if e.canScan() {
 			for r, err := range e.s.Records(e.ctx, idem.Filter{}) {
 				require.NoError(t, err)
@@ -106,7 +103,7 @@ func stalledClaim(t *testing.T, e *env) {
 
 func stalledComplete(t *testing.T, e *env) {
 	e.stallable()
-	for _, state := range []idem.State{idem.Completed, idem.Failed, idem.Held, idem.Released} {
+	for state := range outcomes {
 		for _, cacheBytes := range []int64{0, -1} {
 			e.dir = t.TempDir()
 			e.open(idem.Options{CacheBytes: cacheBytes})
@@ -114,18 +111,7 @@ func stalledComplete(t *testing.T, e *env) {
 			before := e.get("k")
 			wait := e.waits("k")
 			reached, release := e.stall()
-			settling := async(func() error {
-				switch state {
-				case idem.Completed:
-					return e.s.Complete(e.ctx, tok, []byte("r"))
-				case idem.Failed:
-					return e.s.Fail(e.ctx, tok, []byte("r"))
-				case idem.Held:
-					return e.s.Hold(e.ctx, tok, []byte("r"))
-				default:
-					return e.s.Release(e.ctx, tok, nil)
-				}
-			})
+			settling := async(func() error { return e.end(tok, state, []byte("r")) })
 			e.await("the commit", reached)
 			e.within("reading during a commit", func() {
 				for range 2 {
@@ -141,8 +127,7 @@ func stalledComplete(t *testing.T, e *env) {
 						require.NoError(t, err)
 						e.same(before, r)
 					}
-					st, err := e.s.Stats(e.ctx)
-					require.NoError(t, err)
+					st := e.stats()
 					require.Equal(t, 1, st.InFlight)
 				}
 			})
@@ -163,7 +148,7 @@ func stalledComplete(t *testing.T, e *env) {
 func stalledForget(t *testing.T, e *env) {
 	e.stallable()
 	e.open(idem.Options{Retention: time.Hour})
-	require.NoError(t, e.s.Complete(e.ctx, e.claim(idem.Request{Key: "k"}).Token, []byte("r")))
+	e.completed(idem.Request{Key: "k"}, []byte("r"))
 	e.refused(idem.ErrCompleted, idem.Request{Key: "k"}) // into the cache
 	reached, release := e.stall()
 	forget := async(func() error { return e.s.Forget(e.ctx, idem.Token{Key: "k"}) })
@@ -383,8 +368,7 @@ func killedInCommit(t *testing.T, e *env) {
 	e.open(idem.Options{})
 	for round := range 3 {
 		key := func(i int) string { return fmt.Sprint(round, " ", i) }
-		done := e.claim(idem.Request{Key: key(0)})
-		require.NoError(t, e.s.Complete(e.ctx, done.Token, []byte("r")))
+		e.completed(idem.Request{Key: key(0)}, []byte("r"))
 		open := e.claim(idem.Request{Key: key(1)})
 		var rs []idem.Request
 		for i := range 20 {
@@ -427,8 +411,7 @@ func toldBeforeKill(t *testing.T, e *env) {
 	e.crashable()
 	e.stallable()
 	e.open(idem.Options{Lease: time.Second})
-	forgotten := e.claim(idem.Request{Key: "forgotten"})
-	require.NoError(t, e.s.Complete(e.ctx, forgotten.Token, []byte("r")))
+	e.completed(idem.Request{Key: "forgotten"}, []byte("r"))
 	open := e.claim(idem.Request{Key: "open"})
 
 	reached, release := e.h.Stall(t, e.backend)

@@ -51,7 +51,7 @@ func (e *effectEnv) queued(n int, f func(i int)) {
 // it ended.
 func permanentAtOnce(t *testing.T, e *effectEnv) {
 	const callers = 24
-	s := e.open(idem.Options{})
+	e.open(idem.Options{})
 	for round := range 4 {
 		key := fmt.Sprint("k", round)
 		var ran [callers]atomic.Int64
@@ -83,8 +83,7 @@ func permanentAtOnce(t *testing.T, e *effectEnv) {
 			}
 		}
 		require.Equal(t, 1, owners, "callers whose function ran")
-		rec, err := s.Get(e.ctx, key)
-		require.NoError(t, err)
+		rec := e.get(key)
 		require.Equal(t, idem.Failed, rec.State)
 		require.Equal(t, errOwn.Error(), string(rec.Result))
 		require.Equal(t, 1, rec.Attempt)
@@ -106,8 +105,7 @@ func failureCounted(t *testing.T, e *effectEnv) {
 	fences := uint64(0)
 	released := func(key string, attempt int) idem.Record {
 		t.Helper()
-		r, err := s.Get(e.ctx, key)
-		require.NoError(t, err)
+		r := e.get(key)
 		require.Equal(t, idem.Released, r.State)
 		require.Equal(t, attempt, r.Attempt)
 		require.Equal(t, printA, r.Fingerprint)
@@ -135,12 +133,10 @@ func failureCounted(t *testing.T, e *effectEnv) {
 	released("exits", 1)
 	_, _, err := e.do("unlimited", failing(errOwn))
 	require.ErrorIs(t, err, errOwn)
-	_, err = s.Get(e.ctx, "unlimited")
-	require.ErrorIs(t, err, idem.ErrNotFound)
+	e.absent("unlimited")
 
 	// A takeover that fails counts as an attempt too, and the checkpoint is kept.
-	c, err := s.Claim(e.ctx, idem.Request{Key: "lapsed", Fingerprint: printA})
-	require.NoError(t, err)
+	c := e.claim(idem.Request{Key: "lapsed", Fingerprint: printA})
 	require.NoError(t, s.Checkpoint(e.ctx, c.Token, []byte("half")))
 	e.clock.Advance(time.Minute)
 	require.ErrorIs(t, limited("lapsed", failing(errOwn)), errOwn)
@@ -150,8 +146,7 @@ func failureCounted(t *testing.T, e *effectEnv) {
 	// The last attempt left may succeed.
 	require.ErrorIs(t, limited("done", failing(errOwn)), errOwn)
 	require.NoError(t, limited("done", add("sum", 1)))
-	rec, err := s.Get(e.ctx, "done")
-	require.NoError(t, err)
+	rec := e.get("done")
 	require.Equal(t, idem.Completed, rec.State)
 	require.Equal(t, 2, rec.Attempt)
 	require.EqualValues(t, 1, e.balance("sum"))
@@ -162,12 +157,10 @@ func failureCounted(t *testing.T, e *effectEnv) {
 
 func completeFailureUncounted(t *testing.T, e *effectEnv) {
 	s := e.open(idem.Options{MaxAttempts: 1})
-	c, err := s.Claim(e.ctx, idem.Request{Key: "k", MaxAttempts: 1})
-	require.NoError(t, err)
+	c := e.claim(idem.Request{Key: "k", MaxAttempts: 1})
 	for range 3 {
 		require.ErrorIs(t, e.x.Complete(e.ctx, s, c.Token, failing(errOwn)), errOwn)
-		rec, err := s.Get(e.ctx, "k")
-		require.NoError(t, err)
+		rec := e.get("k")
 		e.same(c.Record, rec)
 	}
 	require.NoError(t, e.x.Complete(e.ctx, s, c.Token, add("sum", 1)))
@@ -242,8 +235,7 @@ func effectCtx(t *testing.T, e *effectEnv) {
 	}
 	type mark struct{}
 	s := e.open(idem.Options{})
-	open, err := s.Claim(e.ctx, idem.Request{Key: "open"})
-	require.NoError(t, err)
+	open := e.claim(idem.Request{Key: "open"})
 	outer := e.ctx
 	var errs map[string]error
 	ran := async(func() error {
@@ -268,9 +260,7 @@ func effectCtx(t *testing.T, e *effectEnv) {
 		require.ErrorIs(t, err, idem.ErrInvalid, "%s inside of a same-commit function", name)
 	}
 	require.EqualValues(t, 1, e.balance("sum"))
-	rec, err := s.Get(e.ctx, "open")
-	require.NoError(t, err)
+	rec := e.get("open")
 	e.same(open.Record, rec)
-	_, err = s.Get(e.ctx, "inner")
-	require.ErrorIs(t, err, idem.ErrNotFound)
+	e.absent("inner")
 }

@@ -139,37 +139,31 @@ var effectCases = []effectCase{
 		_, replayed, err := e.do("new", failing(errOwn))
 		require.ErrorIs(t, err, errOwn)
 		require.False(t, replayed)
-		_, err = s.Get(e.ctx, "new")
-		require.ErrorIs(t, err, idem.ErrNotFound)
+		e.absent("new")
 
-		c, err := s.Claim(e.ctx, idem.Request{Key: "released"})
-		require.NoError(t, err)
+		c := e.claim(idem.Request{Key: "released"})
 		require.NoError(t, s.Checkpoint(e.ctx, c.Token, []byte("half")))
 		require.NoError(t, s.Release(e.ctx, c.Token, nil))
-		before, err := s.Get(e.ctx, "released")
-		require.NoError(t, err)
+		before := e.get("released")
 		_, _, err = e.do("released", failing(errOwn))
 		require.ErrorIs(t, err, errOwn)
-		after, err := s.Get(e.ctx, "released")
-		require.NoError(t, err)
+		after := e.get("released")
 		require.Equal(t, before, after)
 		require.Nil(t, e.x.Get(t, e.backend, "mine"))
 
 		_, replayed, err = e.do("released", add("sum", 1))
 		require.NoError(t, err)
 		require.False(t, replayed)
-		rec, err := s.Get(e.ctx, "released")
-		require.NoError(t, err)
+		rec := e.get("released")
 		require.Equal(t, idem.Completed, rec.State)
 		require.Equal(t, 2, rec.Attempt)
 		require.Greater(t, rec.Fence, c.Token.Fence)
 	}},
 	{"a permanent error is final", func(t *testing.T, e *effectEnv) {
-		s := e.open(idem.Options{})
+		e.open(idem.Options{})
 		_, _, err := e.do("k", failing(idem.Permanent(errOwn)))
 		require.ErrorIs(t, err, errOwn)
-		rec, err := s.Get(e.ctx, "k")
-		require.NoError(t, err)
+		rec := e.get("k")
 		require.Equal(t, idem.Failed, rec.State)
 		require.Equal(t, errOwn.Error(), string(rec.Result))
 		require.Nil(t, e.x.Get(t, e.backend, "mine"))
@@ -184,12 +178,10 @@ var effectCases = []effectCase{
 		}
 		_, _, err := e.do("k", unknown)
 		require.ErrorIs(t, err, errOwn)
-		c, err := s.Claim(e.ctx, idem.Request{Key: "other"})
-		require.NoError(t, err)
+		c := e.claim(idem.Request{Key: "other"})
 		require.ErrorIs(t, e.x.Complete(e.ctx, s, c.Token, unknown), errOwn)
 		for _, key := range []string{"k", "other"} {
-			rec, err := s.Get(e.ctx, key)
-			require.NoError(t, err)
+			rec := e.get(key)
 			require.Equal(t, idem.Held, rec.State)
 			require.Equal(t, errOwn.Error(), string(rec.Result))
 			require.Equal(t, 1, rec.Attempt)
@@ -197,16 +189,14 @@ var effectCases = []effectCase{
 			require.ErrorIs(t, err, idem.ErrHeld)
 		}
 		require.Nil(t, e.x.Get(t, e.backend, "mine"))
-		rec, err := s.Get(e.ctx, "k")
-		require.NoError(t, err)
+		rec := e.get("k")
 		require.NoError(t, s.Complete(e.ctx, rec.Token(), []byte("found out")))
 	}},
 	{"Do is refused like a claim", func(t *testing.T, e *effectEnv) {
 		s := e.open(idem.Options{Lease: time.Minute})
 		one, two := idem.FingerprintOf([]byte("1")), idem.FingerprintOf([]byte("2"))
-		c, err := s.Claim(e.ctx, idem.Request{Key: "k", Fingerprint: one})
-		require.NoError(t, err)
-		_, _, err = e.x.Do(e.ctx, s, idem.Request{Key: "k", Fingerprint: two}, mustNotRun(t))
+		c := e.claim(idem.Request{Key: "k", Fingerprint: one})
+		_, _, err := e.x.Do(e.ctx, s, idem.Request{Key: "k", Fingerprint: two}, mustNotRun(t))
 		require.ErrorIs(t, err, idem.ErrMismatch)
 		require.NoError(t, s.Hold(e.ctx, c.Token, nil))
 		_, _, err = e.do("k", mustNotRun(t))
@@ -220,26 +210,22 @@ var effectCases = []effectCase{
 	}},
 	{"Do waits for a duplicate in flight", func(t *testing.T, e *effectEnv) {
 		s := e.open(idem.Options{Lease: time.Minute})
-		c, err := s.Claim(e.ctx, idem.Request{Key: "k"})
-		require.NoError(t, err)
+		c := e.claim(idem.Request{Key: "k"})
 		var result []byte
 		var replayed bool
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
+		done := async(func() (err error) {
 			result, replayed, err = e.do("k", mustNotRun(t))
-		}()
+			return err
+		})
 		e.timers(1) // it waits for the lease
 		require.NoError(t, s.Complete(e.ctx, c.Token, []byte("first")))
-		e.await("Do", done)
-		require.NoError(t, err)
+		require.NoError(t, done.wait(e.env, "Do"))
 		require.True(t, replayed)
 		require.Equal(t, "first", string(result))
 	}},
 	{"Do takes a lapsed claim over", func(t *testing.T, e *effectEnv) {
 		s := e.open(idem.Options{Lease: time.Minute})
-		c, err := s.Claim(e.ctx, idem.Request{Key: "k"})
-		require.NoError(t, err)
+		c := e.claim(idem.Request{Key: "k"})
 		e.clock.Advance(time.Minute)
 		_, replayed, err := e.do("k", add("sum", 1))
 		require.NoError(t, err)
@@ -247,7 +233,7 @@ var effectCases = []effectCase{
 		require.ErrorIs(t, s.Complete(e.ctx, c.Token, nil), idem.ErrFenced)
 	}},
 	{"a result too large", func(t *testing.T, e *effectEnv) {
-		s := e.open(idem.Options{MaxResult: 8})
+		e.open(idem.Options{MaxResult: 8})
 		large := func(kv KV) ([]byte, error) {
 			_, err := add("sum", 1)(kv)
 			return make([]byte, 9), err
@@ -258,19 +244,17 @@ var effectCases = []effectCase{
 		_, replayed, err = e.do("k", large)
 		require.ErrorIs(t, err, idem.ErrTooLarge)
 		require.True(t, replayed)
-		rec, err := s.Get(e.ctx, "k")
-		require.NoError(t, err)
+		rec := e.get("k")
 		require.True(t, rec.ResultDropped)
 		require.EqualValues(t, 1, e.balance("sum"))
 	}},
 	{"The result is the store's own copy", func(t *testing.T, e *effectEnv) {
-		s := e.open(idem.Options{})
+		e.open(idem.Options{})
 		mine := []byte("result")
 		_, _, err := e.do("k", func(KV) ([]byte, error) { return mine, nil })
 		require.NoError(t, err)
 		copy(mine, "spoilt")
-		rec, err := s.Get(e.ctx, "k")
-		require.NoError(t, err)
+		rec := e.get("k")
 		require.Equal(t, "result", string(rec.Result))
 	}},
 	{"Complete runs only for the claim's holder", completeEffects},
@@ -320,8 +304,7 @@ var effectCases = []effectCase{
 
 		e.dir = left
 		s := e.open(idem.Options{})
-		_, err = s.Get(e.ctx, "before")
-		require.NoError(t, err)
+		_ = e.get("before")
 		want := uint64(1)
 		if _, err := s.Get(e.ctx, "k"); err == nil {
 			want = 11
@@ -424,31 +407,25 @@ func completeEffects(t *testing.T, e *effectEnv) {
 	complete := func(token idem.Token, fn func(KV) ([]byte, error)) error {
 		return e.x.Complete(e.ctx, s, token, fn)
 	}
-	first, err := s.Claim(e.ctx, idem.Request{Key: "k"})
-	require.NoError(t, err)
+	first := e.claim(idem.Request{Key: "k"})
 	require.ErrorIs(t, complete(first.Token, failing(errOwn)), errOwn)
-	rec, err := s.Get(e.ctx, "k")
-	require.NoError(t, err)
+	rec := e.get("k")
 	require.Equal(t, idem.InFlight, rec.State)
 
 	e.clock.Advance(time.Minute)
-	second, err := s.Claim(e.ctx, idem.Request{Key: "k"})
-	require.NoError(t, err)
+	second := e.claim(idem.Request{Key: "k"})
 	require.ErrorIs(t, complete(first.Token, mustNotRun(t)), idem.ErrFenced)
 	require.NoError(t, complete(second.Token, add("sum", 5)))
 	require.ErrorIs(t, complete(second.Token, mustNotRun(t)), idem.ErrCompleted)
 	require.ErrorIs(t, complete(idem.Token{Key: "none", Fence: 1}, mustNotRun(t)), idem.ErrFenced)
-	rec, err = s.Get(e.ctx, "k")
-	require.NoError(t, err)
+	rec = e.get("k")
 	require.Equal(t, "5", string(rec.Result))
 
-	held, err := s.Claim(e.ctx, idem.Request{Key: "held"})
-	require.NoError(t, err)
+	held := e.claim(idem.Request{Key: "held"})
 	require.NoError(t, s.Hold(e.ctx, held.Token, []byte("?")))
 	require.NoError(t, complete(held.Token, add("sum", 5)))
 
-	failed, err := s.Claim(e.ctx, idem.Request{Key: "failed"})
-	require.NoError(t, err)
+	failed := e.claim(idem.Request{Key: "failed"})
 	require.ErrorIs(t, complete(failed.Token, failing(idem.Permanent(errOwn))), errOwn)
 	require.ErrorIs(t, complete(failed.Token, mustNotRun(t)), idem.ErrFailed)
 	require.EqualValues(t, 10, e.balance("sum"))

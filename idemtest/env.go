@@ -122,6 +122,24 @@ func (e *env) reopen() *idem.Store {
 	return e.open(e.opts)
 }
 
+// reopenDurable is reopen where the engine keeps what it holds, and nothing elsewhere.
+func (e *env) reopenDurable() {
+	e.t.Helper()
+	if !e.h.Volatile {
+		e.reopen()
+	}
+}
+
+// alsoReopened checks now and, where the engine keeps what it holds, in the next life too.
+func (e *env) alsoReopened(check func()) {
+	e.t.Helper()
+	check()
+	if !e.h.Volatile {
+		e.reopen()
+		check()
+	}
+}
+
 func (e *env) closeStore(s *idem.Store) (err error) {
 	e.t.Helper()
 	e.within("Close", func() { err = s.Close() })
@@ -224,6 +242,34 @@ func (e *env) claim(r idem.Request) idem.Claim {
 	return c
 }
 
+// completed claims what r asks for and completes it.
+func (e *env) completed(r idem.Request, result []byte) idem.Claim {
+	e.t.Helper()
+	c := e.claim(r)
+	require.NoError(e.t, e.s.Complete(e.ctx, c.Token, result), "Complete")
+	return c
+}
+
+// end ends tok's claim, so that its record is of the state given. b is the result, the
+// reason or the note.
+func (e *env) end(tok idem.Token, state idem.State, b []byte) error {
+	switch state {
+	case idem.Completed:
+		return e.s.Complete(e.ctx, tok, b)
+	case idem.Failed:
+		return e.s.Fail(e.ctx, tok, b)
+	case idem.Held:
+		return e.s.Hold(e.ctx, tok, b)
+	}
+	return e.s.Release(e.ctx, tok, b)
+}
+
+// outcomes are the states in which a claim can end, and what a claim of the key is then
+// answered.
+var outcomes = map[idem.State]error{
+	idem.Completed: idem.ErrCompleted, idem.Failed: idem.ErrFailed, idem.Held: idem.ErrHeld, idem.Released: nil,
+}
+
 // refused claims and requires that the answer is want.
 func (e *env) refused(want error, r idem.Request) idem.Record {
 	e.t.Helper()
@@ -239,6 +285,13 @@ func (e *env) get(key string) idem.Record {
 	r, err := e.s.Get(e.ctx, key)
 	require.NoError(e.t, err, "Get")
 	return r
+}
+
+func (e *env) stats() idem.Stats {
+	e.t.Helper()
+	st, err := e.s.Stats(e.ctx)
+	require.NoError(e.t, err, "Stats")
+	return st
 }
 
 // absent requires that key has no visible record.

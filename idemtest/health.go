@@ -76,8 +76,7 @@ func (e *env) tryNew(key string) error {
 func healthBroken(t *testing.T, e *env) {
 	e.open(idem.Options{})
 	e.failCommit()
-	_, err := e.s.Claim(e.ctx, idem.Request{Key: "k"})
-	require.ErrorIs(t, err, idem.ErrBroken)
+	e.refused(idem.ErrBroken, idem.Request{Key: "k"})
 	require.ErrorIs(t, e.s.Health(e.ctx), idem.ErrBroken)
 	_ = e.closeStore(e.s)
 	require.ErrorIs(t, e.s.Health(e.ctx), idem.ErrClosed, "closed outranks broken")
@@ -151,9 +150,5 @@ func filterKeyHash(t *testing.T, e *env) {
 		require.Empty(t, e.records(idem.Filter{KeyHash: e.s.KeyHash("absent")}))
 		require.Empty(t, e.records(idem.Filter{KeyHash: "k1"}), "a key is no hash")
 	}
-	check()
-	if !e.h.Volatile {
-		e.reopen()
-		check()
-	}
+	e.alsoReopened(check)
 }

@@ -240,11 +240,7 @@ func largeResults(t *testing.T, e *env) {
 		}
 		require.Equal(t, keys, seen)
 	}
-	check()
-	if !e.h.Volatile {
-		e.reopen()
-		check()
-	}
+	e.alsoReopened(check)
 }
 
 // openAndClose looks for what a closed store leaves behind: goroutines, open files, and

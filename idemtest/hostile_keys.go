@@ -135,11 +135,7 @@ func hostileKeys(t *testing.T, e *env) {
 		}
 	}
 	all := func(int) bool { return true }
-	check(all)
-	if !e.h.Volatile {
-		e.reopen()
-		check(all)
-	}
+	e.alsoReopened(func() { check(all) })
 	e.clock.Advance(time.Hour)
 	longer := func(i int) bool { return !short(i) }
 	gone := 0
@@ -152,11 +148,7 @@ func hostileKeys(t *testing.T, e *env) {
 	if e.canExpire() {
 		require.Equal(t, gone, e.sweepAll())
 	}
-	check(longer)
-	if !e.h.Volatile {
-		e.reopen()
-		check(longer)
-	}
+	e.alsoReopened(func() { check(longer) })
 	for i, key := range keys { // an expired key is as good as new; its old token is not
 		if short(i) && i%7 == 0 {
 			c := e.claim(idem.Request{Key: key})

@@ -75,8 +75,7 @@ func issuedOld(t *testing.T, e *env) {
 	c := e.claim(idem.Request{Key: "there", Fingerprint: printA, IssuedAt: old})
 	require.Equal(t, 2, c.Record.Attempt, "taken over")
 	require.NoError(t, e.s.Release(e.ctx, c.Token, nil))
-	c = e.claim(idem.Request{Key: "there", Fingerprint: printB, IssuedAt: old})
-	require.NoError(t, e.s.Complete(e.ctx, c.Token, []byte("r")))
+	e.completed(idem.Request{Key: "there", Fingerprint: printB, IssuedAt: old}, []byte("r"))
 	require.Equal(t, "r", string(e.refused(idem.ErrCompleted, idem.Request{Key: "there", IssuedAt: old}).Result))
 
 	// Once it has expired it does not. This is what IssuedAt is for.
@@ -144,8 +143,7 @@ func issuedVolatile(t *testing.T, e *env) {
 	e.clock.Advance(1)
 	issued := e.wall()
 	require.NoError(t, e.asks("k", issued, 0))
-	c := e.claim(idem.Request{Key: "done", IssuedAt: issued})
-	require.NoError(t, e.s.Complete(e.ctx, c.Token, nil))
+	e.completed(idem.Request{Key: "done", IssuedAt: issued}, nil)
 	e.reopen()
 	e.clock.Advance(time.Second)
 	e.refused(idem.ErrTooLate, idem.Request{Key: "done", IssuedAt: issued})

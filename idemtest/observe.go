@@ -79,30 +79,27 @@ func observerTold(t *testing.T, e *env) {
 	e.refused(idem.ErrCompleted, idem.Request{Key: "k"})
 	expect("k", idem.ClaimReplayed, n, 2)
 
-	ends := []struct {
-		key            string
-		settle         func(idem.Token) error
-		settled, claim idem.EventKind
-	}{
-		{"failed", func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, nil) }, idem.OperationFailed, idem.ClaimFailed},
-		{"held", func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, nil) }, idem.OperationHeld, idem.ClaimHeld},
-		{"released", func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) }, idem.OperationReleased, idem.ClaimGranted},
-	}
-	for _, end := range ends {
-		tok := e.claim(idem.Request{Key: end.key}).Token
-		expect(end.key, idem.ClaimGranted, tok.Fence, 1)
-		require.NoError(t, end.settle(tok))
-		expect(end.key, end.settled, tok.Fence, 1)
-		again, err := e.s.Claim(e.ctx, idem.Request{Key: end.key})
-		if err == nil {
-			expect(end.key, end.claim, again.Token.Fence, 2)
-			require.NoError(t, e.s.Release(e.ctx, again.Token, nil))
-			o.take()
-			e.refused(idem.ErrExhausted, idem.Request{Key: end.key})
-			expect(end.key, idem.ClaimExhausted, again.Token.Fence, 2)
+	for state, kinds := range map[idem.State]struct{ settled, claim idem.EventKind }{
+		idem.Failed:   {idem.OperationFailed, idem.ClaimFailed},
+		idem.Held:     {idem.OperationHeld, idem.ClaimHeld},
+		idem.Released: {idem.OperationReleased, idem.ClaimGranted},
+	} {
+		key := state.String()
+		tok := e.claim(idem.Request{Key: key}).Token
+		expect(key, idem.ClaimGranted, tok.Fence, 1)
+		require.NoError(t, e.end(tok, state, nil))
+		expect(key, kinds.settled, tok.Fence, 1)
+		if state != idem.Released {
+			e.refused(outcomes[state], idem.Request{Key: key})
+			expect(key, kinds.claim, tok.Fence, 1)
 			continue
 		}
-		expect(end.key, end.claim, tok.Fence, 1)
+		again := e.claim(idem.Request{Key: key})
+		expect(key, kinds.claim, again.Token.Fence, 2)
+		require.NoError(t, e.s.Release(e.ctx, again.Token, nil))
+		o.take()
+		e.refused(idem.ErrExhausted, idem.Request{Key: key})
+		expect(key, idem.ClaimExhausted, again.Token.Fence, 2)
 	}
 	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "held"}))
 	expect("held", idem.RecordForgotten, 0, 0)

@@ -79,11 +79,7 @@ func recordsFilter(t *testing.T, e *env) {
 			}
 		}
 	}
-	check()
-	if !e.h.Volatile {
-		e.reopen()
-		check()
-	}
+	e.alsoReopened(check)
 	n := 0
 	for _, err := range e.s.Records(e.ctx, idem.Filter{}) {
 		require.NoError(t, err)
@@ -201,8 +197,7 @@ func stats(t *testing.T, e *env) {
 	e.scanner()
 	get := func() idem.Stats {
 		t.Helper()
-		st, err := e.s.Stats(e.ctx)
-		require.NoError(t, err)
+		st := e.stats()
 		return st
 	}
 	st := get()

@@ -48,23 +48,14 @@ func replayIdentical(t *testing.T, e *env) {
 	e.open(idem.Options{Retention: time.Hour})
 	keys := map[string][]byte{}
 	for name, p := range payloads() {
-		for _, state := range []idem.State{idem.Completed, idem.Failed, idem.Held, idem.Released} {
+		for state := range outcomes {
 			key := name + " " + state.String()
 			keys[key] = p
 			c := e.claim(idem.Request{Key: key, Fingerprint: printA})
 			own := bytes.Clone(p)
 			require.NoError(t, e.s.Checkpoint(e.ctx, c.Token, own))
 			require.Equal(t, p, e.get(key).Checkpoint, key)
-			switch state {
-			case idem.Completed:
-				require.NoError(t, e.s.Complete(e.ctx, c.Token, own))
-			case idem.Failed:
-				require.NoError(t, e.s.Fail(e.ctx, c.Token, own))
-			case idem.Held:
-				require.NoError(t, e.s.Hold(e.ctx, c.Token, own))
-			case idem.Released:
-				require.NoError(t, e.s.Release(e.ctx, c.Token, nil))
-			}
+			require.NoError(t, e.end(c.Token, state, own))
 			for i := range own { // the slice is the caller's again
 				own[i] ^= 0xff
 			}
@@ -84,7 +75,7 @@ func replayIdentical(t *testing.T, e *env) {
 			case idem.Held:
 				want.Result, want.Checkpoint = p, p
 			case idem.Released:
-				want.Checkpoint, want.ExpiresAt = p, start.Add(time.Hour)
+				want.Result, want.Checkpoint, want.ExpiresAt = p, p, start.Add(time.Hour)
 			}
 			require.True(t, strings.HasSuffix(key, r.State.String()), "%q is %v", key, r.State)
 			e.same(want, r)
@@ -116,8 +107,7 @@ func anyKey(t *testing.T, e *env) {
 	}
 	e.open(idem.Options{})
 	for i, key := range keys {
-		c := e.claim(idem.Request{Key: key})
-		require.NoError(t, e.s.Complete(e.ctx, c.Token, fmt.Append(nil, "result ", i)))
+		e.completed(idem.Request{Key: key}, fmt.Append(nil, "result ", i))
 	}
 	check := func() {
 		t.Helper()
@@ -136,11 +126,7 @@ func anyKey(t *testing.T, e *env) {
 		}
 		require.ElementsMatch(t, keys, seen)
 	}
-	check()
-	if !e.h.Volatile {
-		e.reopen()
-		check()
-	}
+	e.alsoReopened(check)
 	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "a\x00"}))
 	e.absent("a\x00")
 	for _, key := range []string{"a", "a\x00b"} {
@@ -153,11 +139,8 @@ func anyKey(t *testing.T, e *env) {
 func replayNotAliased(t *testing.T, e *env) {
 	e.open(idem.Options{CacheBytes: -1})
 	result := bytes.Repeat([]byte("first "), 200)
-	c := e.claim(idem.Request{Key: "k"})
-	require.NoError(t, e.s.Complete(e.ctx, c.Token, result))
-	if !e.h.Volatile {
-		e.reopen()
-	}
+	e.completed(idem.Request{Key: "k"}, result)
+	e.reopenDurable()
 	var kept []idem.Record
 	for range 8 {
 		kept = append(kept, e.get("k"), e.refused(idem.ErrCompleted, idem.Request{Key: "k"}))
@@ -170,8 +153,7 @@ func replayNotAliased(t *testing.T, e *env) {
 	}
 	require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "k"}))
 	for i := range 30 {
-		c := e.claim(idem.Request{Key: "k"})
-		require.NoError(t, e.s.Complete(e.ctx, c.Token, bytes.Repeat([]byte("second"), 200+i)))
+		e.completed(idem.Request{Key: "k"}, bytes.Repeat([]byte("second"), 200+i))
 		require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: "k"}))
 	}
 	e.close()
@@ -245,8 +227,7 @@ func appendCopies(t *testing.T, e *env) {
 func completeTwice(t *testing.T, e *env) {
 	e.open(idem.Options{})
 	for name, p := range payloads() {
-		c := e.claim(idem.Request{Key: name})
-		require.NoError(t, e.s.Complete(e.ctx, c.Token, p))
+		c := e.completed(idem.Request{Key: name}, p)
 		before := e.entry(name)
 		e.clock.Advance(time.Millisecond)
 		require.NoError(t, e.s.Complete(e.ctx, c.Token, bytes.Clone(p)), "the same result again")
@@ -301,11 +282,7 @@ func fail(t *testing.T, e *env) {
 	require.ErrorIs(t, e.s.Complete(e.ctx, c.Token, []byte("card declined")), idem.ErrFailed)
 	require.Equal(t, before, e.entry("k"))
 	e.clock.Advance(time.Hour - 1)
-	check()
-	if !e.h.Volatile {
-		e.reopen()
-		check()
-	}
+	e.alsoReopened(check)
 	e.clock.Advance(1)
 	e.absent("k")
 	require.Equal(t, 1, e.claim(idem.Request{Key: "k"}).Record.Attempt)

@@ -134,22 +134,19 @@ func settleQueued(t *testing.T, e *env) {
 
 func endLeavesAlone(t *testing.T, e *env) {
 	e.open(idem.Options{})
-	settle := map[idem.State]func(context.Context, idem.Token, []byte) error{
-		idem.Completed: e.s.Complete, idem.Failed: e.s.Fail, idem.Released: e.s.Release, idem.Held: e.s.Hold,
-	}
-	answers := map[idem.State]error{
-		idem.Completed: idem.ErrCompleted, idem.Failed: idem.ErrFailed, idem.Released: idem.ErrFenced, idem.Held: idem.ErrHeld,
-	}
-	for before, itself := range settle {
+	for before, answer := range outcomes {
 		var ends []idem.Ending
-		for state := range settle {
+		for state := range outcomes {
 			tok := e.claim(idem.Request{Key: before.String() + " " + state.String()}).Token
-			require.NoError(t, itself(e.ctx, tok, []byte("mine")))
+			require.NoError(t, e.end(tok, before, []byte("mine")))
 			ends = append(ends, idem.Ending{Token: tok, State: state, Result: []byte("other")})
 		}
 		many := e.s.EndMany(e.ctx, ends)
 		for i, end := range ends {
-			want := answers[before]
+			want := answer
+			if before == idem.Released {
+				want = idem.ErrFenced
+			}
 			if end.State == before && (before == idem.Released || before == idem.Held) {
 				want = nil // already in that state
 			}

@@ -30,8 +30,7 @@ func replayInMidSweep(t *testing.T, e *env) {
 	e.open(idem.Options{Retention: time.Hour, Lease: time.Minute})
 	e.expirer()
 	for i := range 20 {
-		c := e.claim(idem.Request{Key: fmt.Sprint("k", i), Retention: time.Duration(i) * time.Minute})
-		require.NoError(t, e.s.Complete(e.ctx, c.Token, fmt.Append(nil, i)))
+		e.completed(idem.Request{Key: fmt.Sprint("k", i), Retention: time.Duration(i) * time.Minute}, fmt.Append(nil, i))
 	}
 	check := func(from int) {
 		for i := range 20 {
@@ -88,7 +87,7 @@ func sweepRaces(t *testing.T, e *env) {
 		tokens[key] = e.claim(idem.Request{Key: key}).Token
 	}
 	for _, key := range []string{"claim", "expired"} {
-		require.NoError(t, e.s.Complete(e.ctx, e.claim(idem.Request{Key: key}).Token, []byte("old")))
+		e.completed(idem.Request{Key: key}, []byte("old"))
 	}
 	e.clock.Advance(15 * time.Second) // every place in the index may be due, few records are gone
 	raced := false
@@ -215,8 +214,7 @@ func sweepOrder(t *testing.T, e *env) {
 	e.expirer()
 	key := func(i int) string { return fmt.Sprintf("k%02d", (i*17)%n) } // not in the order of time
 	for i := range n {
-		c := e.claim(idem.Request{Key: key(i), Retention: time.Duration(i+1) * time.Second})
-		require.NoError(t, e.s.Complete(e.ctx, c.Token, nil))
+		e.completed(idem.Request{Key: key(i), Retention: time.Duration(i+1) * time.Second}, nil)
 	}
 	e.clock.Advance(30 * time.Second)
 	next := 0
@@ -236,9 +234,7 @@ func sweepOrder(t *testing.T, e *env) {
 	for i := 30; i < n; i++ {
 		e.refused(idem.ErrCompleted, idem.Request{Key: key(i)})
 	}
-	if !e.h.Volatile {
-		e.reopen() // the index survives it
-	}
+	e.reopenDurable() // the index survives it
 	e.clock.Advance(10 * time.Second)
 	require.Equal(t, n-next, e.sweepAll())
 }
@@ -281,8 +277,7 @@ func sweepMany(t *testing.T, e *env) {
 	})
 	granted := 0
 	for i := 0; !done.Load() || i == 0; i++ {
-		c := e.claim(idem.Request{Key: fmt.Sprint("new ", i)})
-		require.NoError(t, e.s.Complete(e.ctx, c.Token, []byte("r")))
+		e.completed(idem.Request{Key: fmt.Sprint("new ", i)}, []byte("r"))
 		old := e.claim(idem.Request{Key: fmt.Sprintf("%d/%d", i%batches, batch-1-i/batches%batch)}) // perhaps just being swept
 		require.Equal(t, 1, old.Record.Attempt)
 		require.NoError(t, e.s.Forget(e.ctx, idem.Token{Key: old.Token.Key}))
@@ -298,8 +293,7 @@ func sweepMany(t *testing.T, e *env) {
 	}
 	e.get("live")
 	if e.canScan() {
-		st, err := e.s.Stats(e.ctx)
-		require.NoError(t, err)
+		st := e.stats()
 		require.Zero(t, st.Expired)
 		require.Equal(t, granted, st.Completed)
 		require.Equal(t, 1, st.InFlight)
@@ -337,7 +331,7 @@ func backgroundSweep(t *testing.T, e *env) {
 	e.open(o)
 	e.expirer()
 	for i := range 35 {
-		require.NoError(t, e.s.Complete(e.ctx, e.claim(idem.Request{Key: fmt.Sprint("k", i)}).Token, nil))
+		e.completed(idem.Request{Key: fmt.Sprint("k", i)}, nil)
 	}
 	e.claim(idem.Request{Key: "stays", Lease: 100 * time.Hour})
 	e.timers(1)
@@ -357,7 +351,7 @@ func backgroundSweep(t *testing.T, e *env) {
 
 	// Records that are due when a store is opened are swept without being asked for.
 	if !e.h.Volatile {
-		require.NoError(t, e.s.Complete(e.ctx, e.claim(idem.Request{Key: "left"}).Token, nil))
+		e.completed(idem.Request{Key: "left"}, nil)
 		e.close()
 		e.clock.Advance(2 * time.Hour)
 		e.open(o)
@@ -372,8 +366,8 @@ func idle(t *testing.T, e *env) {
 	events := watch(&o, idem.SweepDone)
 	e.open(o)
 	e.expirer()
-	require.NoError(t, e.s.Complete(e.ctx, e.claim(idem.Request{Key: "soon", Retention: time.Minute}).Token, nil))
-	require.NoError(t, e.s.Complete(e.ctx, e.claim(idem.Request{Key: "late", Retention: 1000 * time.Hour}).Token, nil))
+	e.completed(idem.Request{Key: "soon", Retention: time.Minute}, nil)
+	e.completed(idem.Request{Key: "late", Retention: 1000 * time.Hour}, nil)
 	e.timers(1)
 	e.clock.Advance(2 * time.Minute)
 	e.next("sweep", events)

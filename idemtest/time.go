@@ -113,9 +113,7 @@ func largeDurations(t *testing.T, e *env) {
 	})
 	e.clock.Advance(100 * year)
 	require.Zero(t, e.sweepAll())
-	if !e.h.Volatile {
-		e.reopen()
-	}
+	e.reopenDurable()
 	each(func(key string, _, _ time.Duration) {
 		require.Equal(t, "r", string(e.refused(idem.ErrCompleted, idem.Request{Key: key}).Result))
 	})
@@ -305,8 +303,7 @@ func wallStepsAcrossReopen(t *testing.T, e *env) {
 	e.close()
 	e.clock.StepWall(10 * year)
 	e.open(e.opts)
-	_, err := e.s.Get(e.ctx, "done")
-	require.ErrorIs(t, err, idem.ErrNotFound)
+	e.absent("done")
 }
 
 func bootIn1970(t *testing.T, e *env) {

@@ -87,11 +87,7 @@ func unclaimFirst(t *testing.T, e *env) {
 			require.ErrorIs(t, do(c.Token), idem.ErrFenced, op)
 		}
 	}
-	check()
-	if !e.h.Volatile {
-		e.reopen()
-		check()
-	}
+	e.alsoReopened(check)
 	next := e.claim(idem.Request{Key: "k", Fingerprint: printB})
 	require.Equal(t, 1, next.Record.Attempt, "free for any request")
 	require.Greater(t, next.Token.Fence, c.Token.Fence)
@@ -135,11 +131,7 @@ func unclaimBound(t *testing.T, e *env) {
 				"an attempt before may have left effects")
 		}
 	}
-	check()
-	if !e.h.Volatile {
-		e.reopen()
-		check()
-	}
+	e.alsoReopened(check)
 	require.ErrorIs(t, e.s.Complete(e.ctx, first.Token, nil), idem.ErrFenced, "its claim was taken over")
 
 	// Until the next grant: if released after that, the key is free again.
@@ -177,8 +169,7 @@ func unclaimRepeated(t *testing.T, e *env) {
 	require.NoError(t, e.s.Unclaim(e.ctx, c.Token), "an attempt that was begun stays counted")
 	require.Equal(t, before, e.entry("released"))
 
-	c = e.claim(idem.Request{Key: "expired"})
-	require.NoError(t, e.s.Complete(e.ctx, c.Token, nil))
+	c = e.completed(idem.Request{Key: "expired"}, nil)
 	e.clock.Advance(time.Minute)
 	require.NoError(t, e.s.Unclaim(e.ctx, c.Token), "its record is gone")
 	e.claim(idem.Request{Key: "expired"})
@@ -187,26 +178,23 @@ func unclaimRepeated(t *testing.T, e *env) {
 
 func unclaimSettled(t *testing.T, e *env) {
 	e.open(idem.Options{Lease: time.Second, Retention: time.Hour})
-	states := map[string]struct {
-		settle func(idem.Token) error
-		want   error
-	}{
-		"completed": {func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("r")) }, idem.ErrCompleted},
-		"failed":    {func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, []byte("r")) }, idem.ErrFailed},
-		"held":      {func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, []byte("r")) }, idem.ErrHeld},
-		"taken over": {func(idem.Token) error {
-			e.clock.Advance(time.Second)
-			e.claim(idem.Request{Key: "taken over"})
-			return nil
-		}, idem.ErrFenced},
+	refused := func(tok idem.Token, want error) {
+		t.Helper()
+		before := e.entry(tok.Key)
+		require.ErrorIs(t, e.s.Unclaim(e.ctx, tok), want, tok.Key)
+		require.Equal(t, before, e.entry(tok.Key), "%s: untouched", tok.Key)
 	}
-	for key, c := range states {
-		tok := e.claim(idem.Request{Key: key}).Token
-		require.NoError(t, c.settle(tok))
-		before := e.entry(key)
-		require.ErrorIs(t, e.s.Unclaim(e.ctx, tok), c.want, key)
-		require.Equal(t, before, e.entry(key), "%s: untouched", key)
+	for state, want := range outcomes {
+		if state != idem.Released {
+			tok := e.claim(idem.Request{Key: state.String()}).Token
+			require.NoError(t, e.end(tok, state, []byte("r")))
+			refused(tok, want)
+		}
 	}
+	tok := e.claim(idem.Request{Key: "taken over"}).Token
+	e.clock.Advance(time.Second)
+	e.claim(idem.Request{Key: "taken over"})
+	refused(tok, idem.ErrFenced)
 }
 
 func unclaimWakes(t *testing.T, e *env) {
@@ -241,17 +229,14 @@ func forgetByToken(t *testing.T, e *env) {
 	require.NoError(t, e.s.Forget(e.ctx, old.Token))
 	require.ErrorIs(t, e.s.Complete(e.ctx, c.Token, nil), idem.ErrFenced)
 
-	for state, settle := range map[string]func(idem.Token) error{
-		"completed": func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("r")) },
-		"held":      func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, []byte("r")) },
-		"released":  func(tok idem.Token) error { return e.s.Release(e.ctx, tok, []byte("r")) },
-	} {
-		tok := e.claim(idem.Request{Key: state}).Token
-		require.NoError(t, settle(tok))
-		e.get(state) // into the cache
-		require.NoError(t, e.s.Forget(e.ctx, tok), "in any state: %s", state)
-		e.absent(state)
-		require.Equal(t, 1, e.claim(idem.Request{Key: state}).Record.Attempt)
+	for state := range outcomes {
+		key := state.String()
+		tok := e.claim(idem.Request{Key: key}).Token
+		require.NoError(t, e.end(tok, state, []byte("r")))
+		e.get(key) // into the cache
+		require.NoError(t, e.s.Forget(e.ctx, tok), "in any state: %s", key)
+		e.absent(key)
+		require.Equal(t, 1, e.claim(idem.Request{Key: key}).Record.Attempt)
 	}
 
 	tok := e.claim(idem.Request{Key: "expired"}).Token
@@ -273,9 +258,7 @@ func forgetByToken(t *testing.T, e *env) {
 func reasonKept(t *testing.T, e *env) {
 	e.open(idem.Options{Lease: time.Second, Retention: time.Hour})
 	next := func() {
-		if !e.h.Volatile {
-			e.reopen()
-		}
+		e.reopenDurable()
 	}
 	c := e.claim(idem.Request{Key: "k", Fingerprint: printA})
 	require.Nil(t, c.Record.Result)
@@ -301,14 +284,10 @@ func reasonKept(t *testing.T, e *env) {
 	require.NoError(t, e.s.Release(e.ctx, c.Token, nil))
 	require.Nil(t, e.get("k").Result, "a release without one has none")
 
-	ends := map[string]func(idem.Token) error{
-		"completed": func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, nil) },
-		"failed":    func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, nil) },
-		"held":      func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, nil) },
-	}
-	for key, end := range ends {
+	for state := range outcomes {
+		key := state.String()
 		require.NoError(t, e.s.Release(e.ctx, e.claim(idem.Request{Key: key}).Token, []byte("why")))
-		require.NoError(t, end(e.claim(idem.Request{Key: key}).Token))
+		require.NoError(t, e.end(e.claim(idem.Request{Key: key}).Token, state, nil))
 		require.Nil(t, e.get(key).Result, "%s: another's reason is not this outcome's", key)
 	}
 	require.NoError(t, e.s.Release(e.ctx, e.claim(idem.Request{Key: "another", Fingerprint: printA}).Token, []byte("why")))

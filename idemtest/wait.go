@@ -50,14 +50,8 @@ func waitAtOnce(t *testing.T, e *env) {
 	e.open(idem.Options{Lease: time.Second, Retention: time.Hour})
 	_, err := e.s.Wait(e.ctx, "absent")
 	require.ErrorIs(t, err, idem.ErrNotFound)
-	states := map[idem.State]func(idem.Token) error{
-		idem.Completed: func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("r")) },
-		idem.Failed:    func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, []byte("r")) },
-		idem.Held:      func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, []byte("r")) },
-		idem.Released:  func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) },
-	}
-	for state, settle := range states {
-		require.NoError(t, settle(e.claim(idem.Request{Key: state.String()}).Token))
+	for state := range outcomes {
+		require.NoError(t, e.end(e.claim(idem.Request{Key: state.String()}).Token, state, []byte("r")))
 		got := e.waitFor(e.ctx, state.String()).wait(e, "Wait")
 		require.NoError(t, got.err)
 		require.Equal(t, state, got.r.State)
@@ -80,12 +74,11 @@ func waitAtOnce(t *testing.T, e *env) {
 func waitSettled(t *testing.T, e *env) {
 	e.open(idem.Options{Retention: time.Hour})
 	ends := map[string]func(idem.Token) error{
-		"completed": func(tok idem.Token) error { return e.s.Complete(e.ctx, tok, []byte("r")) },
-		"failed":    func(tok idem.Token) error { return e.s.Fail(e.ctx, tok, []byte("r")) },
-		"held":      func(tok idem.Token) error { return e.s.Hold(e.ctx, tok, []byte("r")) },
-		"released":  func(tok idem.Token) error { return e.s.Release(e.ctx, tok, nil) },
 		"forgotten": func(tok idem.Token) error { return e.s.Forget(e.ctx, idem.Token{Key: tok.Key}) },
 		"many":      func(tok idem.Token) error { return e.s.CompleteMany(e.ctx, []idem.Completion{{Token: tok}})[0] },
+	}
+	for state := range outcomes {
+		ends[state.String()] = func(tok idem.Token) error { return e.end(tok, state, []byte("r")) }
 	}
 	for name, end := range ends {
 		c := e.claim(idem.Request{Key: name})
