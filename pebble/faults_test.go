@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +21,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/robustness/oracle"
 	"github.com/idemkv/idem/internal/selfexec"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // class is a sort of what Pebble and we ask of the file system.
@@ -167,8 +166,8 @@ func TestEveryWriteFails(t *testing.T) {
 	if testing.Short() {
 		most = 20
 	}
-	most = fromEnv(t, "IDEM_ATTACK_FAULTS", most)
-	seed := fromEnv(t, "IDEM_ATTACK_SEED", rand.Uint64N(1<<32))
+	most = storetest.Setting(t, "IDEM_ATTACK_FAULTS", most)
+	seed := storetest.Setting(t, "IDEM_ATTACK_SEED", rand.Uint64N(1<<32))
 
 	healthy := newLife(fault{}, seed)
 	require.NoError(t, healthy.live())
@@ -237,18 +236,10 @@ func TestEveryWriteFails(t *testing.T) {
 	if t.Failed() {
 		verdict = "VIOLATIONS, see above"
 	}
-	t.Logf("pebble in memory, seed %d: %d of %d faults: %s; %s", seed, len(cases), all, told(tally), verdict)
+	t.Logf("pebble in memory, seed %d: %d of %d faults: %s; %s", seed, len(cases), all, storetest.Told(tally), verdict)
 }
 
-// told is the tally in words, as heard reads them.
-func told(tally map[string]int) string {
-	var parts []string
-	for _, what := range slices.Sorted(maps.Keys(tally)) {
-		parts = append(parts, fmt.Sprintf("%d %s", tally[what], what))
-	}
-	return strings.Join(parts, ", ")
-}
-
+// heard reads what storetest.Told says.
 func heard(tally map[string]int, words string) {
 	for part := range strings.SplitSeq(words, ", ") {
 		number, what, _ := strings.Cut(part, " ")
@@ -280,7 +271,7 @@ func manyProcesses(t *testing.T, n int, seed uint64) {
 			}
 		}
 	}
-	t.Logf("pebble in memory, seed %d, %d processes: faults: %s; no violation", seed, n, told(tally))
+	t.Logf("pebble in memory, seed %d, %d processes: faults: %s; no violation", seed, n, storetest.Told(tally))
 }
 
 // count adds what came of it.

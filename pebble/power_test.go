@@ -2,13 +2,11 @@ package pebble
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,21 +67,9 @@ func (d *powerDisk) Open(o idem.Options) (oracle.Subject, error) {
 
 // subject is a store on b, as the oracle attacks it.
 func subject(b *Backend, o idem.Options) (oracle.Subject, error) {
-	store, err := idem.New(b, o)
-	if err != nil {
-		return oracle.Subject{}, errors.Join(err, b.Close())
-	}
-	return oracle.Subject{
-		Store: store,
-		Do: func(ctx context.Context, r idem.Request, fn oracle.Effect) ([]byte, bool, error) {
-			return Do(ctx, store, r, func(_ context.Context, b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
-		},
-		Complete: func(ctx context.Context, t idem.Token, fn oracle.Effect) error {
-			return Complete(ctx, store, t, func(_ context.Context, b *pebble.Batch) ([]byte, error) { return fn(kv{b}) })
-		},
-		Update: func(ctx context.Context, fn func(oracle.KV) error) error {
-			return b.Update(ctx, func(b *pebble.Batch) error { return fn(kv{b}) })
-		},
+	return oracle.NewSubject(b, o, oracle.Doors[*pebble.Batch]{
+		Do: Do, Complete: Complete, Update: b.Update,
+		KV: func(b *pebble.Batch) oracle.KV { return kv{b} },
 		Own: func(yield func(string, []byte)) error {
 			it, err := b.DB().NewIter(&pebble.IterOptions{LowerBound: []byte("own/"), UpperBound: []byte("own0")})
 			if err != nil {
@@ -94,7 +80,7 @@ func subject(b *Backend, o idem.Options) (oracle.Subject, error) {
 			}
 			return errors.Join(it.Error(), it.Close())
 		},
-	}, nil
+	})
 }
 
 // lyingFS does not sync logs while lies is set, and says that it does.
@@ -146,16 +132,6 @@ func (l lyingFS) log(f vfs.File, name string, err error) (vfs.File, error) {
 	return lyingFile{f, l.lies}, nil
 }
 
-func fromEnv(t *testing.T, name string, otherwise uint64) uint64 {
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	require.NoError(t, err, name)
-	return n
-}
-
 func powerCuts(seed uint64, images int, lying bool) *oracle.Cuts {
 	return &oracle.Cuts{
 		Fresh: func(*rand.Rand) oracle.Disk { return &powerDisk{mem: vfs.NewCrashableMem(), lying: lying} },
@@ -170,8 +146,8 @@ func TestPower(t *testing.T) {
 	if testing.Short() {
 		images = 40
 	}
-	images = fromEnv(t, "IDEM_ATTACK_IMAGES", images)
-	seed := fromEnv(t, "IDEM_ATTACK_SEED", rand.Uint64N(1<<32))
+	images = storetest.Setting(t, "IDEM_ATTACK_IMAGES", images)
+	seed := storetest.Setting(t, "IDEM_ATTACK_SEED", rand.Uint64N(1<<32))
 	if only := os.Getenv("IDEM_ATTACK_ENGINE"); only != "" && only != "pebble" {
 		t.Skip("not the engine asked for")
 	}

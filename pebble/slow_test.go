@@ -128,8 +128,8 @@ func TestFaultsSlowDisk(t *testing.T) {
 	if only := os.Getenv("IDEM_ATTACK_CASE"); only != "" {
 		t.Skipf("%s was asked for", only)
 	}
-	seed := fromEnv(t, "IDEM_ATTACK_SEED", rand.Uint64N(1<<32))
-	stores := 1 + fromEnv(t, "IDEM_ATTACK_FAULTS", 0)/200
+	seed := storetest.Setting(t, "IDEM_ATTACK_SEED", rand.Uint64N(1<<32))
+	stores := 1 + storetest.Setting(t, "IDEM_ATTACK_FAULTS", 0)/200
 	delays := 0
 	for i := range stores {
 		l := newLife(fault{traffic: true}, seed+i)

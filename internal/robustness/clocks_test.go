@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // killers runs so many killers of an engine, each with a store of its own that lives up
@@ -20,8 +21,8 @@ func killers(t *testing.T, engine string, most int, attack func(k *killer, kills
 	if testing.Short() {
 		kills = most/2 + 1
 	}
-	kills = int(setting(t, roundsEnv, uint64(kills)))
-	seed := setting(t, seedEnv, rand.Uint64N(1<<32))
+	kills = int(storetest.Setting(t, roundsEnv, uint64(kills)))
+	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
 	var sum tally
 	for round := 0; round < kills; round += most {
 		k := &killer{t: t, engine: engine, seed: seed, rng: rand.New(rand.NewPCG(seed, uint64(round))), dir: keptDir(t), round: round}

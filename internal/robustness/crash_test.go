@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // Killed at any instant. Make crash runs it long.
@@ -23,8 +24,8 @@ func TestCrash(t *testing.T) {
 	if testing.Short() {
 		kills = 5
 	}
-	kills = int(setting(t, roundsEnv, uint64(kills)))
-	seed := setting(t, seedEnv, rand.Uint64N(1<<32))
+	kills = int(storetest.Setting(t, roundsEnv, uint64(kills)))
+	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
 	eachEngine(t, func(t *testing.T, engine string) {
 		// Each store is killed again and again, and then there is a new one.
 		const kept = 12

@@ -2,7 +2,6 @@ package robustness
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 
@@ -81,21 +80,9 @@ func (k boltKV) Put(key string, value []byte) {
 }
 
 func onBolt(b *bolt.Backend, o idem.Options) (oracle.Subject, error) {
-	store, err := idem.New(b, o)
-	if err != nil {
-		return oracle.Subject{}, errors.Join(err, b.Close())
-	}
-	return oracle.Subject{
-		Store: store,
-		Do: func(ctx context.Context, r idem.Request, fn oracle.Effect) ([]byte, bool, error) {
-			return bolt.Do(ctx, store, r, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return fn(boltKV{tx}) })
-		},
-		Complete: func(ctx context.Context, t idem.Token, fn oracle.Effect) error {
-			return bolt.Complete(ctx, store, t, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return fn(boltKV{tx}) })
-		},
-		Update: func(ctx context.Context, fn func(oracle.KV) error) error {
-			return b.Update(ctx, func(tx *bbolt.Tx) error { return fn(boltKV{tx}) })
-		},
+	return oracle.NewSubject(b, o, oracle.Doors[*bbolt.Tx]{
+		Do: bolt.Do, Complete: bolt.Complete, Update: b.Update,
+		KV: func(tx *bbolt.Tx) oracle.KV { return boltKV{tx} },
 		Own: func(yield func(string, []byte)) error {
 			return b.DB().View(func(tx *bbolt.Tx) error {
 				if tx.Bucket(bucket) == nil {
@@ -107,7 +94,7 @@ func onBolt(b *bolt.Backend, o idem.Options) (oracle.Subject, error) {
 				})
 			})
 		},
-	}, nil
+	})
 }
 
 const ownPrefix = "ledger/"
@@ -137,21 +124,9 @@ func (k pebbleKV) Put(key string, value []byte) {
 }
 
 func onPebble(b *pebble.Backend, o idem.Options) (oracle.Subject, error) {
-	store, err := idem.New(b, o)
-	if err != nil {
-		return oracle.Subject{}, errors.Join(err, b.Close())
-	}
-	return oracle.Subject{
-		Store: store,
-		Do: func(ctx context.Context, r idem.Request, fn oracle.Effect) ([]byte, bool, error) {
-			return pebble.Do(ctx, store, r, func(_ context.Context, b *pebbledb.Batch) ([]byte, error) { return fn(pebbleKV{b}) })
-		},
-		Complete: func(ctx context.Context, t idem.Token, fn oracle.Effect) error {
-			return pebble.Complete(ctx, store, t, func(_ context.Context, b *pebbledb.Batch) ([]byte, error) { return fn(pebbleKV{b}) })
-		},
-		Update: func(ctx context.Context, fn func(oracle.KV) error) error {
-			return b.Update(ctx, func(b *pebbledb.Batch) error { return fn(pebbleKV{b}) })
-		},
+	return oracle.NewSubject(b, o, oracle.Doors[*pebbledb.Batch]{
+		Do: pebble.Do, Complete: pebble.Complete, Update: b.Update,
+		KV: func(b *pebbledb.Batch) oracle.KV { return pebbleKV{b} },
 		Own: func(yield func(string, []byte)) error {
 			it, err := b.DB().NewIter(&pebbledb.IterOptions{LowerBound: []byte(ownPrefix), UpperBound: []byte("ledger0")})
 			if err != nil {
@@ -162,5 +137,5 @@ func onPebble(b *pebble.Backend, o idem.Options) (oracle.Subject, error) {
 			}
 			return errors.Join(it.Error(), it.Close())
 		},
-	}, nil
+	})
 }

@@ -2,7 +2,6 @@ package robustness
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // fault is one call of a child that does not do what it should.
@@ -110,24 +110,18 @@ func TestFaults(t *testing.T) {
 	}
 	asked(t, calls...)
 	how := tracer(t)
-	seed := setting(t, seedEnv, rand.Uint64N(1<<32))
-	for _, engine := range Engines {
-		if only := os.Getenv(engineEnv); only != "" && only != engine {
-			continue
+	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
+	eachEngine(t, func(t *testing.T, engine string) {
+		most := 30 / raceShare
+		if engine == "pebble" {
+			most = 6 / raceShare
 		}
-		t.Run(engine, func(t *testing.T) {
-			t.Parallel()
-			most := 30 / raceShare
-			if engine == "pebble" {
-				most = 6 / raceShare
-			}
-			if testing.Short() {
-				most /= 5
-			}
-			f := &failer{t: t, how: how, engine: engine, seed: seed, dir: fastDir(t), tally: map[string]int{}}
-			f.attack(int(setting(t, faultsEnv, uint64(most))))
-		})
-	}
+		if testing.Short() {
+			most /= 5
+		}
+		f := &failer{t: t, how: how, engine: engine, seed: seed, dir: fastDir(t), tally: map[string]int{}}
+		f.attack(int(storetest.Setting(t, faultsEnv, uint64(most))))
+	})
 }
 
 // failer has calls of children fail.
@@ -154,18 +148,10 @@ func (f *failer) attack(most int) {
 	all := len(cases)
 	cases = chosen(f.t, cases, most, f.seed)
 	inParallel(f.t, cases, f.try)
-	f.t.Logf("%s, seed %d: %d of %d faults: %s; %s", f.engine, f.seed, len(cases), all, told(f.tally), verdict(f.t))
+	f.t.Logf("%s, seed %d: %d of %d faults: %s; %s", f.engine, f.seed, len(cases), all, storetest.Told(f.tally), verdict(f.t))
 	if len(cases) > 20 && !f.t.Failed() {
 		require.Greater(f.t, f.tally["broken"], 5)
 	}
-}
-
-func told(tally map[string]int) string {
-	var parts []string
-	for _, what := range slices.Sorted(maps.Keys(tally)) {
-		parts = append(parts, fmt.Sprintf("%d %s", tally[what], what))
-	}
-	return strings.Join(parts, ", ")
 }
 
 // inParallel does all cases, on the processors there are, until one fails.

@@ -22,6 +22,7 @@ import (
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/progress"
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/pebble"
 )
 
@@ -309,39 +310,33 @@ func (f *flipper) build(dir string) {
 func TestFaultsFlippedBits(t *testing.T) {
 	t.Parallel()
 	asked(t, "flip")
-	seed := setting(t, seedEnv, rand.Uint64N(1<<32))
-	for _, engine := range Engines {
-		if only := os.Getenv(engineEnv); only != "" && only != engine {
-			continue
+	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
+	eachEngine(t, func(t *testing.T, engine string) {
+		most := 60 / raceShare
+		if testing.Short() {
+			most = 24 / raceShare
 		}
-		t.Run(engine, func(t *testing.T) {
-			t.Parallel()
-			most := 60 / raceShare
-			if testing.Short() {
-				most = 24 / raceShare
-			}
-			most = int(setting(t, faultsEnv, uint64(most)))
-			f := &flipper{t: t, engine: engine, what: engine}
-			f.build(fastDir(t))
-			if engine == "bolt" {
-				f.kinds, f.loses = boltKinds(t, f.path), boltLoses
-				f.attack(seed, most)
+		most = int(storetest.Setting(t, faultsEnv, uint64(most)))
+		f := &flipper{t: t, engine: engine, what: engine}
+		f.build(fastDir(t))
+		if engine == "bolt" {
+			f.kinds, f.loses = boltKinds(t, f.path), boltLoses
+			f.attack(seed, most)
+			return
+		}
+		f.what = "pebble, closed"
+		f.kinds, f.loses = pebbleKinds(t, f.path), func(string) bool { return false }
+		f.attack(seed, most/2)
+		if of := os.Getenv(storeEnv); of != "" {
+			if _, err := os.Stat(filepath.Join(of, "store-killed")); err != nil {
 				return
 			}
-			f.what = "pebble, closed"
-			f.kinds, f.loses = pebbleKinds(t, f.path), func(string) bool { return false }
-			f.attack(seed, most/2)
-			if of := os.Getenv(storeEnv); of != "" {
-				if _, err := os.Stat(filepath.Join(of, "store-killed")); err != nil {
-					return
-				}
-			}
-			killed := &flipper{t: t, engine: engine, what: "pebble, killed", leaves: true}
-			killed.build(fastDir(t))
-			killed.kinds, killed.loses = pebbleKinds(t, killed.path), pebbleLoses
-			killed.attack(seed, most/2)
-		})
-	}
+		}
+		killed := &flipper{t: t, engine: engine, what: "pebble, killed", leaves: true}
+		killed.build(fastDir(t))
+		killed.kinds, killed.loses = pebbleKinds(t, killed.path), pebbleLoses
+		killed.attack(seed, most/2)
+	})
 }
 
 // attack flips up to most bits, of each kind about as many.
@@ -418,9 +413,9 @@ func (f *flipper) attack(seed uint64, most int) {
 	for add := range results {
 		add()
 	}
-	f.t.Logf("%s, seed %d: %d bits flipped in %d bytes: %s; %s", f.what, seed, len(flips), total, told(tally), verdict(f.t))
+	f.t.Logf("%s, seed %d: %d bits flipped in %d bytes: %s; %s", f.what, seed, len(flips), total, storetest.Told(tally), verdict(f.t))
 	if len(lost) > 0 {
-		f.t.Logf("%s: records are gone, as docs/GUARANTEES.md says that they may be, by what lies there: %s", f.what, told(lost))
+		f.t.Logf("%s: records are gone, as docs/GUARANTEES.md says that they may be, by what lies there: %s", f.what, storetest.Told(lost))
 	}
 }
 

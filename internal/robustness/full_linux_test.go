@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // fillJob fills small file systems in memory, which only it and its children see.
@@ -134,58 +135,52 @@ func TestFaultsFullDisk(t *testing.T) {
 	if err := inNamespace(&fillJob{Dir: t.TempDir()}, &none); err != nil {
 		t.Skipf("no file system can be mounted here: %v", err)
 	}
-	seed := setting(t, seedEnv, rand.Uint64N(1<<32))
+	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
 	fills := 4
 	if testing.Short() {
 		fills = 2
 	}
-	if n := setting(t, faultsEnv, 0); n > 0 {
+	if n := storetest.Setting(t, faultsEnv, 0); n > 0 {
 		fills = 10 + int(n)/50
 	}
-	for _, engine := range Engines {
-		if only := os.Getenv(engineEnv); only != "" && only != engine {
-			continue
+	eachEngine(t, func(t *testing.T, engine string) {
+		var one, all []filled
+		for n := range fills {
+			name := fmt.Sprint("fill-", n)
+			if only := os.Getenv(caseEnv); only != "" && only != name {
+				continue
+			}
+			dir := keptDir(t)
+			err := inNamespace(&fillJob{Engine: engine, Dir: dir, Seed: seed, From: n, Fills: 1}, &one)
+			if err == nil && one[0].Violation != "" {
+				err = errors.New(one[0].Violation)
+			}
+			if err != nil {
+				t.Fatalf("%s, seed %d, %s, %+v: %v\nIts journal is in %s. Try it again:\n\tmake faults ENGINE=%s SEED=%d FAULTS=%d CASE=%s",
+					engine, seed, name, one, err, dir, engine, seed, 50*n, name)
+			}
+			all = append(all, one...)
 		}
-		t.Run(engine, func(t *testing.T) {
-			t.Parallel()
-			var one, all []filled
-			for n := range fills {
-				name := fmt.Sprint("fill-", n)
-				if only := os.Getenv(caseEnv); only != "" && only != name {
-					continue
-				}
-				dir := keptDir(t)
-				err := inNamespace(&fillJob{Engine: engine, Dir: dir, Seed: seed, From: n, Fills: 1}, &one)
-				if err == nil && one[0].Violation != "" {
-					err = errors.New(one[0].Violation)
-				}
-				if err != nil {
-					t.Fatalf("%s, seed %d, %s, %+v: %v\nIts journal is in %s. Try it again:\n\tmake faults ENGINE=%s SEED=%d FAULTS=%d CASE=%s",
-						engine, seed, name, one, err, dir, engine, seed, 50*n, name)
-				}
-				all = append(all, one...)
+		tally := map[string]int{}
+		for _, f := range all {
+			what := "never full"
+			switch {
+			case f.Broken != "":
+				what = "broken"
+			case f.Refused != "":
+				what = "refused to open"
 			}
-			tally := map[string]int{}
-			for _, f := range all {
-				what := "never full"
-				switch {
-				case f.Broken != "":
-					what = "broken"
-				case f.Refused != "":
-					what = "refused to open"
-				}
-				tally[what]++
-				tally["operations"] += f.Operations
-				if f.Inodes > 0 {
-					tally["with few inodes"]++
-				}
+			tally[what]++
+			tally["operations"] += f.Operations
+			if f.Inodes > 0 {
+				tally["with few inodes"]++
 			}
-			if len(all) > 5 {
-				require.Greater(t, tally["broken"], 0)
-			}
-			t.Logf("%s, seed %d: %d full disks: %s; %s", engine, seed, len(all), told(tally), verdict(t))
-		})
-	}
+		}
+		if len(all) > 5 {
+			require.Greater(t, tally["broken"], 0)
+		}
+		t.Logf("%s, seed %d: %d full disks: %s; %s", engine, seed, len(all), storetest.Told(tally), verdict(t))
+	})
 }
 
 // Files may not grow any more (RLIMIT_FSIZE): EFBIG, and a signal that would end
@@ -193,32 +188,26 @@ func TestFaultsFullDisk(t *testing.T) {
 func TestFaultsFileSizeLimit(t *testing.T) {
 	t.Parallel()
 	asked(t)
-	seed := setting(t, seedEnv, rand.Uint64N(1<<32))
-	limits := 2 + int(setting(t, faultsEnv, 0)/200)
-	for _, engine := range Engines {
-		if only := os.Getenv(engineEnv); only != "" && only != engine {
-			continue
-		}
-		t.Run(engine, func(t *testing.T) {
-			t.Parallel()
-			rng := rand.New(rand.NewPCG(seed, 11))
-			tally := map[string]int{}
-			for range limits {
-				p := scriptOf(engine).in(fastDir(t))
-				p.Script.Large = 400_000 // in one write of Pebble's; the journal stays below
-				p.Errno, p.FileSize, p.Reopens = syscall.EFBIG, uint64(120_000+rng.IntN(300_000)), false
-				var report trialReport
-				err := run(job{Trial: p}.command(), &report)
-				if err == nil {
-					_, err = p.judge(report)
-				}
-				if err != nil {
-					t.Fatalf("%s, seed %d, %d bytes: %v\nTry it again:\n\tmake faults ENGINE=%s SEED=%d", engine, seed, p.FileSize, err, engine, seed)
-				}
-				require.NotEmpty(t, report.Broken+report.Refused, "%d bytes", p.FileSize)
-				tally[map[bool]string{true: "broken", false: "refused to open"}[report.Broken != ""]]++
+	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
+	limits := 2 + int(storetest.Setting(t, faultsEnv, 0)/200)
+	eachEngine(t, func(t *testing.T, engine string) {
+		rng := rand.New(rand.NewPCG(seed, 11))
+		tally := map[string]int{}
+		for range limits {
+			p := scriptOf(engine).in(fastDir(t))
+			p.Script.Large = 400_000 // in one write of Pebble's; the journal stays below
+			p.Errno, p.FileSize, p.Reopens = syscall.EFBIG, uint64(120_000+rng.IntN(300_000)), false
+			var report trialReport
+			err := run(job{Trial: p}.command(), &report)
+			if err == nil {
+				_, err = p.judge(report)
 			}
-			t.Logf("%s, seed %d: %d limits of file size: %s; %s", engine, seed, limits, told(tally), verdict(t))
-		})
-	}
+			if err != nil {
+				t.Fatalf("%s, seed %d, %d bytes: %v\nTry it again:\n\tmake faults ENGINE=%s SEED=%d", engine, seed, p.FileSize, err, engine, seed)
+			}
+			require.NotEmpty(t, report.Broken+report.Refused, "%d bytes", p.FileSize)
+			tally[map[bool]string{true: "broken", false: "refused to open"}[report.Broken != ""]]++
+		}
+		t.Logf("%s, seed %d: %d limits of file size: %s; %s", engine, seed, limits, storetest.Told(tally), verdict(t))
+	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/progress"
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // hungJob is an oracle.Hung in a process of its own; see held.
@@ -87,12 +88,12 @@ func TestFaultsHungDisk(t *testing.T) {
 	t.Parallel()
 	asked(t)
 	strace := tracer(t)[0]
-	seed := setting(t, seedEnv, rand.Uint64N(1<<32))
+	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
 	eachEngine(t, func(t *testing.T, engine string) {
 		for _, early := range []bool{false, true} {
 			t.Run(fmt.Sprintf("close early %v", early), func(t *testing.T) {
 				t.Parallel()
-				for round := range 1 + setting(t, faultsEnv, 0)/50 {
+				for round := range 1 + storetest.Setting(t, faultsEnv, 0)/50 {
 					p := hungPlan(engine, fastDir(t), seed+round)
 					p.Calls, p.Early = []string{"fdatasync", "fsync", "sync_file_range"}, early
 					if err := hang(p, strace); err != nil {
@@ -113,7 +114,7 @@ func TestFaultsStoppedProcess(t *testing.T) {
 		t.Skip("not on this system")
 	}
 	eachEngine(t, func(t *testing.T, engine string) {
-		for range 1 + setting(t, faultsEnv, 0)/100 {
+		for range 1 + storetest.Setting(t, faultsEnv, 0)/100 {
 			p := hungPlan(engine, fastDir(t), 1)
 			p.Stall = time.Second
 			require.NoError(t, hang(p, ""))

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
@@ -174,12 +175,12 @@ func digest(path string) (map[string][32]byte, error) {
 func TestCrashMoved(t *testing.T) {
 	t.Parallel()
 	locks(t)
-	seed := setting(t, seedEnv, rand.Uint64N(1<<32))
+	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
 	eachEngine(t, func(t *testing.T, engine string) {
 		for name, move := range moves {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				rounds := 1 + setting(t, roundsEnv, 0)/20
+				rounds := 1 + storetest.Setting(t, roundsEnv, 0)/20
 				for round := range rounds {
 					m := &mover{t: t, engine: engine, rng: rand.New(rand.NewPCG(seed, round))}
 					require.NoError(t, m.attack(move), "round %d of seed %d, in %s", round, seed, filepath.Dir(filepath.Dir(m.plan.Path)))

@@ -23,6 +23,7 @@ import (
 	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/pebble"
 )
 
@@ -197,10 +198,10 @@ func locks(t *testing.T) {
 func TestCrashOwner(t *testing.T) {
 	t.Parallel()
 	locks(t)
-	seed := setting(t, seedEnv, rand.Uint64N(1<<32))
+	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
 	eachEngine(t, func(t *testing.T, engine string) {
 		attempts := 0
-		for round := range 1 + setting(t, roundsEnv, 0)/20 {
+		for round := range 1 + storetest.Setting(t, roundsEnv, 0)/20 {
 			p := ownerPlan(t, engine, rand.New(rand.NewPCG(seed, round)))
 			p.Attended = true
 			o, err := own(p)

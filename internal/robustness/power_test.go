@@ -14,6 +14,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // What was not synced is lost, all or some of its sectors. A child works
@@ -28,8 +29,8 @@ func TestPower(t *testing.T) {
 	if testing.Short() {
 		images = 40
 	}
-	images = setting(t, imagesEnv, images)
-	seed := setting(t, seedEnv, rand.Uint64N(1<<32))
+	images = storetest.Setting(t, imagesEnv, images)
+	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
 	c := &cutter{how: tracer(t), images: int(images), fast: fastDir(t)}
 	for s := seed; c.judged < c.images; s++ {
 		c.dir, c.rng, c.stores = keptDir(t), rand.New(rand.NewPCG(s, 0)), c.stores+1

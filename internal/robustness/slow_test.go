@@ -16,6 +16,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/progress"
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // stuckJob is an oracle.Stuck in a process of its own; see held.
@@ -97,43 +98,37 @@ func TestFaultsSlowDisk(t *testing.T) {
 	t.Parallel()
 	asked(t)
 	how := tracer(t)
-	seed := setting(t, seedEnv, rand.Uint64N(1<<32))
-	stores := 1 + int(setting(t, faultsEnv, 0)/200)
-	for _, engine := range Engines {
-		if only := os.Getenv(engineEnv); only != "" && only != engine {
-			continue
-		}
-		t.Run(engine, func(t *testing.T) {
-			t.Parallel()
-			f := &failer{t: t, how: how, engine: engine, seed: seed}
-			calls := map[string]string{"bolt": "pwrite64,fdatasync", "pebble": "fdatasync,fsync,sync_file_range"}[engine]
-			delays, operations := 0, 0
-			for i := range stores {
-				rng := rand.New(rand.NewPCG(seed, uint64(i)))
-				p := scriptOf(engine).in(fastDir(t))
-				p.Load = &oracle.Workload{
-					Seed: rng.Uint64(), Keys: 8, Workers: 8, Ops: 100,
-					Lease: 20 * time.Millisecond, Retention: 200 * time.Millisecond, MaxBytes: 8 << 10,
-				}
-				delay := fmt.Sprintf("inject=%s:delay_enter=%d:when=1+%d", calls, 1000+rng.IntN(10_000), 1+rng.IntN(3))
-				report, log, err := f.trace(p, false, "trace="+calls, delay)
-				var checker *oracle.Checker
-				if err == nil {
-					checker, err = p.judge(report)
-				}
-				if err == nil && (report.Broken != "" || report.Refused != "") {
-					err = fmt.Errorf("it was slow, and is said to be broken: %s%s", report.Broken, report.Refused)
-				}
-				if err != nil {
-					t.Fatalf("%s, seed %d, %s: %v\nThe store and its journal are in %s. Try it again:\n\tmake faults ENGINE=%s SEED=%d",
-						engine, seed, delay, err, kept(filepath.Dir(p.Path)), engine, seed)
-				}
-				delays += strings.Count(log, "(DELAYED)")
-				answered, _, _ := checker.Tally()
-				operations += answered
+	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
+	stores := 1 + int(storetest.Setting(t, faultsEnv, 0)/200)
+	eachEngine(t, func(t *testing.T, engine string) {
+		f := &failer{t: t, how: how, engine: engine, seed: seed}
+		calls := map[string]string{"bolt": "pwrite64,fdatasync", "pebble": "fdatasync,fsync,sync_file_range"}[engine]
+		delays, operations := 0, 0
+		for i := range stores {
+			rng := rand.New(rand.NewPCG(seed, uint64(i)))
+			p := scriptOf(engine).in(fastDir(t))
+			p.Load = &oracle.Workload{
+				Seed: rng.Uint64(), Keys: 8, Workers: 8, Ops: 100,
+				Lease: 20 * time.Millisecond, Retention: 200 * time.Millisecond, MaxBytes: 8 << 10,
 			}
-			require.Positive(t, delays)
-			t.Logf("%s, seed %d: %d stores, %d operations, %d writes and syncs delayed; %s", engine, seed, stores, operations, delays, verdict(t))
-		})
-	}
+			delay := fmt.Sprintf("inject=%s:delay_enter=%d:when=1+%d", calls, 1000+rng.IntN(10_000), 1+rng.IntN(3))
+			report, log, err := f.trace(p, false, "trace="+calls, delay)
+			var checker *oracle.Checker
+			if err == nil {
+				checker, err = p.judge(report)
+			}
+			if err == nil && (report.Broken != "" || report.Refused != "") {
+				err = fmt.Errorf("it was slow, and is said to be broken: %s%s", report.Broken, report.Refused)
+			}
+			if err != nil {
+				t.Fatalf("%s, seed %d, %s: %v\nThe store and its journal are in %s. Try it again:\n\tmake faults ENGINE=%s SEED=%d",
+					engine, seed, delay, err, kept(filepath.Dir(p.Path)), engine, seed)
+			}
+			delays += strings.Count(log, "(DELAYED)")
+			answered, _, _ := checker.Tally()
+			operations += answered
+		}
+		require.Positive(t, delays)
+		t.Logf("%s, seed %d: %d stores, %d operations, %d writes and syncs delayed; %s", engine, seed, stores, operations, delays, verdict(t))
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/engine"
 )
 
 // KV is the caller's own data inside a same-commit function. Its methods panic with
@@ -32,6 +33,37 @@ type Subject struct {
 	Update   func(ctx context.Context, fn func(KV) error) error
 	// Own yields every pair of the caller's own data.
 	Own func(yield func(key string, value []byte)) error
+}
+
+// Doors are what an engine runs in its own commits, in transactions or batches of type T.
+type Doors[T any] struct {
+	Do       func(context.Context, *idem.Store, idem.Request, func(context.Context, T) ([]byte, error)) ([]byte, bool, error)
+	Complete func(context.Context, *idem.Store, idem.Token, func(context.Context, T) ([]byte, error)) error
+	Update   func(context.Context, func(T) error) error
+	KV       func(T) KV
+	Own      func(yield func(key string, value []byte)) error
+}
+
+// NewSubject opens a store on b, and closes b where that fails.
+func NewSubject[T any](b engine.Backend, o idem.Options, d Doors[T]) (Subject, error) {
+	store, err := idem.New(b, o)
+	if err != nil {
+		return Subject{}, errors.Join(err, b.Close())
+	}
+	within := func(fn Effect) func(context.Context, T) ([]byte, error) {
+		return func(_ context.Context, tx T) ([]byte, error) { return fn(d.KV(tx)) }
+	}
+	return Subject{
+		Store: store,
+		Do: func(ctx context.Context, r idem.Request, fn Effect) ([]byte, bool, error) {
+			return d.Do(ctx, store, r, within(fn))
+		},
+		Complete: func(ctx context.Context, t idem.Token, fn Effect) error { return d.Complete(ctx, store, t, within(fn)) },
+		Update: func(ctx context.Context, fn func(KV) error) error {
+			return d.Update(ctx, func(tx T) error { return fn(d.KV(tx)) })
+		},
+		Own: d.Own,
+	}, nil
 }
 
 const (
