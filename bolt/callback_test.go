@@ -286,8 +286,7 @@ func TestSameCommitFunctionCannotEndTheTransaction(t *testing.T) {
 func TestWritesToTheMapAreTheirCallersOwn(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	path := filepath.Join(t.TempDir(), fileName)
-	filled(t, path, 900)
+	path := newFilled(t, 900)
 	b := mustOpen(t, path, Options{})
 	s := storetest.Open(t, b, idem.Options{SweepInterval: -1})
 	scribble := func(tx *bbolt.Tx) error {

@@ -36,7 +36,6 @@ func TestReadable(t *testing.T) {
 	require.True(t, readable(path), "it cannot be opened")
 	require.NoError(t, os.WriteFile(path, make([]byte, 1<<16), 0o600))
 	require.False(t, readable(path), "there is no meta page in it")
-	whole := filepath.Join(t.TempDir(), fileName)
-	filled(t, whole, 1)
+	whole := newFilled(t, 1)
 	require.True(t, readable(whole))
 }

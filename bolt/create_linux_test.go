@@ -67,8 +67,7 @@ func TestFileSystemsWithoutLinks(t *testing.T) {
 				require.ErrorContains(t, err, "make the store on another one and copy its file here")
 				require.NoFileExists(t, path)
 				// As the message says.
-				made := filepath.Join(t.TempDir(), fileName)
-				filled(t, made, 1)
+				made := newFilled(t, 1)
 				content, err := os.ReadFile(made)
 				require.NoError(t, err)
 				require.NoError(t, os.WriteFile(path, content, 0o600))

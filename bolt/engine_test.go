@@ -140,13 +140,3 @@ func TestObserverShutsDown(t *testing.T) {
 	_, err = s.Get(context.Background(), "k")
 	require.ErrorIs(t, err, idem.ErrClosed)
 }
-
-// A commit that a caller must not make from inside is its own error, not the store's.
-func TestSameCommitFunctionCannotCommit(t *testing.T) {
-	t.Parallel()
-	s, _ := newStore(t, Options{}, idem.Options{})
-	require.Panics(t, func() {
-		_, _, _ = Do(context.Background(), s, idem.Request{Key: "k"}, func(_ context.Context, tx *bbolt.Tx) ([]byte, error) { return nil, tx.Commit() })
-	})
-	storetest.Claim(t, s, "k") // the store lives
-}

@@ -158,10 +158,8 @@ func TestASecondOpenUnderAnotherName(t *testing.T) {
 // came between.
 func TestAFileReplacedWhileItIsOpened(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), fileName)
-	filled(t, path, 1)
-	other := filepath.Join(t.TempDir(), fileName)
-	filled(t, other, 1)
+	path := newFilled(t, 1)
+	other := newFilled(t, 1)
 	f, err := os.Open(other)
 	require.NoError(t, err)
 	defer func() { _ = f.Close() }()

@@ -36,6 +36,14 @@ func filled(t testing.TB, path string, records int) {
 	require.NoError(t, s.Close())
 }
 
+// newFilled makes such a store in a folder of its own.
+func newFilled(t testing.TB, records int) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), fileName)
+	filled(t, path, records)
+	return path
+}
+
 // refused opens path and requires that it is refused with target, and left as it is.
 func refused(t *testing.T, path string, target error) {
 	t.Helper()
@@ -76,8 +84,7 @@ func TestOpenRefuses(t *testing.T) {
 	})
 	t.Run("a store without one of its buckets", func(t *testing.T) {
 		t.Parallel()
-		path := filepath.Join(t.TempDir(), fileName)
-		filled(t, path, 1)
+		path := newFilled(t, 1)
 		db, err := bbolt.Open(path, 0o600, nil)
 		require.NoError(t, err)
 		require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket(buckets[txbackend.Expiry]) }))
@@ -145,8 +152,7 @@ func TestTruncatedWhileOpen(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("a mapped file cannot be truncated on windows")
 	}
-	path := filepath.Join(t.TempDir(), fileName)
-	filled(t, path, 900)
+	path := newFilled(t, 900)
 	s := storeAt(t, path, idem.Options{CacheBytes: -1, SweepInterval: -1})
 	require.NoError(t, os.Truncate(path, 8192))
 	var broken error

@@ -73,8 +73,7 @@ func TestViewOfATruncatedFile(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("a mapped file cannot be truncated on windows")
 	}
-	path := filepath.Join(t.TempDir(), fileName)
-	filled(t, path, 900)
+	path := newFilled(t, 900)
 	b := mustOpen(t, path, Options{})
 	require.NoError(t, os.Truncate(path, 8192))
 	err := b.View(context.Background(), func(_ context.Context, tx *bbolt.Tx) error {

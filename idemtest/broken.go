@@ -103,7 +103,7 @@ func commitFails(t *testing.T, e *env) {
 			for name, err := range e.everything(open) {
 				require.ErrorIs(t, err, idem.ErrBroken, "%s of a broken store", name)
 			}
-			e.refused(idem.ErrBroken, idem.Request{Key: "done"})
+			e.refused(idem.ErrBroken, idem.Request{Key: "done"}) // it replays nothing
 		})
 		_ = e.closeStore(e.s) // in bounded time, with or without an error
 		e.within("a closed store", func() {

@@ -75,7 +75,7 @@ func stalledClaim(t *testing.T, e *env) {
 		r, err := e.s.Get(e.ctx, "beside")
 		require.NoError(t, err)
 		require.Equal(t, "r", string(r.Result))
-		e.refused(idem.ErrCompleted, idem.Request{Key: "beside"})
+		e.refused(idem.ErrCompleted, idem.Request{Key: "beside"}) // which waits for no commit either
 		if e.canScan() {
 			for r, err := range e.s.Records(e.ctx, idem.Filter{}) {
 				require.NoError(t, err)

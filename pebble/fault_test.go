@@ -42,6 +42,16 @@ func (f *faulty) String() string { return "faulty" }
 
 func (f *faulty) on(fails func(op errorfs.Op) error) { f.fails.Store(&fails) }
 
+// failing fails the operations that when finds.
+func failing(err error, when func(op errorfs.Op) bool) func(op errorfs.Op) error {
+	return func(op errorfs.Op) error {
+		if when(op) {
+			return err
+		}
+		return nil
+	}
+}
+
 // within fails the test if f hangs.
 func within(t *testing.T, what string, f func()) {
 	t.Helper()
@@ -89,12 +99,7 @@ func TestSyncFails(t *testing.T) {
 	f := newFaulty()
 	s := f.open(t)
 	first := storetest.Claim(t, s, "first")
-	f.on(func(op errorfs.Op) error {
-		if isSync(op) && filepath.Ext(op.Path) == ".log" {
-			return syscall.EIO
-		}
-		return nil
-	})
+	f.on(failing(syscall.EIO, func(op errorfs.Op) bool { return isSync(op) && isLog(op) }))
 	var err error
 	within(t, "Claim", func() { _, err = s.Claim(ctx, idem.Request{Key: "second"}) })
 	require.ErrorIs(t, err, idem.ErrBroken)
@@ -133,12 +138,9 @@ func TestDiskFullInTheBackground(t *testing.T) {
 	f := newFaulty()
 	s := f.open(t)
 	first := storetest.Claim(t, s, "first")
-	f.on(func(op errorfs.Op) error {
-		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && filepath.Ext(op.Path) == ".sst" {
-			return syscall.ENOSPC
-		}
-		return nil
-	})
+	f.on(failing(syscall.ENOSPC, func(op errorfs.Op) bool {
+		return op.Kind.ReadOrWrite() == errorfs.OpIsWrite && filepath.Ext(op.Path) == ".sst"
+	}))
 	granted := []idem.Token{first.Token}
 	var err error
 	within(t, "Claim", func() {

@@ -63,12 +63,7 @@ func TestGuardedFSPassesOn(t *testing.T) {
 func TestListFailsAfterATable(t *testing.T) {
 	t.Parallel()
 	lists := newFaulty()
-	lists.on(func(op errorfs.Op) error {
-		if op.Kind == errorfs.OpList {
-			return syscall.EIO
-		}
-		return nil
-	})
+	lists.on(failing(syscall.EIO, func(op errorfs.Op) bool { return op.Kind == errorfs.OpList }))
 	f := newFatal()
 	g := &guardedFS{FS: errorfs.Wrap(lists.mem, lists), dir: ".", fatal: f, moved: (&held{}).moved}
 	_, err := g.List("")
@@ -257,12 +252,7 @@ func TestCheckpointToAFullDisk(t *testing.T) {
 		f := newFaulty()
 		s := f.open(t)
 		granted := turn(t, s, 0)
-		f.on(func(op errorfs.Op) error {
-			if op.Kind == kind && strings.HasPrefix(op.Path, "backup") {
-				return syscall.ENOSPC
-			}
-			return nil
-		})
+		f.on(failing(syscall.ENOSPC, func(op errorfs.Op) bool { return op.Kind == kind && strings.HasPrefix(op.Path, "backup") }))
 		var err error
 		within(t, "Checkpoint", func() { err = engine.Of(s).(*Backend).DB().Checkpoint("backup/db", pebble.WithFlushedWAL()) })
 		require.ErrorIs(t, err, syscall.ENOSPC, kind)

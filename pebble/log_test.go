@@ -163,12 +163,7 @@ func TestLogWithoutRoomForZeros(t *testing.T) {
 		require.Equal(t, 1, tries)
 	}
 
-	log, f, _ := openLog(t, func(op errorfs.Op) error {
-		if op.Kind == errorfs.OpFileWriteAt {
-			return syscall.EIO
-		}
-		return nil
-	})
+	log, f, _ := openLog(t, failing(syscall.EIO, func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileWriteAt }))
 	go func() { _, _ = log.Write([]byte("record")) }() // parked for good
 	within(t, "the error", func() { <-f.heard })
 	require.ErrorIs(t, f.err(), syscall.EIO)

@@ -152,29 +152,18 @@ func TestHarmlessChanges(t *testing.T) {
 			}
 		},
 		"Pebble opens it": func(t *testing.T, dir string) {
-			db, err := pebble.Open(filepath.Join(dir, dbName), &pebble.Options{Logger: newFatal(), ErrorIfNotExists: true})
-			require.NoError(t, err)
-			require.NoError(t, db.Close())
+			bare(t, dir, func(*pebble.DB) error { return nil })
 		},
 		"a checkpoint of it": func(t *testing.T, dir string) {
-			db, err := pebble.Open(filepath.Join(dir, dbName), &pebble.Options{Logger: newFatal(), ErrorIfNotExists: true})
-			require.NoError(t, err)
-			require.NoError(t, db.Checkpoint(filepath.Join(dir, "checkpoint")))
-			require.NoError(t, db.Close())
+			bare(t, dir, func(db *pebble.DB) error { return db.Checkpoint(filepath.Join(dir, "checkpoint")) })
 		},
 		"the checkpoint in its place": func(t *testing.T, dir string) {
-			db, err := pebble.Open(filepath.Join(dir, dbName), &pebble.Options{Logger: newFatal(), ErrorIfNotExists: true})
-			require.NoError(t, err)
-			require.NoError(t, db.Checkpoint(filepath.Join(dir, "checkpoint")))
-			require.NoError(t, db.Close())
+			bare(t, dir, func(db *pebble.DB) error { return db.Checkpoint(filepath.Join(dir, "checkpoint")) })
 			require.NoError(t, os.RemoveAll(filepath.Join(dir, dbName)))
 			require.NoError(t, os.Rename(filepath.Join(dir, "checkpoint"), filepath.Join(dir, dbName)))
 		},
 		"Pebble compacts it": func(t *testing.T, dir string) {
-			db, err := pebble.Open(filepath.Join(dir, dbName), &pebble.Options{Logger: newFatal(), ErrorIfNotExists: true})
-			require.NoError(t, err)
-			require.NoError(t, db.Compact(context.Background(), []byte{0}, []byte{0xff}, false))
-			require.NoError(t, db.Close())
+			bare(t, dir, func(db *pebble.DB) error { return db.Compact(context.Background(), []byte{0}, []byte{0xff}, false) })
 		},
 		"it is copied": func(t *testing.T, dir string) {
 			left := killed(t, dir)
@@ -186,8 +175,7 @@ func TestHarmlessChanges(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := filepath.Join(t.TempDir(), "store")
-			filled(t, dir)
+			dir := newFilled(t)
 			for range 2 {
 				change(t, dir)
 				s := storeAt(t, dir, idem.Options{})
@@ -205,8 +193,7 @@ func TestHarmlessChanges(t *testing.T) {
 // damaged, and nothing is lost.
 func TestClosedStoreNeedsNoLog(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "store")
-	filled(t, dir)
+	dir := newFilled(t)
 	for _, log := range logsOf(t, dir) {
 		require.NoError(t, os.Truncate(log, 0))
 	}
@@ -323,11 +310,9 @@ func TestLogOfAnEdit(t *testing.T) {
 // Nothing of a store whose meta entry is damaged is changed by refusing it.
 func TestRefusedStoreIsLeftAsItWas(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "store")
-	filled(t, dir)
-	db, err := pebble.Open(filepath.Join(dir, dbName), &pebble.Options{Logger: newFatal()})
-	require.NoError(t, err)
-	require.NoError(t, db.Set([]byte(reserved+"m"+codec.MetaKey), []byte("damaged"), pebble.Sync))
-	require.NoError(t, db.Close())
+	dir := newFilled(t)
+	bare(t, dir, func(db *pebble.DB) error {
+		return db.Set([]byte(reserved+"m"+codec.MetaKey), []byte("damaged"), pebble.Sync)
+	})
 	refused(t, dir, idem.ErrCorrupt)
 }

@@ -40,6 +40,24 @@ func filled(t testing.TB, dir string) {
 	require.NoError(t, s.Close())
 }
 
+// newFilled makes such a store in a folder of its own.
+func newFilled(t testing.TB) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "store")
+	filled(t, dir)
+	return dir
+}
+
+// bare opens the database of the store in dir with Pebble itself, which makes it if there is
+// none.
+func bare(t *testing.T, dir string, do func(db *pebble.DB) error) {
+	t.Helper()
+	db, err := pebble.Open(filepath.Join(dir, dbName), &pebble.Options{Logger: newFatal()})
+	require.NoError(t, err)
+	require.NoError(t, do(db))
+	require.NoError(t, db.Close())
+}
+
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	t.Run("a file", func(t *testing.T) {
@@ -65,9 +83,7 @@ func TestOpenRefuses(t *testing.T) {
 	t.Run("a folder with somebody else's db in it", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
-		db, err := pebble.Open(filepath.Join(dir, dbName), &pebble.Options{Logger: newFatal()})
-		require.NoError(t, err)
-		require.NoError(t, db.Close())
+		bare(t, dir, func(*pebble.DB) error { return nil })
 		refused(t, dir, idem.ErrInvalid)
 
 		dir = t.TempDir()
@@ -79,30 +95,26 @@ func TestOpenRefuses(t *testing.T) {
 	})
 	t.Run("a store whose database is gone", func(t *testing.T) {
 		t.Parallel()
-		dir := filepath.Join(t.TempDir(), "store")
-		filled(t, dir)
+		dir := newFilled(t)
 		require.NoError(t, os.RemoveAll(filepath.Join(dir, dbName)))
 		refused(t, dir, idem.ErrCorrupt)
 	})
 	t.Run("a store whose database is empty", func(t *testing.T) {
 		t.Parallel()
-		dir := filepath.Join(t.TempDir(), "store")
-		filled(t, dir)
+		dir := newFilled(t)
 		require.NoError(t, os.RemoveAll(filepath.Join(dir, dbName)))
 		require.NoError(t, os.Mkdir(filepath.Join(dir, dbName), 0o700))
 		refused(t, dir, idem.ErrCorrupt)
 	})
 	t.Run("a damaged marker", func(t *testing.T) {
 		t.Parallel()
-		dir := filepath.Join(t.TempDir(), "store")
-		filled(t, dir)
+		dir := newFilled(t)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, markerName), []byte("?"), 0o600))
 		refused(t, dir, idem.ErrCorrupt)
 	})
 	t.Run("a truncated manifest", func(t *testing.T) {
 		t.Parallel()
-		dir := filepath.Join(t.TempDir(), "store")
-		filled(t, dir)
+		dir := newFilled(t)
 		manifests, err := filepath.Glob(filepath.Join(dir, dbName, "MANIFEST-*"))
 		require.NoError(t, err)
 		require.NotEmpty(t, manifests)
@@ -165,8 +177,7 @@ func TestSecondOpen(t *testing.T) {
 // A process that ended while it made a store left no marker: the next goes on.
 func TestUnfinishedCreation(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "store")
-	filled(t, dir)
+	dir := newFilled(t)
 	require.NoError(t, os.Rename(filepath.Join(dir, markerName), filepath.Join(dir, markerName+".new")))
 	require.NoError(t, os.Remove(filepath.Join(dir, noteName)), "it is made later")
 	s := storeAt(t, dir, idem.Options{})
