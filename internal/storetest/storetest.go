@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/selfexec"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/selfexec"
 )
 
 // Open opens a store on b. It is closed at the end of the test, if it is not by then.
