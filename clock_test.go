@@ -125,7 +125,7 @@ func TestTimelineStaysShortOfNever(t *testing.T) {
 		require.Less(t, now, engine.Never)
 		held := &engine.Entry{State: Held, ExpiresAt: engine.Never}
 		assert.True(t, live(held, now), "held never expires")
-		a := claimOf()
+		a := action{kind: actClaim, fence: 1, lease: time.Minute, retention: time.Hour}
 		claimed, err := transition(nil, &a, now)
 		require.NoError(t, err)
 		assert.Equal(t, ErrInFlight, refuseClaim(claimed, &a, now), "the lease holds")

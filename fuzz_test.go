@@ -90,6 +90,9 @@ func (s *steps) action(cur *engine.Entry, granted, opening uint64) action {
 		if (a.kind == actComplete || a.kind == actFail) && s.pick(8) == 0 {
 			a.bytes, a.dropped = nil, true
 		}
+		if a.kind == actComplete || a.kind == actFail || a.kind == actRelease || a.kind == actHold {
+			a.unlessHeld = s.pick(4) == 0
+		}
 	}
 	return a
 }
@@ -99,12 +102,12 @@ func (s *steps) action(cur *engine.Entry, granted, opening uint64) action {
 func FuzzTransition(f *testing.F) {
 	f.Add([]byte{})
 	const (
-		claim, complete = "\x07\x07\x00\x00\x02\x03\x01\x00\x01", "\x07\x07\x02\x00\x02\x01"
+		claim, complete = "\x07\x07\x00\x00\x02\x03\x01\x00\x01", "\x07\x07\x02\x00\x02\x01\x01"
 		holding         = "\x07\x07\x00\x00\x02\x03\x00\x00\x01" // claim with HoldUnknown
 		lapsed          = "\x07\x03\x00\x00\x02\x03\x01\x00\x01" // claim at the lease's end
 		forever         = "\x07\x07\x00\x00\x07\x07\x01\x00\x01"
 		other           = "\x07\x07\x00\x01\x02\x03\x01\x00\x01" // claim by another request
-		release, save   = "\x07\x07\x04\x00\x00", "\x07\x07\x07\x00\x02"
+		release, save   = "\x07\x07\x04\x00\x00\x01", "\x07\x07\x07\x00\x02"
 		swept           = "\x07\x05\x09\x01" // sweep at the record's end
 	)
 	f.Add([]byte(claim + complete + complete + claim))
@@ -112,24 +115,28 @@ func FuzzTransition(f *testing.F) {
 	f.Add([]byte(holding + lapsed + complete))
 	f.Add([]byte(forever + release + other + other))
 	f.Add([]byte(claim + save + release + other + swept + other))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		s := &steps{b}
-		var cur *engine.Entry
-		now, granted, opening := engine.Instant(1000), uint64(0), uint64(1)
-		for len(s.b) > 0 {
-			if s.pick(16) == 0 {
-				opening++
-			}
-			now = s.time(now, cur)
-			next, err := compareStep(transition, cur, s.action(cur, granted, opening), now)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if cur = next; cur != nil {
-				granted = max(granted, cur.Fence)
-			}
+	f.Fuzz(func(t *testing.T, b []byte) { require.NoError(t, history(b)) })
+}
+
+// history runs the history of one key that b spells through both models.
+func history(b []byte) error {
+	s := &steps{b}
+	var cur *engine.Entry
+	now, granted, opening := engine.Instant(1000), uint64(0), uint64(1)
+	for len(s.b) > 0 {
+		if s.pick(16) == 0 {
+			opening++
 		}
-	})
+		now = s.time(now, cur)
+		next, err := compareStep(transition, cur, s.action(cur, granted, opening), now)
+		if err != nil {
+			return err
+		}
+		if cur = next; cur != nil {
+			granted = max(granted, cur.Fence)
+		}
+	}
+	return nil
 }
 
 // FuzzToken: a text that parses is the one spelling of its token, and every valid

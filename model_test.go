@@ -266,9 +266,22 @@ func compareStep(m machine, cur *engine.Entry, a action, now engine.Instant) (*e
 		return nil, fmt.Errorf("answer %v is not one of the table", err)
 	}
 	want, wantAnswer := model(was, askOf(&asked, now))
-	if got := modelOf(next); got != want || answer != wantAnswer {
+	got := modelOf(next)
+	if got != want || answer != wantAnswer {
 		return nil, fmt.Errorf("%s of\n%+v\nat %d with %+v\ngot  %q %+v\nwant %q %+v",
 			mOps[asked.kind], was, now, asked, answer, got, wantAnswer, want)
+	}
+	if next != nil && next != cur && got == was && next.Due == before.Due && a.kind != actExtend && a.kind != actCheckpoint {
+		return nil, fmt.Errorf("%s: a record that stays as it is was written again: %+v", mOps[asked.kind], *cur)
+	}
+	if a.kind == actComplete && !a.unlessHeld {
+		// Before its result is computed, a completion is answered as one with another
+		// result than any that was recorded.
+		ask := askOf(&asked, now)
+		ask.body, ask.dropped = "not computed yet", false
+		if _, want := model(was, ask); mAnswers[refuseEffect(cur, &asked, now)] != want {
+			return nil, fmt.Errorf("a completion to be computed, of\n%+v\nat %d with %+v\nwant %q", was, now, asked, want)
+		}
 	}
 	return next, checkStep(cur, next, &asked, err, now)
 }
@@ -312,10 +325,14 @@ func checkStep(cur, next *engine.Entry, a *action, answer error, now engine.Inst
 		return fail("a live final record changed")
 	case live(cur, now) && next.Fence == cur.Fence && next.LeaseUntil < cur.LeaseUntil:
 		return fail("the lease was shortened")
+	case a.kind == actSweep && (next != cur) != (cur.Due == a.due && cur.Due <= now):
+		return fail("the sweep puts back what it found at a place that is due, and nothing else")
 	case a.kind == actSweep && next != cur && next.Due != next.ExpiresAt:
 		return fail("the sweep did not put the record back at its time")
 	case a.kind != actSweep && cur.Due != 0 && next.Due > cur.Due:
 		return fail("a place in the index was moved back, which costs a write for nothing")
+	case a.kind != actSweep && next.Due != cur.Due && next.Due != 0 && next.Due != now.Add(next.Retention):
+		return fail("a new place in the index is not the earliest at which the record can expire")
 	}
 	if next != cur && cur.State.Final() && !bytes.Equal(next.Result, cur.Result) && a.kind != actClaim {
 		return fail("a final result changed")

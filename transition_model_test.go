@@ -20,6 +20,11 @@ var (
 	worldFloor    = 25_000 // states; fewer means that the exploration collapsed
 )
 
+var (
+	fpA = Fingerprint{'a'}
+	fpB = Fingerprint{'b'}
+)
+
 // world is a state of it: a record, and what has happened so far.
 type world struct {
 	rec     mRecord
@@ -413,7 +418,8 @@ func TestTransitionModelFindsMutants(t *testing.T) {
 			explore(func(n node, a action, now engine.Instant) (*engine.Entry, bool) {
 				e := n.e
 				if e != nil {
-					e = with(e) // a mutant may damage it
+					damaged := *e // by the mutant, perhaps
+					e = &damaged
 				}
 				_, err := compareStep(mutant, e, a, now)
 				found = err != nil
