@@ -20,7 +20,7 @@ func final(fence uint64) *engine.Entry {
 // trackerOf returns the tracker of a store that was just made, with a cache of so many
 // bytes.
 func trackerOf(bytes int64) *tracker {
-	return newTracker(newTimeline(NewFakeClock(autumn), engine.Meta{}), false, bytes)
+	return newTracker(newTimeline(newHandClock(autumn), engine.Meta{}), false, bytes)
 }
 
 // lookUp is a look-up of key that finds e in the engine.

@@ -15,6 +15,26 @@ import (
 
 var autumn = time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
 
+// handClock is a Clock that a test of a timeline moves by hand. It has no timers.
+type handClock struct {
+	wall    time.Time
+	elapsed time.Duration
+	reads   int
+}
+
+func newHandClock(wall time.Time) *handClock { return &handClock{wall: wall} }
+
+func (c *handClock) Now() (time.Time, time.Duration) {
+	c.reads++
+	return c.wall, c.elapsed
+}
+
+func (c *handClock) AfterFunc(time.Duration, func()) func() bool { panic("a timeline sets no timers") }
+
+// Advance lets d pass, on the wall clock too; Step sets the wall clock alone.
+func (c *handClock) Advance(d time.Duration) { c.wall, c.elapsed = c.wall.Add(d), c.elapsed+d }
+func (c *handClock) Step(wall time.Time)     { c.wall = wall }
+
 func TestInstantAddSaturates(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -101,7 +121,7 @@ func TestTimelineOfNewStore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tl := newTimeline(NewFakeClock(c.wall), engine.Meta{})
+			tl := newTimeline(newHandClock(c.wall), engine.Meta{})
 			now, _ := tl.now()
 			assert.Equal(t, c.time, now)
 			newFences(t, tl, c.fence)
@@ -118,7 +138,7 @@ func TestTimelineOfNewStore(t *testing.T) {
 // which is safe; everything lapsing and expiring at once would not be.
 func TestTimelineStaysShortOfNever(t *testing.T) {
 	t.Parallel()
-	c := NewFakeClock(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
+	c := newHandClock(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
 	tl := newTimeline(c, engine.Meta{Time: 100, Wall: 100, Fence: 1, Opening: 1})
 	for range 3 {
 		now, _ := tl.now()
@@ -131,7 +151,7 @@ func TestTimelineStaysShortOfNever(t *testing.T) {
 		assert.Equal(t, ErrInFlight, refuseClaim(claimed, &a, now), "the lease holds")
 		c.Advance(time.Hour)
 	}
-	again := newTimeline(NewFakeClock(autumn), tl.meta())
+	again := newTimeline(newHandClock(autumn), tl.meta())
 	now, _ := again.now()
 	assert.Less(t, now, engine.Never, "and from what was saved")
 }
@@ -149,7 +169,7 @@ func TestTimelineWallStepsAtRunTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := NewFakeClock(autumn)
+			c := newHandClock(autumn)
 			tl := newTimeline(c, engine.Meta{})
 			start, toWall := tl.now()
 			require.Zero(t, toWall)
@@ -208,7 +228,7 @@ func TestTimelineAcrossOpenings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tl := newTimeline(NewFakeClock(c.wall), c.saved)
+			tl := newTimeline(newHandClock(c.wall), c.saved)
 			now, _ := tl.now()
 			assert.Equal(t, c.want, now)
 			assert.Equal(t, uint64(4), tl.opening)
@@ -234,7 +254,7 @@ func TestSavedWallNeverGoesBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			saved := engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Opening: 1}
-			c := NewFakeClock(autumn.Add(2 * day)) // it was closed for two days
+			c := newHandClock(autumn.Add(2 * day)) // it was closed for two days
 			tl := newTimeline(c, saved)
 			saved = tl.meta()
 			require.Equal(t, autumn.Add(2*day).UnixNano(), saved.Wall)
@@ -243,15 +263,15 @@ func TestSavedWallNeverGoesBack(t *testing.T) {
 			saved = tl.meta()
 			require.Equal(t, autumn.Add(2*day+time.Hour).UnixNano(), saved.Wall)
 
-			again := newTimeline(NewFakeClock(autumn.Add(2*day+2*time.Hour)), saved)
+			again := newTimeline(newHandClock(autumn.Add(2*day+2*time.Hour)), saved)
 			now, _ := again.now()
 			assert.Equal(t, engine.Instant(autumn.Add(2*day+2*time.Hour).UnixNano()), now, "it was closed for an hour")
 
 			// Nothing was saved before the clock stepped back.
-			c = NewFakeClock(autumn.Add(2 * day))
+			c = newHandClock(autumn.Add(2 * day))
 			tl = newTimeline(c, engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Opening: 1})
 			c.Step(back)
-			again = newTimeline(NewFakeClock(autumn.Add(2*day+time.Hour)), tl.meta())
+			again = newTimeline(newHandClock(autumn.Add(2*day+time.Hour)), tl.meta())
 			now, _ = again.now()
 			assert.Equal(t, engine.Instant(autumn.Add(2*day+time.Hour).UnixNano()), now, "the two days count once")
 		})
@@ -267,14 +287,14 @@ func TestWallClockCatchesUp(t *testing.T) {
 	for name, first := range map[string]time.Time{"from 1970": time.Unix(9, 0), "from a year before": autumn.AddDate(-1, 0, 0)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := NewFakeClock(first) // it was closed for two days
+			c := newHandClock(first) // it was closed for two days
 			tl := newTimeline(c, engine.Meta{Time: engine.Instant(was), Wall: was, Fence: 1, Opening: 1})
 			c.Advance(time.Hour)
 			require.Equal(t, -was-int64(time.Hour), tl.meta().Wall)
 			c.Step(autumn.Add(time.Hour - 1))
 			require.Equal(t, -was-int64(time.Hour), tl.meta().Wall, "a nanosecond is missing")
-			for _, missing := range []engine.Meta{tl.meta(), newTimeline(NewFakeClock(first), tl.meta()).meta()} {
-				again := newTimeline(NewFakeClock(autumn.Add(3*day)), missing)
+			for _, missing := range []engine.Meta{tl.meta(), newTimeline(newHandClock(first), tl.meta()).meta()} {
+				again := newTimeline(newHandClock(autumn.Add(3*day)), missing)
 				now, _ := again.now()
 				require.Equal(t, missing.Time, now, "none of it can be told")
 				require.Equal(t, autumn.Add(3*day).UnixNano(), again.meta().Wall)
@@ -284,7 +304,7 @@ func TestWallClockCatchesUp(t *testing.T) {
 			c.Step(first)
 			saved := tl.meta()
 			require.Equal(t, autumn.Add(2*day+time.Hour).UnixNano(), saved.Wall, "it is lost again")
-			now, _ := newTimeline(NewFakeClock(autumn.Add(3*day)), saved).now()
+			now, _ := newTimeline(newHandClock(autumn.Add(3*day)), saved).now()
 			require.Equal(t, saved.Time+engine.Instant(23*time.Hour), now)
 		})
 	}
@@ -299,13 +319,13 @@ func TestWallStepsBackBeforeTheFirstCommit(t *testing.T) {
 	for name, wall := range map[string]int64{"seven of thirty days were counted": was, "none were counted": -was} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := NewFakeClock(autumn.Add(30 * day))
+			c := newHandClock(autumn.Add(30 * day))
 			tl := newTimeline(c, engine.Meta{Time: engine.Instant(was), Wall: wall, Fence: 1, Opening: 1})
 			c.Step(autumn)
 			c.Advance(time.Hour)
 			saved := tl.meta()
 			assert.Equal(t, autumn.Add(30*day+time.Hour).UnixNano(), saved.Wall)
-			now, _ := newTimeline(NewFakeClock(autumn.Add(30*day+2*time.Hour)), saved).now()
+			now, _ := newTimeline(newHandClock(autumn.Add(30*day+2*time.Hour)), saved).now()
 			assert.Equal(t, saved.Time+engine.Instant(time.Hour), now)
 		})
 	}
@@ -315,7 +335,7 @@ func TestWallStepsBackBeforeTheFirstCommit(t *testing.T) {
 // clock that was not set: no token of one fits the other.
 func TestFencesOfTwoLivesAreApart(t *testing.T) {
 	t.Parallel()
-	saved := newTimeline(NewFakeClock(autumn), engine.Meta{}).meta()
+	saved := newTimeline(newHandClock(autumn), engine.Meta{}).meta()
 	ahead := saved
 	ahead.Fence += 1 << 40 // by claims, or a clock that was ahead
 	for name, lives := range map[string][2]engine.Meta{
@@ -328,7 +348,7 @@ func TestFencesOfTwoLivesAreApart(t *testing.T) {
 				t.Parallel()
 				drawn := map[uint64]bool{}
 				for _, m := range lives {
-					tl := newTimeline(NewFakeClock(wall), m)
+					tl := newTimeline(newHandClock(wall), m)
 					for range 100 {
 						n := tl.fence.Add(1)
 						assert.False(t, drawn[n], "fence %d is drawn in both", n)
@@ -345,13 +365,13 @@ func TestFencesOfTwoLivesAreApart(t *testing.T) {
 // and elapsed time come from one.
 func TestTimelineReadsTheClockOnce(t *testing.T) {
 	t.Parallel()
-	c := NewFakeClock(autumn)
+	c := newHandClock(autumn)
 	tl := newTimeline(c, engine.Meta{})
-	assert.Equal(t, 1, c.Reads())
+	assert.Equal(t, 1, c.reads)
 	tl.now()
-	assert.Equal(t, 2, c.Reads())
+	assert.Equal(t, 2, c.reads)
 	tl.meta()
-	assert.Equal(t, 3, c.Reads())
+	assert.Equal(t, 3, c.reads)
 }
 
 // Random lives of a store under a wall clock that is right, not set, ahead, or steps as
@@ -417,7 +437,7 @@ func TestTimelineProperty(t *testing.T) {
 		}
 		offset := func(w time.Time) time.Duration { return w.Sub(autumn.Add(true_)) }
 		first := wall()
-		c := NewFakeClock(first)
+		c := newHandClock(first)
 		tl := newTimeline(c, engine.Meta{})
 		began, _ := tl.now()
 		now := life{ahead: offset(first), exact: true, read: offset(first), told: true}
@@ -460,7 +480,7 @@ func TestTimelineProperty(t *testing.T) {
 				down := duration(rapid.SampledFrom([]time.Duration{time.Hour, 7 * day, 60 * day}).Draw(t, "down"))
 				true_ += down
 				w := wall()
-				c = NewFakeClock(w)
+				c = newHandClock(w)
 				tl = newTimeline(c, saved.meta)
 				now, before = saved, saved.meta
 				if saved.meta.Wall >= clockFloor {

@@ -95,8 +95,7 @@ func TestCloseFromSeveralGoroutines(t *testing.T) {
 // Calls that are inside the engine end with their own answer, and Close waits
 // for them.
 func TestCloseWaitsForCallsUnderWay(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var reading, applying gate
 		b := newStub()
 		b.onRead = func(string) error { reading.pass(); return nil }
@@ -137,8 +136,7 @@ func TestCloseWaitsForCallsUnderWay(t *testing.T) {
 
 // Those who wait hear that the store is closed.
 func TestCloseWakesWaiters(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := open(t, memory.New(memory.Options{}), idem.Options{})
 		_, err := s.Claim(t.Context(), idem.Request{Key: "k"})
 		require.NoError(t, err)
@@ -153,8 +151,7 @@ func TestCloseWakesWaiters(t *testing.T) {
 // After a commit that failed nothing is granted, replayed or read, and the
 // error says why; closing outranks it.
 func TestBrokenStore(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := newStub()
 		s := open(t, rich{b}, idem.Options{})
 		ctx := t.Context()
@@ -189,8 +186,7 @@ func TestBrokenStore(t *testing.T) {
 
 // A call that is stuck in a broken engine does not hold Close up for good.
 func TestCloseOfABrokenStoreIsBounded(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var stuck gate
 		stuck.shut()
 		b := newStub()
@@ -220,8 +216,7 @@ func TestCloseOfABrokenStoreIsBounded(t *testing.T) {
 
 // The engine may break under a call that is not its own doing.
 func TestBrokenUnderACall(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		cause := errors.New("background: no space left")
 		var reading gate
 		reading.shut()
@@ -323,8 +318,7 @@ func TestCommitFailsUnderClose(t *testing.T) {
 		"Forget": func(s *idem.Store, t idem.Token) error { return s.Forget(context.Background(), t) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				b := newStub()
 				s := open(t, b, idem.Options{SweepInterval: -1})
 				token := mustClaim(t, s, k).Token

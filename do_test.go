@@ -21,8 +21,7 @@ import (
 
 // doTest runs f in a bubble, where time passes only when everybody waits for it.
 func doTest(t *testing.T, o idem.Options, f func(t *testing.T, s *idem.Store)) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		if o.Lease == 0 {
 			o.Lease = time.Minute
 		}
@@ -305,8 +304,7 @@ func TestDoHeartbeatLost(t *testing.T) {
 	boom := errors.New("boom")
 	for name, fails := range map[string]error{"value": nil, "error": boom, "permanent error": idem.Permanent(boom)} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				var stuck gate
 				b := newStub()
 				b.onApply = func(ctx context.Context, _ []engine.Op) error {

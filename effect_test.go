@@ -172,7 +172,7 @@ func TestEffectErrorsAreNotTheStores(t *testing.T) {
 	} {
 		t.Run(err.Error(), func(t *testing.T) {
 			t.Parallel()
-			clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+			clock := newClock()
 			told := new(recorder)
 			s := open(t, rich{newStub()}, idem.Options{Clock: clock, SweepInterval: -1, Observer: told.observe, MaxAttempts: 9})
 			fillUp(t, s, clock, 3) // a claim that is refused for room would sweep these, and run again
@@ -274,8 +274,7 @@ func TestDoEffectRefusedInTheCommit(t *testing.T) {
 }
 
 func TestDoEffectWaits(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := open(t, newStub(), idem.Options{Lease: time.Minute})
 		c := mustClaim(t, s, k)
 		var runs atomic.Int64

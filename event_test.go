@@ -67,7 +67,7 @@ var (
 // commits.
 func TestEvents(t *testing.T) {
 	t.Parallel()
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	clock := newClock()
 	b := newStub()
 	told := new(recorder)
 	s := open(t, rich{b}, idem.Options{
@@ -182,7 +182,7 @@ func TestEvents(t *testing.T) {
 
 func TestEventFields(t *testing.T) {
 	t.Parallel()
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	clock := newClock()
 	b := newStub()
 	told := new(recorder)
 	s := open(t, rich{b}, idem.Options{
@@ -259,7 +259,7 @@ func TestEventsComeOnTheCallersGoroutine(t *testing.T) {
 	t.Parallel()
 	b := newStub()
 	told := new(recorder)
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	clock := newClock()
 	s := open(t, rich{b}, idem.Options{Observer: told.observe, SweepInterval: -1, Clock: clock})
 	ctx := t.Context()
 	c := mustClaim(t, s, k)
@@ -298,7 +298,7 @@ func TestEventsDiscloseNothing(t *testing.T) {
 		payload := rapid.StringMatching(`[a-z]{20}`).Draw(rt, "payload")
 		var told []idem.Event
 		b := newStub()
-		clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+		clock := newClock()
 		s, err := idem.New(rich{b}, idem.Options{Clock: clock, SweepInterval: -1, MaxResult: 100, Observer: func(_ context.Context, e idem.Event) { told = append(told, e) }})
 		require.NoError(rt, err)
 		defer func() { _ = s.Close() }()

@@ -14,11 +14,12 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/memory"
 )
 
 // fillUp has s hold n records that have expired.
-func fillUp(t *testing.T, s *idem.Store, clock *idem.FakeClock, n int) {
+func fillUp(t *testing.T, s *idem.Store, clock *idemtest.Clock, n int) {
 	t.Helper()
 	for i := range n {
 		c := mustClaim(t, s, idem.Request{Key: fmt.Sprint("old", i), Retention: time.Second})
@@ -34,7 +35,7 @@ func TestManyClaimsOnAFullStore(t *testing.T) {
 	for name, direct := range map[string]bool{"memory": true, "stub": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+			clock := newClock()
 			var backend engine.Backend = memory.New(memory.Options{MaxRecords: n})
 			if !direct {
 				backend = newBounded(n)
@@ -78,7 +79,7 @@ func TestClaimOnAFullStoreSweepsOneSlice(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+			clock := newClock()
 			b := newBounded(10)
 			s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1, SweepSlice: 3, Lease: time.Millisecond})
 			for i := range 10 {
@@ -103,9 +104,8 @@ func TestClaimOnAFullStoreSweepsOneSlice(t *testing.T) {
 // Room that another sweep makes is seen, also where the records are gone from the index
 // already and the store has not been told.
 func TestClaimOnAFullStoreSeesAnothersRoom(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	bubble(t, func(t *testing.T) {
+		clock := newClock()
 		b := newBounded(3)
 		s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1})
 		fillUp(t, s, clock, 3)
@@ -139,7 +139,7 @@ func TestClaimOnAFullStoreSeesAnothersRoom(t *testing.T) {
 // A sweep's limit counts the records that it looks at.
 func TestSweepOfOneIsOneCommit(t *testing.T) {
 	t.Parallel()
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	clock := newClock()
 	b := rich{newStub()}
 	s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Millisecond})
 	for _, key := range []string{"a", "b", "c"} { // due, and live

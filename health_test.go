@@ -52,8 +52,7 @@ func TestHealth(t *testing.T) {
 
 // A store that is shutting down grants nothing, although it is open to tokens.
 func TestHealthWhileDraining(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := open(t, newStub(), idem.Options{SweepInterval: -1})
 		require.NoError(t, s.Health(t.Context()), "of an engine that cannot tell")
 		claim := mustClaim(t, s, k)
@@ -66,8 +65,7 @@ func TestHealthWhileDraining(t *testing.T) {
 
 // The store closes while its engine is asked.
 func TestHealthWhileClosing(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := &checked{rich: rich{newStub()}}
 		var asked gate
 		asked.shut()

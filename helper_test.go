@@ -2,12 +2,15 @@ package idem_test
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/idemtest"
 )
 
 // No goroutine outlives the stores of these tests.
@@ -21,3 +24,13 @@ func open(t testing.TB, b engine.Backend, o idem.Options) *idem.Store {
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
+
+// bubble runs f in a bubble, where time passes when everybody waits for it.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, f)
+}
+
+// newClock returns a clock that stands still in the year 2027.
+func newClock() *idemtest.Clock { return idemtest.NewClock(time.Unix(1_800_000_000, 0)) }

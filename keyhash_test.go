@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/idemtest"
 )
 
 // The hash of a key is the store's own: nobody can find keys by it without the store,
@@ -73,7 +74,7 @@ func TestFilterByKeyHash(t *testing.T) {
 // copy, or of two that were made at one moment by a clock that was not set.
 func TestTokensOfAnotherLifeAreStale(t *testing.T) {
 	t.Parallel()
-	clock := idem.NewFakeClock(time.Unix(5, 0))
+	clock := idemtest.NewClock(time.Unix(5, 0))
 	b := newStub()
 	s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1})
 	mustClaim(t, s, idem.Request{Key: "before the copy"})

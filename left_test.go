@@ -81,7 +81,7 @@ func TestOperationsLeftToTheEngineAreNotReused(t *testing.T) {
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+			clock := newClock()
 			b := &keeper{rich: rich{newStub()}}
 			s := open(t, b, idem.Options{SweepInterval: -1, Clock: clock, Lease: time.Hour})
 			expired := mustClaim(t, s, idem.Request{Key: "expired", Retention: time.Second})

@@ -11,12 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/idemtest"
 )
 
 // What an Observer may do: panic, call the store back, and end it.
 
 // life does a little of everything, whatever it is answered.
-func life(s *idem.Store, b *stub, clock *idem.FakeClock) {
+func life(s *idem.Store, b *stub, clock *idemtest.Clock) {
 	ctx := context.Background()
 	c, _ := s.Claim(ctx, k)
 	_, _ = s.Claim(ctx, k)
@@ -55,8 +56,8 @@ func life(s *idem.Store, b *stub, clock *idem.FakeClock) {
 	_, _ = s.Get(ctx, "k")
 }
 
-func observed(t *testing.T, observer func(context.Context, idem.Event)) (*idem.Store, *stub, *idem.FakeClock) {
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+func observed(t *testing.T, observer func(context.Context, idem.Event)) (*idem.Store, *stub, *idemtest.Clock) {
+	clock := newClock()
 	b := newStub()
 	s := open(t, rich{b}, idem.Options{
 		Clock: clock, Lease: time.Minute, MaxAttempts: 2, SweepInterval: -1, Observer: observer,
@@ -112,8 +113,7 @@ func TestObserverThatCallsBack(t *testing.T) {
 func TestObserverThatClosesFromTheBackground(t *testing.T) {
 	for _, kind := range []idem.EventKind{idem.SweepDone, idem.SweepFailed, idem.CommitDone, idem.StoreBroken} {
 		t.Run(kind.String(), func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				b := newStub()
 				var s *idem.Store
 				var armed atomic.Bool
@@ -146,8 +146,7 @@ func TestObserverThatClosesFromTheBackground(t *testing.T) {
 // Shutdown waits for claims that may yet be granted. The commit that would grant one
 // does not wait for the observer that shuts down.
 func TestObserverThatShutsDown(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var s *idem.Store
 		down := make(chan error, 1)
 		s, err := idem.New(newStub(), idem.Options{Lease: time.Minute, Observer: func(_ context.Context, e idem.Event) {

@@ -73,7 +73,7 @@ func TestBadBackend(t *testing.T) {
 // The defaults are what each field says they are.
 func TestDefaultOptions(t *testing.T) {
 	t.Parallel()
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	clock := newClock()
 	s := open(t, memory.New(memory.Options{}), idem.Options{Clock: clock})
 	ctx := t.Context()
 	c, err := s.Claim(ctx, idem.Request{Key: "k"})

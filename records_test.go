@@ -11,13 +11,14 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/memory"
 )
 
 // everyState fills a store with one record of each state, two that have lapsed and
 // one that has expired.
-func everyState(t *testing.T) (*idem.Store, *stub, *idem.FakeClock) {
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+func everyState(t *testing.T) (*idem.Store, *stub, *idemtest.Clock) {
+	clock := newClock()
 	b := newStub()
 	s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Hour})
 	ctx := t.Context()
@@ -78,7 +79,7 @@ func TestRecords(t *testing.T) {
 func TestUnsettledAfterLapseOnOpen(t *testing.T) {
 	t.Parallel()
 	b := newStub()
-	clock := idem.NewFakeClock(time.Unix(1e9, 0))
+	clock := newClock()
 	o := idem.Options{Clock: clock, SweepInterval: -1, LapseOnOpen: true}
 	s := open(t, rich{b}, o)
 	mustClaim(t, s, idem.Request{Key: "before", HoldUnknown: true})
@@ -103,7 +104,7 @@ func TestUnsettledAfterLapseOnOpen(t *testing.T) {
 // longer than was left of it, is live throughout, and is seen.
 func TestRecordsOverAnExtend(t *testing.T) {
 	t.Parallel()
-	clock := idem.NewFakeClock(time.Unix(1e9, 0))
+	clock := newClock()
 	s := open(t, memory.New(memory.Options{}), idem.Options{Clock: clock, SweepInterval: -1})
 	tokens := map[string]idem.Token{}
 	for i := range 2000 { // several on a page

@@ -135,8 +135,7 @@ func TestCallsFromWithinACommit(t *testing.T) {
 // A saved token, with nothing else, keeps its claim: by the lease that the claim has,
 // however long it has been extended by now.
 func TestHeartbeatOfASavedToken(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := newStub()
 		s := open(t, b, idem.Options{SweepInterval: -1, Lease: time.Hour})
 		token := mustClaim(t, s, idem.Request{Key: "k", Lease: 3 * time.Second}).Token
@@ -178,8 +177,7 @@ func TestHeartbeatOfALateGrant(t *testing.T) {
 		"it has lapsed":          {31 * time.Second, 61 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				b := newStub()
 				b.onCommit = func() error { b.onCommit = nil; time.Sleep(c.took); return nil }
 				s := open(t, b, idem.Options{SweepInterval: -1, Lease: 30 * time.Second})

@@ -51,8 +51,7 @@ func TestSettlingIgnoresTheEndOfContext(t *testing.T) {
 			settledAs(t, s, c.want)
 		})
 		t.Run(name+", ends while it is queued", func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				b := newStub()
 				s := open(t, b, idem.Options{SweepInterval: -1})
 				claim := mustClaim(t, s, k)
@@ -88,8 +87,7 @@ func TestOthersHeedTheEndOfContext(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				b := newStub()
 				s := open(t, b, idem.Options{SweepInterval: -1})
 				claim := mustClaim(t, s, k)

@@ -18,8 +18,7 @@ import (
 // Each test of Shutdown runs in a bubble, where time passes when everybody
 // waits for it, so that "how long did it take" has an exact answer.
 func shutdownTest(t *testing.T, f func(t *testing.T, s *idem.Store)) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := open(t, memory.New(memory.Options{}), idem.Options{Lease: time.Minute, SweepInterval: -1})
 		f(t, s)
 		require.Equal(t, idem.ErrClosed, s.Forget(t.Context(), idem.Token{Key: "k"}), "the store is closed in the end")
@@ -198,8 +197,7 @@ func TestCloseDuringShutdown(t *testing.T) {
 // A claim that was let in before Shutdown may yet be granted, and is then waited
 // for like the others.
 func TestShutdownWaitsForClaimsUnderWay(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var applying gate
 		applying.shut()
 		b := newStub()
@@ -232,8 +230,7 @@ func TestShutdownEndsWhileClaimsAreUnderWay(t *testing.T) {
 		"closed": func(_ *stub, s *idem.Store, _ func()) { go func() { _ = s.Close() }() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				var applying gate
 				applying.shut()
 				b := newStub()
@@ -274,8 +271,7 @@ func read(t *testing.T, s *idem.Store) error {
 // Claims of an earlier opening are not this store's to wait for, unless it extends
 // them.
 func TestShutdownAfterReopen(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := newStub()
 		s := open(t, b, idem.Options{Lease: time.Hour})
 		theirs := mustClaim(t, s, idem.Request{Key: "theirs"})
@@ -352,8 +348,7 @@ func TestShutdownWithAnObserverThatBlocks(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []idem.EventKind{idem.ClaimGranted, idem.OperationCompleted, idem.LeaseExtended, idem.CommitDone} {
 		t.Run(kind.String(), func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				leave := make(chan struct{})
 				s := open(t, memory.New(memory.Options{}), idem.Options{Lease: time.Minute, SweepInterval: -1, Observer: func(_ context.Context, e idem.Event) {
 					if e.Kind == kind {

@@ -16,7 +16,7 @@ import (
 func TestGetStalledOverAnExtend(t *testing.T) {
 	t.Parallel()
 	b := newStub()
-	clock := idem.NewFakeClock(time.Unix(1e9, 0))
+	clock := newClock()
 	s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1})
 	c := mustClaim(t, s, idem.Request{Key: "k", Lease: time.Minute, Retention: time.Minute})
 	stalls := 0
@@ -35,7 +35,7 @@ func TestGetStalledOverAnExtend(t *testing.T) {
 func TestWaitStalledOverAnExtend(t *testing.T) {
 	t.Parallel()
 	b := newStub()
-	clock := idem.NewFakeClock(time.Unix(1e9, 0))
+	clock := newClock()
 	s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1})
 	c := mustClaim(t, s, idem.Request{Key: "k", Lease: time.Minute, Retention: time.Minute})
 	b.afterGet = func(string) {

@@ -321,7 +321,7 @@ func TestStoreCopiesBytes(t *testing.T) {
 // made room, and only then refused.
 func TestFullStoreSweepsFirst(t *testing.T) {
 	t.Parallel()
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	clock := newClock()
 	s := open(t, memory.New(memory.Options{MaxRecords: 2}), idem.Options{
 		Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Minute,
 	})
@@ -342,7 +342,7 @@ func TestFullStoreSweepsFirst(t *testing.T) {
 // back; a takeover has it.
 func TestFullRefusesWhatNeedsRoom(t *testing.T) {
 	t.Parallel()
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	clock := newClock()
 	b := newStub()
 	s := open(t, b, idem.Options{Clock: clock, Lease: time.Minute, Retention: time.Hour})
 	ctx := t.Context()
@@ -378,7 +378,7 @@ func TestFullStoreWhoseSecondGoFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+			clock := newClock()
 			b := newStub()
 			s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Minute})
 			mustClaim(t, s, idem.Request{Key: "old"})
@@ -452,7 +452,7 @@ func TestCorruptRecord(t *testing.T) {
 // Fences go on over openings, and time with them; Bind's errors are New's.
 func TestStoreReopens(t *testing.T) {
 	t.Parallel()
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	clock := newClock()
 	b := newStub()
 	s := open(t, b, idem.Options{Clock: clock, Lease: time.Minute})
 	first := mustClaim(t, s, k)
@@ -462,7 +462,8 @@ func TestStoreReopens(t *testing.T) {
 	clock.Advance(20 * time.Second)
 	require.NoError(t, s.Close())
 
-	clock.Step(time.Unix(0, 0)) // boot in 1970
+	wall, _ := clock.Now()
+	clock.StepWall(time.Unix(0, 0).Sub(wall)) // boot in 1970
 	b = b.reopen()
 	s = open(t, b, idem.Options{Clock: clock})
 	clock.Advance(40*time.Second - 1)

@@ -13,12 +13,13 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/memory"
 )
 
 // expired returns a store with n records that have expired, one second apart.
-func expired(t *testing.T, n int, o idem.Options) (*idem.Store, *stub, *idem.FakeClock) {
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+func expired(t *testing.T, n int, o idem.Options) (*idem.Store, *stub, *idemtest.Clock) {
+	clock := newClock()
 	b := newStub()
 	o.Clock, o.SweepInterval, o.Lease, o.Retention = clock, -1, time.Minute, time.Hour
 	s := open(t, rich{b}, o)
@@ -59,7 +60,7 @@ func TestSweepInSlices(t *testing.T) {
 // keys, and pass over what they cannot read.
 func TestSweepGoesOnInTime(t *testing.T) {
 	t.Parallel()
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	clock := newClock()
 	b := newStub()
 	s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1, SweepSlice: 3, Lease: time.Minute, Retention: time.Hour})
 	bad := map[string]error{}
@@ -101,7 +102,7 @@ func TestSweepReadBeforeAClaim(t *testing.T) {
 // What lives on is put back at its time, and looked at no more before.
 func TestSweepPutsBack(t *testing.T) {
 	t.Parallel()
-	clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	clock := newClock()
 	b := newStub()
 	s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Hour})
 	c := mustClaim(t, s, k)
@@ -179,8 +180,7 @@ func TestSweepErrors(t *testing.T) {
 
 // backgroundTest runs f in a bubble with a store that sweeps by itself.
 func backgroundTest(t *testing.T, f func(t *testing.T, s *idem.Store, b *stub, told *recorder)) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := newStub()
 		told := new(recorder)
 		s := open(t, rich{b}, idem.Options{
@@ -287,9 +287,8 @@ func TestBackgroundSweepEndsWithTheStore(t *testing.T) {
 
 // No timer is left when nothing will be due.
 func TestIdleStoreHasNoTimer(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		clock := idem.NewFakeClock(time.Unix(1_800_000_000, 0))
+	bubble(t, func(t *testing.T) {
+		clock := newClock()
 		s := open(t, memory.New(memory.Options{}), idem.Options{Clock: clock})
 		synctest.Wait()
 		clock.Advance(time.Minute) // past the first sweep and its interval

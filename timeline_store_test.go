@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/idemtest"
 )
 
 // opening is one opening of a store in a history: when its wall clock is read, and what
@@ -71,7 +72,7 @@ func TestRecordsOutliveWrongClocks(t *testing.T) {
 			}
 			b := newStub()
 			live := func(o opening) {
-				clock := idem.NewFakeClock(o.wall)
+				clock := idemtest.NewClock(o.wall)
 				s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1})
 				clock.Advance(o.passes)
 				if o.commit {
@@ -85,7 +86,7 @@ func TestRecordsOutliveWrongClocks(t *testing.T) {
 			if !c.before.wall.IsZero() {
 				live(c.before)
 			}
-			s := open(t, b, idem.Options{Clock: idem.NewFakeClock(c.made), SweepInterval: -1})
+			s := open(t, b, idem.Options{Clock: idemtest.NewClock(c.made), SweepInterval: -1})
 			claim := mustClaim(t, s, idem.Request{Key: "k", Retention: day})
 			require.NoError(t, s.Complete(t.Context(), claim.Token, []byte("r")))
 			require.NoError(t, s.Close())
@@ -93,7 +94,7 @@ func TestRecordsOutliveWrongClocks(t *testing.T) {
 			for _, o := range c.openings {
 				live(o)
 			}
-			s = open(t, b, idem.Options{Clock: idem.NewFakeClock(unset), SweepInterval: -1})
+			s = open(t, b, idem.Options{Clock: idemtest.NewClock(unset), SweepInterval: -1})
 			r, err := s.Get(t.Context(), "k")
 			if c.gone {
 				require.Equal(t, idem.ErrNotFound, err)
@@ -111,13 +112,13 @@ func TestClosedForLongCountsAWeek(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
 	b := newStub()
-	s := open(t, b, idem.Options{Clock: idem.NewFakeClock(spring), SweepInterval: -1})
+	s := open(t, b, idem.Options{Clock: idemtest.NewClock(spring), SweepInterval: -1})
 	for key, kept := range map[string]time.Duration{"a week": 7 * day, "a little longer": 7*day + 1} {
 		claim := mustClaim(t, s, idem.Request{Key: key, Retention: kept})
 		require.NoError(t, s.Complete(t.Context(), claim.Token, nil))
 	}
 	require.NoError(t, s.Close())
-	s = open(t, b.reopen(), idem.Options{Clock: idem.NewFakeClock(spring.Add(30 * day)), SweepInterval: -1})
+	s = open(t, b.reopen(), idem.Options{Clock: idemtest.NewClock(spring.Add(30 * day)), SweepInterval: -1})
 	_, err := s.Get(t.Context(), "a week")
 	require.Equal(t, idem.ErrNotFound, err)
 	get(t, s, "a little longer")
@@ -127,9 +128,9 @@ func TestClosedForLongCountsAWeek(t *testing.T) {
 func TestTooLateBeforeTheClockIsSet(t *testing.T) {
 	t.Parallel()
 	b := newStub()
-	s := open(t, b, idem.Options{Clock: idem.NewFakeClock(spring), SweepInterval: -1, Retention: time.Hour})
+	s := open(t, b, idem.Options{Clock: idemtest.NewClock(spring), SweepInterval: -1, Retention: time.Hour})
 	require.NoError(t, s.Close())
-	s = open(t, b.reopen(), idem.Options{Clock: idem.NewFakeClock(unset), SweepInterval: -1, Retention: time.Hour})
+	s = open(t, b.reopen(), idem.Options{Clock: idemtest.NewClock(unset), SweepInterval: -1, Retention: time.Hour})
 	for name, c := range map[string]struct {
 		issued time.Time
 		err    error

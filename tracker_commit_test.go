@@ -178,8 +178,7 @@ func (b *passes) spoil(ops []engine.Op, until int) (again []engine.Op) {
 // is not any more: what came after it in the pass reads again, and so does whoever
 // looked meanwhile.
 func TestSeenInSpoiledPasses(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := newPasses(func(ops int) []int { return []int{2, 2}[:2*(ops/3)] })
 		s := open(t, b, idem.Options{SweepInterval: -1})
 		ctx := t.Context()

@@ -40,8 +40,7 @@ func waitAll(t *testing.T, s *idem.Store, key string, n int) <-chan waited {
 
 // waitTest runs f in a bubble with a store whose key "k" is claimed for a minute.
 func waitTest(t *testing.T, f func(t *testing.T, s *idem.Store, c idem.Claim)) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := open(t, memory.New(memory.Options{}), idem.Options{Lease: time.Minute, SweepInterval: -1})
 		f(t, s, mustClaim(t, s, idem.Request{Key: "k"}))
 	})
@@ -67,8 +66,7 @@ func TestWaitMissesNothingBeforeItWaits(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				b := newStub()
 				s := open(t, b, idem.Options{})
 				c := mustClaim(t, s, idem.Request{Key: "k"})
@@ -166,8 +164,7 @@ func TestWaitReturnsWhenTheLeaseLapses(t *testing.T) {
 }
 
 func TestWaitGoesOnOverATakeover(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := newStub()
 		s := open(t, b, idem.Options{Lease: time.Minute})
 		var lapsed atomic.Bool
@@ -190,8 +187,7 @@ func TestWaitGoesOnOverATakeover(t *testing.T) {
 }
 
 func TestWaitReturnsAtOnce(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := open(t, memory.New(memory.Options{}), idem.Options{})
 		ctx := t.Context()
 		start := time.Now()
@@ -224,8 +220,7 @@ func TestWaitReturnsAtOnce(t *testing.T) {
 
 // A claim of a process that is gone is not waited for.
 func TestWaitWithLapseOnOpen(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := newStub()
 		s := open(t, b, idem.Options{Lease: time.Hour})
 		mustClaim(t, s, idem.Request{Key: "k"})
@@ -256,8 +251,7 @@ func TestWaitHonoursItsContext(t *testing.T) {
 
 // What cannot be read is not waited for.
 func TestWaitOnARecordThatGoesBad(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := newStub()
 		s := open(t, b, idem.Options{Lease: time.Minute})
 		mustClaim(t, s, idem.Request{Key: "k"})
@@ -270,8 +264,7 @@ func TestWaitOnARecordThatGoesBad(t *testing.T) {
 // A record whose retention is over before its commit is durable was never
 // there to be seen.
 func TestWaitForARecordThatExpiresInItsCommit(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := newStub()
 		s := open(t, b, idem.Options{Lease: time.Minute, SweepInterval: -1})
 		c := mustClaim(t, s, idem.Request{Key: "k", Retention: time.Second})
