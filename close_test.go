@@ -3,7 +3,6 @@ package idem_test
 import (
 	"context"
 	"errors"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
-	"github.com/idemkv/idem/memory"
 )
 
 // everything calls each method of the store that can answer ErrClosed or ErrBroken.
@@ -134,20 +132,6 @@ func TestCloseWaitsForCallsUnderWay(t *testing.T) {
 	})
 }
 
-// Those who wait hear that the store is closed.
-func TestCloseWakesWaiters(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := open(t, memory.New(memory.Options{}), idem.Options{})
-		_, err := s.Claim(t.Context(), idem.Request{Key: "k"})
-		require.NoError(t, err)
-		woken := waitAll(t, s, "k", 3)
-		require.NoError(t, s.Close())
-		for range 3 {
-			assert.Equal(t, idem.ErrClosed, (<-woken).err)
-		}
-	})
-}
-
 // After a commit that failed nothing is granted, replayed or read, and the
 // error says why; closing outranks it.
 func TestBrokenStore(t *testing.T) {
@@ -255,48 +239,6 @@ func TestEngineSaysClosed(t *testing.T) {
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 	_, err = s.Claim(t.Context(), idem.Request{Key: "k"})
 	require.ErrorIs(t, err, idem.ErrCorrupt, "rule 5: never a grant")
-}
-
-// Traffic from many goroutines while the store closes: each call gets its answer or
-// ErrClosed, and what was told nil is there.
-func TestCloseDuringTraffic(t *testing.T) {
-	t.Parallel()
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{SweepInterval: time.Millisecond})
-	ctx := t.Context()
-	var mu sync.Mutex
-	completed := map[string]bool{}
-	var wg sync.WaitGroup
-	for g := range 4 {
-		wg.Go(func() {
-			for n := 0; ; n++ {
-				key := string(rune('a'+g)) + string(rune('0'+n%10)) + time.Duration(n).String()
-				c, err := s.Claim(ctx, idem.Request{Key: key})
-				if err == nil {
-					if err = s.Complete(ctx, c.Token, nil); err == nil {
-						mu.Lock()
-						completed[key] = true
-						mu.Unlock()
-					}
-				}
-				if err != nil {
-					if err != idem.ErrClosed {
-						t.Errorf("%v", err)
-					}
-					return
-				}
-			}
-		})
-	}
-	for b.applies.Load() < 100 {
-		_, _ = s.Get(ctx, "a00s")
-	}
-	require.NoError(t, s.Close())
-	wg.Wait()
-	for key := range completed {
-		require.Equal(t, idem.Completed, b.entries[key].State)
-	}
-	assert.NotEmpty(t, completed)
 }
 
 // A commit fails while the store is being closed: its caller hears that the store is

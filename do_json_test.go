@@ -45,6 +45,12 @@ func becomes[T any](t *testing.T, name string, v, want T) {
 	})
 }
 
+// kept runs fn once for v, and everybody gets v.
+func kept[T any](t *testing.T, name string, v T) {
+	t.Helper()
+	becomes(t, name, v, v)
+}
+
 // secretive has fields that JSON leaves out.
 type secretive struct {
 	ID     string

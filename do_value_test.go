@@ -15,25 +15,6 @@ import (
 	"github.com/idemkv/idem/memory"
 )
 
-// replays runs fn once for a value and has it replayed.
-func replays[T any](t *testing.T, name string, v T) {
-	t.Helper()
-	t.Run(name, func(t *testing.T) {
-		t.Parallel()
-		s := open(t, memory.New(memory.Options{}), idem.Options{})
-		got, replayed, err := idem.Do(t.Context(), s, k, returning(v))
-		require.NoError(t, err)
-		require.False(t, replayed)
-		require.Equal(t, v, got)
-		for range 2 {
-			got, replayed, err = idem.Do(t.Context(), s, k, notRun[T])
-			require.NoError(t, err)
-			require.True(t, replayed)
-			require.Equal(t, v, got)
-		}
-	})
-}
-
 type receipt struct {
 	ID    string
 	Cents int64
@@ -44,24 +25,24 @@ type blob []byte
 
 func TestDoValues(t *testing.T) {
 	t.Parallel()
-	replays(t, "0", 0)
-	replays(t, "empty string", "")
-	replays(t, "false", false)
-	replays(t, "nil pointer", (*receipt)(nil))
-	replays(t, "nil slice", []string(nil))
-	replays(t, "empty slice", []string{})
-	replays(t, "nil map", map[string]int(nil))
-	replays(t, "nil interface", any(nil))
-	replays(t, "nil bytes", []byte(nil))
-	replays(t, "empty bytes", []byte{})
-	replays(t, "empty struct", struct{}{})
-	replays(t, "bytes", []byte{0, 0xff, '"', '\n'})
-	replays(t, "bytes of a type of their own", blob{0, 0xff})
-	replays(t, "raw JSON", json.RawMessage(`{"a":[1,2]}`))
-	replays(t, "struct", receipt{"r1", 1999, []string{"<a>", "\x00\u2028"}})
-	replays(t, "pointer", &receipt{ID: "r1"})
-	replays(t, "large number", int64(math.MaxInt64))
-	replays(t, "time", time.Date(2026, 11, 22, 8, 0, 0, 1, time.UTC))
+	kept(t, "0", 0)
+	kept(t, "empty string", "")
+	kept(t, "false", false)
+	kept(t, "nil pointer", (*receipt)(nil))
+	kept(t, "nil slice", []string(nil))
+	kept(t, "empty slice", []string{})
+	kept(t, "nil map", map[string]int(nil))
+	kept(t, "nil interface", any(nil))
+	kept(t, "nil bytes", []byte(nil))
+	kept(t, "empty bytes", []byte{})
+	kept(t, "empty struct", struct{}{})
+	kept(t, "bytes", []byte{0, 0xff, '"', '\n'})
+	kept(t, "bytes of a type of their own", blob{0, 0xff})
+	kept(t, "raw JSON", json.RawMessage(`{"a":[1,2]}`))
+	kept(t, "struct", receipt{"r1", 1999, []string{"<a>", "\x00\u2028"}})
+	kept(t, "pointer", &receipt{ID: "r1"})
+	kept(t, "large number", int64(math.MaxInt64))
+	kept(t, "time", time.Date(2026, 11, 22, 8, 0, 0, 1, time.UTC))
 }
 
 // Duplicates share the bytes of a result. What they append is their own.
@@ -104,33 +85,14 @@ var errRefusing = errors.New("no JSON of this either")
 
 func (refusing) MarshalJSON() ([]byte, error) { return nil, errRefusing }
 
-func unencodable[T any](t *testing.T, name string, v T) {
-	t.Helper()
-	t.Run(name, func(t *testing.T) {
-		t.Parallel()
-		s := open(t, memory.New(memory.Options{}), idem.Options{})
-		_, replayed, err := idem.Do(t.Context(), s, k, returning(v))
-		require.ErrorContains(t, err, "is completed, but its value cannot be encoded")
-		assert.Contains(t, err.Error(), s.KeyHash("k"))
-		assert.False(t, replayed)
-		r := get(t, s, "k")
-		assert.Equal(t, idem.Completed, r.State)
-		assert.True(t, r.ResultDropped)
-
-		_, replayed, err = idem.Do(t.Context(), s, k, notRun[T])
-		require.ErrorIs(t, err, idem.ErrTooLarge)
-		assert.True(t, replayed)
-	})
-}
-
 // The work is done; that its value cannot be kept does not make it run again.
 func TestDoValueThatCannotBeEncoded(t *testing.T) {
 	t.Parallel()
-	unencodable(t, "channel", make(chan int))
-	unencodable(t, "function", func() {})
-	unencodable(t, "not a number", math.NaN())
-	unencodable(t, "an encoder that refuses", refusing{})
-	unencodable(t, "an encoder that panics", panicking{})
+	notKept(t, "channel", "cannot be encoded", make(chan int))
+	notKept(t, "function", "cannot be encoded", func() {})
+	notKept(t, "not a number", "cannot be encoded", math.NaN())
+	notKept(t, "an encoder that refuses", "cannot be encoded", refusing{})
+	notKept(t, "an encoder that panics", "cannot be encoded", panicking{})
 
 	s := open(t, memory.New(memory.Options{}), idem.Options{})
 	_, _, err := idem.Do(t.Context(), s, k, returning(refusing{}))

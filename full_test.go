@@ -3,7 +3,6 @@ package idem_test
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,9 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
-	"github.com/idemkv/idem/memory"
 )
 
 // fillUp has s hold n records that have expired.
@@ -26,35 +23,6 @@ func fillUp(t *testing.T, s *idem.Store, clock *idemtest.Clock, n int) {
 		require.NoError(t, s.Complete(t.Context(), c.Token, nil))
 	}
 	clock.Advance(time.Minute)
-}
-
-// Callers that meet a store full of expired records at once all get the room there is.
-func TestManyClaimsOnAFullStore(t *testing.T) {
-	t.Parallel()
-	const n = 50
-	for name, direct := range map[string]bool{"memory": true, "stub": false} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			clock := newClock()
-			var backend engine.Backend = memory.New(memory.Options{MaxRecords: n})
-			if !direct {
-				backend = newBounded(n)
-			}
-			s := open(t, backend, idem.Options{Clock: clock, SweepInterval: -1})
-			fillUp(t, s, clock, n)
-			errs := make([]error, n)
-			var wg sync.WaitGroup
-			for i := range n {
-				wg.Go(func() { _, errs[i] = s.Claim(context.Background(), idem.Request{Key: fmt.Sprint("new", i)}) })
-			}
-			wg.Wait()
-			for _, err := range errs {
-				assert.NoError(t, err)
-			}
-			_, err := s.Claim(t.Context(), k)
-			require.ErrorIs(t, err, idem.ErrFull, "now it is full")
-		})
-	}
 }
 
 // newBounded is a stub that holds so many records.

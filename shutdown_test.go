@@ -40,57 +40,6 @@ func shutdown(ctx context.Context, s *idem.Store) <-chan error {
 	return done
 }
 
-func TestShutdownWithNothingOpen(t *testing.T) {
-	shutdownTest(t, func(t *testing.T, s *idem.Store) {
-		c := mustClaim(t, s, idem.Request{Key: "k"})
-		require.NoError(t, s.Complete(t.Context(), c.Token, nil))
-		start := time.Now()
-		require.NoError(t, s.Shutdown(t.Context()))
-		assert.Zero(t, time.Since(start))
-	})
-}
-
-func TestShutdownWaitsForOpenClaims(t *testing.T) {
-	for name, settle := range map[string]func(*idem.Store, context.Context, idem.Token) error{
-		"Complete": func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Complete(ctx, t, nil) },
-		"Fail":     func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Fail(ctx, t, nil) },
-		"Release":  func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Release(ctx, t, nil) },
-		"Hold":     func(s *idem.Store, ctx context.Context, t idem.Token) error { return s.Hold(ctx, t, nil) },
-		"Forget": func(s *idem.Store, ctx context.Context, t idem.Token) error {
-			return s.Forget(ctx, idem.Token{Key: t.Key})
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			shutdownTest(t, func(t *testing.T, s *idem.Store) {
-				ctx := t.Context()
-				first := mustClaim(t, s, idem.Request{Key: "first"})
-				last := mustClaim(t, s, idem.Request{Key: "last"})
-				start := time.Now()
-				done := shutdown(ctx, s)
-				time.Sleep(time.Second)
-
-				_, err := s.Claim(ctx, idem.Request{Key: "new"})
-				require.Equal(t, idem.ErrClosed, err, "new claims are refused")
-				_, err = s.Claim(ctx, idem.Request{Key: "first"})
-				require.Equal(t, idem.ErrClosed, err, "and so are duplicates")
-				require.Equal(t, idem.ErrClosed, s.ClaimMany(ctx, []idem.Request{{Key: "new"}})[0].Err)
-				_, _, err = s.DoEffect(ctx, idem.Request{Key: "new"}, effect(nil))
-				require.Equal(t, idem.ErrClosed, err)
-				require.NoError(t, s.Checkpoint(ctx, first.Token, []byte("p")), "token operations pass")
-				_, err = s.Get(ctx, "first")
-				require.NoError(t, err, "so does reading")
-
-				require.NoError(t, settle(s, ctx, first.Token))
-				synctest.Wait()
-				require.Empty(t, done, "one is still open")
-				require.NoError(t, settle(s, ctx, last.Token))
-				require.NoError(t, <-done)
-				assert.Equal(t, time.Second, time.Since(start))
-			})
-		})
-	}
-}
-
 func TestShutdownDoesNotWaitForLapsedClaims(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T, s *idem.Store){
 		"lapsed before": func(t *testing.T, s *idem.Store) {
@@ -156,30 +105,6 @@ func TestShutdownDoesNotWaitForLapsedClaims(t *testing.T) {
 	})
 }
 
-func TestShutdownWaitsOnAfterExtend(t *testing.T) {
-	shutdownTest(t, func(t *testing.T, s *idem.Store) {
-		c := mustClaim(t, s, idem.Request{Key: "k", Lease: 5 * time.Second})
-		start := time.Now()
-		done := shutdown(t.Context(), s)
-		time.Sleep(4 * time.Second)
-		require.NoError(t, s.Extend(t.Context(), c.Token, 10*time.Second))
-		require.NoError(t, <-done)
-		assert.Equal(t, 14*time.Second, time.Since(start))
-	})
-}
-
-func TestShutdownIsBoundedByItsContext(t *testing.T) {
-	shutdownTest(t, func(t *testing.T, s *idem.Store) {
-		c := mustClaim(t, s, idem.Request{Key: "k"})
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		start := time.Now()
-		require.ErrorIs(t, s.Shutdown(ctx), context.DeadlineExceeded)
-		assert.Equal(t, time.Second, time.Since(start))
-		require.Equal(t, idem.ErrClosed, s.Complete(t.Context(), c.Token, nil))
-	})
-}
-
 func TestCloseDuringShutdown(t *testing.T) {
 	shutdownTest(t, func(t *testing.T, s *idem.Store) {
 		mustClaim(t, s, idem.Request{Key: "k"})
@@ -217,6 +142,8 @@ func TestShutdownWaitsForClaimsUnderWay(t *testing.T) {
 		require.NoError(t, <-claimed)
 		synctest.Wait()
 		require.Empty(t, done, "now it is open")
+		_, _, err := s.DoEffect(t.Context(), k, neverRun)
+		require.Equal(t, idem.ErrClosed, err, "new claims are refused, in whatever call")
 		require.NoError(t, s.Complete(t.Context(), c.Token, nil))
 		require.NoError(t, <-done)
 	})

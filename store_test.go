@@ -33,8 +33,9 @@ func TestStoreInvalidArguments(t *testing.T) {
 		token := idem.Token{Key: key, Fence: 1}
 		_, claim := s.Claim(ctx, idem.Request{Key: key})
 		_, get := s.Get(ctx, key)
+		_, wait := s.Wait(ctx, key)
 		for i, err := range []error{
-			claim, get, s.Forget(ctx, idem.Token{Key: key}), s.Complete(ctx, token, nil), s.Fail(ctx, token, nil), s.Release(ctx, token, nil),
+			claim, get, wait, s.Forget(ctx, idem.Token{Key: key}), s.Complete(ctx, token, nil), s.Fail(ctx, token, nil), s.Release(ctx, token, nil),
 			s.Hold(ctx, token, nil), s.Extend(ctx, token, 0), s.Checkpoint(ctx, token, nil),
 		} {
 			require.ErrorIs(t, err, idem.ErrInvalid, "%d", i)
@@ -85,7 +86,8 @@ func TestStoreContextEnded(t *testing.T) {
 		require.Equal(t, context.Canceled, err)
 	}
 	assert.Zero(t, b.applies.Load()+b.reads.Load())
-	for name, err := range settling(ctx, s, token) {
+	for name, c := range settlers {
+		err := c.call(ctx, s, token)
 		if name == "Unclaim" { // there is nothing left to undo
 			require.NoError(t, err)
 			continue
@@ -94,72 +96,16 @@ func TestStoreContextEnded(t *testing.T) {
 	}
 }
 
-// settling is what ends a claim, with t.
-func settling(ctx context.Context, s *idem.Store, t idem.Token) map[string]error {
-	return map[string]error{
-		"Complete": s.Complete(ctx, t, nil), "CompleteMany": s.CompleteMany(ctx, []idem.Completion{{Token: t}})[0],
-		"Fail": s.Fail(ctx, t, nil), "Release": s.Release(ctx, t, nil), "Unclaim": s.Unclaim(ctx, t), "Hold": s.Hold(ctx, t, nil),
-	}
-}
-
-// One commit, each on its own merits, in order.
-func TestClaimMany(t *testing.T) {
+// What is over the bound of a batch is told which it is.
+func TestBatchesOverMaxBatch(t *testing.T) {
 	t.Parallel()
-	b := newStub()
-	s := open(t, b, idem.Options{MaxBatch: 6})
-	ctx := t.Context()
-	done := mustClaim(t, s, idem.Request{Key: "done"})
-	require.NoError(t, s.Complete(ctx, done.Token, []byte("r")))
-	applies := b.applies.Load()
-
-	out := s.ClaimMany(ctx, []idem.Request{
-		{Key: "a"},
-		{Key: "done"},
-		{Key: "a"},
-		{Key: ""},
-		{Key: "b", Lease: -1},
-		{Key: "b", Fingerprint: printA},
-		{Key: "over"},
-		{Key: "over too"},
-	})
-	assert.Equal(t, applies+1, b.applies.Load())
-	require.Len(t, out, 8)
-	require.NoError(t, out[0].Err)
-	require.Equal(t, idem.ErrCompleted, out[1].Err)
-	assert.Equal(t, "r", string(out[1].Record.Result))
-	require.Equal(t, idem.ErrInFlight, out[2].Err)
-	assert.Equal(t, out[0].Token, out[2].Record.Token())
-	assert.Zero(t, out[2].Token)
-	require.ErrorIs(t, out[3].Err, idem.ErrInvalid)
-	require.ErrorIs(t, out[4].Err, idem.ErrInvalid)
-	require.NoError(t, out[5].Err)
-	for i, r := range out[6:] {
-		require.ErrorIs(t, r.Err, idem.ErrInvalid)
-		assert.Contains(t, r.Err.Error(), fmt.Sprintf("request %d is over Options.MaxBatch, 6", i+7))
-	}
-	assert.Empty(t, s.ClaimMany(ctx, nil))
-	assert.Equal(t, applies+1, b.applies.Load(), "no commit for nothing")
-
-	errs := s.CompleteMany(ctx, []idem.Completion{
-		{Token: out[0].Token, Result: []byte("1")},
-		{Token: out[0].Token, Result: []byte("1")},
-		{Token: out[0].Token, Result: []byte("2")},
-		{Token: idem.Token{Key: "b"}},
-		{Token: idem.Token{Key: "b", Fence: 1}},
-		{Token: out[5].Token},
-		{Token: out[5].Token},
-	})
-	assert.Equal(t, applies+2, b.applies.Load())
-	require.Len(t, errs, 7)
-	assert.NoError(t, errs[0])
-	assert.NoError(t, errs[1])
-	assert.Equal(t, idem.ErrCompleted, errs[2])
-	assert.ErrorIs(t, errs[3], idem.ErrInvalid)
-	assert.Equal(t, idem.ErrFenced, errs[4])
-	assert.NoError(t, errs[5])
-	assert.ErrorContains(t, errs[6], "item 7 is over Options.MaxBatch, 6")
-	assert.Equal(t, "1", string(get(t, s, "a").Result))
-	assert.Empty(t, s.CompleteMany(ctx, nil))
+	s := open(t, newStub(), idem.Options{MaxBatch: 1})
+	claims := s.ClaimMany(t.Context(), []idem.Request{{Key: "a"}, {Key: "b"}})
+	require.ErrorIs(t, claims[1].Err, idem.ErrInvalid)
+	assert.ErrorContains(t, claims[1].Err, "request 2 is over Options.MaxBatch, 1")
+	errs := s.CompleteMany(t.Context(), []idem.Completion{{Token: claims[0].Token}, {}})
+	require.NoError(t, errs[0])
+	assert.ErrorContains(t, errs[1], "item 2 is over Options.MaxBatch, 1")
 }
 
 func TestManyWhenTheCommitFails(t *testing.T) {
@@ -315,27 +261,6 @@ func TestStoreCopiesBytes(t *testing.T) {
 			assert.True(t, get(t, s, "large").ResultDropped)
 		})
 	}
-}
-
-// A claim that does not fit is given another chance after what has expired
-// made room, and only then refused.
-func TestFullStoreSweepsFirst(t *testing.T) {
-	t.Parallel()
-	clock := newClock()
-	s := open(t, memory.New(memory.Options{MaxRecords: 2}), idem.Options{
-		Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Minute,
-	})
-	ctx := t.Context()
-	mustClaim(t, s, idem.Request{Key: "a"})
-	c := mustClaim(t, s, idem.Request{Key: "b"})
-	_, err := s.Claim(ctx, idem.Request{Key: "c"})
-	require.ErrorIs(t, err, idem.ErrFull)
-	require.NoError(t, s.Complete(ctx, c.Token, []byte("r")), "a token operation is never refused for room")
-	clock.Advance(2 * time.Minute)
-	mustClaim(t, s, idem.Request{Key: "c"})
-	results := s.ClaimMany(ctx, []idem.Request{{Key: "d"}, {Key: "e"}})
-	require.NoError(t, results[0].Err)
-	require.ErrorIs(t, results[1].Err, idem.ErrFull)
 }
 
 // What takes room is a claim that begins an operation or has given its room

@@ -2,8 +2,6 @@ package idem_test
 
 import (
 	"context"
-	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,14 +34,6 @@ func waitAll(t *testing.T, s *idem.Store, key string, n int) <-chan waited {
 		t.Fatalf("Wait returned at once: %v %v", w.rec, w.err)
 	}
 	return out
-}
-
-// waitTest runs f in a bubble with a store whose key "k" is claimed for a minute.
-func waitTest(t *testing.T, f func(t *testing.T, s *idem.Store, c idem.Claim)) {
-	bubble(t, func(t *testing.T) {
-		s := open(t, memory.New(memory.Options{}), idem.Options{Lease: time.Minute, SweepInterval: -1})
-		f(t, s, mustClaim(t, s, idem.Request{Key: "k"}))
-	})
 }
 
 // The record changes between the first look and the wait. Nobody tells of it
@@ -92,132 +82,6 @@ func TestWaitMissesNothingBeforeItWaits(t *testing.T) {
 	}
 }
 
-// A release that is claimed again before any waiter runs is still seen by all.
-func TestWaitSeesAReleaseThatIsClaimedAgain(t *testing.T) {
-	waitTest(t, func(t *testing.T, s *idem.Store, c idem.Claim) {
-		const n = 1000
-		woken := waitAll(t, s, "k", n)
-		require.NoError(t, s.Release(t.Context(), c.Token, nil))
-		again := mustClaim(t, s, idem.Request{Key: "k"})
-		for range n {
-			w := <-woken
-			require.NoError(t, w.err)
-			require.Equal(t, idem.Released, w.rec.State)
-			require.Equal(t, c.Token, w.rec.Token())
-		}
-		require.NoError(t, s.Complete(t.Context(), again.Token, nil))
-	})
-}
-
-// A storm of Release and re-claim over a thousand waiters, who all wait on
-// until the operation is completed. The bubble ends only when all have returned.
-func TestWaitInAStormOfReleases(t *testing.T) {
-	waitTest(t, func(t *testing.T, s *idem.Store, c idem.Claim) {
-		const n, storms = 1000, 10
-		ctx := t.Context()
-		results := make(chan string, n)
-		for range n {
-			go func() {
-				for {
-					rec, err := s.Wait(ctx, "k")
-					if err != nil {
-						results <- err.Error()
-						return
-					}
-					if rec.State == idem.Completed {
-						results <- string(rec.Result)
-						return
-					}
-				}
-			}()
-		}
-		for range storms {
-			time.Sleep(time.Second)
-			require.NoError(t, s.Release(ctx, c.Token, nil))
-			c = mustClaim(t, s, idem.Request{Key: "k"})
-		}
-		require.NoError(t, s.Complete(ctx, c.Token, []byte("done")))
-		for range n {
-			require.Equal(t, "done", <-results)
-		}
-	})
-}
-
-// To the nanosecond, over an extension and a takeover.
-func TestWaitReturnsWhenTheLeaseLapses(t *testing.T) {
-	waitTest(t, func(t *testing.T, s *idem.Store, c idem.Claim) {
-		start := time.Now()
-		woken := waitAll(t, s, "k", 2)
-		time.Sleep(30 * time.Second)
-		require.NoError(t, s.Extend(t.Context(), c.Token, time.Minute))
-		w := <-woken
-		require.NoError(t, w.err)
-		assert.Equal(t, 90*time.Second, time.Since(start))
-		assert.Equal(t, idem.InFlight, w.rec.State)
-		<-woken
-
-		mustClaim(t, s, idem.Request{Key: "k", Lease: time.Hour})
-		start = time.Now()
-		<-waitAll(t, s, "k", 1)
-		assert.Equal(t, time.Hour, time.Since(start))
-	})
-}
-
-func TestWaitGoesOnOverATakeover(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := newStub()
-		s := open(t, b, idem.Options{Lease: time.Minute})
-		var lapsed atomic.Bool
-		taken := make(chan idem.Claim, 1)
-		b.onRead = func(string) error { // the lapse has woken Wait, which looks again
-			if lapsed.CompareAndSwap(true, false) {
-				taken <- mustClaim(t, s, idem.Request{Key: "k", Lease: time.Hour})
-			}
-			return nil
-		}
-		mustClaim(t, s, idem.Request{Key: "k"})
-		woken := waitAll(t, s, "k", 1)
-		lapsed.Store(true)
-		second := <-taken
-		synctest.Wait()
-		require.Empty(t, woken, "it was taken over")
-		require.NoError(t, s.Complete(t.Context(), second.Token, nil))
-		assert.Equal(t, idem.Completed, (<-woken).rec.State)
-	})
-}
-
-func TestWaitReturnsAtOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := open(t, memory.New(memory.Options{}), idem.Options{})
-		ctx := t.Context()
-		start := time.Now()
-		_, err := s.Wait(ctx, "absent")
-		require.Equal(t, idem.ErrNotFound, err)
-		_, err = s.Wait(ctx, "")
-		require.ErrorIs(t, err, idem.ErrInvalid)
-		_, err = s.Wait(ctx, strings.Repeat("k", idem.MaxKey+1))
-		require.ErrorIs(t, err, idem.ErrInvalid)
-		ended, cancel := context.WithCancel(ctx)
-		cancel()
-		_, err = s.Wait(ended, "absent")
-		require.Equal(t, context.Canceled, err)
-
-		for state, settle := range map[idem.State]func(idem.Token) error{
-			idem.Completed: func(t idem.Token) error { return s.Complete(ctx, t, nil) },
-			idem.Failed:    func(t idem.Token) error { return s.Fail(ctx, t, nil) },
-			idem.Held:      func(t idem.Token) error { return s.Hold(ctx, t, nil) },
-			idem.Released:  func(t idem.Token) error { return s.Release(ctx, t, nil) },
-		} {
-			c := mustClaim(t, s, idem.Request{Key: state.String()})
-			require.NoError(t, settle(c.Token))
-			rec, err := s.Wait(ctx, state.String())
-			require.NoError(t, err)
-			assert.Equal(t, state, rec.State)
-		}
-		assert.Zero(t, time.Since(start))
-	})
-}
-
 // A claim of a process that is gone is not waited for.
 func TestWaitWithLapseOnOpen(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -231,21 +95,6 @@ func TestWaitWithLapseOnOpen(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, idem.InFlight, rec.State)
 		assert.Zero(t, time.Since(start))
-	})
-}
-
-func TestWaitHonoursItsContext(t *testing.T) {
-	waitTest(t, func(t *testing.T, s *idem.Store, c idem.Claim) {
-		other := waitAll(t, s, "k", 1)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		start := time.Now()
-		_, err := s.Wait(ctx, "k")
-		require.Equal(t, context.DeadlineExceeded, err)
-		assert.Equal(t, time.Second, time.Since(start))
-		require.Empty(t, other, "the other waits on")
-		require.NoError(t, s.Fail(t.Context(), c.Token, []byte("why")))
-		assert.Equal(t, idem.Failed, (<-other).rec.State)
 	})
 }
 
