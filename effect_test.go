@@ -215,6 +215,18 @@ func TestErrorsWithoutText(t *testing.T) {
 	assert.Equal(t, idem.Released, get(t, s, "do").State)
 }
 
+func TestDoEffectResultOverMaxResult(t *testing.T) {
+	t.Parallel()
+	s := open(t, newStub(), idem.Options{MaxResult: 4})
+	_, replayed, err := s.DoEffect(t.Context(), k, saying("too long"))
+	require.ErrorIs(t, err, idem.ErrTooLarge, "effect and completion are recorded")
+	assert.False(t, replayed)
+	assert.True(t, get(t, s, "k").ResultDropped)
+	_, replayed, err = s.DoEffect(t.Context(), k, neverRun)
+	require.ErrorIs(t, err, idem.ErrTooLarge)
+	assert.True(t, replayed)
+}
+
 func TestDoEffectRefused(t *testing.T) {
 	t.Parallel()
 	b := newStub()

@@ -50,8 +50,14 @@ func TestRecordsUnsettled(t *testing.T) {
 	t.Parallel()
 	s, _, _ := everyState(t)
 	assert.Equal(t, []string{"a/held", "b/lapsed"}, keys(t, s, idem.Filter{Unsettled: true}))
+	assert.Equal(t, []string{"a/flying", "a/lapsed", "b/lapsed"}, keys(t, s, idem.Filter{State: idem.InFlight}), "settled or not")
 	assert.Equal(t, []string{"b/lapsed"}, keys(t, s, idem.Filter{Unsettled: true, Prefix: "b/"}))
 	assert.Equal(t, []string{"b/lapsed"}, keys(t, s, idem.Filter{Unsettled: true, State: idem.InFlight}))
+	for r, err := range s.Records(t.Context(), idem.Filter{Unsettled: true}) {
+		require.NoError(t, err)
+		assert.Contains(t, []string{"a/held", "b/lapsed"}, r.Key)
+		break // the loop may be left
+	}
 }
 
 // After an opening with LapseOnOpen, what the process before had in flight and

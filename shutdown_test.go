@@ -105,6 +105,18 @@ func TestShutdownDoesNotWaitForLapsedClaims(t *testing.T) {
 	})
 }
 
+func TestShutdownIsBoundedByItsContext(t *testing.T) {
+	shutdownTest(t, func(t *testing.T, s *idem.Store) {
+		c := mustClaim(t, s, idem.Request{Key: "k"})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		require.ErrorIs(t, s.Shutdown(ctx), context.DeadlineExceeded)
+		assert.Equal(t, time.Second, time.Since(start))
+		require.Equal(t, idem.ErrClosed, s.Complete(t.Context(), c.Token, nil))
+	})
+}
+
 func TestCloseDuringShutdown(t *testing.T) {
 	shutdownTest(t, func(t *testing.T, s *idem.Store) {
 		mustClaim(t, s, idem.Request{Key: "k"})

@@ -263,6 +263,27 @@ func TestStoreCopiesBytes(t *testing.T) {
 	}
 }
 
+// A claim that does not fit is given another chance after what has expired
+// made room, and only then refused.
+func TestFullStoreSweepsFirst(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	s := open(t, memory.New(memory.Options{MaxRecords: 2}), idem.Options{
+		Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Minute,
+	})
+	ctx := t.Context()
+	mustClaim(t, s, idem.Request{Key: "a"})
+	c := mustClaim(t, s, idem.Request{Key: "b"})
+	_, err := s.Claim(ctx, idem.Request{Key: "c"})
+	require.ErrorIs(t, err, idem.ErrFull)
+	require.NoError(t, s.Complete(ctx, c.Token, []byte("r")), "a token operation is never refused for room")
+	clock.Advance(2 * time.Minute)
+	mustClaim(t, s, idem.Request{Key: "c"})
+	results := s.ClaimMany(ctx, []idem.Request{{Key: "d"}, {Key: "e"}})
+	require.NoError(t, results[0].Err)
+	require.ErrorIs(t, results[1].Err, idem.ErrFull)
+}
+
 // What takes room is a claim that begins an operation or has given its room
 // back; a takeover has it.
 func TestFullRefusesWhatNeedsRoom(t *testing.T) {
