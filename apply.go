@@ -48,33 +48,33 @@ func (o *operation) free() {
 
 // lookup returns the durable entry of key, from the cache if it is there, and what a
 // commit needs to reuse it.
-func (s *Store) lookup(ctx context.Context, key string) (e *engine.Entry, saw seen, err error) {
+func (s *Store) lookup(ctx context.Context, key string) (e *engine.Entry, snap snapshot, err error) {
 	if s.direct {
 		e, err = s.backend.Read(ctx, key)
-		saw.entry = e
-		return e, saw, err
+		snap.entry = e
+		return e, snap, err
 	}
-	saw = s.tracker.before(key)
+	snap = s.tracker.before(key)
 	if s.tracker.cache == nil {
 		e, err = s.read(ctx, key)
-		saw.entry = e
-		return e, saw, err
+		snap.entry = e
+		return e, snap, err
 	}
-	e = s.tracker.cached(key, &saw)
+	e = s.tracker.cached(key, &snap)
 	if s.observed() {
 		kind := CacheMiss
 		if e != nil {
 			kind = CacheHit
 		}
-		s.emit(ctx, Event{Kind: kind, KeyHash: s.KeyHash(key)})
+		s.observe(ctx, Event{Kind: kind, KeyHash: s.KeyHash(key)})
 	}
 	if e == nil {
 		if e, err = s.read(ctx, key); err == nil {
-			s.tracker.fill(key, &saw, e)
+			s.tracker.fill(key, &snap, e)
 		}
 	}
-	saw.entry = e
-	return e, saw, err
+	snap.entry = e
+	return e, snap, err
 }
 
 func (s *Store) read(ctx context.Context, key string) (*engine.Entry, error) {
@@ -138,7 +138,7 @@ func (s *Store) applyClaims(ctx context.Context, ops []engine.Op) error {
 		}
 		var err error
 		if x, ok := s.backend.(engine.Expirer); ok {
-			if _, _, err = s.sweep(ctx, x, s.opts.SweepSlice, s.tell); !errors.Is(err, ErrBroken) {
+			if _, _, err = s.sweep(ctx, x, s.opts.SweepSlice, s.observeLater); !errors.Is(err, ErrBroken) {
 				err = nil // they keep their answer
 			}
 		}
@@ -173,6 +173,6 @@ func (s *Store) groupDone(ops int, took time.Duration) {
 	s.commits.Add(1)
 	s.commitOps.Add(uint64(ops))
 	if s.observed() {
-		s.tell(Event{Kind: CommitDone, Count: ops, Duration: took})
+		s.observeLater(Event{Kind: CommitDone, Count: ops, Duration: took})
 	}
 }

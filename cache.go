@@ -64,13 +64,13 @@ func (c *cache) get(hash uint64, key string) *engine.Entry {
 	return e
 }
 
-// fill adds an entry that was read after saw was taken, unless a change has begun
+// fill adds an entry that was read after snap was taken, unless a change has begun
 // since.
-func (c *cache) fill(saw *seen, key string, e *engine.Entry) {
-	s := c.shard(saw.hash)
+func (c *cache) fill(snap *snapshot, key string, e *engine.Entry) {
+	s := c.shard(snap.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if saw.current() { // under the lock: a change that begins now removes it afterwards
+	if snap.current() { // under the lock: a change that begins now removes it afterwards
 		s.add(key, e)
 	}
 }

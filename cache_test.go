@@ -25,9 +25,9 @@ func trackerOf(bytes int64) *tracker {
 
 // lookUp is a look-up of key that finds e in the engine.
 func (t *tracker) lookUp(key string, e *engine.Entry) (cached *engine.Entry) {
-	saw := t.before(key)
-	if cached = t.cached(key, &saw); cached == nil {
-		t.fill(key, &saw, e)
+	snap := t.before(key)
+	if cached = t.cached(key, &snap); cached == nil {
+		t.fill(key, &snap, e)
 	}
 	return cached
 }

@@ -50,7 +50,7 @@ type timeline struct {
 	clock     Clock
 	base      engine.Instant // store time at anchor
 	anchor    time.Duration  // elapsed time
-	opening   uint64
+	epoch     uint64
 	fence     atomic.Uint64 // highest fence drawn
 	toSaved   atomic.Int64  // saved wall clock minus store time; never decreases
 	opened    int64         // toSaved at the opening
@@ -67,7 +67,7 @@ func newTimeline(c Clock, saved engine.Meta) *timeline {
 	wall, elapsed := c.Now()
 	now := wallNanos(wall)
 	t := &timeline{
-		clock: c, anchor: elapsed, opening: saved.Opening + 1,
+		clock: c, anchor: elapsed, epoch: saved.Epoch + 1,
 		base: saved.Time, lostUntil: saved.LostUntil, secret: saved.Secret,
 	}
 	if saved.Fence == 0 {
@@ -137,7 +137,7 @@ func (t *timeline) meta() engine.Meta {
 	}
 	return engine.Meta{
 		Time: now, Wall: wall, Fence: t.fence.Load(),
-		Opening: t.opening, LostUntil: lost, Secret: t.secret,
+		Epoch: t.epoch, LostUntil: lost, Secret: t.secret,
 	}
 }
 

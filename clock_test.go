@@ -125,7 +125,7 @@ func TestTimelineOfNewStore(t *testing.T) {
 			now, _ := tl.now()
 			assert.Equal(t, c.time, now)
 			newFences(t, tl, c.fence)
-			assert.Equal(t, uint64(1), tl.opening)
+			assert.Equal(t, uint64(1), tl.epoch)
 			m := tl.meta()
 			assert.NotZero(t, m.Fence, "a saved Meta says that the store is not new")
 			assert.Equal(t, wallNanos(c.wall), m.Wall)
@@ -139,7 +139,7 @@ func TestTimelineOfNewStore(t *testing.T) {
 func TestTimelineStaysShortOfNever(t *testing.T) {
 	t.Parallel()
 	c := newHandClock(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
-	tl := newTimeline(c, engine.Meta{Time: 100, Wall: 100, Fence: 1, Opening: 1})
+	tl := newTimeline(c, engine.Meta{Time: 100, Wall: 100, Fence: 1, Epoch: 1})
 	for range 3 {
 		now, _ := tl.now()
 		require.Less(t, now, engine.Never)
@@ -186,7 +186,7 @@ func TestTimelineWallStepsAtRunTime(t *testing.T) {
 func TestTimelineAcrossOpenings(t *testing.T) {
 	t.Parallel()
 	at := func(wall time.Time) engine.Meta {
-		return engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: wallNanos(wall), Fence: 41, Opening: 3, LostUntil: clockFloor + 6, Secret: [16]byte{1}}
+		return engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: wallNanos(wall), Fence: 41, Epoch: 3, LostUntil: clockFloor + 6, Secret: [16]byte{1}}
 	}
 	const day = engine.Instant(24 * time.Hour)
 	start := engine.Instant(autumn.UnixNano())
@@ -231,7 +231,7 @@ func TestTimelineAcrossOpenings(t *testing.T) {
 			tl := newTimeline(newHandClock(c.wall), c.saved)
 			now, _ := tl.now()
 			assert.Equal(t, c.want, now)
-			assert.Equal(t, uint64(4), tl.opening)
+			assert.Equal(t, uint64(4), tl.epoch)
 			newFences(t, tl, max(41, uint64(wallNanos(c.wall))))
 			m := tl.meta()
 			assert.Equal(t, c.saved.LostUntil, m.LostUntil)
@@ -253,7 +253,7 @@ func TestSavedWallNeverGoesBack(t *testing.T) {
 	for name, back := range map[string]time.Time{"to 1970": time.Unix(9, 0), "by a year": autumn.AddDate(-1, 0, 0)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			saved := engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Opening: 1}
+			saved := engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Epoch: 1}
 			c := newHandClock(autumn.Add(2 * day)) // it was closed for two days
 			tl := newTimeline(c, saved)
 			saved = tl.meta()
@@ -269,7 +269,7 @@ func TestSavedWallNeverGoesBack(t *testing.T) {
 
 			// Nothing was saved before the clock stepped back.
 			c = newHandClock(autumn.Add(2 * day))
-			tl = newTimeline(c, engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Opening: 1})
+			tl = newTimeline(c, engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Epoch: 1})
 			c.Step(back)
 			again = newTimeline(newHandClock(autumn.Add(2*day+time.Hour)), tl.meta())
 			now, _ = again.now()
@@ -288,7 +288,7 @@ func TestWallClockCatchesUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newHandClock(first) // it was closed for two days
-			tl := newTimeline(c, engine.Meta{Time: engine.Instant(was), Wall: was, Fence: 1, Opening: 1})
+			tl := newTimeline(c, engine.Meta{Time: engine.Instant(was), Wall: was, Fence: 1, Epoch: 1})
 			c.Advance(time.Hour)
 			require.Equal(t, -was-int64(time.Hour), tl.meta().Wall)
 			c.Step(autumn.Add(time.Hour - 1))
@@ -320,7 +320,7 @@ func TestWallStepsBackBeforeTheFirstCommit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newHandClock(autumn.Add(30 * day))
-			tl := newTimeline(c, engine.Meta{Time: engine.Instant(was), Wall: wall, Fence: 1, Opening: 1})
+			tl := newTimeline(c, engine.Meta{Time: engine.Instant(was), Wall: wall, Fence: 1, Epoch: 1})
 			c.Step(autumn)
 			c.Advance(time.Hour)
 			saved := tl.meta()

@@ -53,15 +53,15 @@ func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []b
 // tryEffect is one round of DoEffect, without waiting.
 func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) (result []byte, c Claim, err error) {
 	var act action
-	saw, toWall, err := s.readClaim(ctx, r, &act)
+	snap, toWall, err := s.readClaim(ctx, r, &act)
 	if err != nil {
-		c.Record = record(r.Key, disclosed(saw.entry, err), toWall)
-		s.tellRefused(ctx, &c.Record, err)
+		c.Record = record(r.Key, disclosed(snap.entry, err), toWall)
+		s.observeRefused(ctx, &c.Record, err)
 		return nil, c, err
 	}
 	op := s.newOp(r.Key, act)
 	defer op.free()
-	op.saw = saw
+	op.before = snap
 	op.effect = effect
 	if err := s.applyClaims(ctx, op.one()); err != nil {
 		return nil, Claim{}, err
@@ -78,9 +78,9 @@ func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) (result [
 	}
 	if op.changed && s.observed() {
 		e := Event{Kind: op.grantKind(), KeyHash: s.KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)}
-		s.emit(ctx, e)
+		s.observe(ctx, e)
 		e.Kind = effectKinds[op.next.State]
-		s.emit(ctx, e)
+		s.observe(ctx, e)
 	}
 	if op.failed {
 		return nil, Claim{}, op.err
@@ -100,7 +100,7 @@ func (s *Store) CompleteEffect(ctx context.Context, t Token, effect any) error {
 	if err := s.admitToken(ctx, t, false); err != nil {
 		return err
 	}
-	op := s.newTokenOp(t, action{kind: actComplete, fence: t.Fence, opening: s.time.opening})
+	op := s.newTokenOp(t, action{kind: actComplete, fence: t.Fence, epoch: s.time.epoch})
 	defer op.free()
 	op.effect = effect
 	if err := s.apply(ctx, op.one()); err != nil {

@@ -8,7 +8,7 @@ func live(e *engine.Entry, now engine.Instant) bool { return e != nil && now < e
 // lapsed reports whether e's lease no longer holds: it has run out, or it was granted
 // before the first opening whose leases count.
 func lapsed(e *engine.Entry, now engine.Instant, leasesFrom uint64) bool {
-	return now >= e.LeaseUntil || e.Opening < leasesFrom
+	return now >= e.LeaseUntil || e.Epoch < leasesFrom
 }
 
 // setExpiry sets ExpiresAt and keeps Due in step. It moves Due only to an earlier time:

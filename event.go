@@ -122,18 +122,18 @@ func (k EventKind) Duplicate() bool {
 }
 
 // emit calls the observer. Hold no lock when calling it.
-func (s *Store) emit(ctx context.Context, e Event) {
+func (s *Store) observe(ctx context.Context, e Event) {
 	defer func() { _ = recover() }()
 	s.opts.Observer(context.WithoutCancel(ctx), e)
 }
 
 // tell is emit for goroutines that Close waits for. The observer may itself call Close,
 // so tell stops waiting for it once the store is closing.
-func (s *Store) tell(e Event) {
+func (s *Store) observeLater(e Event) {
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		s.emit(context.Background(), e)
+		s.observe(context.Background(), e)
 	}()
 	select {
 	case <-told:
@@ -145,12 +145,12 @@ func (s *Store) tell(e Event) {
 func (s *Store) observed() bool { return s.opts.Observer != nil }
 
 // tellRefused tells the observer of a claim that was not granted.
-func (s *Store) tellRefused(ctx context.Context, r *Record, refusal error) {
+func (s *Store) observeRefused(ctx context.Context, r *Record, refusal error) {
 	if !s.observed() {
 		return
 	}
 	if kind := claimEvent(refusal); kind != 0 {
-		s.emit(ctx, Event{Kind: kind, KeyHash: s.KeyHash(r.Key), Fence: r.Fence, Attempt: r.Attempt})
+		s.observe(ctx, Event{Kind: kind, KeyHash: s.KeyHash(r.Key), Fence: r.Fence, Attempt: r.Attempt})
 	}
 }
 

@@ -55,7 +55,7 @@ func (s *steps) time(now engine.Instant, e *engine.Entry) engine.Instant {
 
 func (s *steps) action(cur *engine.Entry, granted, opening uint64) action {
 	kinds := [...]actionKind{actClaim, actClaim, actComplete, actFail, actRelease, actHold, actExtend, actCheckpoint, actForget, actSweep, actUnclaim}
-	a := action{kind: kinds[s.pick(len(kinds))], opening: opening}
+	a := action{kind: kinds[s.pick(len(kinds))], epoch: opening}
 	switch a.kind {
 	case actClaim:
 		a.fence = granted + 1

@@ -69,9 +69,9 @@ func (s *Store) beat(ctx context.Context, t Token, lost context.CancelCauseFunc)
 // gone, nothing is left and Extend will report it.
 func (s *Store) leaseOf(ctx context.Context, t Token) (lease, left time.Duration) {
 	now, _ := s.time.now()
-	saw := s.tracker.claimed(t)
-	e := saw.entry
-	if !saw.current() {
+	snap := s.tracker.claimed(t)
+	e := snap.entry
+	if !snap.current() {
 		e, _ = s.read(ctx, t.Key)
 	}
 	switch {

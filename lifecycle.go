@@ -82,7 +82,7 @@ func (l *lifecycle) awaitCalls() {
 // stuck in the operating system is left behind. The file or directory then stays locked
 // until that call returns or the process ends.
 func (s *Store) Close() error {
-	s.tellBroken()
+	s.observeBroken()
 	s.closing.Do(func() {
 		s.leaving.set()
 		s.end(ErrClosed)
@@ -194,7 +194,7 @@ func (s *Store) endedErr() error {
 	if end == nil { // closing has begun: ended is set before calls are refused
 		return ErrClosed
 	}
-	s.tellBroken()
+	s.observeBroken()
 	return *end
 }
 
@@ -211,7 +211,7 @@ func (s *Store) outranked(err error) error {
 }
 
 // tellBroken sends StoreBroken once, from the first call that notices.
-func (s *Store) tellBroken() {
+func (s *Store) observeBroken() {
 	end := s.ended.Load()
 	if end == nil || !s.observed() || !errors.Is(*end, ErrBroken) {
 		return
@@ -222,6 +222,6 @@ func (s *Store) tellBroken() {
 		if errors.As(*end, &panicked) {
 			e.Stack = panicked.Stack()
 		}
-		s.tell(e)
+		s.observeLater(e)
 	}
 }

@@ -219,7 +219,7 @@ func modelOf(e *engine.Entry) mRecord {
 	}
 	return mRecord{
 		State: e.State.String(), Print: mPrint(e.Fingerprint), Point: mText(e.Checkpoint), Result: mText(e.Result),
-		Attempt: int(e.Attempt), Fence: e.Fence, Opening: e.Opening, Hold: e.HoldUnknown, Dropped: e.ResultDropped, Bound: e.Bound,
+		Attempt: int(e.Attempt), Fence: e.Fence, Opening: e.Epoch, Hold: e.HoldUnknown, Dropped: e.ResultDropped, Bound: e.Bound,
 		Claimed: mTime(e.ClaimedAt), LeaseEnd: mTime(e.LeaseUntil), Finished: mTime(e.FinishedAt), GoneAt: mTime(e.ExpiresAt),
 		Lease: mTime(engine.Instant(e.Lease)), Retention: mTime(engine.Instant(e.Retention)),
 	}
@@ -234,7 +234,7 @@ func askOf(a *action, now engine.Instant) mAsk {
 	return mAsk{
 		op: mOps[a.kind], now: mTime(now), fence: a.fence, print: mPrint(a.fingerprint),
 		lease: mTime(engine.Instant(a.lease)), retention: mTime(engine.Instant(a.retention)), hold: a.holdUnknown,
-		max: int(a.maxAttempts), opening: a.opening, from: a.leasesFrom, body: mText(a.bytes), dropped: a.dropped, ending: a.unlessHeld,
+		max: int(a.maxAttempts), opening: a.epoch, from: a.leasesFrom, body: mText(a.bytes), dropped: a.dropped, ending: a.unlessHeld,
 		issued: uint64(a.issuedAt), wall: uint64(a.wall), lost: uint64(a.lostUntil),
 	}
 }

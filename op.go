@@ -9,8 +9,8 @@ type operation struct {
 	effect any // function of the engine's own type, run between claim and completion
 	store  *Store
 	pooled *pooledOp
-	saw    seen  // what was read before the commit
-	late   error // the answer instead of err, when the engine may still hold the op
+	before snapshot // what was read before the commit
+	late   error    // the answer instead of err, when the engine may still hold the op
 
 	err     error
 	prev    *engine.Entry // before Run
@@ -30,10 +30,10 @@ func (o *operation) Key() string { return o.key }
 func (o *operation) Size() int { return len(o.act.bytes) }
 
 func (o *operation) Current() (e *engine.Entry, known bool) {
-	if !o.saw.current() {
+	if !o.before.current() {
 		return nil, false
 	}
-	return o.saw.entry, true
+	return o.before.entry, true
 }
 
 func (o *operation) Run(current *engine.Entry, readErr error) (next *engine.Entry, changed bool) {

@@ -341,7 +341,7 @@ func (p *pProtocol) look(w *pWorld, who uint8) error {
 func (p *pProtocol) action(ask pAsk, fence uint8, due int8) *action {
 	a := &action{
 		kind: pKinds[ask], fence: uint64(fence), lease: pLease, retention: pLease, holdUnknown: p.hold,
-		opening: pOpening, due: pAt(due),
+		epoch: pOpening, due: pAt(due),
 	}
 	if p.lapseOnOpen {
 		a.leasesFrom = pOpening

@@ -63,11 +63,11 @@ func (r pRec) entry() *engine.Entry {
 		return nil
 	}
 	e := &engine.Entry{
-		State: r.state, HoldUnknown: r.hold, Attempt: 1, Fence: uint64(r.fence), Opening: pOpening,
+		State: r.state, HoldUnknown: r.hold, Attempt: 1, Fence: uint64(r.fence), Epoch: pOpening,
 		LeaseUntil: pAt(r.lease), ExpiresAt: pAt(r.expires), Due: pAt(r.due), Lease: pLease, Retention: pLease,
 	}
 	if r.old {
-		e.Opening = pOldOpening
+		e.Epoch = pOldOpening
 	}
 	return e
 }
@@ -78,7 +78,7 @@ func (r pRec) become(e *engine.Entry) pRec {
 		return pRec{ver: r.ver}
 	}
 	return pRec{
-		state: e.State, hold: e.HoldUnknown, old: e.Opening == pOldOpening, fence: uint8(e.Fence),
+		state: e.State, hold: e.HoldUnknown, old: e.Epoch == pOldOpening, fence: uint8(e.Fence),
 		lease: pTick(e.LeaseUntil), expires: pTick(e.ExpiresAt), due: pTick(e.Due), grant: r.grant, ver: r.ver,
 	}
 }

@@ -74,7 +74,7 @@ func New(b engine.Backend, o Options) (*Store, error) {
 	s.direct = binding.Direct
 	s.tracker = newTracker(s.time, s.direct, o.CacheBytes)
 	if o.LapseOnOpen {
-		s.leasesFrom = s.time.opening
+		s.leasesFrom = s.time.epoch
 	}
 	s.startSweeper(ready)
 	return s, nil
@@ -94,15 +94,15 @@ func New(b engine.Backend, o Options) (*Store, error) {
 // ctx before the work begins, and call Unclaim if the work will not run.
 func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 	var act action
-	saw, toWall, err := s.readClaim(ctx, &r, &act)
+	snap, toWall, err := s.readClaim(ctx, &r, &act)
 	if err != nil { // refused without waiting for a commit
-		c.Record = record(r.Key, disclosed(saw.entry, err), toWall)
-		s.tellRefused(ctx, &c.Record, err)
+		c.Record = record(r.Key, disclosed(snap.entry, err), toWall)
+		s.observeRefused(ctx, &c.Record, err)
 		return c, err
 	}
 	op := s.newOp(r.Key, act)
 	defer op.free()
-	op.saw = saw
+	op.before = snap
 	if err := s.applyClaims(ctx, op.one()); err != nil {
 		return c, err
 	}
@@ -110,23 +110,23 @@ func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 	return c, err
 }
 
-// readClaim fills act with the claim r and decides it by what is stored now. saw is
+// readClaim fills act with the claim r and decides it by what is stored now. snap is
 // what was read; it is set on a refusal too. A nil error means that the claim may be
-// granted and that a commit must decide it again, starting from saw.
-func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (saw seen, toWall int64, err error) {
+// granted and that a commit must decide it again, starting from snap.
+func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (snap snapshot, toWall int64, err error) {
 	if err := s.admitClaim(ctx, r); err != nil {
-		return saw, 0, err
+		return snap, 0, err
 	}
 	s.claimAction(r, act)
 	now, toWall := s.time.now() // first, as in Get
-	e, saw, err := s.lookup(ctx, r.Key)
+	e, snap, err := s.lookup(ctx, r.Key)
 	if err != nil {
-		return seen{}, 0, err
+		return snapshot{}, 0, err
 	}
 	if act.issuedAt != 0 {
 		act.wall, act.lostUntil = s.time.wall(now, toWall), s.time.lost(now, toWall)
 	}
-	return saw, toWall, refuseClaim(e, act, now)
+	return snap, toWall, refuseClaim(e, act, now)
 }
 
 // ClaimMany claims each request on its own merits and in order, all in one commit: of
@@ -143,7 +143,7 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 			continue
 		}
 		var act action
-		var saw seen
+		var snap snapshot
 		var toWall int64
 		var err error
 		if batched[rs[i].Key] { // what is stored now is not what this request will meet
@@ -151,15 +151,15 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 				s.claimAction(&rs[i], &act)
 			}
 		} else {
-			saw, toWall, err = s.readClaim(ctx, &rs[i], &act)
+			snap, toWall, err = s.readClaim(ctx, &rs[i], &act)
 		}
 		if out[i].Err = err; err != nil {
-			out[i].Claim.Record = record(rs[i].Key, disclosed(saw.entry, err), toWall)
-			s.tellRefused(ctx, &out[i].Claim.Record, err)
+			out[i].Claim.Record = record(rs[i].Key, disclosed(snap.entry, err), toWall)
+			s.observeRefused(ctx, &out[i].Claim.Record, err)
 		} else {
 			batched[rs[i].Key] = true
 			op := s.newOp(rs[i].Key, act)
-			op.saw = saw
+			op.before = snap
 			ops = append(ops, op)
 			index = append(index, i)
 		}
@@ -215,7 +215,7 @@ func (s *Store) settleMany(ctx context.Context, n int, get func(i int) (Token, a
 			err = s.admitToken(ctx, t, true)
 		}
 		if out[i] = err; err == nil {
-			act.fence, act.opening = t.Fence, s.time.opening
+			act.fence, act.epoch = t.Fence, s.time.epoch
 			ops = append(ops, s.newTokenOp(t, act))
 			index = append(index, i)
 		}
@@ -384,7 +384,7 @@ func (s *Store) claimAction(r *Request, act *action) {
 	if !r.IssuedAt.IsZero() {
 		act.issuedAt = max(wallNanos(r.IssuedAt), 1)
 	}
-	act.opening, act.leasesFrom = s.time.opening, s.leasesFrom
+	act.epoch, act.leasesFrom = s.time.epoch, s.leasesFrom
 	setDefault(&act.lease, s.opts.Lease)
 	setDefault(&act.retention, s.opts.Retention)
 }
@@ -404,7 +404,7 @@ func (s *Store) tokenOp(ctx context.Context, t Token, act action) error {
 	if err := s.admitToken(ctx, t, settles); err != nil {
 		return err
 	}
-	act.fence, act.opening = t.Fence, s.time.opening
+	act.fence, act.epoch = t.Fence, s.time.epoch
 	op := s.newTokenOp(t, act)
 	defer op.free()
 	commit := ctx
@@ -420,7 +420,7 @@ func (s *Store) tokenOp(ctx context.Context, t Token, act action) error {
 // newTokenOp is newOp for an action under the token t.
 func (s *Store) newTokenOp(t Token, act action) *operation {
 	op := s.newOp(t.Key, act)
-	op.saw = s.tracker.claimed(t)
+	op.before = s.tracker.claimed(t)
 	return op
 }
 
@@ -431,11 +431,11 @@ func (s *Store) claimed(ctx context.Context, op *operation, c *Claim) error {
 		return op.late
 	case op.err != nil:
 		c.Record = record(op.key, disclosed(op.prev, op.err), op.toWall)
-		s.tellRefused(ctx, &c.Record, op.err)
+		s.observeRefused(ctx, &c.Record, op.err)
 		return op.err
 	}
 	if s.observed() {
-		s.emit(ctx, Event{Kind: op.grantKind(), KeyHash: s.KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
+		s.observe(ctx, Event{Kind: op.grantKind(), KeyHash: s.KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
 	}
 	c.Token = Token{Key: op.key, Fence: op.next.Fence}
 	c.Record = record(op.key, op.next, op.toWall)
@@ -482,7 +482,7 @@ func (s *Store) settled(ctx context.Context, op *operation) error {
 	}
 	if e.Kind != 0 {
 		e.KeyHash = s.KeyHash(op.key)
-		s.emit(ctx, e)
+		s.observe(ctx, e)
 	}
 	return op.answer()
 }

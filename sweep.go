@@ -29,7 +29,7 @@ func (s *Store) Sweep(ctx context.Context, limit int) (removed int, err error) {
 	if !ok {
 		return 0, invalid("%T keeps no expiry index, it cannot be swept", s.backend)
 	}
-	removed, _, err = s.sweep(ctx, x, limit, func(e Event) { s.emit(ctx, e) })
+	removed, _, err = s.sweep(ctx, x, limit, func(e Event) { s.observe(ctx, e) })
 	return removed, err
 }
 
@@ -126,7 +126,7 @@ func (s *Store) sweepPlaces(ctx context.Context, places []engine.Due) (slice swe
 	ops := make([]engine.Op, len(places))
 	for i, p := range places {
 		op := s.newOp(p.Key, action{kind: actSweep, due: p.At})
-		op.saw = s.peek(ctx, p.Key)
+		op.before = s.peek(ctx, p.Key)
 		ops[i] = op
 	}
 	if err = s.apply(ctx, ops); err != nil {
@@ -148,17 +148,17 @@ func (s *Store) sweepPlaces(ctx context.Context, places []engine.Due) (slice swe
 
 // peek reads ahead what the commit would have to read, to spare the other callers in
 // that commit the wait.
-func (s *Store) peek(ctx context.Context, key string) seen {
+func (s *Store) peek(ctx context.Context, key string) snapshot {
 	if s.direct {
-		return seen{}
+		return snapshot{}
 	}
-	saw := s.tracker.before(key)
+	snap := s.tracker.before(key)
 	e, err := s.read(ctx, key)
 	if err != nil {
-		return seen{} // the commit will meet the error too
+		return snapshot{} // the commit will meet the error too
 	}
-	saw.entry = e
-	return saw
+	snap.entry = e
+	return snap
 }
 
 // startSweeper starts the background sweep. It begins when ready is closed; before that
@@ -178,7 +178,7 @@ func (s *Store) startSweeper(ready <-chan struct{}) {
 			if s.calls.any() { // others are using the engine
 				slice = max(1, slice/busyShare)
 			}
-			_, looked, err := s.sweep(ctx, x, slice, s.tell)
+			_, looked, err := s.sweep(ctx, x, slice, s.observeLater)
 			if err != nil {
 				return false, 0, err
 			}

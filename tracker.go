@@ -60,7 +60,7 @@ func newTracker(t *timeline, direct bool, cacheBytes int64) *tracker {
 
 // seen is an entry, nil for none, with its key's count from before it was read. The
 // zero seen is never current.
-type seen struct {
+type snapshot struct {
 	entry *engine.Entry
 	hash  uint64 // of the key
 	count *atomic.Uint64
@@ -69,37 +69,39 @@ type seen struct {
 
 // before must be called before an entry is read. The caller adds the entry to the
 // result.
-func (t *tracker) before(key string) seen {
+func (t *tracker) before(key string) snapshot {
 	if t.counts == nil {
-		return seen{}
+		return snapshot{}
 	}
 	return t.beforeHash(maphash.String(t.seed, key))
 }
 
-func (t *tracker) beforeHash(hash uint64) seen {
+func (t *tracker) beforeHash(hash uint64) snapshot {
 	n := &t.counts[hash%changeSlots]
-	return seen{hash: hash, count: n, at: n.Load()}
+	return snapshot{hash: hash, count: n, at: n.Load()}
 }
 
 // current reports whether nothing has changed since, and no change was under way then.
-func (s *seen) current() bool {
+func (s *snapshot) current() bool {
 	return s.count != nil && s.at&changeUnder == 0 && s.count.Load() == s.at
 }
 
 // cached returns the cache's final entry for key; nil if it has none.
-func (t *tracker) cached(key string, saw *seen) *engine.Entry { return t.cache.get(saw.hash, key) }
+func (t *tracker) cached(key string, snap *snapshot) *engine.Entry {
+	return t.cache.get(snap.hash, key)
+}
 
-// fill adds an entry that a look-up read after taking saw to the cache.
-func (t *tracker) fill(key string, saw *seen, e *engine.Entry) {
+// fill adds an entry that a look-up read after taking snap to the cache.
+func (t *tracker) fill(key string, snap *snapshot, e *engine.Entry) {
 	if e != nil && e.State.Final() {
-		t.cache.fill(saw, key, e)
+		t.cache.fill(snap, key, e)
 	}
 }
 
 // claimed returns what is known about the record that token was granted on.
-func (t *tracker) claimed(token Token) seen {
+func (t *tracker) claimed(token Token) snapshot {
 	if t.recent == nil {
-		return seen{}
+		return snapshot{}
 	}
 	return t.recent.of(token)
 }
@@ -113,22 +115,22 @@ func (t *tracker) begin(op *operation) {
 	if t.counts == nil {
 		return
 	}
-	if op.saw.count == nil {
-		op.saw = seen{hash: maphash.String(t.seed, op.key)}
-		op.saw.count = &t.counts[op.saw.hash%changeSlots]
+	if op.before.count == nil {
+		op.before = snapshot{hash: maphash.String(t.seed, op.key)}
+		op.before.count = &t.counts[op.before.hash%changeSlots]
 	}
-	op.saw.count.Add(changeBegins)
+	op.before.count.Add(changeBegins)
 	// The cache holds only final entries. It may hold one that can no longer be read
 	// from disk.
 	if t.cache != nil && (op.act.kind == actForget || op.prev != nil && op.prev.State.Final()) {
-		t.cache.remove(op.saw.hash, op.key)
+		t.cache.remove(op.before.hash, op.key)
 	}
 }
 
 // abandon ends a begin after which nothing was changed.
 func (t *tracker) abandon(op *operation) {
 	if t.counts != nil {
-		op.saw.count.Add(^uint64(0))
+		op.before.count.Add(^uint64(0))
 	}
 }
 
@@ -136,10 +138,10 @@ func (t *tracker) abandon(op *operation) {
 // commit order. It must be quick, because the next commit waits for it.
 func (t *tracker) end(op *operation) {
 	if t.counts != nil {
-		op.saw.count.Add(^uint64(0))
-		saw := t.beforeHash(op.saw.hash)
-		saw.entry = op.next
-		t.recent.committed(op, saw)
+		op.before.count.Add(^uint64(0))
+		snap := t.beforeHash(op.before.hash)
+		snap.entry = op.next
+		t.recent.committed(op, snap)
 	}
 	if op.next == nil {
 		t.removals.Add(1)
@@ -147,7 +149,7 @@ func (t *tracker) end(op *operation) {
 		t.sweeper.Due(time.Duration(op.next.Due))
 	}
 	t.waiters.wake(op.key, op.prev, t.shown(op.next))
-	t.open.changed(op, t.time.opening)
+	t.open.changed(op, t.time.epoch)
 }
 
 // shown returns what waiters find in e, which can be read from now on. It is nil if e's
@@ -177,20 +179,20 @@ const (
 
 type recentClaim struct {
 	key  string
-	seen seen
+	snap snapshot
 }
 
 func (r *recent) slot(fence uint64) *atomic.Pointer[recentClaim] { return &r[fence%recentClaims] }
 
-func (r *recent) of(t Token) seen {
+func (r *recent) of(t Token) snapshot {
 	if c := r.slot(t.Fence).Load(); c != nil && c.key == t.Key {
-		return c.seen
+		return c.snap
 	}
-	return seen{}
+	return snapshot{}
 }
 
-// committed follows a change that can be read; saw holds the op's next entry.
-func (r *recent) committed(op *operation, saw seen) {
+// committed follows a change that can be read; snap holds the op's next entry.
+func (r *recent) committed(op *operation, snap snapshot) {
 	if op.prev != nil && (op.next == nil || op.next.Fence != op.prev.Fence) {
 		r.drop(op.prev.Fence, op.key) // taken over, or gone
 	}
@@ -201,7 +203,7 @@ func (r *recent) committed(op *operation, saw seen) {
 		} else {
 			key = strings.Clone(op.key) // the caller's may be a piece of something large
 		}
-		slot.Store(&recentClaim{key, saw})
+		slot.Store(&recentClaim{key, snap})
 		return
 	}
 	if op.next != nil {

@@ -33,10 +33,10 @@ func TestTrackerDropsFillsOvertaken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tr := trackerOf(roomy)
-			saw := tr.before("k")
+			snap := tr.before("k")
 			commit(tr, changeOf("k", old, nil))
-			tr.fill("k", &saw, old)
-			assert.Nil(t, tr.cached("k", &saw))
+			tr.fill("k", &snap, old)
+			assert.Nil(t, tr.cached("k", &snap))
 		})
 	}
 	t.Run("read under a change", func(t *testing.T) {
@@ -44,10 +44,10 @@ func TestTrackerDropsFillsOvertaken(t *testing.T) {
 		tr := trackerOf(roomy)
 		op := changeOf("k", old, nil)
 		tr.begin(op)
-		saw := tr.before("k")
+		snap := tr.before("k")
 		tr.end(op)
-		tr.fill("k", &saw, old)
-		assert.Nil(t, tr.cached("k", &saw))
+		tr.fill("k", &snap, old)
+		assert.Nil(t, tr.cached("k", &snap))
 	})
 	t.Run("read under two changes, filled under the second", func(t *testing.T) {
 		t.Parallel()
@@ -56,12 +56,12 @@ func TestTrackerDropsFillsOvertaken(t *testing.T) {
 		tr.begin(a)
 		tr.begin(b)
 		tr.end(a)
-		saw := tr.before("k")
-		tr.fill("k", &saw, final(2))
-		assert.Nil(t, tr.cached("k", &saw))
+		snap := tr.before("k")
+		tr.fill("k", &snap, final(2))
+		assert.Nil(t, tr.cached("k", &snap))
 		tr.end(b)
 		tr.lookUp("k", final(3))
-		assert.NotNil(t, tr.cached("k", &saw), "and when both have ended it fills again")
+		assert.NotNil(t, tr.cached("k", &snap), "and when both have ended it fills again")
 	})
 }
 
@@ -99,11 +99,11 @@ func TestTrackerKnowsRecentClaims(t *testing.T) {
 		tr.end(op)
 	}
 	known := func(fence uint64) *engine.Entry {
-		saw := tr.claimed(Token{Key: "k", Fence: fence})
-		if !saw.current() {
+		snap := tr.claimed(Token{Key: "k", Fence: fence})
+		if !snap.current() {
 			return nil
 		}
-		return saw.entry
+		return snap.entry
 	}
 	first := &engine.Entry{State: InFlight, Fence: 1}
 	change(nil, first)
@@ -178,7 +178,7 @@ func TestTrackerProperty(t *testing.T) {
 	type read struct {
 		key string
 		e   *engine.Entry
-		saw seen
+		saw snapshot
 	}
 	type commit struct {
 		key   string
@@ -211,8 +211,8 @@ func TestTrackerProperty(t *testing.T) {
 				}
 			}
 			for f := range fence {
-				if saw := tr.claimed(Token{Key: key, Fence: f + 1}); saw.current() {
-					require.Same(t, prev, saw.entry, "mistaken: what a claim left is not what there is")
+				if snap := tr.claimed(Token{Key: key, Fence: f + 1}); snap.current() {
+					require.Same(t, prev, snap.entry, "mistaken: what a claim left is not what there is")
 				}
 			}
 		}
@@ -248,12 +248,12 @@ func TestTrackerProperty(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"look up": func(t *rapid.T) {
 				k := keys.Draw(t, "key")
-				saw := tr.before(k)
-				if e := tr.cached(k, &saw); e != nil {
+				snap := tr.before(k)
+				if e := tr.cached(k, &snap); e != nil {
 					require.Same(t, stored[k], e, "the cache answered with what cannot be read")
 					return
 				}
-				reads = append(reads, read{k, stored[k], saw})
+				reads = append(reads, read{k, stored[k], snap})
 			},
 			"fill": func(t *rapid.T) {
 				if len(reads) == 0 {
@@ -344,10 +344,10 @@ func TestTrackerRace(t *testing.T) {
 			for n := range rounds {
 				i := (n + g) % keys
 				before := stored[i].Load().Fence
-				saw := tr.before(name(i))
-				e := tr.cached(name(i), &saw)
+				snap := tr.before(name(i))
+				e := tr.cached(name(i), &snap)
 				if e == nil {
-					tr.fill(name(i), &saw, stored[i].Load())
+					tr.fill(name(i), &snap, stored[i].Load())
 					continue
 				}
 				hits.Add(1)

@@ -20,7 +20,7 @@ type action struct {
 	issuedAt    int64          // of the request: wall clock, Unix nanoseconds; 0: unknown
 	wall        int64          // the wall clock now; for claims
 	lostUntil   int64          // records of operations issued up to then may have been lost
-	opening     uint64         // of the store that asks
+	epoch       uint64         // of the store that asks
 	leasesFrom  uint64         // leases of earlier openings have lapsed
 	bytes       []byte         // result, reason, note or checkpoint; owned by the action
 	dropped     bool           // complete, fail: the result or reason is not kept
@@ -199,7 +199,7 @@ func grant(cur *engine.Entry, a *action, now engine.Instant) *engine.Entry {
 		HoldUnknown: a.holdUnknown,
 		Attempt:     1,
 		Fence:       a.fence,
-		Opening:     a.opening,
+		Epoch:       a.epoch,
 		Fingerprint: a.fingerprint,
 		ClaimedAt:   now,
 		LeaseUntil:  now.Add(a.lease),
@@ -322,7 +322,7 @@ func extend(cur *engine.Entry, a *action, now engine.Instant) *engine.Entry {
 		lease = e.Lease
 	}
 	e.LeaseUntil = max(e.LeaseUntil, now.Add(lease))
-	e.Opening = a.opening
+	e.Epoch = a.epoch
 	setInFlightExpiry(&e, now)
 	return &e
 }

@@ -48,7 +48,7 @@ func worldActions(n node, at int, opening uint64) []action {
 		for from := uint64(0); from <= opening; from += 2 {
 			claim := action{
 				kind: actClaim, fence: n.granted + 1, fingerprint: f, lease: worldLease, retention: worldLease,
-				opening: opening, leasesFrom: from,
+				epoch: opening, leasesFrom: from,
 			}
 			holding, limited := claim, claim
 			holding.holdUnknown, holding.retention = true, Forever
@@ -64,7 +64,7 @@ func worldActions(n node, at int, opening uint64) []action {
 			continue // another's token is as stale as it was
 		}
 		token := func(k actionKind, bytes []byte, change ...func(*action)) {
-			a := action{kind: k, fence: fence, opening: opening, bytes: bytes}
+			a := action{kind: k, fence: fence, epoch: opening, bytes: bytes}
 			for _, c := range change {
 				c(&a)
 			}

@@ -40,7 +40,7 @@ func open(path string, o Options) (*driver, error) {
 	} else if err := inspect(path, info); err != nil {
 		return nil, err
 	}
-	if err := checkLocked(path, o); err != nil {
+	if err := checkUnderSharedLock(path, o); err != nil {
 		return nil, err
 	}
 	db, file, err := openDB(path, o, false)
@@ -135,7 +135,7 @@ func closing(db *bbolt.DB, err error) error {
 }
 
 // checkLocked checks the file's trees while a shared lock keeps writers out.
-func checkLocked(path string, o Options) (err error) {
+func checkUnderSharedLock(path string, o Options) (err error) {
 	db, _, err := openDB(path, o, true)
 	if err != nil {
 		return err

@@ -39,7 +39,7 @@ type Entry struct {
 	Fence uint64
 	// Opening is the number of the store opening (Meta.Opening) that granted or last
 	// extended the lease.
-	Opening uint64
+	Epoch uint64
 	// Fingerprint is as in idem.Record.
 	Fingerprint Fingerprint
 	// ClaimedAt, LeaseUntil and FinishedAt are as in idem.Record, in store time.

@@ -36,7 +36,7 @@ func everyField(t *testing.T, e *env) {
 	now := engine.Instant(start.UnixNano())
 	put := func(key string, entry engine.Entry) {
 		t.Helper()
-		entry.Opening, entry.Attempt, entry.ClaimedAt = 1, 1, now
+		entry.Epoch, entry.Attempt, entry.ClaimedAt = 1, 1, now
 		got := e.entry(key)
 		require.NotNil(t, got, key)
 		entry.Fence = got.Fence
@@ -233,7 +233,7 @@ func metaKept(t *testing.T, e *env) {
 		e.clock.Advance(time.Second)
 		wall, elapsed := e.clock.Now()
 		e.reopen()
-		require.Equal(t, opening+1, s.saved.Opening)
+		require.Equal(t, opening+1, s.saved.Epoch)
 		require.Equal(t, fence, s.saved.Fence, "the highest granted")
 		require.Equal(t, wall.UnixNano(), s.saved.Wall, "as it was when Close was called")
 		require.Equal(t, engine.Instant(start.UnixNano()+int64(elapsed)), s.saved.Time, "store time, at the same instant")
@@ -252,7 +252,7 @@ func metaKept(t *testing.T, e *env) {
 	e.clock.Advance(time.Hour)
 	e.crash()
 	require.Equal(t, fence, s.saved.Fence, "saved with the commit")
-	require.Equal(t, uint64(5), s.saved.Opening)
+	require.Equal(t, uint64(5), s.saved.Epoch)
 	require.Equal(t, wall.UnixNano(), s.saved.Wall)
 	require.Equal(t, engine.Instant(start.UnixNano()+int64(elapsed)), s.saved.Time)
 }

@@ -63,7 +63,7 @@ var storeMutants = map[string]mutant{
 	})},
 	"Attempt in a byte":   {9, []string{"Backend keeps every field"}, onOpen(func(e *engine.Entry) { e.Attempt &= 0xff })},
 	"seconds on the disk": {9, []string{"no second grant after reopening"}, onOpen(func(e *engine.Entry) { e.LeaseUntil -= e.LeaseUntil % 1e9 })},
-	"Opening renewed":     {9, []string{"LapseOnOpen", "histories", "model"}, onOpen(func(e *engine.Entry) { e.Opening++ })},
+	"Opening renewed":     {9, []string{"LapseOnOpen", "histories", "model"}, onOpen(func(e *engine.Entry) { e.Epoch++ })},
 	"empty is nil": {9, []string{"replay is byte-identical", "model"}, onOpen(func(e *engine.Entry) {
 		if len(e.Result) == 0 {
 			e.Result = nil

@@ -82,7 +82,7 @@ func (t *table) set(hash uint64, key string, e *engine.Entry) (own string) {
 		return ""
 	case s == nil:
 		t.grow()
-		s = claim(*t.slots.Load(), meta)
+		s = freeSlot(*t.slots.Load(), meta)
 		own = strings.Clone(key)
 		s.entry.Store(e)
 		s.meta = meta
@@ -127,7 +127,7 @@ func (t *table) renew() {
 			if e == nil {
 				continue
 			}
-			to := claim(slots, from.meta)
+			to := freeSlot(slots, from.meta)
 			to.entry.Store(e)
 			to.meta = from.meta
 			to.key.Store(from.key.Load())
@@ -138,7 +138,7 @@ func (t *table) renew() {
 }
 
 // claim returns the slot where a key that is not there yet goes.
-func claim(slots []slot, meta uint64) *slot {
+func freeSlot(slots []slot, meta uint64) *slot {
 	for i := meta >> lengthBits; ; i++ {
 		if s := &slots[i&uint64(len(slots)-1)]; s.key.Load() == nil {
 			return s

@@ -281,7 +281,7 @@ func testCreationAfterAnother(t *testing.T, taken bool) {
 	require.NoError(t, err)
 	meta, err := codec.DecodeMeta(saved[0].Value)
 	require.NoError(t, err)
-	require.EqualValues(t, 2, meta.Opening, "the store's life went on")
+	require.EqualValues(t, 2, meta.Epoch, "the store's life went on")
 	require.NoFileExists(t, filepath.Join(dir, newMarker))
 }
 

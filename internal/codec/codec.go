@@ -69,7 +69,7 @@ func AppendRecord(dst []byte, key string, e *engine.Entry) []byte {
 	le := binary.LittleEndian
 	dst = le.AppendUint32(dst, e.Attempt)
 	for _, v := range [...]uint64{
-		e.Fence, e.Opening, uint64(e.ClaimedAt), uint64(e.LeaseUntil), uint64(e.FinishedAt),
+		e.Fence, e.Epoch, uint64(e.ClaimedAt), uint64(e.LeaseUntil), uint64(e.FinishedAt),
 		uint64(e.ExpiresAt), uint64(e.Due), uint64(e.Lease), uint64(e.Retention),
 	} {
 		dst = le.AppendUint64(dst, v)
@@ -121,7 +121,7 @@ func DecodeRecord(key string, value []byte) (*engine.Entry, error) {
 		Bound:         flags&flagBound != 0,
 		Attempt:       le.Uint32(value[4:]),
 		Fence:         le.Uint64(value[8:]),
-		Opening:       le.Uint64(value[16:]),
+		Epoch:         le.Uint64(value[16:]),
 		ClaimedAt:     engine.Instant(le.Uint64(value[24:])),
 		LeaseUntil:    engine.Instant(le.Uint64(value[32:])),
 		FinishedAt:    engine.Instant(le.Uint64(value[40:])),
@@ -185,7 +185,7 @@ func AppendMeta(dst []byte, m engine.Meta) []byte {
 	start := len(dst)
 	le := binary.LittleEndian
 	dst = append(dst, Version)
-	for _, v := range [...]uint64{uint64(m.Time), uint64(m.Wall), m.Fence, m.Opening, uint64(m.LostUntil)} {
+	for _, v := range [...]uint64{uint64(m.Time), uint64(m.Wall), m.Fence, m.Epoch, uint64(m.LostUntil)} {
 		dst = le.AppendUint64(dst, v)
 	}
 	dst = append(dst, m.Secret[:]...)
@@ -202,10 +202,10 @@ func DecodeMeta(value []byte) (engine.Meta, error) {
 	}
 	le := binary.LittleEndian
 	return engine.Meta{
-		Time:    engine.Instant(le.Uint64(value[1:])),
-		Wall:    int64(le.Uint64(value[9:])),
-		Fence:   le.Uint64(value[17:]),
-		Opening: le.Uint64(value[25:]),
+		Time:  engine.Instant(le.Uint64(value[1:])),
+		Wall:  int64(le.Uint64(value[9:])),
+		Fence: le.Uint64(value[17:]),
+		Epoch: le.Uint64(value[25:]),
 
 		LostUntil: int64(le.Uint64(value[33:])),
 		Secret:    [16]byte(value[41:57]),

@@ -89,7 +89,7 @@ func TestRecordIsAsDocumented(t *testing.T) {
 	t.Parallel()
 	const key = "the key"
 	e := &engine.Entry{
-		State: idem.Held, HoldUnknown: true, Bound: true, Attempt: 0x01020304, Fence: 0x1112131415161718, Opening: 0x2122232425262728,
+		State: idem.Held, HoldUnknown: true, Bound: true, Attempt: 0x01020304, Fence: 0x1112131415161718, Epoch: 0x2122232425262728,
 		ClaimedAt: 0x3132333435363738, LeaseUntil: 0x4142434445464748, FinishedAt: 0x5152535455565758,
 		ExpiresAt: 0x6162636465666768, Due: 0x7172737475767778, Lease: 0x0182838485868788, Retention: 0x0192939495969798,
 		Fingerprint: idem.FingerprintOf([]byte("request")), Checkpoint: []byte("point"), Result: []byte("the result"),
@@ -104,7 +104,7 @@ func TestRecordIsAsDocumented(t *testing.T) {
 	require.Equal(t, []byte{0}, f["reserved"])
 	require.Equal(t, e.Attempt, le.Uint32(f["attempt"]))
 	for name, want := range map[string]uint64{
-		"fence": e.Fence, "opening": e.Opening, "claimed at": uint64(e.ClaimedAt), "lease until": uint64(e.LeaseUntil),
+		"fence": e.Fence, "opening": e.Epoch, "claimed at": uint64(e.ClaimedAt), "lease until": uint64(e.LeaseUntil),
 		"finished at": uint64(e.FinishedAt), "expires at": uint64(e.ExpiresAt), "due": uint64(e.Due),
 		"lease": uint64(e.Lease), "retention": uint64(e.Retention),
 	} {
@@ -162,7 +162,7 @@ func TestPlaceIsAsDocumented(t *testing.T) {
 func TestMetaIsAsDocumented(t *testing.T) {
 	t.Parallel()
 	m := engine.Meta{
-		Time: 0x0102030405060708, Wall: 0x1112131415161718, Fence: 0x2122232425262728, Opening: 0x3132333435363738,
+		Time: 0x0102030405060708, Wall: 0x1112131415161718, Fence: 0x2122232425262728, Epoch: 0x3132333435363738,
 		LostUntil: 0x4142434445464748, Secret: [16]byte([]byte("sixteen bytes so")),
 	}
 	value := AppendMeta(nil, m)
@@ -173,7 +173,7 @@ func TestMetaIsAsDocumented(t *testing.T) {
 	require.EqualValues(t, m.Time, le.Uint64(f["time"]))
 	require.EqualValues(t, m.Wall, le.Uint64(f["wall"]))
 	require.Equal(t, m.Fence, le.Uint64(f["fence"]))
-	require.Equal(t, m.Opening, le.Uint64(f["opening"]))
+	require.Equal(t, m.Epoch, le.Uint64(f["opening"]))
 	require.EqualValues(t, m.LostUntil, le.Uint64(f["lost until"]))
 	require.Equal(t, m.Secret[:], f["secret"])
 	require.Equal(t, checksum("meta", value[:len(value)-4]), le.Uint32(f["checksum"]))

@@ -84,7 +84,7 @@ func FuzzRecord(f *testing.F) {
 	) {
 		e := &engine.Entry{
 			State: 1 + idem.State(state)%idem.Failed, HoldUnknown: flags&flagHoldUnknown != 0, ResultDropped: flags&flagResultDropped != 0,
-			Bound: flags&flagBound != 0, Attempt: attempt, Fence: fence, Opening: opening, ClaimedAt: engine.Instant(claimed), LeaseUntil: engine.Instant(lease),
+			Bound: flags&flagBound != 0, Attempt: attempt, Fence: fence, Epoch: opening, ClaimedAt: engine.Instant(claimed), LeaseUntil: engine.Instant(lease),
 			FinishedAt: engine.Instant(finished), ExpiresAt: engine.Instant(expires), Due: engine.Instant(due),
 			Lease: time.Duration(leaseFor), Retention: time.Duration(retention),
 		}

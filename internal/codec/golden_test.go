@@ -101,7 +101,7 @@ func (g goldenRecord) entry(t testing.TB) *engine.Entry {
 	require.Len(t, g.Fingerprint, 32)
 	return &engine.Entry{
 		State: states[g.State], HoldUnknown: g.HoldUnknown, ResultDropped: g.ResultDropped, Bound: g.Bound, Attempt: g.Attempt,
-		Fence: g.Fence, Opening: g.Opening, Fingerprint: idem.Fingerprint(g.Fingerprint),
+		Fence: g.Fence, Epoch: g.Opening, Fingerprint: idem.Fingerprint(g.Fingerprint),
 		ClaimedAt: g.ClaimedAt, LeaseUntil: g.LeaseUntil, FinishedAt: g.FinishedAt, ExpiresAt: g.ExpiresAt, Due: g.Due,
 		Lease: g.Lease, Retention: g.Retention, Checkpoint: g.Checkpoint, Result: g.Result,
 	}
@@ -133,7 +133,7 @@ func TestGolden(t *testing.T) {
 	for _, m := range g.Metas {
 		require.Len(t, m.Secret, 16)
 		want := engine.Meta{
-			Time: m.Time, Wall: m.Wall, Fence: m.Fence, Opening: m.Opening,
+			Time: m.Time, Wall: m.Wall, Fence: m.Fence, Epoch: m.Opening,
 			LostUntil: m.LostUntil, Secret: [16]byte(m.Secret),
 		}
 		got, err := DecodeMeta(m.Bytes)

@@ -52,7 +52,7 @@ func drawEntry() *rapid.Generator[*engine.Entry] {
 			Bound:         rapid.Bool().Draw(t, "bound"),
 			Attempt:       rapid.OneOf(rapid.SampledFrom([]uint32{0, 1, math.MaxUint32}), rapid.Uint32()).Draw(t, "attempt"),
 			Fence:         drawUint64().Draw(t, "fence"),
-			Opening:       drawUint64().Draw(t, "opening"),
+			Epoch:         drawUint64().Draw(t, "opening"),
 			Fingerprint:   idem.Fingerprint(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "fingerprint")),
 			ClaimedAt:     instant("claimed at"),
 			LeaseUntil:    instant("lease until"),
@@ -71,7 +71,7 @@ func drawMeta() *rapid.Generator[engine.Meta] {
 	return rapid.Custom(func(t *rapid.T) engine.Meta {
 		return engine.Meta{
 			Time: engine.Instant(drawInt64().Draw(t, "time")), Wall: drawInt64().Draw(t, "wall"),
-			Fence: drawUint64().Draw(t, "fence"), Opening: drawUint64().Draw(t, "opening"),
+			Fence: drawUint64().Draw(t, "fence"), Epoch: drawUint64().Draw(t, "opening"),
 			LostUntil: drawInt64().Draw(t, "lost until"),
 			Secret:    [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "secret")),
 		}

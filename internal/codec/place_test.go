@@ -73,7 +73,7 @@ func TestMetaRoundTrip(t *testing.T) {
 // A damaged meta entry is never believed.
 func TestDamagedMeta(t *testing.T) {
 	t.Parallel()
-	value := AppendMeta(nil, engine.Meta{Time: 1, Wall: 2, Fence: 3, Opening: 4, LostUntil: 5, Secret: [16]byte{6, 15: 7}})
+	value := AppendMeta(nil, engine.Meta{Time: 1, Wall: 2, Fence: 3, Epoch: 4, LostUntil: 5, Secret: [16]byte{6, 15: 7}})
 	corrupt := func(value []byte) {
 		t.Helper()
 		m, err := DecodeMeta(value)

@@ -98,7 +98,7 @@ func Fingerprint() engine.Fingerprint {
 // Meta returns the golden stores' meta entry, without its secret.
 func (m Made) Meta() engine.Meta {
 	return engine.Meta{
-		Time: Base + 100*second, Wall: int64(Base + 100*second), Fence: m.fence(secondOpening + 1), Opening: 2,
+		Time: Base + 100*second, Wall: int64(Base + 100*second), Fence: m.fence(secondOpening + 1), Epoch: 2,
 		LostUntil: LostUntil,
 	}
 }
@@ -109,7 +109,7 @@ func (m Made) Entries() map[string]*engine.Entry {
 	at := func(seconds int) engine.Instant { return Base + engine.Instant(seconds)*second }
 	const dayLater = 24 * 60 * 60 // in seconds
 	entry := func(claim, claimed int, e engine.Entry) *engine.Entry {
-		e.Fence, e.Opening, e.ClaimedAt = m.fence(claim), 1, at(claimed)
+		e.Fence, e.Epoch, e.ClaimedAt = m.fence(claim), 1, at(claimed)
 		if e.Attempt == 0 {
 			e.Attempt = 1
 		}
@@ -142,11 +142,11 @@ func (m Made) Entries() map[string]*engine.Entry {
 		State: engine.InFlight, Lease: 2 * time.Hour, LeaseUntil: at(60 + 2*60*60),
 		ExpiresAt: at(60 + 2*60*60 + dayLater), Due: at(60 + dayLater),
 	})
-	second.Opening = 2
+	second.Epoch = 2
 	same := entry(secondOpening+1, 60, engine.Entry{
 		State: engine.Completed, FinishedAt: at(60), ExpiresAt: at(60 + dayLater), Due: at(60 + dayLater), Result: []byte("charged"),
 	})
-	same.Opening = 2
+	same.Epoch = 2
 	return map[string]*engine.Entry{
 		KeyInFlight: entry(0, 0, engine.Entry{
 			State: engine.InFlight, ExpiresAt: at(30 + dayLater), Due: at(dayLater),

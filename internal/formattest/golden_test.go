@@ -36,7 +36,7 @@ func TestEntries(t *testing.T) {
 		fences[e.Fence] = key
 		require.Contains(t, m.Tokens, idem.Token{Key: key, Fence: e.Fence})
 		require.LessOrEqual(t, e.Fence, m.Meta().Fence, key)
-		require.LessOrEqual(t, e.Opening, m.Meta().Opening, key)
+		require.LessOrEqual(t, e.Epoch, m.Meta().Epoch, key)
 		require.Equal(t, e.ExpiresAt == engine.Never, e.Due == 0, key)
 		require.LessOrEqual(t, e.Due, e.ExpiresAt, key)
 		got, err := codec.DecodeRecord(key, codec.AppendRecord(nil, key, e))

@@ -72,7 +72,7 @@ func TestMetaIsSaved(t *testing.T) {
 		require.NotZero(t, secret)
 		check := func(fence uint64) {
 			t.Helper()
-			require.Equal(t, engine.Meta{Time: at(), Wall: int64(at()), Fence: fence, Opening: 1, Secret: secret}, e.meta())
+			require.Equal(t, engine.Meta{Time: at(), Wall: int64(at()), Fence: fence, Epoch: 1, Secret: secret}, e.meta())
 		}
 		check(first)
 		e.clock.Advance(time.Second)
@@ -98,7 +98,7 @@ func TestMetaIsSaved(t *testing.T) {
 		e.open()
 		token = e.claim("e")
 		require.Greater(t, token.Fence, first+3)
-		require.Equal(t, engine.Meta{Time: at(), Wall: int64(at()), Fence: token.Fence, Opening: 2, Secret: secret}, e.meta())
+		require.Equal(t, engine.Meta{Time: at(), Wall: int64(at()), Fence: token.Fence, Epoch: 2, Secret: secret}, e.meta())
 	})
 }
 
@@ -122,7 +122,7 @@ func TestUpdateBeforeBind(t *testing.T) {
 
 func TestBind(t *testing.T) {
 	t.Parallel()
-	f, h := newFake(), &host{meta: engine.Meta{Time: 5, Wall: 6, Fence: 7, Opening: 8}}
+	f, h := newFake(), &host{meta: engine.Meta{Time: 5, Wall: 6, Fence: 7, Epoch: 8}}
 	b := New(f)
 	require.Equal(t, engine.Binding{}, h.bind(t, b), "a new store has saved nothing, and reads want a cache")
 	_, err := b.Bind(h.host())

@@ -38,14 +38,14 @@ func requireInStep(t require.TestingT, f *fake) {
 		require.False(t, e.ResultDropped && (!final || e.Result != nil), "%q: %+v", key, e)
 		require.False(t, e.Bound && e.State != idem.Released, "%q: %+v", key, e)
 		require.False(t, e.State == idem.InFlight && e.Attempt == 1 && e.Result != nil, "%q: a reason from nowhere: %+v", key, e)
-		fence, opening = max(fence, e.Fence), max(opening, e.Opening)
+		fence, opening = max(fence, e.Fence), max(opening, e.Epoch)
 	}
 	require.Equal(t, want, index, "the index is not in step with the records")
 	if len(records) > 0 {
 		m, err := codec.DecodeMeta([]byte(f.raw(Meta)[codec.MetaKey]))
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, m.Fence, fence)
-		require.GreaterOrEqual(t, m.Opening, opening)
+		require.GreaterOrEqual(t, m.Epoch, opening)
 		require.NotZero(t, m.Secret)
 	}
 }
