@@ -2,8 +2,8 @@ package consume_test
 
 import (
 	"context"
+	"errors"
 	"runtime"
-	"sync"
 	"testing"
 	"time"
 
@@ -45,65 +45,6 @@ func TestPoisonCostsTheOthersNoAttempt(t *testing.T) {
 	})
 }
 
-// A process that dies in one message of a batch leaves those before it recorded, and
-// those behind it as if they had never been delivered.
-func TestKilledInABatch(t *testing.T) {
-	for name, set := range counting {
-		t.Run(name, func(t *testing.T) {
-			durable(t, idem.Options{LapseOnOpen: true}, func(t *testing.T, e *env) {
-				o := messages()
-				set(&o)
-				reached, unblock := make(chan struct{}), make(chan struct{})
-				c := e.consumer("billing", o, func(_ context.Context, m message) error {
-					if m.id == "kills" {
-						close(reached)
-						<-unblock
-					}
-					return nil
-				})
-				batch := []message{{"before", ""}, {"kills", ""}, {"behind", ""}, {"last", ""}}
-				var wg sync.WaitGroup
-				wg.Go(func() { c.HandleBatch(context.Background(), batch) })
-				<-reached
-				e.die()
-				close(unblock)
-				wg.Wait()
-
-				e.noRecord(key(t, c, batch[2]))
-				e.noRecord(key(t, c, batch[3]))
-				verdicts := e.consumer("billing", o, func(context.Context, message) error { return nil }).HandleBatch(t.Context(), batch)
-				killed := map[string]string{"MaxAttempts": "dead: exhausted", "HoldUnknown": "dead: held"}[name]
-				assert.Equal(t, []string{"ack: duplicate", killed, "ack: processed", "ack: processed"}, decisions(verdicts))
-				assert.Equal(t, 1, verdicts[2].Attempt)
-			})
-		})
-	}
-}
-
-// So does one that is told to stop: deploys in mid-batch use up no attempt.
-func TestDeploysInABatchAreNoAttempts(t *testing.T) {
-	for name, max := range map[string]int{"counted": 1, "not counted": 0} {
-		t.Run(name, func(t *testing.T) {
-			each(t, idem.Options{MaxAttempts: max}, func(t *testing.T, e *env) {
-				for _, m := range []message{{"1", ""}, {"2", ""}, {"3", ""}} {
-					ctx, deploy := context.WithCancel(t.Context())
-					c := e.consumer("billing", messages(), func(context.Context, message) error {
-						deploy()
-						return nil
-					})
-					verdicts := c.HandleBatch(ctx, []message{m, {"waits", ""}, {"waits too", ""}})
-					assert.Equal(t, []string{"ack: processed", "retry: unavailable", "retry: unavailable"}, decisions(verdicts))
-					assert.Zero(t, verdicts[1].Attempt)
-					e.noRecord(key(t, c, message{"waits", ""}))
-				}
-				v := e.billing(&handler{}).Handle(t.Context(), message{"waits", ""})
-				gets(t, consume.Ack, consume.Processed, v)
-				assert.Equal(t, 1, v.Attempt)
-			})
-		})
-	}
-}
-
 // If ctx ends while the claim is being committed, the handler does not begin, and the
 // claim is undone.
 func TestContextEndsInTheClaim(t *testing.T) {
@@ -113,9 +54,7 @@ func TestContextEndsInTheClaim(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newFailing()
-			s, err := idem.New(b, idem.Options{})
-			require.NoError(t, err)
-			defer s.Close()
+			s := storeOn(t, b, idem.Options{})
 			o := messages()
 			set(&o)
 			c, err := consume.New(s, "billing", mustNotRun, o)
@@ -205,29 +144,6 @@ func TestNotBegunIsNoAttempt(t *testing.T) {
 	}
 }
 
-// The consumer's own MaxAttempts counts, whatever the store's is.
-func TestOwnMaxAttempts(t *testing.T) {
-	for name, max := range map[string]int{"the store has none": 0, "the store has fewer": 1, "the store has more": 5} {
-		t.Run(name, func(t *testing.T) {
-			each(t, idem.Options{MaxAttempts: max}, func(t *testing.T, e *env) {
-				o := messages()
-				o.MaxAttempts = 2
-				h := &handler{err: errBank}
-				c := e.consumer("billing", o, h.handle)
-				gets(t, consume.Retry, consume.Failed, c.Handle(t.Context(), m1))
-				v := c.Handle(t.Context(), m1)
-				gets(t, consume.Dead, consume.Exhausted, v)
-				require.ErrorIs(t, v.Err, errBank)
-				v = c.Handle(t.Context(), m1)
-				gets(t, consume.Dead, consume.Exhausted, v)
-				require.ErrorIs(t, v.Err, idem.ErrExhausted)
-				require.ErrorContains(t, v.Err, errBank.Error(), "it says how the last attempt failed")
-				assert.Equal(t, int64(2), h.all.Load())
-			})
-		})
-	}
-}
-
 // A message that is in a batch twice is begun once for that delivery, however the batch
 // is claimed.
 func TestRepeatsInABatchAreNoAttempts(t *testing.T) {
@@ -256,6 +172,116 @@ func TestCommitsOfABatch(t *testing.T) {
 				before := e.commits()
 				e.billing(&handler{}).HandleBatch(t.Context(), []message{{"1", ""}, {"2", ""}, {"3", ""}, {"4", ""}})
 				assert.Equal(t, c.commits, e.commits()-before)
+			})
+		})
+	}
+}
+
+// A process that dies in one message of a batch leaves those behind it as if they had never
+// been delivered. Those before it are recorded where it matters which had begun; otherwise
+// they run again, and no more than that happens.
+func TestKilledInABatch(t *testing.T) {
+	for name, again := range map[string][2]string{
+		"plain":       {"ack: processed", "ack: processed"},
+		"MaxAttempts": {"ack: duplicate", "dead: exhausted"},
+		"HoldUnknown": {"ack: duplicate", "dead: held"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			durable(t, idem.Options{LapseOnOpen: true}, func(t *testing.T, e *env) {
+				o := messages()
+				if set := counting[name]; set != nil {
+					set(&o)
+				}
+				reached, unblock := make(chan struct{}), make(chan struct{})
+				c := e.consumer("billing", o, func(_ context.Context, m message) error {
+					if m.id == "kills" {
+						close(reached)
+						<-unblock
+					}
+					return nil
+				})
+				gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), message{"done", ""}))
+				batch := []message{{"done", ""}, {"before", ""}, {"kills", ""}, {"behind", ""}, {"last", ""}}
+				answer := handling(context.Background(), c, batch...)
+				<-reached
+				e.die()
+				close(unblock)
+				verdicts := <-answer
+				assert.Equal(t, "ack: duplicate", verdicts[0].String())
+				for _, v := range verdicts[2:] {
+					assert.Equal(t, consume.Retry, v.Decision)
+					assert.ErrorIs(t, v.Err, idem.ErrClosed)
+				}
+
+				if name != "plain" {
+					e.noRecord(key(t, c, batch[3]))
+					e.noRecord(key(t, c, batch[4]))
+				}
+				h := &handler{}
+				verdicts = e.consumer("billing", o, h.handle).HandleBatch(t.Context(), batch)
+				assert.Equal(t, []string{"ack: duplicate", again[0], again[1], "ack: processed", "ack: processed"}, decisions(verdicts))
+				if name != "plain" {
+					assert.Equal(t, 1, verdicts[3].Attempt)
+				}
+				assert.Zero(t, h.runs[batch[0]])
+			})
+		})
+	}
+}
+
+// ctx ends in mid-batch, as in a deploy: what was handled is recorded, the rest is free at
+// once, and no attempt of it is used up.
+func TestDeploysInABatchAreNoAttempts(t *testing.T) {
+	for name, max := range map[string]int{"counted": 1, "not counted": 0} {
+		t.Run(name, func(t *testing.T) {
+			each(t, idem.Options{MaxAttempts: max}, func(t *testing.T, e *env) {
+				shutdown := errors.New("shutting down")
+				waits := message{"waits", ""}
+				for _, m := range []message{{"1", ""}, {"2", ""}, {"3", ""}} {
+					ctx, deploy := context.WithCancelCause(t.Context())
+					c := e.consumer("billing", messages(), func(context.Context, message) error {
+						deploy(shutdown)
+						return nil
+					})
+					verdicts := c.HandleBatch(ctx, []message{m, waits, {"waits too", ""}, waits})
+					assert.Equal(t, []string{
+						"ack: processed", "retry: unavailable", "retry: unavailable", "retry: unavailable",
+					}, decisions(verdicts))
+					assert.Equal(t, shutdown, verdicts[1].Err)
+					assert.Zero(t, verdicts[1].Attempt)
+					e.noRecord(key(t, c, waits))
+				}
+				verdicts := e.billing(&handler{}).HandleBatch(t.Context(), []message{{"3", ""}, waits, waits})
+				assert.Equal(t, []string{"ack: duplicate", "ack: processed", "ack: duplicate"}, decisions(verdicts))
+				assert.Equal(t, 1, verdicts[1].Attempt)
+			})
+		})
+	}
+}
+
+// The consumer's own MaxAttempts counts, whatever the store's is, and the store's where it
+// has none. The last attempt that fails is the last: there is nothing to redeliver it for.
+func TestMaxAttempts(t *testing.T) {
+	for name, max := range map[string]struct{ own, store int }{
+		"the store has none": {2, 0}, "the store has fewer": {2, 1}, "the store has more": {2, 5}, "the store's": {0, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, idem.Options{MaxAttempts: max.store}, func(t *testing.T, e *env) {
+				o := messages()
+				o.MaxAttempts = max.own
+				h := &handler{err: errBank}
+				c := e.consumer("billing", o, h.handle)
+				gets(t, consume.Retry, consume.Failed, c.Handle(t.Context(), m1))
+				v := c.Handle(t.Context(), m1)
+				gets(t, consume.Dead, consume.Exhausted, v)
+				require.ErrorIs(t, v.Err, idem.ErrExhausted)
+				require.ErrorIs(t, v.Err, errBank)
+				v = c.Handle(t.Context(), m1)
+				gets(t, consume.Dead, consume.Exhausted, v)
+				require.ErrorIs(t, v.Err, idem.ErrExhausted)
+				require.ErrorContains(t, v.Err, errBank.Error(), "it says how the last attempt failed")
+				assert.Equal(t, int64(2), h.all.Load())
+				assert.Equal(t, 2, v.Attempt)
 			})
 		})
 	}

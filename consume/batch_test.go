@@ -2,7 +2,6 @@ package consume_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -162,9 +161,7 @@ func TestBatchHeartbeat(t *testing.T) {
 func TestBatchClaimLostBeforeItsTurn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, err := idem.New(memory.New(memory.Options{}), idem.Options{})
-		require.NoError(t, err)
-		defer s.Close()
+		s := storeOn(t, memory.New(memory.Options{}), idem.Options{})
 		c, err := consume.New(s, "billing", func(ctx context.Context, m message) error {
 			require.NotEqual(t, "2", m.id, "it is another's")
 			if m.id == "1" {
@@ -184,104 +181,12 @@ func TestBatchClaimLostBeforeItsTurn(t *testing.T) {
 	})
 }
 
-// ctx ends in mid-batch: what was handled is recorded, the rest is free at once.
-func TestBatchCancelled(t *testing.T) {
-	each(t, idem.Options{}, func(t *testing.T, e *env) {
-		ctx, cancel := context.WithCancelCause(t.Context())
-		shutdown := errors.New("shutting down")
-		h := &handler{}
-		c := e.consumer("billing", messages(), func(ctx context.Context, m message) error {
-			if m.id == "2" {
-				cancel(shutdown)
-			}
-			return h.handle(ctx, m)
-		})
-		batch := []message{{"1", ""}, {"2", ""}, {"3", ""}, {"4", ""}, {"3", ""}}
-		verdicts := c.HandleBatch(ctx, batch)
-		assert.Equal(t, []string{"ack: processed", "ack: processed", "retry: unavailable", "retry: unavailable", "retry: unavailable"}, decisions(verdicts))
-		assert.Equal(t, shutdown, verdicts[2].Err)
-		e.noRecord(key(t, c, batch[3]))
-		verdicts = c.HandleBatch(t.Context(), batch)
-		assert.Equal(t, []string{"ack: duplicate", "ack: duplicate", "ack: processed", "ack: processed", "ack: duplicate"}, decisions(verdicts))
-		assert.Equal(t, 1, verdicts[3].Attempt, "it had not begun before")
-		assert.Equal(t, int64(4), h.all.Load())
-	})
-}
-
-// A panic goes on; what was handled is recorded, the one that
-// panicked is released or held, the rest is as if it had not been delivered.
-func TestBatchPanic(t *testing.T) {
-	for _, hold := range []bool{false, true} {
-		want := map[bool]idem.State{false: idem.Released, true: idem.Held}[hold]
-		t.Run(want.String(), func(t *testing.T) {
-			each(t, idem.Options{}, func(t *testing.T, e *env) {
-				o := messages()
-				o.HoldUnknown, o.MissingID = hold, consume.RunUnprotected
-				c := e.consumer("billing", o, func(_ context.Context, m message) error {
-					if m.body == "poison" {
-						panic("boom")
-					}
-					return nil
-				})
-				require.PanicsWithValue(t, "boom", func() {
-					c.HandleBatch(t.Context(), []message{{"1", ""}, {"2", "poison"}, {"3", ""}, {"", ""}, {"4", ""}})
-				})
-				for id, state := range map[string]idem.State{"1": idem.Completed, "2": want} {
-					assert.Equal(t, state, e.record("consume/billing/"+id).State, id)
-				}
-				e.noRecord("consume/billing/3")
-				e.noRecord("consume/billing/4")
-				require.PanicsWithValue(t, "boom", func() {
-					c.HandleBatch(t.Context(), []message{{"5", ""}, {"", "poison"}})
-				}, "also out of one that is unprotected")
-				assert.Equal(t, idem.Completed, e.record("consume/billing/5").State)
-				assert.Zero(t, e.clock.Pending())
-			})
-		})
-	}
-}
-
-// A process that dies in mid-batch has the handled part of it run again: said in the
-// documentation, and no more than that happens.
-func TestBatchCrash(t *testing.T) {
-	durable(t, idem.Options{LapseOnOpen: true}, func(t *testing.T, e *env) {
-		reached, unblock := make(chan struct{}), make(chan struct{})
-		c := e.consumer("billing", messages(), func(_ context.Context, m message) error {
-			if m.id == "2" {
-				close(reached)
-				<-unblock
-			}
-			return nil
-		})
-		gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), message{"0", ""}))
-		batch := []message{{"0", ""}, {"1", ""}, {"2", ""}, {"3", ""}}
-		var verdicts []consume.Verdict
-		var wg sync.WaitGroup
-		wg.Go(func() { verdicts = c.HandleBatch(context.Background(), batch) })
-		<-reached
-		e.die()
-		close(unblock)
-		wg.Wait()
-		assert.Equal(t, "ack: duplicate", verdicts[0].String())
-		for _, v := range verdicts[1:] {
-			assert.Equal(t, consume.Retry, v.Decision)
-			assert.ErrorIs(t, v.Err, idem.ErrClosed)
-		}
-		h := &handler{}
-		again := e.billing(h).HandleBatch(t.Context(), batch)
-		assert.Equal(t, []string{"ack: duplicate", "ack: processed", "ack: processed", "ack: processed"}, decisions(again))
-		assert.Equal(t, int64(3), h.all.Load())
-	})
-}
-
 // The store breaks in mid-batch: nothing that is not recorded is acknowledged, and no
 // handler begins whose end cannot be recorded.
 func TestBatchStoreBreaks(t *testing.T) {
 	t.Parallel()
 	b := newFailing()
-	s, err := idem.New(b, idem.Options{})
-	require.NoError(t, err)
-	defer s.Close()
+	s := storeOn(t, b, idem.Options{})
 	o := messages()
 	o.MissingID = consume.RunUnprotected
 	unprotected := 0
@@ -402,35 +307,4 @@ func (q *queue) answer(t *testing.T, m message, v consume.Verdict) {
 	default:
 		t.Errorf("%v", v)
 	}
-}
-
-// One message at many workers at once is run once.
-func TestManyWorkersOneMessage(t *testing.T) {
-	each(t, idem.Options{}, func(t *testing.T, e *env) {
-		h := &handler{}
-		c := e.billing(h)
-		for i := range 30 {
-			m := message{fmt.Sprint(i), ""}
-			k := key(t, c, m)
-			var wg sync.WaitGroup
-			start := make(chan struct{})
-			for range 8 {
-				wg.Go(func() {
-					<-start
-					for {
-						v := c.Handle(context.Background(), m)
-						if v.Decision == consume.Ack {
-							return
-						}
-						assert.Equal(t, consume.InFlight, v.Reason)
-						assert.LessOrEqual(t, v.After, lease)
-						_, _ = e.Wait(context.Background(), k) // rather than ask again and again
-					}
-				})
-			}
-			close(start)
-			wg.Wait()
-		}
-		assert.Equal(t, int64(30), h.all.Load())
-	})
 }

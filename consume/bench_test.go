@@ -13,7 +13,7 @@ import (
 	"github.com/idemkv/idem/memory"
 )
 
-// BenchmarkHandle is what consume costs beside the handler, which does nothing here.
+// BenchmarkHandle is what consume adds to the handler, which does nothing here.
 func BenchmarkHandle(b *testing.B) {
 	s, err := idem.New(memory.New(memory.Options{MaxRecords: 1 << 30, MaxBytes: 1 << 40}), idem.Options{})
 	require.NoError(b, err)

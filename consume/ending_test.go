@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
+	"maps"
 	"strings"
 	"testing"
 
@@ -63,84 +63,46 @@ func holding(t *testing.T, f func(t *testing.T, e *env, n int, o consume.Options
 	}
 }
 
-// The mark of the handler's error decides; an error without one does by HoldUnknown.
+// The mark of the handler's error decides; an error without one does by HoldUnknown. What the
+// handler has settled, held or released by itself stays so, whatever it returns then.
 func TestMarksDecide(t *testing.T) {
 	holding(t, func(t *testing.T, e *env, n int, o consume.Options[message]) {
-		for name, r := range returns {
-			m, want := message{name, ""}, verdictsOf[r.want[n]]
-			c := e.consumer("billing", o, func(context.Context, message) error { return r.err })
-			v := c.Handle(t.Context(), m)
-			assert.Equal(t, want[0], fmt.Sprint(v.Decision, ": ", v.Reason), name)
-			assert.Equal(t, r.err, v.Err, name)
-			assert.Equal(t, 1, v.Attempt)
-			rec := e.record(key(t, c, m))
-			assert.Equal(t, r.want[n], rec.State, name)
-			if r.err != nil {
-				assert.Equal(t, r.err.Error(), string(rec.Result), "the record says why")
-			}
-
-			v = e.consumer("billing", o, func(context.Context, message) error { return nil }).Handle(t.Context(), m)
-			assert.Equal(t, want[1], fmt.Sprint(v.Decision, ": ", v.Reason), name)
-			if v.Decision == consume.Dead {
-				assert.ErrorContains(t, v.Err, r.err.Error(), "the next delivery hears why")
-			}
-		}
-	})
-}
-
-// What the handler has settled, held or released by itself stays so, whatever it returns
-// then.
-func TestLeavesAloneWhatTheHandlerSettled(t *testing.T) {
-	holding(t, func(t *testing.T, e *env, _ int, o consume.Options[message]) {
-		for state, settle := range byItself {
+		settles := maps.Clone(byItself)
+		settles[0] = nil
+		for itself, settle := range settles {
 			for name, r := range returns {
-				m, want := message{state.String() + " " + name, ""}, verdictsOf[state]
+				m, state, reason := message{fmt.Sprint(name, itself), ""}, itself, "why"
+				if settle == nil {
+					state, reason = r.want[n], fmt.Sprint(r.err)
+				}
+				want := verdictsOf[state]
 				ctx, cancel := context.WithCancel(t.Context())
-				c := e.consumer("billing", o, func(ctx context.Context, _ message) error {
-					require.NoError(t, settle(ctx, e.Store, consume.FromContext(ctx).Token()))
+				v := e.consumer("billing", o, func(ctx context.Context, _ message) error {
+					if settle != nil {
+						require.NoError(t, settle(ctx, e.Store, consume.FromContext(ctx).Token()))
+					}
 					cancel() // which does not keep it from being found out
 					return r.err
-				})
-				v := c.Handle(ctx, m)
+				}).Handle(ctx, m)
 				assert.Equal(t, want[0], fmt.Sprint(v.Decision, ": ", v.Reason), m.id)
 				assert.Equal(t, 1, v.Attempt)
-				if r.err != nil {
+				if r.err != nil || state == idem.Completed {
 					assert.Equal(t, r.err, v.Err, m.id)
-				} else if state != idem.Completed {
-					assert.ErrorContains(t, v.Err, "why", "what the record says")
+				} else {
+					assert.ErrorContains(t, v.Err, reason, "what the record says")
 				}
-				rec := e.record(key(t, c, m))
+				rec := e.record("consume/billing/" + m.id)
 				assert.Equal(t, state, rec.State, m.id)
-				assert.Equal(t, "why", string(rec.Result), m.id)
-				v = e.consumer("billing", o, func(context.Context, message) error { return nil }).Handle(t.Context(), m)
-				assert.Equal(t, want[1], fmt.Sprint(v.Decision, ": ", v.Reason), m.id)
-			}
-		}
-	})
-}
+				if settle != nil || r.err != nil {
+					assert.Equal(t, reason, string(rec.Result), "the record says why")
+				}
 
-// A panic or Goexit does not undo what the handler has settled or held either.
-func TestPanicAfterTheHandlerSettled(t *testing.T) {
-	holding(t, func(t *testing.T, e *env, _ int, o consume.Options[message]) {
-		for state, settle := range byItself {
-			for name, end := range map[string]func(){"panic": func() { panic("boom") }, "Goexit": runtime.Goexit} {
-				m := message{state.String() + " " + name, ""}
-				c := e.consumer("billing", o, func(ctx context.Context, _ message) error {
-					require.NoError(t, settle(ctx, e.Store, consume.FromContext(ctx).Token()))
-					end()
-					return nil
-				})
-				gone := make(chan struct{})
-				go func() {
-					defer close(gone)
-					defer func() { _ = recover() }()
-					c.Handle(context.Background(), m)
-					t.Error("Handle returned")
-				}()
-				<-gone
-				rec := e.record(key(t, c, m))
-				assert.Equal(t, state, rec.State, m.id)
-				assert.Equal(t, "why", string(rec.Result), m.id)
+				v = e.billing(&handler{}).Handle(t.Context(), m)
+				assert.Equal(t, want[1], fmt.Sprint(v.Decision, ": ", v.Reason), m.id)
+				if v.Decision == consume.Dead {
+					assert.ErrorIs(t, v.Err, map[idem.State]error{idem.Failed: idem.ErrFailed, idem.Held: idem.ErrHeld}[state])
+					assert.ErrorContains(t, v.Err, reason, "the next delivery hears why")
+				}
 			}
 		}
 	})

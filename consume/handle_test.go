@@ -45,16 +45,6 @@ func TestRedelivery(t *testing.T) {
 	})
 }
 
-// The process dies after the record and before the acknowledgement.
-func TestCrashBeforeTheAck(t *testing.T) {
-	durable(t, idem.Options{}, func(t *testing.T, e *env) {
-		h := &handler{}
-		gets(t, consume.Ack, consume.Processed, e.billing(h).Handle(t.Context(), m1))
-		e.die()
-		gets(t, consume.Ack, consume.Duplicate, e.consumer("billing", messages(), mustNotRun).Handle(t.Context(), m1))
-	})
-}
-
 // The process dies in the handler. The next delivery waits for its lease,
 // then runs again, or with HoldUnknown is for a person to settle.
 func TestCrashInTheHandler(t *testing.T) {
@@ -115,96 +105,6 @@ func TestOwnLeaseAndRetention(t *testing.T) {
 		gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), m1))
 		e.clock.Advance(48*time.Hour - 1)
 		gets(t, consume.Ack, consume.Duplicate, c.Handle(t.Context(), m1))
-	})
-}
-
-// In flight elsewhere is not acknowledged; the delay is until the lease's end.
-func TestInFlightElsewhere(t *testing.T) {
-	each(t, idem.Options{}, func(t *testing.T, e *env) {
-		c := e.consumer("billing", messages(), mustNotRun)
-		claim, err := e.Claim(t.Context(), idem.Request{Key: key(t, c, m1)})
-		require.NoError(t, err)
-		e.clock.Advance(10 * time.Second)
-		e.clock.StepWall(-time.Hour)
-		v := c.Handle(t.Context(), m1)
-		gets(t, consume.Retry, consume.InFlight, v)
-		require.ErrorIs(t, v.Err, idem.ErrInFlight)
-		assert.Equal(t, lease-10*time.Second, v.After, "whatever the wall clock shows")
-		assert.Equal(t, 1, v.Attempt)
-		require.NoError(t, e.Complete(t.Context(), claim.Token, nil))
-		gets(t, consume.Ack, consume.Duplicate, c.Handle(t.Context(), m1))
-	})
-}
-
-// A lease without end gives no delay to wait for.
-func TestInFlightForever(t *testing.T) {
-	each(t, idem.Options{}, func(t *testing.T, e *env) {
-		c := e.consumer("billing", messages(), mustNotRun)
-		_, err := e.Claim(t.Context(), idem.Request{Key: key(t, c, m1), Lease: idem.Forever})
-		require.NoError(t, err)
-		v := c.Handle(t.Context(), m1)
-		gets(t, consume.Retry, consume.InFlight, v)
-		assert.Zero(t, v.After)
-	})
-}
-
-// A handler's error releases the message, and the next delivery runs it again.
-func TestHandlerError(t *testing.T) {
-	each(t, idem.Options{}, func(t *testing.T, e *env) {
-		h := &handler{err: errBank}
-		c := e.billing(h)
-		for attempt := 1; attempt <= 3; attempt++ {
-			v := c.Handle(t.Context(), m1)
-			gets(t, consume.Retry, consume.Failed, v)
-			require.Equal(t, errBank, v.Err)
-			assert.Equal(t, attempt, v.Attempt)
-			assert.Equal(t, idem.Released, e.record(key(t, c, m1)).State)
-		}
-		h.err = nil
-		gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), m1))
-		assert.Equal(t, int64(4), h.all.Load())
-	})
-}
-
-// A permanent error is recorded and told apart; redeliveries hear it too.
-func TestPermanentError(t *testing.T) {
-	each(t, idem.Options{MaxResult: 12}, func(t *testing.T, e *env) {
-		h := &handler{err: fmt.Errorf("bill: %w", idem.Permanent(errors.New("account closed")))}
-		c := e.billing(h)
-		v := c.Handle(t.Context(), m1)
-		gets(t, consume.Dead, consume.Permanent, v)
-		require.Equal(t, h.err, v.Err)
-		v = c.Handle(t.Context(), m1)
-		gets(t, consume.Dead, consume.Permanent, v)
-		require.ErrorIs(t, v.Err, idem.ErrFailed)
-		assert.ErrorContains(t, v.Err, ": bill: accoun", "with the reason, cut to MaxResult")
-		assert.Equal(t, int64(1), h.all.Load())
-
-		// The account is open again: an operator has the store forget.
-		h.err = nil
-		require.NoError(t, e.Forget(t.Context(), idem.Token{Key: key(t, c, m1)}))
-		gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), m1))
-	})
-}
-
-// A handler that does not know holds the message until somebody has settled it.
-func TestUnknownOutcome(t *testing.T) {
-	each(t, idem.Options{}, func(t *testing.T, e *env) {
-		h := &handler{err: fmt.Errorf("%w: no answer: %w", idem.Permanent(errBank), idem.Unknown(context.DeadlineExceeded))}
-		c := e.billing(h)
-		v := c.Handle(t.Context(), m1)
-		gets(t, consume.Dead, consume.Held, v)
-		require.Equal(t, h.err, v.Err)
-		e.clock.Advance(1000 * time.Hour)
-		v = c.Handle(t.Context(), m1)
-		gets(t, consume.Dead, consume.Held, v)
-		require.ErrorIs(t, v.Err, idem.ErrHeld)
-		require.ErrorContains(t, v.Err, h.err.Error(), "redeliveries hear it too")
-		r := e.record(key(t, c, m1))
-		assert.Equal(t, h.err.Error(), string(r.Result), "the note says what is known")
-		require.NoError(t, e.Complete(t.Context(), r.Token(), nil))
-		gets(t, consume.Ack, consume.Duplicate, c.Handle(t.Context(), m1))
-		assert.Equal(t, int64(1), h.all.Load())
 	})
 }
 
@@ -379,18 +279,29 @@ func TestIDTooLong(t *testing.T) {
 	})
 }
 
-// A wall clock that steps while a message is in flight elsewhere changes nothing of how
-// long it is to be put off: that is what is left of the lease.
-func TestInFlightWhileTheWallClockSteps(t *testing.T) {
+// In flight elsewhere is not acknowledged. The delay is what is left of the lease, whatever
+// the wall clock shows; a lease without an end gives none.
+func TestInFlightElsewhere(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		c := e.consumer("billing", messages(), mustNotRun)
-		e.twin(c, m1)
-		e.clock.Advance(lease / 3)
+		claim := e.twin(c, m1)
+		e.clock.Advance(10 * time.Second)
 		for _, by := range []time.Duration{-48 * time.Hour, 96 * time.Hour} {
 			e.clock.StepWall(by)
 			v := c.Handle(t.Context(), m1)
 			gets(t, consume.Retry, consume.InFlight, v)
-			assert.Equal(t, lease-lease/3, v.After)
+			require.ErrorIs(t, v.Err, idem.ErrInFlight)
+			assert.Equal(t, lease-10*time.Second, v.After)
+			assert.Equal(t, 1, v.Attempt)
 		}
+		require.NoError(t, e.Complete(t.Context(), claim.Token, nil))
+		gets(t, consume.Ack, consume.Duplicate, c.Handle(t.Context(), m1))
+
+		m2 := message{"evt-2", ""}
+		_, err := e.Claim(t.Context(), idem.Request{Key: key(t, c, m2), Lease: idem.Forever, Fingerprint: idem.FingerprintOf(nil)})
+		require.NoError(t, err)
+		v := c.Handle(t.Context(), m2)
+		gets(t, consume.Retry, consume.InFlight, v)
+		assert.Zero(t, v.After)
 	})
 }

@@ -83,10 +83,16 @@ func (e *env) open() {
 		b, err = bolt.Open(e.path, bolt.Options{})
 		require.NoError(e.t, err)
 	}
-	s, err := idem.New(b, e.opts)
-	require.NoError(e.t, err)
-	e.t.Cleanup(func() { _ = s.Close() })
-	e.Store = s
+	e.Store = storeOn(e.t, b, e.opts)
+}
+
+// storeOn is a store that is closed with the test.
+func storeOn(t *testing.T, b engine.Backend, o idem.Options) *idem.Store {
+	t.Helper()
+	s, err := idem.New(b, o)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
 }
 
 // commits counts them; in memory they are the calls that may change something.

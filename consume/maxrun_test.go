@@ -3,7 +3,6 @@ package consume_test
 import (
 	"context"
 	"runtime"
-	"sync"
 	"testing"
 	"time"
 
@@ -45,56 +44,43 @@ func (e *env) runOut(n int) {
 	}
 }
 
-// A handler that hangs keeps its message for MaxRun and one lease. Whoever takes it over
-// then has it alone.
+// A handler that hangs keeps its message for MaxRun and one lease, and nothing is released
+// while it runs. Whoever takes it over then has it alone. If nobody has, what the handler
+// returns in the end is recorded, also where the lapsed lease has the message held.
 func TestMaxRun(t *testing.T) {
-	each(t, idem.Options{}, func(t *testing.T, e *env) {
-		o := messages()
-		o.MaxRun = maxRun
-		h := newHung()
-		c := e.consumer("billing", o, h.handle)
-		var late consume.Verdict
-		var wg sync.WaitGroup
-		wg.Go(func() { late = c.Handle(t.Context(), m1) })
-		<-h.entered
-		e.runOut(1)
-		e.clock.Advance(lease)
-		v := e.billing(&handler{}).Handle(t.Context(), m1)
-		gets(t, consume.Ack, consume.Processed, v)
-		assert.Equal(t, 2, v.Attempt)
-		close(h.let)
-		wg.Wait()
-		assert.Equal(t, consume.ErrMaxRun, h.cause)
-		gets(t, consume.Retry, consume.Unrecorded, late)
-		require.ErrorIs(t, late.Err, idem.ErrFenced)
-	})
-}
-
-// What the handler returns after MaxRun is recorded if nobody has taken over: also where
-// the lapsed lease has the message held.
-func TestLateWordAfterMaxRun(t *testing.T) {
-	for _, hold := range []bool{false, true} {
-		t.Run(map[bool]string{false: "run again", true: "held"}[hold], func(t *testing.T) {
+	for name, c := range map[string]struct{ takenOver, hold bool }{
+		"taken over": {takenOver: true}, "late": {}, "late, and held": {hold: true},
+	} {
+		t.Run(name, func(t *testing.T) {
 			each(t, idem.Options{}, func(t *testing.T, e *env) {
 				o := messages()
-				o.MaxRun, o.HoldUnknown = maxRun, hold
+				o.MaxRun, o.HoldUnknown = maxRun, c.hold
 				h := newHung()
-				c := e.consumer("billing", o, h.handle)
-				var late consume.Verdict
-				var wg sync.WaitGroup
-				wg.Go(func() { late = c.Handle(t.Context(), m1) })
+				consumer := e.consumer("billing", o, h.handle)
+				answer := handling(t.Context(), consumer, m1)
 				<-h.entered
-				gets(t, consume.Retry, consume.InFlight, c.Handle(t.Context(), m1))
+				gets(t, consume.Retry, consume.InFlight, consumer.Handle(t.Context(), m1))
 				e.runOut(1)
 				e.clock.Advance(lease)
-				assert.Equal(t, idem.InFlight, e.record(key(t, c, m1)).State, "nothing is released while it runs")
-				if hold {
-					gets(t, consume.Dead, consume.Held, c.Handle(t.Context(), m1))
+				assert.Equal(t, idem.InFlight, e.record(key(t, consumer, m1)).State)
+				switch {
+				case c.takenOver:
+					v := e.billing(&handler{}).Handle(t.Context(), m1)
+					gets(t, consume.Ack, consume.Processed, v)
+					assert.Equal(t, 2, v.Attempt)
+				case c.hold:
+					gets(t, consume.Dead, consume.Held, consumer.Handle(t.Context(), m1))
 				}
 				close(h.let)
-				wg.Wait()
-				gets(t, consume.Ack, consume.Processed, late)
-				gets(t, consume.Ack, consume.Duplicate, c.Handle(t.Context(), m1))
+				late := (<-answer)[0]
+				assert.Equal(t, consume.ErrMaxRun, h.cause)
+				if c.takenOver {
+					gets(t, consume.Retry, consume.Unrecorded, late)
+					require.ErrorIs(t, late.Err, idem.ErrFenced)
+				} else {
+					gets(t, consume.Ack, consume.Processed, late)
+				}
+				gets(t, consume.Ack, consume.Duplicate, consumer.Handle(t.Context(), m1))
 			})
 		})
 	}
@@ -115,9 +101,7 @@ func TestMaxRunInABatch(t *testing.T) {
 			return other.handle(ctx, m)
 		})
 		batch := []message{{"done", ""}, {"hangs", ""}, {"waits", ""}, {"", "unprotected"}, {"waits", ""}}
-		var verdicts []consume.Verdict
-		var wg sync.WaitGroup
-		wg.Go(func() { verdicts = c.HandleBatch(t.Context(), batch) })
+		answer := handling(t.Context(), c, batch...)
 		<-h.entered
 		e.runOut(3)
 		elsewhere := e.billing(&handler{})
@@ -130,7 +114,7 @@ func TestMaxRunInABatch(t *testing.T) {
 		gets(t, consume.Ack, consume.Processed, v)
 		assert.Equal(t, 1, v.Attempt)
 		close(h.let)
-		wg.Wait()
+		verdicts := <-answer
 		assert.Equal(t, []string{"ack: processed", "ack: processed", "retry: unavailable", "ack: unprotected", "retry: unavailable"}, decisions(verdicts))
 		assert.Equal(t, consume.ErrMaxRun, verdicts[2].Err)
 		assert.Equal(t, map[message]int{{"done", ""}: 1, {"", "unprotected"}: 1}, other.runs)

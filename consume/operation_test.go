@@ -17,28 +17,36 @@ import (
 	"github.com/idemkv/idem/engine"
 )
 
-// What an attempt knows of the ones before it.
+// What an attempt knows of the ones before it, and what of it may be logged. Whoever appends
+// to a checkpoint gets a copy: there is no room behind it to share.
 func TestOperation(t *testing.T) {
 	each(t, idem.Options{}, func(t *testing.T, e *env) {
 		shown := map[string]int{}
+		charged := func(op *consume.Operation) {
+			point := op.Checkpoint()
+			assert.Equal(t, "charged", string(point))
+			assert.Equal(t, len(point), cap(point))
+		}
 		c := e.consumer("billing", messages(), func(ctx context.Context, m message) error {
 			op := consume.FromContext(ctx)
 			shown[op.DownstreamKey("charge")]++
 			shown[op.DownstreamKey("mail")]++
 			assert.Equal(t, idem.DownstreamKey(idem.JoinKey("consume", "billing", m.id), "mail"), op.DownstreamKey("mail"))
+			logged := fmt.Sprintf("[key_hash=%s attempt=%d]", e.KeyHash("consume/billing/evt-1"), op.Attempt())
+			assert.Equal(t, logged, op.LogValue().String())
 			switch op.Attempt() {
 			case 1:
 				assert.Nil(t, op.Checkpoint())
 				point := []byte("charged")
 				require.NoError(t, op.SaveCheckpoint(ctx, point))
 				point[0] = 'X'
-				assert.Equal(t, "charged", string(op.Checkpoint()))
+				charged(op)
 				return errBank
 			case 2:
-				assert.Equal(t, "charged", string(op.Checkpoint()))
+				charged(op)
 				require.NoError(t, e.Release(ctx, op.Token(), nil))
 				require.Equal(t, idem.ErrFenced, op.SaveCheckpoint(ctx, []byte("more")))
-				assert.Equal(t, "charged", string(op.Checkpoint()))
+				charged(op)
 				return errBank
 			}
 			return nil
@@ -53,29 +61,6 @@ func TestOperation(t *testing.T) {
 	})
 }
 
-// Whoever appends to a checkpoint gets a copy: there is no room behind it to share.
-func TestAppendingToACheckpointCopiesIt(t *testing.T) {
-	each(t, idem.Options{}, func(t *testing.T, e *env) {
-		clipped := func(op *consume.Operation) {
-			point := op.Checkpoint()
-			assert.Equal(t, "charged", string(point))
-			assert.Equal(t, len(point), cap(point))
-		}
-		c := e.consumer("billing", messages(), func(ctx context.Context, _ message) error {
-			op := consume.FromContext(ctx)
-			if op.Attempt() == 1 {
-				require.NoError(t, op.SaveCheckpoint(ctx, []byte("charged")))
-				clipped(op)
-				return errBank
-			}
-			clipped(op)
-			return nil
-		})
-		gets(t, consume.Retry, consume.Failed, c.Handle(t.Context(), m1))
-		gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), m1))
-	})
-}
-
 func TestNoOperation(t *testing.T) {
 	t.Parallel()
 	op := consume.FromContext(t.Context())
@@ -86,17 +71,6 @@ func TestNoOperation(t *testing.T) {
 	assert.Empty(t, op.DownstreamKey("x"))
 	require.NoError(t, op.SaveCheckpoint(t.Context(), []byte("x")))
 	assert.Zero(t, op.LogValue())
-}
-
-func TestOperationLogsNoKey(t *testing.T) {
-	each(t, idem.Options{}, func(t *testing.T, e *env) {
-		c := e.consumer("billing", messages(), func(ctx context.Context, _ message) error {
-			logged := consume.FromContext(ctx).LogValue().String()
-			assert.Equal(t, fmt.Sprintf("[key_hash=%s attempt=1]", e.KeyHash("consume/billing/evt-1")), logged)
-			return nil
-		})
-		gets(t, consume.Ack, consume.Processed, c.Handle(t.Context(), m1))
-	})
 }
 
 // A handler may settle its own claim: with its writes in the same commit, above all.
@@ -134,16 +108,5 @@ func TestHandlerSettles(t *testing.T) {
 			assert.Equal(t, 2, tx.Bucket([]byte("ledger")).Stats().KeyN)
 			return nil
 		}))
-
-		for _, ends := range []error{nil, errBank} {
-			m3 := message{"evt-3", fmt.Sprint(ends)}
-			c = e.consumer(fmt.Sprint("fails ", ends), messages(), func(ctx context.Context, _ message) error {
-				require.NoError(t, e.Fail(ctx, consume.FromContext(ctx).Token(), []byte("why")))
-				return ends
-			})
-			v = c.Handle(t.Context(), m3)
-			gets(t, consume.Dead, consume.Permanent, v)
-			require.Error(t, v.Err)
-		}
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"testing"
 
@@ -157,35 +156,6 @@ func TestOrderOfGroups(t *testing.T) {
 		}, decisions(c.HandleBatch(t.Context(), batch)))
 		assert.Equal(t, []string{"1", "2", "4", "5", "1", "3"}, ran)
 	})
-}
-
-// A panic or Goexit leaves those before the message recorded, and those behind it as they
-// were.
-func TestOrderAndPanic(t *testing.T) {
-	for name, end := range map[string]func(){"panic": func() { panic("boom") }, "Goexit": runtime.Goexit} {
-		t.Run(name, func(t *testing.T) {
-			each(t, idem.Options{}, func(t *testing.T, e *env) {
-				c := e.consumer("billing", ordered(consume.StopAtRetry), func(_ context.Context, m message) error {
-					if m.id == "2" {
-						end()
-					}
-					return nil
-				})
-				gone := make(chan struct{})
-				go func() {
-					defer close(gone)
-					defer func() { _ = recover() }()
-					c.HandleBatch(context.Background(), []message{{"1", ""}, {"2", ""}, {"3", ""}})
-					t.Error("HandleBatch returned")
-				}()
-				<-gone
-				assert.Equal(t, idem.Completed, e.record("consume/billing/1").State)
-				assert.Equal(t, idem.Released, e.record("consume/billing/2").State)
-				e.noRecord("consume/billing/3")
-				assert.Zero(t, e.clock.Pending())
-			})
-		})
-	}
 }
 
 // A message in flight elsewhere is waited for in its turn, and those behind it wait too.

@@ -18,7 +18,7 @@ import (
 	"github.com/idemkv/idem/memory"
 )
 
-func TestVerdictString(t *testing.T) {
+func TestNames(t *testing.T) {
 	t.Parallel()
 	assert.Equal(t, "retry: none", consume.Verdict{}.String(), "the zero Verdict acknowledges nothing")
 	assert.Equal(t, "ack: processed", consume.Verdict{Decision: consume.Ack, Reason: consume.Processed}.String())
@@ -31,15 +31,18 @@ func TestVerdictString(t *testing.T) {
 	}
 	assert.Len(t, seen, 14)
 	assert.Equal(t, "unprotected", consume.Unprotected.String())
+	for o, want := range map[consume.Order]string{
+		consume.AnyOrder: "any_order", consume.StopAtRetry: "stop_at_retry", consume.StopAtDead: "stop_at_dead", 9: "unknown(9)",
+	} {
+		assert.Equal(t, want, o.String())
+	}
 }
 
 // Keys are stored: a release that made others would run every message again. The hash
 // was computed by another program.
 func TestKeyIsFrozen(t *testing.T) {
 	t.Parallel()
-	s, err := idem.New(memory.New(memory.Options{}), idem.Options{})
-	require.NoError(t, err)
-	defer s.Close()
+	s := storeOn(t, memory.New(memory.Options{}), idem.Options{})
 	for _, c := range []struct {
 		name string
 		m    message
@@ -60,9 +63,7 @@ func TestKeyIsFrozen(t *testing.T) {
 // New refuses what is left open.
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
-	s, err := idem.New(memory.New(memory.Options{}), idem.Options{})
-	require.NoError(t, err)
-	defer s.Close()
+	s := storeOn(t, memory.New(memory.Options{}), idem.Options{})
 	handle := func(context.Context, message) error { return nil }
 	with := func(change func(*consume.Options[message])) consume.Options[message] {
 		o := messages()
@@ -107,7 +108,7 @@ func TestNewRefuses(t *testing.T) {
 			assert.ErrorContains(t, err, c.says)
 		})
 	}
-	_, err = consume.New(s, long[:256], handle, messages())
+	_, err := consume.New(s, long[:256], handle, messages())
 	require.NoError(t, err)
 }
 
@@ -127,13 +128,4 @@ func TestOptionsAreDocumented(t *testing.T) {
 		fields = append(fields, of.Field(i).Name)
 	}
 	assert.ElementsMatch(t, fields, rows)
-}
-
-func TestOrderNames(t *testing.T) {
-	t.Parallel()
-	for o, want := range map[consume.Order]string{
-		consume.AnyOrder: "any_order", consume.StopAtRetry: "stop_at_retry", consume.StopAtDead: "stop_at_dead", 9: "unknown(9)",
-	} {
-		assert.Equal(t, want, o.String())
-	}
 }

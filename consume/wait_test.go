@@ -42,24 +42,30 @@ func handling(ctx context.Context, c *consume.Consumer[message], ms ...message) 
 	return answer
 }
 
+// twinEnds are the ways in which a twin ends: what the delivery that waits for it is told,
+// now and if the store is shutting down, and the attempts there were then.
+var twinEnds = map[string]struct {
+	end              func(*idem.Store, idem.Token) error
+	want, inShutdown string
+	attempts         int
+}{
+	"completed": {func(s *idem.Store, t idem.Token) error { return s.Complete(context.Background(), t, nil) },
+		"ack: duplicate", "ack: duplicate", 1},
+	"failed": {func(s *idem.Store, t idem.Token) error { return s.Fail(context.Background(), t, []byte("no account")) },
+		"dead: permanent: idem: operation has failed for good: no account",
+		"dead: permanent: idem: operation has failed for good: no account", 1},
+	"held": {func(s *idem.Store, t idem.Token) error { return s.Hold(context.Background(), t, []byte("no answer")) },
+		"dead: held: idem: operation is held, its outcome is unknown: no answer",
+		"dead: held: idem: operation is held, its outcome is unknown: no answer", 1},
+	"released": {func(s *idem.Store, t idem.Token) error { return s.Release(context.Background(), t, nil) },
+		"ack: processed", "retry: unavailable: idem: store is closed", 2},
+	"undone":    {func(s *idem.Store, t idem.Token) error { return s.Unclaim(context.Background(), t) }, "ack: processed", "", 1},
+	"forgotten": {func(s *idem.Store, t idem.Token) error { return s.Forget(context.Background(), t) }, "ack: processed", "", 1},
+}
+
 // A delivery that waits is told at once how its twin ended, and runs if nobody has.
 func TestWait(t *testing.T) {
-	for name, c := range map[string]struct {
-		end      func(*idem.Store, idem.Token) error
-		want     string
-		attempts int
-	}{
-		"completed": {func(s *idem.Store, t idem.Token) error { return s.Complete(context.Background(), t, nil) }, "ack: duplicate", 1},
-		"failed": {func(s *idem.Store, t idem.Token) error {
-			return s.Fail(context.Background(), t, []byte("no account"))
-		}, "dead: permanent: idem: operation has failed for good: no account", 1},
-		"held": {func(s *idem.Store, t idem.Token) error {
-			return s.Hold(context.Background(), t, []byte("no answer"))
-		}, "dead: held: idem: operation is held, its outcome is unknown: no answer", 1},
-		"released":  {func(s *idem.Store, t idem.Token) error { return s.Release(context.Background(), t, nil) }, "ack: processed", 2},
-		"undone":    {func(s *idem.Store, t idem.Token) error { return s.Unclaim(context.Background(), t) }, "ack: processed", 1},
-		"forgotten": {func(s *idem.Store, t idem.Token) error { return s.Forget(context.Background(), t) }, "ack: processed", 1},
-	} {
+	for name, c := range twinEnds {
 		for mode, max := range map[string]int{"": 0, ", attempts counted": 9} {
 			t.Run(name+mode, func(t *testing.T) {
 				each(t, idem.Options{MaxAttempts: max}, func(t *testing.T, e *env) {
@@ -76,6 +82,29 @@ func TestWait(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// It is told also where the store has begun to shut down and answers no claim any more.
+func TestWaitDuringShutdown(t *testing.T) {
+	for name, c := range twinEnds {
+		if c.inShutdown == "" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			each(t, idem.Options{}, func(t *testing.T, e *env) {
+				consumer := e.consumer("billing", waiting(wait), mustNotRun)
+				twin := e.twin(consumer, m1)
+				answer := handling(t.Context(), consumer, m1)
+				e.clock.BlockUntil(2) // the end of the twin's lease, and that of Wait
+				down := make(chan error, 1)
+				go func() { down <- e.Shutdown(context.Background()) }()
+				e.clock.BlockUntil(3)
+				require.NoError(t, c.end(e.Store, twin.Token))
+				assert.Equal(t, c.inShutdown, (<-answer)[0].String())
+				require.NoError(t, <-down)
+			})
+		})
 	}
 }
 
@@ -171,9 +200,7 @@ func TestWaitIsOfTheCall(t *testing.T) {
 func TestWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, err := idem.New(memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
-		require.NoError(t, err)
-		defer s.Close()
+		s := storeOn(t, memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
 		m1, m2 := message{"1", ""}, message{"2", ""}
 		running := map[message]chan struct{}{m1: make(chan struct{}), m2: make(chan struct{})}
 		c, err := consume.New(s, "billing", func(_ context.Context, m message) error {
@@ -259,37 +286,4 @@ func TestManyWorkersWait(t *testing.T) {
 		wg.Wait()
 		assert.Equal(t, int64(3), h.all.Load())
 	})
-}
-
-// A delivery that waits is told how its twin ended, also where the store has begun to
-// shut down and answers no claim any more.
-func TestWaitDuringShutdown(t *testing.T) {
-	for name, c := range map[string]struct {
-		end  func(*idem.Store, idem.Token) error
-		want string
-	}{
-		"completed": {func(s *idem.Store, t idem.Token) error { return s.Complete(context.Background(), t, nil) }, "ack: duplicate"},
-		"failed": {func(s *idem.Store, t idem.Token) error {
-			return s.Fail(context.Background(), t, []byte("no account"))
-		}, "dead: permanent: idem: operation has failed for good: no account"},
-		"held": {func(s *idem.Store, t idem.Token) error {
-			return s.Hold(context.Background(), t, []byte("no answer"))
-		}, "dead: held: idem: operation is held, its outcome is unknown: no answer"},
-		"released": {func(s *idem.Store, t idem.Token) error { return s.Release(context.Background(), t, nil) }, "retry: unavailable: idem: store is closed"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			each(t, idem.Options{}, func(t *testing.T, e *env) {
-				consumer := e.consumer("billing", waiting(wait), mustNotRun)
-				twin := e.twin(consumer, m1)
-				answer := handling(t.Context(), consumer, m1)
-				e.clock.BlockUntil(2) // the end of the twin's lease, and that of Wait
-				down := make(chan error, 1)
-				go func() { down <- e.Shutdown(context.Background()) }()
-				e.clock.BlockUntil(3)
-				require.NoError(t, c.end(e.Store, twin.Token))
-				assert.Equal(t, c.want, (<-answer)[0].String())
-				require.NoError(t, <-down)
-			})
-		})
-	}
 }
