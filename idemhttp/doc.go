@@ -1,7 +1,7 @@
 // Package idemhttp makes HTTP requests idempotent by a key, in the server and in the
 // client. A client that got no answer sends its request again with the same
-// Idempotency-Key header; the server runs it once, and answers every repetition as it
-// answered the first. It follows the IETF draft "The Idempotency-Key HTTP Header
+// Idempotency-Key header. The server runs it once, and answers each retry as it
+// answered the first request. It follows the IETF draft "The Idempotency-Key HTTP Header
 // Field" (draft-ietf-httpapi-idempotency-key-header-07) and the practice of Stripe.
 //
 // # The server
@@ -11,51 +11,51 @@
 //
 //	mux.Handle("POST /payments", idemhttp.New(store, account, idemhttp.Options{})(payments))
 //
-// where account names the tenant, from what the service has checked:
+// Here account names the tenant, from what the service has checked:
 //
 //	func account(r *http.Request) (string, error) {
 //		id, _ := r.Context().Value(accountKey{}).(string)
 //		return id, nil // "" is nobody: 403
 //	}
 //
-// Tenants do not see or block each other's keys. A service with one tenant says so,
-// with [GlobalScope]. The middleware belongs inside of what authenticates, limits,
-// compresses and logs, and outside of whatever reads the body.
+// Tenants do not see or block each other's keys. A service with one tenant says so with
+// [GlobalScope]. Put the middleware inside of whatever authenticates, limits, compresses
+// and logs, and outside of whatever reads the body.
 //
-// Never put [http.TimeoutHandler] inside of it, nor anything else that answers while the
-// handler goes on: its bare 503 leaves the outcome unknown, and with Options.RetryUnknown
-// the next request runs the handler a second time next to the first. Put it outside: its
-// deadline reaches the handler's context. [Options.MaxRun] bounds the handler where
-// nothing outside does. Neither frees the key while the handler runs.
+// Never put [http.TimeoutHandler] inside of it, or anything else that answers while the
+// handler goes on. Its bare 503 leaves the outcome unknown, and with Options.RetryUnknown
+// the next request runs the handler a second time while the first still runs. Put it
+// outside, where its deadline reaches the handler's context. [Options.MaxRun] bounds the
+// handler where nothing outside does. Neither frees the key while the handler runs.
 //
-// POST and PATCH requests that bring a key are its business; all others pass through
-// untouched. Of those with a key
+// The middleware handles POST and PATCH requests that have a key. All others pass through
+// untouched. Of the requests with one key
 //
-//   - the first is run, its answer is stored, and then it is sent;
-//   - one that comes meanwhile gets 409, or with Options.Wait the first one's answer;
-//   - one that comes later gets the stored answer, marked Idempotent-Replayed: true;
-//   - one that is a different request (method, target, body) gets 422.
+//   - the first runs the handler, and its answer is stored before it is sent;
+//   - one that arrives while the first runs gets 409 or, with Options.Wait, its answer;
+//   - a later one gets the stored answer, marked Idempotent-Replayed: true;
+//   - a different request (method, target or body) gets 422.
 //
-// What the middleware answers by itself is a [Problem], with a type of its own each.
-// The tables of all problems and all options are in docs/HTTP.md.
+// The middleware's own answers are [Problem] values, each with a type. docs/HTTP.md lists
+// all problems and all options.
 //
 // # What becomes of the operation
 //
-// Answers that are final are stored: 2xx, 3xx, and most 4xx. Those by which a request is
-// turned away are "not now", and leave it free to come again: 401, 403, 407, 408, 412,
-// 421, 423, 425, 429, and 503 or any 4xx with Retry-After. That is not an attempt: it does
-// not count towards MaxAttempts. [DefaultOutcome] is this rule, [Options.Outcome] another.
+// Final answers are stored: 2xx, 3xx, and most 4xx. Answers that turn a request away mean
+// "not now", and the request may come again: 401, 403, 407, 408, 412, 421, 423, 425, 429,
+// and 503 or any 4xx with Retry-After. They are no attempt and do not count towards
+// MaxAttempts. [DefaultOutcome] is this rule; [Options.Outcome] replaces it.
 //
 // Any other 5xx, a bare 503, 499, a panic and a process that died leave the outcome
-// unknown. So does an answer that nobody wrote: net/http makes an empty 200 of it, which
-// counts only if the handler returned in time, without an error, and nothing was written
-// to a ResponseWriter further out. Unless told otherwise the middleware does not guess:
-// the operation is held, retries are told so, and nothing runs a second time until someone
-// who has found out settles it. Where a handler can be repeated, Options.RetryUnknown lets
-// the next request run it again.
+// unknown. So does a handler that writes no answer. net/http makes an empty 200 of that,
+// which counts only if the handler returned in time, without an error, and nothing was
+// written to a ResponseWriter further out. By default the middleware does not guess: it
+// holds the operation and tells retries, and nothing runs a second time until someone
+// finds out what happened and settles it. If a handler can be repeated, set
+// Options.RetryUnknown: the next request then runs it again.
 //
-// A handler that knows better says so, whatever its status. It finds its operation,
-// with what it can be sure of on every attempt, in the context:
+// A handler that knows better says so, whatever its status. It finds its operation in the
+// context:
 //
 //	op := idemhttp.FromContext(r.Context())
 //	if op.Checkpoint() == nil { // no attempt has come this far
@@ -75,8 +75,8 @@
 //		return
 //	}
 //
-// A held operation is settled with its record's own token; the bytes to complete it
-// with are those of an [Answer]:
+// Settle a held operation with the token of its record, and complete it with the bytes of
+// an [Answer]:
 //
 //	answer, err := idemhttp.Answer{Status: http.StatusCreated, Body: []byte("paid")}.MarshalBinary()
 //	if err != nil {
@@ -88,24 +88,24 @@
 //	}
 //	return store.Complete(ctx, rec.Token(), answer)
 //
-// Handlers of frameworks that return errors need an adaptor, which tells
-// [Operation.Returned] and has the answer written inside of the middleware.
+// Frameworks whose handlers return errors need an adaptor. It calls [Operation.Returned],
+// and writes the answer inside of the middleware.
 //
 // # When the answer is sent
 //
-// An answer is taken down while the handler writes it, recorded, and then sent, so that
-// no client sees what a crash could undo. The client may be gone by then: the handler's
-// context does not end with it, and its retry gets the answer. If the outcome cannot
-// be recorded the client gets 503 instead, never the handler's success.
+// The middleware buffers the handler's answer, records it, and then sends it: no client
+// sees what a crash could undo. If the client has left by then, the handler still finishes,
+// because its context does not end with the client, and the retry gets the answer. If the
+// outcome cannot be recorded, the client gets 503, never the handler's success.
 //
-// An answer that the handler flushes, or that is over Options.MaxResponse, cannot wait
-// and goes out as it is written. A flushed one that turns out to fit is stored all the
-// same. Of longer ones, and of those that have trailers, hijack the connection or break
-// off, it is stored that the operation is done; a retry is told that, and that its
-// answer was not retained. Half an answer is never replayed.
+// An answer that the handler flushes, or that is over Options.MaxResponse, cannot wait. It
+// is sent as it is written. A flushed answer is still stored if it fits. If an answer is
+// too long, has trailers, hijacks the connection or breaks off, the record only says that
+// the operation is done. A retry is told so, and that its answer was not retained. Half an
+// answer is never replayed.
 //
 // # The client
 //
-// [Transport] gives each POST and PATCH one key for all its tries, and makes those that
-// are safe to make.
+// [Transport] gives each POST and PATCH one key for all its tries, and tries again where
+// that is safe.
 package idemhttp
