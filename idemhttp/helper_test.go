@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/bolt"
@@ -28,6 +29,10 @@ import (
 	"github.com/idemkv/idem/idemhttp"
 	"github.com/idemkv/idem/memory"
 )
+
+// No goroutine outlives the middleware and the clients of these tests: heartbeats,
+// waiting requests, tries.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // memoryStore returns a store that is closed with the test.
 func memoryStore(t testing.TB, o idem.Options) *idem.Store {
@@ -86,10 +91,10 @@ func newSite(t testing.TB, store *idem.Store, o idemhttp.Options, handler http.H
 		defer s.mu.Unlock()
 		s.told = append(s.told, err)
 	}
-	h := idemhttp.New(store, scopeOf, o)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := once(store, o, func(w http.ResponseWriter, r *http.Request) {
 		s.runs.Add(1)
 		handler(w, r)
-	}))
+	})
 	for _, wrap := range around {
 		h = wrap(h)
 	}
@@ -102,6 +107,51 @@ func newSite(t testing.TB, store *idem.Store, o idemhttp.Options, handler http.H
 	s.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return s
 }
+
+// around is middleware that does what f does.
+func around(f func(w http.ResponseWriter, r *http.Request, next http.Handler)) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f(w, r, next) })
+	}
+}
+
+// does is a handler that does one thing after the other with its ResponseWriter.
+func does(acts ...func(http.ResponseWriter)) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for _, act := range acts {
+			act(w)
+		}
+	}
+}
+
+// What a handler does.
+
+func code(status int) func(http.ResponseWriter) {
+	return func(w http.ResponseWriter) { w.WriteHeader(status) }
+}
+
+func set(name, value string) func(http.ResponseWriter) {
+	return func(w http.ResponseWriter) { w.Header().Set(name, value) }
+}
+
+func put(parts ...string) func(http.ResponseWriter) {
+	return func(w http.ResponseWriter) {
+		for _, p := range parts {
+			_, _ = io.WriteString(w, p)
+		}
+	}
+}
+
+// pipe copies from a source, which must not write by itself (io.WriterTo).
+func pipe(source func() io.Reader) func(http.ResponseWriter) {
+	return func(w http.ResponseWriter) { _, _ = io.Copy(w, struct{ io.Reader }{source()}) }
+}
+
+func text(s string) func() io.Reader { return func() io.Reader { return strings.NewReader(s) } }
+
+func flush(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }
+
+func quit(http.ResponseWriter) { panic(http.ErrAbortHandler) }
 
 // scopeOf is the tenant that a test's request says it is of.
 func scopeOf(r *http.Request) (string, error) {
@@ -132,6 +182,25 @@ type answer struct {
 }
 
 func (a answer) replayed() bool { return a.header.Get("Idempotent-Replayed") == "true" }
+
+// once is the middleware around a function, without a server.
+func once(store *idem.Store, o idemhttp.Options, f http.HandlerFunc) http.Handler {
+	return idemhttp.New(store, scopeOf, o)(f)
+}
+
+// keyed is a request for a handler that is called without a server.
+func keyed(key string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, "/payments", strings.NewReader("12.50"))
+	r.Header.Set("Idempotency-Key", key)
+	return r
+}
+
+// serve serves r without a server.
+func serve(h http.Handler, r *http.Request) answer {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return answer{status: w.Code, header: w.Header(), body: w.Body.String()}
+}
 
 // do sends a request with the key, unless that is empty, and reads the answer.
 func (s *site) do(method, path, key, body string, header ...string) answer {
@@ -200,9 +269,14 @@ func wantProblem(t tester, a answer, status int, kind string) problem {
 // wantRecord checks what the store has of the key.
 func (s *site) wantRecord(key string, state idem.State) idem.Record {
 	s.t.Helper()
-	rec, err := s.store.Get(s.t.Context(), idemhttp.StoreKey("shop", key))
-	require.NoError(s.t, err)
-	require.Equal(s.t, state, rec.State)
+	return wantRecord(s.t, s.store, key, state)
+}
+
+func wantRecord(t testing.TB, store *idem.Store, key string, state idem.State) idem.Record {
+	t.Helper()
+	rec, err := store.Get(t.Context(), idemhttp.StoreKey("shop", key))
+	require.NoError(t, err)
+	require.Equal(t, state, rec.State)
 	return rec
 }
 

@@ -3,6 +3,7 @@ package idemhttp_test
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
@@ -96,25 +97,14 @@ func TestReplay(t *testing.T) {
 	t.Parallel()
 	engines(t, func(t *testing.T, store *idem.Store) {
 		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
-			h := w.Header()
-			h.Set("Content-Type", "application/vnd.receipt+json")
-			h.Set("Content-Encoding", "identity")
-			h.Set("Location", "/payments/1")
-			h.Set("ETag", `"v1"`)
-			h.Add("Link", "<a>; rel=a")
-			h.Add("Link", "<b>; rel=b")
-			h.Set("X-Empty", "")
-			h["x-raw"] = []string{"not canonical"}
-			h.Set("Set-Cookie", "session=secret")
-			h.Set("Date", "Mon, 01 Jan 2001 00:00:00 GMT")
-			h.Set("Keep-Alive", "timeout=5")
-			h.Set("Connection", "X-Hop, keep-alive")
-			h.Set("X-Hop", "for this connection")
-			h.Set("Proxy-Authenticate", "Basic")
-			h.Set("Proxy-Authentication-Info", "x")
-			h.Set("Proxy-Connection", "keep-alive")
-			h.Set("TE", "trailers")
-			h.Set("Upgrade", "h2c")
+			maps.Copy(w.Header(), http.Header{
+				"Content-Type": {"application/vnd.receipt+json"}, "Content-Encoding": {"identity"}, "Location": {"/payments/1"},
+				"Etag": {`"v1"`}, "Link": {"<a>; rel=a", "<b>; rel=b"}, "X-Empty": {""}, "x-raw": {"not canonical"},
+				// And what is for one client, or one connection.
+				"Set-Cookie": {"session=secret"}, "Date": {"Mon, 01 Jan 2001 00:00:00 GMT"}, "Keep-Alive": {"timeout=5"},
+				"Connection": {"X-Hop, keep-alive"}, "X-Hop": {"for this connection"}, "Proxy-Authenticate": {"Basic"},
+				"Proxy-Authentication-Info": {"x"}, "Proxy-Connection": {"keep-alive"}, "Te": {"trailers"}, "Upgrade": {"h2c"},
+			})
 			w.WriteHeader(http.StatusCreated)
 			fmt.Fprint(w, `{"id":`)
 			fmt.Fprint(w, `1}`)
@@ -149,20 +139,18 @@ func TestReplay(t *testing.T) {
 func TestOuterHeaders(t *testing.T) {
 	t.Parallel()
 	var n int // requests; they come one after the other
-	outer := func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			n++
-			h := w.Header()
-			h.Set("X-Request-Id", fmt.Sprint(n))
-			h.Set("X-Frame-Options", "DENY")
-			h.Set("Set-Cookie", fmt.Sprint("visit=", n))
-			h.Add("Vary", fmt.Sprint("X-", n))
-			h.Set("Server", "outer")
-			h.Set("X-Removed", "outer")
-			h.Set("Cache-Control", "private")
-			next.ServeHTTP(w, r)
-		})
-	}
+	outer := around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		n++
+		h := w.Header()
+		h.Set("X-Request-Id", fmt.Sprint(n))
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Set-Cookie", fmt.Sprint("visit=", n))
+		h.Add("Vary", fmt.Sprint("X-", n))
+		h.Set("Server", "outer")
+		h.Set("X-Removed", "outer")
+		h.Set("Cache-Control", "private")
+		next.ServeHTTP(w, r)
+	})
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
 		h := w.Header()
 		h.Add("Vary", "Accept")
@@ -248,7 +236,7 @@ func TestAcrossRestart(t *testing.T) {
 	require.Equal(t, body, first.body)
 	require.NoError(t, store.Close())
 
-	s := newSite(t, open(), idemhttp.Options{}, func(http.ResponseWriter, *http.Request) {})
+	s := newSite(t, open(), idemhttp.Options{}, does())
 	replay := s.post("k")
 	require.True(t, replay.replayed())
 	require.Equal(t, body, replay.body)
@@ -258,90 +246,47 @@ func TestAcrossRestart(t *testing.T) {
 
 func TestWritePatterns(t *testing.T) {
 	t.Parallel()
-	type handler = http.HandlerFunc
-	write := func(w http.ResponseWriter, parts ...string) {
-		for _, p := range parts {
-			_, _ = io.WriteString(w, p)
-		}
-	}
 	html := "<!DOCTYPE html><title>x</title>"
-	for name, h := range map[string]handler{
-		"nothing":                   func(http.ResponseWriter, *http.Request) {},
-		"implicit 200":              func(w http.ResponseWriter, _ *http.Request) { write(w, "text") },
-		"empty write":               func(w http.ResponseWriter, _ *http.Request) { write(w, "") },
-		"status only":               func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(202) },
-		"unusual status":            func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(299); write(w, "x") },
-		"final 404":                 func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) },
-		"redirect":                  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/there", http.StatusSeeOther) },
-		"sniffed html":              func(w http.ResponseWriter, _ *http.Request) { write(w, html) },
-		"sniffed over writes":       func(w http.ResponseWriter, _ *http.Request) { write(w, "<!DOCTYPE", " html><p>") },
-		"sniffed, flush in between": func(w http.ResponseWriter, _ *http.Request) { write(w, "<!DOC"); flush(w); write(w, "TYPE html><p>") },
-		"flushed before the body":   func(w http.ResponseWriter, _ *http.Request) { flush(w); write(w, html) },
-		"sniffed gzip":              func(w http.ResponseWriter, _ *http.Request) { write(w, "\x1f\x8b\x08...") },
-		"sniffed, long":             func(w http.ResponseWriter, _ *http.Request) { write(w, repeat(" ", 600), html) },
-		"not sniffed: nil type":     func(w http.ResponseWriter, _ *http.Request) { w.Header()["Content-Type"] = nil; write(w, html) },
-		"not sniffed: empty type":   func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", ""); write(w, html) },
-		"not sniffed: encoded":      func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Encoding", "br"); write(w, html) },
-		"own length": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "4")
-			write(w, "te", "xt")
+	untyped := func(w http.ResponseWriter) { w.Header()["Content-Type"] = nil }
+	for name, h := range map[string]http.HandlerFunc{
+		"nothing":                    does(),
+		"implicit 200":               does(put("text")),
+		"empty write":                does(put("")),
+		"status only":                does(code(202)),
+		"unusual status":             does(code(299), put("x")),
+		"final 404":                  http.NotFound,
+		"redirect":                   http.RedirectHandler("/there", http.StatusSeeOther).ServeHTTP,
+		"sniffed html":               does(put(html)),
+		"sniffed over writes":        does(put("<!DOCTYPE", " html><p>")),
+		"sniffed, flush in between":  does(put("<!DOC"), flush, put("TYPE html><p>")),
+		"flushed before the body":    does(flush, put(html)),
+		"sniffed gzip":               does(put("\x1f\x8b\x08...")),
+		"sniffed, long":              does(put(repeat(" ", 600), html)),
+		"not sniffed: nil type":      does(untyped, put(html)),
+		"not sniffed: empty type":    does(set("Content-Type", ""), put(html)),
+		"not sniffed: encoded":       does(set("Content-Encoding", "br"), put(html)),
+		"own length":                 does(set("Content-Length", "4"), put("te", "xt")),
+		"wrong kind of length":       does(set("Content-Length", "-4"), put("text")),
+		"length zero":                does(set("Content-Length", "0"), flush),
+		"own length, flushed at end": does(set("Content-Length", "4"), put("text"), flush),
+		"own length, flushed before": does(set("Content-Length", "4"), flush, put("te"), flush, put("xt"), flush),
+		"204":                        does(code(204), put("not allowed")),
+		"204, flushed":               does(code(204), flush),
+		"304":                        does(set("ETag", `"1"`), code(304), put("not allowed")),
+		"204 with type":              does(set("Content-Type", "a/b"), code(204)),
+		"header after it was sent":   does(set("X-A", "before"), code(200), set("X-A", "after"), set("X-B", "after"), put("x")),
+		"header changed in place": does(set("X-A", "before"), flush,
+			func(w http.ResponseWriter) { w.Header()["X-A"][0] = "after" }),
+		"large":                   does(put(repeat("0123456789", 500_000))),
+		"large from a reader":     does(pipe(text(repeat("0123456789", 500_000)))),
+		"small from a reader":     does(func(w http.ResponseWriter) { _, _ = io.Copy(w, strings.NewReader("<p>")) }),
+		"streamed, and it fits":   does(put("a"), flush, put("b"), flush, put("c")),
+		"identity transfer":       does(set("Transfer-Encoding", "identity"), put("x")),
+		"double WriteHeader":      does(code(201), code(200), put("x")),
+		"WriteHeader after Write": does(put("x"), code(404)),
+		"ServeContent": func(w http.ResponseWriter, r *http.Request) {
+			http.ServeContent(w, r, "a.txt", time.Unix(1e9, 0), strings.NewReader("content"))
 		},
-		"wrong kind of length": func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "-4"); write(w, "text") },
-		"length zero":          func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "0"); flush(w) },
-		"own length, flushed at end": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "4")
-			write(w, "text")
-			flush(w)
-		},
-		"own length, flushed before": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "4")
-			flush(w)
-			write(w, "te")
-			flush(w)
-			write(w, "xt")
-			flush(w)
-		},
-		"204":          func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204); write(w, "not allowed") },
-		"204, flushed": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204); flush(w) },
-		"304": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("ETag", `"1"`)
-			w.WriteHeader(304)
-			write(w, "not allowed")
-		},
-		"204 with type": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "a/b")
-			w.WriteHeader(204)
-		},
-		"header after it was sent": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("X-A", "before")
-			w.WriteHeader(200)
-			w.Header().Set("X-A", "after")
-			w.Header().Set("X-B", "after")
-			write(w, "x")
-		},
-		"header changed in place": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header()["X-A"] = []string{"before"}
-			flush(w)
-			w.Header()["X-A"][0] = "after"
-		},
-		"large": func(w http.ResponseWriter, _ *http.Request) { write(w, repeat("0123456789", 500_000)) },
-		"large from a reader": func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = io.Copy(w, strings.NewReader(repeat("0123456789", 500_000)))
-		},
-		"small from a reader": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, strings.NewReader("<p>")) },
-		"streamed, and it fits": func(w http.ResponseWriter, _ *http.Request) {
-			write(w, "a")
-			flush(w)
-			write(w, "b")
-			flush(w)
-			write(w, "c")
-		},
-		"identity transfer": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Transfer-Encoding", "identity")
-			write(w, "x")
-		},
-		"double WriteHeader":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201); w.WriteHeader(200); write(w, "x") },
-		"WriteHeader after Write": func(w http.ResponseWriter, _ *http.Request) { write(w, "x"); w.WriteHeader(404) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -384,8 +329,6 @@ func must[T any](v T, err error) T {
 	}
 	return v
 }
-
-func flush(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }
 
 // Informational answers go out at once, to the first request alone.
 func TestEarlyHints(t *testing.T) {

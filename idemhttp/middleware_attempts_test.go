@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -39,13 +38,10 @@ func (b *busy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // middleware further in.
 func TestTurnedAwayIsNoAttempt(t *testing.T) {
 	t.Parallel()
-	status := func(code int) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
-	}
 	inFlight := memoryStore(t, idem.Options{})
 	_, err := inFlight.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("shop", "k"), Lease: idem.Forever})
 	require.NoError(t, err)
-	inner := idemhttp.New(inFlight, scopeOf, idemhttp.Options{Fingerprint: func(*http.Request, []byte) (idem.Fingerprint, error) { return idem.Fingerprint{}, nil }})(http.HandlerFunc(echo))
+	inner := once(inFlight, idemhttp.Options{Fingerprint: func(*http.Request, []byte) (idem.Fingerprint, error) { return idem.Fingerprint{}, nil }}, echo)
 	own := func(status int, header http.Header) idemhttp.Outcome {
 		if status == 422 {
 			return idemhttp.NotNow
@@ -56,11 +52,11 @@ func TestTurnedAwayIsNoAttempt(t *testing.T) {
 		o     idemhttp.Options
 		first http.HandlerFunc
 	}{
-		"429":                 {idemhttp.Options{}, status(429)},
-		"503 and Retry-After": {idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Retry-After", "1"); w.WriteHeader(503) }},
-		"401":                 {idemhttp.Options{RetryUnknown: true}, status(401)},
-		"own policy":          {idemhttp.Options{Outcome: own}, status(422)},
-		"409 and Retry-After": {idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Retry-After", "1"); w.WriteHeader(409) }},
+		"429":                 {idemhttp.Options{}, does(code(429))},
+		"503 and Retry-After": {idemhttp.Options{}, does(set("Retry-After", "1"), code(503))},
+		"401":                 {idemhttp.Options{RetryUnknown: true}, does(code(401))},
+		"own policy":          {idemhttp.Options{Outcome: own}, does(code(422))},
+		"409 and Retry-After": {idemhttp.Options{}, does(set("Retry-After", "1"), code(409))},
 		"further in":          {idemhttp.Options{}, inner.ServeHTTP},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -94,14 +90,14 @@ func TestBegunIsAnAttempt(t *testing.T) {
 			idemhttp.FromContext(r.Context()).Retryable()
 			w.WriteHeader(429)
 		}, "the handler answered with status 429"},
-		"500":    {idemhttp.Options{RetryUnknown: true}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "the handler answered with status 500"},
-		"panics": {idemhttp.Options{RetryUnknown: true}, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "the handler panicked"},
+		"500":    {idemhttp.Options{RetryUnknown: true}, does(code(500)), "the handler answered with status 500"},
+		"panics": {idemhttp.Options{RetryUnknown: true}, does(quit), "the handler panicked"},
 		"further in": {idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
 			b := &breakable{Backend: memory.New(memory.Options{})}
 			store, err := idem.New(b, idem.Options{})
 			assert.NoError(t, err)
 			defer store.Close()
-			idemhttp.New(store, scopeOf, idemhttp.Options{})(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { b.commit.Store(true) })).ServeHTTP(w, r)
+			once(store, idemhttp.Options{}, func(http.ResponseWriter, *http.Request) { b.commit.Store(true) }).ServeHTTP(w, r)
 		}, "the handler answered with status 503"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,12 +157,10 @@ func TestContextEndsInTheClaim(t *testing.T) {
 			store := storeOn(t, b, idem.Options{SweepInterval: -1})
 			var told []error
 			c.o.OnError = func(_ *http.Request, err error) { told = append(told, err) }
-			h := idemhttp.New(store, scopeOf, c.o)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was run") }))
+			h := once(store, c.o, func(http.ResponseWriter, *http.Request) { t.Error("it was run") })
 			ctx := &endable{Context: t.Context(), done: make(chan struct{})}
 			b.applied = func() { b.applied = nil; ctx.err = c.cause; close(ctx.done) }
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, keyed("k").WithContext(ctx))
-			wantProblem(t, answer{status: w.Code, header: w.Header(), body: w.Body.String()}, 503, idemhttp.TypeUnavailable)
+			wantProblem(t, serve(h, keyed("k").WithContext(ctx)), 503, idemhttp.TypeUnavailable)
 			_, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
 			require.Equal(t, idem.ErrNotFound, err)
 			require.Len(t, told, c.told)
@@ -207,7 +201,7 @@ func TestLateGrantIsExtendedAtOnce(t *testing.T) {
 		}
 	}})
 	b.applied = func() { b.applied = nil; clock.Advance(20 * time.Second) }
-	h := idemhttp.New(store, scopeOf, idemhttp.Options{})(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	h := once(store, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
 		clock.BlockUntil(1)
 		clock.Advance(1)
 		<-extended
@@ -215,29 +209,6 @@ func TestLateGrantIsExtendedAtOnce(t *testing.T) {
 		assert.NoError(t, err)
 		now, _ := clock.Now()
 		assert.Equal(t, 30*time.Second, rec.LeaseUntil.Sub(now))
-	}))
-	h.ServeHTTP(httptest.NewRecorder(), keyed("k"))
-}
-
-// Whoever appends to a checkpoint gets a copy: there is no room behind it to share.
-func TestAppendingToACheckpointCopiesIt(t *testing.T) {
-	t.Parallel()
-	engines(t, func(t *testing.T, store *idem.Store) {
-		clipped := func(op *idemhttp.Operation) {
-			point := op.Checkpoint()
-			assert.Equal(t, "charged", string(point))
-			assert.Equal(t, len(point), cap(point))
-		}
-		s := newSite(t, store, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
-			op := idemhttp.FromContext(r.Context())
-			if op.Attempt() == 1 {
-				assert.NoError(t, op.SaveCheckpoint(r.Context(), []byte("charged")))
-				op.Retryable()
-			}
-			clipped(op)
-		})
-		s.post(`"k"`)
-		s.post(`"k"`)
-		require.EqualValues(t, 2, s.runs.Load())
 	})
+	serve(h, keyed("k"))
 }

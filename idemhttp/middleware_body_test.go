@@ -47,14 +47,12 @@ var firstHalf = repeat("the first half", 32<<10)
 // readBy is middleware that gives bodies until then to arrive, as a server's ReadTimeout
 // does.
 func readBy(then time.Time) func(http.Handler) http.Handler {
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/slow" {
-				_ = http.NewResponseController(w).SetReadDeadline(then)
-			}
-			next.ServeHTTP(w, r)
-		})
-	}
+	return around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.URL.Path == "/slow" {
+			_ = http.NewResponseController(w).SetReadDeadline(then)
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // A body that does not arrive in time has been sent by nobody yet: the client hears 408,
@@ -85,13 +83,11 @@ func TestClientLeavesInTheBody(t *testing.T) {
 	t.Parallel()
 	protocols(t, func(t *testing.T, serve func(http.HandlerFunc, ...func(http.Handler) http.Handler) *site) {
 		arrived, over := make(chan struct{}), make(chan struct{})
-		s := serve(echo, func(next http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				close(arrived)
-				defer close(over)
-				next.ServeHTTP(w, r)
-			})
-		})
+		s := serve(echo, around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			close(arrived)
+			defer close(over)
+			next.ServeHTTP(w, r)
+		}))
 		ctx, leave := context.WithCancel(t.Context())
 		body, rest := io.Pipe()
 		r := must(http.NewRequestWithContext(ctx, http.MethodPost, s.url, body))
@@ -114,12 +110,10 @@ func TestClientLeavesInTheBody(t *testing.T) {
 func TestReadsAfterTheAnswerHasBegun(t *testing.T) {
 	t.Parallel()
 	protocols(t, func(t *testing.T, serve func(http.HandlerFunc, ...func(http.Handler) http.Handler) *site) {
-		duplex := func(next http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 needs, and has, none
-				next.ServeHTTP(w, r)
-			})
-		}
+		duplex := around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 needs, and has, none
+			next.ServeHTTP(w, r)
+		})
 		talk := func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, "you said: ")
 			flush(w)

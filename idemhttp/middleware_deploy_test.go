@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -21,12 +19,12 @@ import (
 	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/idemhttp"
 	"github.com/idemkv/idem/idemtest"
-	"github.com/idemkv/idem/memory"
 )
 
 // Deploys: a store that shuts down under its handlers, and a next release with other options.
 
-// begins to shut down: it records the first one, which they have seen.
+// Requests that wait for the first one get its answer also if the store begins to shut down:
+// it records the first one, which they have seen.
 func TestWaitDuringShutdown(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -45,22 +43,19 @@ func TestWaitDuringShutdown(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				store, err := idem.New(memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
-				require.NoError(t, err)
+				store := memoryStore(t, idem.Options{SweepInterval: -1})
 				leave := make(chan struct{})
-				h := idemhttp.New(store, scopeOf, idemhttp.Options{Wait: time.Minute})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				h := once(store, idemhttp.Options{Wait: time.Minute}, func(w http.ResponseWriter, r *http.Request) {
 					<-leave
 					if c.settle != nil {
 						assert.NoError(t, c.settle(store, r))
 					}
 					w.WriteHeader(c.status)
-				}))
-				answers := make(chan *httptest.ResponseRecorder, 3)
+				})
+				answers := make(chan answer, 3)
 				for range 3 {
 					go func() {
-						w := httptest.NewRecorder()
-						h.ServeHTTP(w, keyed("k"))
-						answers <- w
+						answers <- serve(h, keyed("k"))
 					}()
 				}
 				synctest.Wait()
@@ -70,12 +65,12 @@ func TestWaitDuringShutdown(t *testing.T) {
 				close(leave)
 				replayed := 0
 				for range 3 {
-					w := <-answers
-					if w.Header().Get("Idempotent-Replayed") == "true" {
+					a := <-answers
+					if a.replayed() {
 						replayed++
-						require.Equal(t, c.retries, w.Code)
+						require.Equal(t, c.retries, a.status)
 					} else if c.settle == nil { // else the store may be closed before the first one's handler returns
-						require.Contains(t, []int{c.status, c.retries}, w.Code)
+						require.Contains(t, []int{c.status, c.retries}, a.status)
 					}
 				}
 				if c.replayed {
@@ -89,7 +84,8 @@ func TestWaitDuringShutdown(t *testing.T) {
 	}
 }
 
-// answers then is not shown as done, and the next process holds the operation.
+// A handler that runs on past MaxRun keeps no store from shutting down. What it answers then
+// is not shown as done, and the next process holds the operation.
 func TestShutdownWithAHandlerPastMaxRun(t *testing.T) {
 	t.Parallel()
 	clock := idemtest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
@@ -202,61 +198,31 @@ func TestOptionsChangeBetweenDeploys(t *testing.T) {
 	})
 }
 
-// that the same key runs once.
-func TestScopeFailsForAWhile(t *testing.T) {
-	t.Parallel()
-	var down error = errors.New("session store is down")
-	runs, told := 0, 0
-	store := memoryStore(t, idem.Options{})
-	h := idemhttp.New(store, func(*http.Request) (string, error) { return "shop", down }, idemhttp.Options{
-		OnError: func(*http.Request, error) { told++ },
-	})(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { runs++; _, _ = io.WriteString(w, "done") }))
-	serve := func() *httptest.ResponseRecorder {
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, keyed("k"))
-		return w
-	}
-	for range 3 {
-		w := serve()
-		require.Equal(t, 503, w.Code)
-		require.NotEmpty(t, w.Header().Get("Retry-After"))
-	}
-	require.Equal(t, 3, told)
-	require.Zero(t, runs)
-	down = nil
-	require.Equal(t, "done", serve().Body.String())
-	require.Equal(t, "true", serve().Header().Get("Idempotent-Replayed"))
-	require.Equal(t, 1, runs)
-}
-
 // Clients that leave in crowds, and come again, cost no second run, no fault that is
 // told, and no goroutine. Whoever stays hears the one answer.
 func TestClientsLeaveInCrowds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store, err := idem.New(memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
-		require.NoError(t, err)
-		defer store.Close()
+		store := memoryStore(t, idem.Options{SweepInterval: -1})
 		var runs, told, results atomic.Int32
 		leave := make(chan struct{})
-		h := idemhttp.New(store, scopeOf, idemhttp.Options{
+		h := once(store, idemhttp.Options{
 			Wait:     time.Hour,
 			OnError:  func(*http.Request, error) { told.Add(1) },
 			OnResult: func(*http.Request, idemhttp.Result) { results.Add(1) },
-		})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		}, func(w http.ResponseWriter, r *http.Request) {
 			runs.Add(1)
 			<-leave
 			assert.NoError(t, r.Context().Err())
 			fmt.Fprint(w, "done")
-		}))
+		})
 		var crowd sync.WaitGroup
 		come := func(ctx context.Context, n int, want int) {
 			for range n {
 				crowd.Go(func() {
-					w := httptest.NewRecorder()
-					h.ServeHTTP(w, keyed("k").WithContext(ctx))
+					a := serve(h, keyed("k").WithContext(ctx))
 					if want != 0 {
-						assert.Equal(t, want, w.Code)
+						assert.Equal(t, want, a.status)
 					}
 				})
 			}
@@ -275,9 +241,7 @@ func TestClientsLeaveInCrowds(t *testing.T) {
 		require.EqualValues(t, 1, runs.Load())
 		require.Zero(t, told.Load())
 		require.EqualValues(t, 510, results.Load())
-		rec, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
-		require.NoError(t, err)
-		require.Equal(t, idem.Completed, rec.State)
+		rec := wantRecord(t, store, "k", idem.Completed)
 		require.Equal(t, 1, rec.Attempt)
 	})
 }
@@ -290,23 +254,21 @@ func TestShutdownWithObserversThatBlock(t *testing.T) {
 		t.Run(key, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				store, err := idem.New(memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
-				require.NoError(t, err)
+				store := memoryStore(t, idem.Options{SweepInterval: -1})
 				leave := make(chan struct{})
 				o := idemhttp.Options{OnResult: func(*http.Request, idemhttp.Result) { <-leave }}
 				if key == "error" {
 					o = idemhttp.Options{OnError: func(*http.Request, error) { <-leave }}
 				}
-				h := idemhttp.New(store, scopeOf, o)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				h := once(store, o, func(_ http.ResponseWriter, r *http.Request) {
 					if key == "error" {
 						idemhttp.FromContext(r.Context()).Returned(errors.New("no answer"))
 					}
-				}))
+				})
 				answered := make(chan int, 1)
 				go func() {
-					w := httptest.NewRecorder()
-					h.ServeHTTP(w, keyed(key))
-					answered <- w.Code
+					w := serve(h, keyed(key))
+					answered <- w.status
 				}()
 				synctest.Wait()
 				require.Empty(t, answered)

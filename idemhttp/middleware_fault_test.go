@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -23,135 +21,6 @@ import (
 
 // Clients that leave, and stores that fail.
 
-func TestClientGone(t *testing.T) {
-	t.Parallel()
-	engines(t, func(t *testing.T, store *idem.Store) {
-		for _, stream := range []bool{false, true} {
-			g := newGate(t)
-			var written error
-			s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
-				if stream {
-					fmt.Fprint(w, "part 1, ")
-					flush(w)
-				}
-				g.entered <- r
-				g.wait()
-				written = r.Context().Err()
-				for range 100 { // enough to notice that nobody is there, if it were for that
-					if _, err := fmt.Fprint(w, repeat("part 2 ", 1000)); err != nil {
-						written = err
-					}
-					if stream {
-						flush(w)
-					}
-				}
-			})
-			key := fmt.Sprint("stream-", stream)
-			ctx, leave := context.WithCancel(t.Context())
-			r := must(http.NewRequestWithContext(ctx, "POST", s.url+"/payments", strings.NewReader("12.50")))
-			r.Header.Set("Idempotency-Key", key)
-			gone := make(chan error)
-			go func() { gone <- s.send(r).err }()
-			inner := <-g.entered
-			server := inner.Context().Value(http.ServerContextKey).(*http.Server)
-			leave()
-			require.ErrorIs(t, <-gone, context.Canceled)
-			require.NotNil(t, server, "what the context holds is still there")
-			require.NoError(t, inner.Context().Err())
-			close(g.leave)
-			s.settled(key)
-			replay := s.post(key)
-			require.NoError(t, written)
-			require.True(t, replay.replayed())
-			require.Equal(t, 200, replay.status)
-			require.True(t, strings.HasSuffix(replay.body, repeat("part 2 ", 1000)))
-			if stream {
-				require.Len(t, replay.body, len("part 1, ")+100_000)
-			}
-			require.EqualValues(t, 1, s.runs.Load())
-		}
-	})
-}
-
-func TestCancelWithClient(t *testing.T) {
-	t.Parallel()
-	g := newGate(t)
-	s := newSite(t, nil, idemhttp.Options{CancelWithClient: true}, func(w http.ResponseWriter, r *http.Request) {
-		g.entered <- r
-		<-r.Context().Done()
-		idemhttp.FromContext(r.Context()).Retryable()
-		http.Error(w, "stopped", http.StatusServiceUnavailable)
-	})
-	ctx, leave := context.WithCancel(t.Context())
-	r := must(http.NewRequestWithContext(ctx, "POST", s.url+"/payments", strings.NewReader("12.50")))
-	r.Header.Set("Idempotency-Key", "k")
-	go s.send(r)
-	<-g.entered
-	leave()
-	rec, err := s.store.Wait(t.Context(), idemhttp.StoreKey("shop", "k"))
-	require.NoError(t, err)
-	require.Equal(t, idem.Released, rec.State)
-}
-
-// A handler that was stopped halfway through its answer has left half of one, which no
-// retry is shown.
-func TestHalfAnAnswerOfAHandlerThatWasStopped(t *testing.T) {
-	t.Parallel()
-	g := newGate(t)
-	s := newSite(t, nil, idemhttp.Options{CancelWithClient: true}, func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, "half of")
-		g.entered <- r
-		<-r.Context().Done()
-	})
-	ctx, leave := context.WithCancel(t.Context())
-	r := must(http.NewRequestWithContext(ctx, "POST", s.url+"/payments", strings.NewReader("12.50")))
-	r.Header.Set("Idempotency-Key", "k")
-	go s.send(r)
-	<-g.entered
-	leave()
-	s.settled("k")
-	s.wantRecord("k", idem.Completed)
-	again := s.post("k")
-	require.Equal(t, 500, again.status)
-	require.Contains(t, again.body, idemhttp.TypeNotRetained)
-	require.EqualValues(t, 1, s.runs.Load())
-}
-
-// A stream without an end ends with its client, and says what that means.
-func TestOpenEndedStream(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, nil, idemhttp.Options{CancelWithClient: true}, func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, "data: 1\n\n")
-		flush(w)
-		<-r.Context().Done()
-		if idemhttp.FromContext(r.Context()).Key() == "says" {
-			idemhttp.FromContext(r.Context()).Retryable()
-		}
-	})
-	for key, want := range map[string]idem.State{"says": idem.Released, "silent": idem.Completed} {
-		ctx, leave := context.WithCancel(t.Context())
-		r := must(http.NewRequestWithContext(ctx, "POST", s.url+"/payments", strings.NewReader("12.50")))
-		r.Header.Set("Idempotency-Key", key)
-		resp, err := s.http.Do(r)
-		require.NoError(t, err)
-		leave()
-		resp.Body.Close()
-		s.settled(key)
-		s.wantRecord(key, want)
-	}
-}
-
-// Each repetition of a held key is told.
-func TestHeldIsToldEachTime(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
-	require.Equal(t, 500, s.post("k").status)
-	require.Empty(t, s.heard(), "the handler knows its own")
-	s.wantUnknown("k") // asks twice
-	require.Len(t, s.heard(), 2)
-	require.ErrorIs(t, s.heard()[1], idem.ErrHeld)
-}
-
 // That the client has gone does not hide what a handler has recorded in its own commit:
 // it is the answer, and nothing failed.
 func TestGoneAfterOwnCommit(t *testing.T) {
@@ -160,9 +29,9 @@ func TestGoneAfterOwnCommit(t *testing.T) {
 		store := memoryStore(t, idem.Options{})
 		ctx, leave := context.WithCancel(t.Context())
 		var told []error
-		h := idemhttp.New(store, scopeOf, idemhttp.Options{
+		h := once(store, idemhttp.Options{
 			OnError: func(_ *http.Request, err error) { told = append(told, err) },
-		})(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		}, func(_ http.ResponseWriter, r *http.Request) {
 			bytes, err := idemhttp.Answer{Status: 201, Body: []byte("paid")}.MarshalBinary()
 			assert.NoError(t, err)
 			assert.NoError(t, store.Complete(r.Context(), idemhttp.FromContext(r.Context()).Token(), bytes))
@@ -170,7 +39,7 @@ func TestGoneAfterOwnCommit(t *testing.T) {
 			if panics {
 				panic(http.ErrAbortHandler)
 			}
-		}))
+		})
 		w := httptest.NewRecorder()
 		serve := func() { h.ServeHTTP(w, keyed("k").WithContext(ctx)) }
 		if panics {
@@ -181,32 +50,6 @@ func TestGoneAfterOwnCommit(t *testing.T) {
 			require.Equal(t, "paid", w.Body.String())
 		}
 		require.Empty(t, told)
-	}
-}
-
-// http.TimeoutHandler gives up on the handler; the handler goes on, and the retry
-// gets its answer.
-func TestTimeoutHandler(t *testing.T) {
-	t.Parallel()
-	g := newGate(t)
-	s := newSite(t, nil, idemhttp.Options{}, g.ServeHTTP, func(next http.Handler) http.Handler {
-		return http.TimeoutHandler(next, time.Millisecond, "too slow")
-	})
-	for len(g.entered) == 0 { // a slow machine may time out before the claim
-		if a := s.post("k"); a.status != 409 {
-			require.Equal(t, 503, a.status)
-			require.Equal(t, "too slow", a.body)
-		}
-	}
-	close(g.leave)
-	s.settled("k")
-	s.wantRecord("k", idem.Completed)
-	for {
-		if a := s.post("k"); a.status != 503 {
-			require.True(t, a.replayed())
-			require.Equal(t, "done", a.body)
-			return
-		}
 	}
 }
 
@@ -222,21 +65,6 @@ func TestTimeoutHandlerInside(t *testing.T) {
 	s.wantUnknown("k") // while the handler still runs
 	require.Empty(t, g.entered)
 	close(g.leave)
-}
-
-// A client that breaks off its body has asked for nothing.
-func TestGoneInTheBody(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, nil, idemhttp.Options{}, echo)
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-	require.NoError(t, err)
-	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 100\r\n\r\nhalf")
-	require.NoError(t, conn.(*net.TCPConn).CloseWrite())
-	resp := readResponse(t, conn)
-	require.Equal(t, 400, resp.StatusCode)
-	require.Zero(t, s.runs.Load())
-	s.wantNothingStored()
-	require.Empty(t, s.heard())
 }
 
 func TestStoreDown(t *testing.T) {
@@ -318,35 +146,22 @@ func TestStoreDown(t *testing.T) {
 func TestNotRecorded(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		answer func(w http.ResponseWriter)
+		answer http.HandlerFunc
 		cut    bool // the header was out: only the connection can tell
 	}{
-		"whole answer":   {func(w http.ResponseWriter) { w.WriteHeader(201); fmt.Fprint(w, "paid") }, false},
-		"nothing":        {func(http.ResponseWriter) {}, false},
-		"an error":       {func(w http.ResponseWriter) { w.WriteHeader(500) }, false},
-		"turned away":    {func(w http.ResponseWriter) { w.WriteHeader(503) }, false},
-		"flushed":        {func(w http.ResponseWriter) { fmt.Fprint(w, "paid"); flush(w) }, true},
-		"flushed header": {func(w http.ResponseWriter) { flush(w) }, true},
-		"over the limit": {func(w http.ResponseWriter) { fmt.Fprint(w, repeat("paid", 20_000)) }, true},
-		"own length": {func(w http.ResponseWriter) {
-			w.Header().Set("Content-Length", "4")
-			fmt.Fprint(w, "pa")
-			flush(w)
-			fmt.Fprint(w, "id")
-			flush(w)
-		}, true},
-		"own length, large": {func(w http.ResponseWriter) {
-			w.Header().Set("Content-Length", "20000")
-			fmt.Fprint(w, repeat("paid", 20000))
-			flush(w)
-		}, true},
-		"own length, copied": {func(w http.ResponseWriter) {
-			w.Header().Set("Content-Length", "20000")
-			_, _ = io.Copy(w, struct{ io.Reader }{strings.NewReader(repeat("paid", 20_000))})
-		}, true},
-		"flushed whole": {func(w http.ResponseWriter) { w.Header().Set("Content-Length", "4"); fmt.Fprint(w, "paid"); flush(w) }, false},
-		"flushed 204":   {func(w http.ResponseWriter) { w.WriteHeader(204); flush(w) }, false},
-		"trailers":      {func(w http.ResponseWriter) { w.Header().Set("Trailer", "X"); fmt.Fprint(w, "paid") }, true},
+		"whole answer":       {does(code(201), put("paid")), false},
+		"nothing":            {does(), false},
+		"an error":           {does(code(500)), false},
+		"turned away":        {does(code(503)), false},
+		"flushed":            {does(put("paid"), flush), true},
+		"flushed header":     {does(flush), true},
+		"over the limit":     {does(put(repeat("paid", 20_000))), true},
+		"own length":         {does(set("Content-Length", "4"), put("pa"), flush, put("id"), flush), true},
+		"own length, large":  {does(set("Content-Length", "20000"), put(repeat("paid", 20_000)), flush), true},
+		"own length, copied": {does(set("Content-Length", "20000"), pipe(text(repeat("paid", 20_000)))), true},
+		"flushed whole":      {does(set("Content-Length", "4"), put("paid"), flush), false},
+		"flushed 204":        {does(code(204), flush), false},
+		"trailers":           {does(set("Trailer", "X"), put("paid")), true},
 	} {
 		for _, how := range []string{"broken", "closed", "forgotten"} {
 			if name == "turned away" && how == "forgotten" {
@@ -360,7 +175,7 @@ func TestNotRecorded(t *testing.T) {
 					w.Header().Set("Location", "/payments/1")
 					w.Header().Set("Set-Cookie", "a=b")
 					w.Header().Set("Content-Type", "application/json")
-					c.answer(w)
+					c.answer(w, r)
 					switch how {
 					case "broken":
 						b.commit.Store(true)
@@ -396,11 +211,9 @@ func TestNotRecordedHijacked(t *testing.T) {
 			assert.NoError(t, store.Close())
 			conn.Close()
 		}
-	}, func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			assert.NotPanics(t, func() { next.ServeHTTP(w, r) })
-		})
-	})
+	}, around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		assert.NotPanics(t, func() { next.ServeHTTP(w, r) })
+	}))
 	require.Error(t, s.post("k").err)
 	for len(s.heard()) == 0 { // the client hears of the end first
 		runtime.Gosched()
@@ -408,7 +221,7 @@ func TestNotRecordedHijacked(t *testing.T) {
 	require.Len(t, s.heard(), 1)
 }
 
-// A panic that cannot be recorded goes on all the same, and the server is told.
+// A panic that cannot be recorded still goes on, and the server is told.
 func TestPanicNotRecorded(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
@@ -448,4 +261,96 @@ func TestShutdown(t *testing.T) {
 		require.Equal(t, "done", (<-first).body)
 		require.NoError(t, <-down)
 	})
+}
+
+// leaving sends a request whose client leaves when leave is called.
+func (s *site) leaving(key string) (leave func(), gone <-chan error) {
+	s.t.Helper()
+	ctx, leave := context.WithCancel(s.t.Context())
+	r := must(http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/payments", strings.NewReader("12.50")))
+	r.Header.Set("Idempotency-Key", key)
+	done := make(chan error, 1)
+	go func() { done <- s.send(r).err }()
+	return leave, done
+}
+
+// A handler goes on when its client leaves, and does not notice. The retry gets the answer.
+func TestClientGone(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, store *idem.Store) {
+		for _, stream := range []bool{false, true} {
+			g := newGate(t)
+			var written error
+			s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+				if stream {
+					fmt.Fprint(w, "part 1, ")
+					flush(w)
+				}
+				g.entered <- r
+				g.wait()
+				written = r.Context().Err()
+				for range 100 { // enough to notice that nobody is there, if it were for that
+					if _, err := fmt.Fprint(w, repeat("part 2 ", 1000)); err != nil {
+						written = err
+					}
+					if stream {
+						flush(w)
+					}
+				}
+			})
+			key := fmt.Sprint("stream-", stream)
+			leave, gone := s.leaving(key)
+			inner := <-g.entered
+			server := inner.Context().Value(http.ServerContextKey).(*http.Server)
+			leave()
+			require.ErrorIs(t, <-gone, context.Canceled)
+			require.NotNil(t, server, "what the context holds is still there")
+			require.NoError(t, inner.Context().Err())
+			close(g.leave)
+			s.settled(key)
+			replay := s.post(key)
+			require.NoError(t, written)
+			require.True(t, replay.replayed())
+			require.Equal(t, 200, replay.status)
+			require.True(t, strings.HasSuffix(replay.body, repeat("part 2 ", 1000)))
+			if stream {
+				require.Len(t, replay.body, len("part 1, ")+100_000)
+			}
+			require.EqualValues(t, 1, s.runs.Load())
+		}
+	})
+}
+
+// With CancelWithClient a handler is stopped when its client leaves, and its word counts.
+// Half an answer is shown to no retry; the end of a stream without an end may be meant.
+func TestStoppedByTheClient(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]idem.State{
+		"half": idem.Completed, "stream": idem.Completed, "stream, retryable": idem.Released,
+	} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			g := newGate(t)
+			s := newSite(t, nil, idemhttp.Options{CancelWithClient: true}, func(w http.ResponseWriter, r *http.Request) {
+				fmt.Fprint(w, "half of")
+				if key != "half" {
+					flush(w)
+				}
+				g.entered <- r
+				<-r.Context().Done()
+				if key == "stream, retryable" {
+					idemhttp.FromContext(r.Context()).Retryable()
+				}
+			})
+			leave, gone := s.leaving("k")
+			<-g.entered
+			leave()
+			<-gone
+			s.settled("k")
+			s.wantRecord("k", want)
+			if want == idem.Completed {
+				s.wantNotRetained("k", 200)
+			}
+		})
+	}
 }

@@ -122,7 +122,7 @@ func TestKeyFunctionAnswers(t *testing.T) {
 // r.Body changes nothing.
 func TestKeyFunctionReadsTheBody(t *testing.T) {
 	t.Parallel()
-	h := idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{
+	h := once(memoryStore(t, idem.Options{}), idemhttp.Options{
 		Key: func(r *http.Request, body []byte) (string, error) {
 			read, err := io.ReadAll(r.Body)
 			assert.Equal(t, string(body), string(read))
@@ -132,11 +132,10 @@ func TestKeyFunctionReadsTheBody(t *testing.T) {
 		Fingerprint: func(_ *http.Request, body []byte) (idem.Fingerprint, error) {
 			return idem.FingerprintOf(body), nil
 		},
-	})(http.HandlerFunc(echo))
+	}, echo)
 	for range 2 {
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, keyed("k"))
-		require.Equal(t, "12.50 <nil>", w.Body.String())
+		w := serve(h, keyed("k"))
+		require.Equal(t, "12.50 <nil>", w.body)
 	}
 }
 
@@ -153,7 +152,7 @@ func TestKeyAndHeader(t *testing.T) {
 func TestFormOfAKeyFunctionThatPanics(t *testing.T) {
 	t.Parallel()
 	var file string
-	h := idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{
+	h := once(memoryStore(t, idem.Options{}), idemhttp.Options{
 		Key: func(r *http.Request, _ []byte) (string, error) {
 			assert.NoError(t, r.ParseMultipartForm(0)) // its file goes to the disk
 			f := must(r.MultipartForm.File["f"][0].Open())
@@ -161,11 +160,60 @@ func TestFormOfAKeyFunctionThatPanics(t *testing.T) {
 			file = f.(*os.File).Name()
 			panic("no key")
 		},
-	})(http.HandlerFunc(echo))
+	}, echo)
 	form := "--x\r\nContent-Disposition: form-data; name=f; filename=f\r\n\r\n" + repeat("x", 1000) + "\r\n--x--\r\n"
 	r := httptest.NewRequest("POST", "/", strings.NewReader(form))
 	r.Header.Set("Content-Type", "multipart/form-data; boundary=x")
-	require.PanicsWithValue(t, "no key", func() { h.ServeHTTP(httptest.NewRecorder(), r) })
+	require.PanicsWithValue(t, "no key", func() { serve(h, r) })
 	require.NoFileExists(t, file)
 	require.NotEmpty(t, file)
+}
+
+// Numbers count by their exact value. A request that differs from the first in a digit
+// that a float64 does not hold is another request.
+func TestJSONNumbersCompareExactly(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{Fingerprint: idemhttp.JSONFingerprint}, echo)
+	post := func(key, body string) answer {
+		return s.do("POST", "/", key, body, "Content-Type", "application/json")
+	}
+	for key, c := range map[string]struct{ first, same, other string }{
+		"fraction": {`{"amount":1.000000000000000001}`, `{"amount":1000000000000000001e-18}`, `{"amount":1.000000000000000002}`},
+		"point":    {`{"amount":9007199254740992.0}`, `{"amount":9007199254740992}`, `{"amount":9007199254740993.0}`},
+		"account":  {`{"user_id": 1234567890123456789}`, `{"user_id":1234567890123456789.0}`, `{"user_id": 1234567890123456788}`},
+		"large":    {`[1e400]`, `[10E+399]`, `[1e401]`},
+		"small":    {`[1e-400]`, `[0.1e-399]`, `[0]`},
+		"zero":     {`[-0.0]`, `[0e5]`, `[1e-1000]`},
+	} {
+		a := post(key, c.first)
+		require.Equal(t, 200, a.status, "%s: %s", key, a.body)
+		require.Equal(t, c.first+" <nil>", a.body, "the handler gets the bytes as they were sent")
+		require.True(t, post(key, c.same).replayed(), key)
+		wantProblem(t, post(key, c.other), 422, idemhttp.TypeMismatch)
+	}
+}
+
+// Who sends a body that is refused is told at which byte and why, and is sent nothing of
+// the body.
+func TestJSONThatIsRefusedSaysWhy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idemhttp.Options{Fingerprint: idemhttp.JSONFingerprint}, echo)
+	for body, detail := range map[string]string{
+		`{"secret":}`:               "The body cannot be read as JSON: at byte 10: something else instead of a value.",
+		`{"secret":1,"secret":2}`:   "The body cannot be read as JSON: at byte 12: a name that the object has already.",
+		`["secret\ud800"]`:          "The body cannot be read as JSON: at byte 8: a lone surrogate, which is no character.",
+		"[\"secret\xff\"]":          "The body cannot be read as JSON: at byte 8: invalid UTF-8.",
+		`{"secret":1e1234567890}`:   "The body cannot be read as JSON: at byte 10: a number with an exponent beyond 999999999.",
+		`{"secret":1`:               "The body cannot be read as JSON: at byte 11: the end instead of a comma or the end of the object.",
+		`{"secret":1} {"secret":1}`: "The body cannot be read as JSON: at byte 13: data after the value.",
+		strings.Repeat("[", 10_001): "The body cannot be read as JSON: at byte 10000: nesting deeper than 10000.",
+	} {
+		a := s.do("POST", "/", "k", body, "Content-Type", "application/json")
+		p := wantProblem(t, a, 400, idemhttp.TypeNotJSON)
+		require.Equal(t, detail, p.Detail)
+		require.NotContains(t, a.body, "secret")
+		require.NotContains(t, a.body, "1234567890")
+	}
+	require.Zero(t, s.runs.Load())
+	s.wantNothingStored()
 }

@@ -24,13 +24,12 @@ import (
 func TestRefusedSubRequest(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
-	inner := idemhttp.New(store, scopeOf, idemhttp.Options{})(http.HandlerFunc(echo))
+	inner := once(store, idemhttp.Options{}, echo)
 	s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
 		sub := httptest.NewRequest(http.MethodPost, "/mails", strings.NewReader("paid")).WithContext(r.Context())
 		sub.Header.Set("Idempotency-Key", "not, a key")
-		recorder := httptest.NewRecorder()
-		inner.ServeHTTP(recorder, sub)
-		assert.Equal(t, 400, recorder.Code)
+		recorder := serve(inner, sub)
+		assert.Equal(t, 400, recorder.status)
 		fmt.Fprint(w, "charged")
 	})
 	first, replay := s.replayOf("k")
@@ -49,7 +48,7 @@ func (w passWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // also where a ResponseWriter lies between.
 func TestRefusedFurtherIn(t *testing.T) {
 	t.Parallel()
-	inner := idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{Header: "Inner-Key"})(http.HandlerFunc(echo))
+	inner := once(memoryStore(t, idem.Options{}), idemhttp.Options{Header: "Inner-Key"}, echo)
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) { inner.ServeHTTP(passWriter{w}, r) })
 	for range 2 {
 		wantProblem(t, s.post("k", "Inner-Key", "not, a key"), 400, idemhttp.TypeKeyInvalid)
@@ -63,14 +62,14 @@ func TestRefusedFurtherIn(t *testing.T) {
 // middleware further in refuses what it passes on.
 func TestRefusedAfterTheWork(t *testing.T) {
 	t.Parallel()
-	inner := idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{Header: "Inner-Key", RequireKey: true})(http.HandlerFunc(echo))
+	inner := once(memoryStore(t, idem.Options{}), idemhttp.Options{Header: "Inner-Key", RequireKey: true}, echo)
 	for name, c := range map[string]struct {
 		do    func(w http.ResponseWriter, r *http.Request)
 		state idem.State
 	}{
 		"final":    {func(_ http.ResponseWriter, r *http.Request) { idemhttp.FromContext(r.Context()).Final() }, idem.Completed},
 		"unknown":  {func(_ http.ResponseWriter, r *http.Request) { idemhttp.FromContext(r.Context()).Unknown() }, idem.Held},
-		"answered": {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "charged") }, idem.Completed},
+		"answered": {does(put("charged")), idem.Completed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -162,4 +161,44 @@ func TestPassingAnswers(t *testing.T) {
 			s.wantRecord(c.key, c.want)
 		})
 	}
+}
+
+// Wrapped twice, by mistake or at two levels, the middleware does not wait for itself, however
+// many others lie between, and has one thing to tell. An answer of the inner one is not taken
+// for the handler's.
+func TestNested(t *testing.T) {
+	t.Parallel()
+	scope := func(name string) func(*http.Request) (string, error) {
+		return func(*http.Request) (string, error) { return name, nil }
+	}
+	seven := func(*http.Request, []byte) (idem.Fingerprint, error) { return idem.Fingerprint{7}, nil }
+	store := memoryStore(t, idem.Options{})
+	wrap := idemhttp.New(store, scopeOf, idemhttp.Options{Wait: time.Hour, OnResult: func(*http.Request, idemhttp.Result) {
+		t.Error("it has nothing to tell of its own request")
+	}})
+	for name, inner := range map[string]http.Handler{
+		"at once":                  wrap(http.HandlerFunc(echo)),
+		"another between":          idemhttp.New(store, scope("between"), idemhttp.Options{})(wrap(http.HandlerFunc(echo))),
+		"another fingerprint":      once(store, idemhttp.Options{Fingerprint: seven}, echo),
+		"another scope, and print": idemhttp.New(store, scope("inner"), idemhttp.Options{Fingerprint: seven})(http.HandlerFunc(echo)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			results := make(chan idemhttp.Result, 2)
+			s := newSite(t, store, idemhttp.Options{
+				Wait: time.Hour, OnResult: func(_ *http.Request, r idemhttp.Result) { results <- r },
+			}, inner.ServeHTTP)
+			key := strings.ReplaceAll(name, " ", "-")
+			_, replay := s.replayOf(`"` + key + `"`)
+			require.Equal(t, "12.50 <nil>", replay.body)
+			require.Len(t, results, 2, "one of each request")
+		})
+	}
+
+	other := idemhttp.New(store, scope("inner"), idemhttp.Options{Fingerprint: seven})
+	s := newSite(t, store, idemhttp.Options{}, other(http.HandlerFunc(echo)).ServeHTTP)
+	_, err := store.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("inner", "busy")})
+	require.NoError(t, err)
+	wantProblem(t, s.post("busy"), 409, idemhttp.TypeInFlight)
+	s.wantNoRecord("busy")
 }

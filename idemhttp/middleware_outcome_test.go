@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -211,23 +209,6 @@ func TestPanic(t *testing.T) {
 	type mine struct{ reason string }
 	engines(t, func(t *testing.T, store *idem.Store) {
 		recovered := make(chan any, 1)
-		outer := func(next http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				w.Header().Set("X-Outer", "1")
-				defer func() {
-					p := recover()
-					if p == nil {
-						return
-					}
-					recovered <- p
-					if p == http.ErrAbortHandler {
-						panic(p)
-					}
-					http.Error(w, "recovered", http.StatusInternalServerError)
-				}()
-				next.ServeHTTP(w, r)
-			})
-		}
 		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
 			switch idemhttp.FromContext(r.Context()).Key() {
 			case "mine":
@@ -241,11 +222,11 @@ func TestPanic(t *testing.T) {
 				flush(w)
 				panic(http.ErrAbortHandler)
 			}
-		}, outer)
+		}, recoverer(recovered))
 
 		a := s.post("mine")
 		require.Equal(t, &mine{"no money"}, <-recovered, "the same value goes on")
-		require.Equal(t, 500, a.status, "nothing was sent, so that middleware further out can answer")
+		require.Equal(t, 500, a.status, "nothing was sent: middleware further out can answer")
 		require.Equal(t, "recovered\n", a.body)
 		require.NotContains(t, a.header, "X-Inner")
 		require.Equal(t, "1", a.header.Get("X-Outer"))
@@ -260,50 +241,16 @@ func TestPanic(t *testing.T) {
 	})
 }
 
-func TestPanicIsRetried(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, nil, idemhttp.Options{RetryUnknown: true}, func(w http.ResponseWriter, r *http.Request) {
-		if idemhttp.FromContext(r.Context()).Attempt() == 1 {
-			panic("first")
-		}
-		fmt.Fprint(w, "second")
-	})
-	require.Error(t, s.post("k").err)
-	require.Equal(t, "second", s.post("k").body)
-	require.Equal(t, "second", s.post("k").body)
-	require.EqualValues(t, 2, s.runs.Load())
-}
-
-// Goexit, by which tests end, is a panic without a value.
-func TestGoexit(t *testing.T) {
-	t.Parallel()
-	store := memoryStore(t, idem.Options{})
-	h := idemhttp.New(store, scopeOf, idemhttp.Options{})(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { runtime.Goexit() }))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		h.ServeHTTP(httptest.NewRecorder(), keyed("k"))
-		t.Error("it returned")
-	}()
-	<-done
-	rec, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
-	require.NoError(t, err)
-	require.Equal(t, idem.Held, rec.State)
-}
-
-// keyed is a request for a handler that is called without a server.
-func keyed(key string) *http.Request {
-	r := httptest.NewRequest(http.MethodPost, "/payments", strings.NewReader("12.50"))
-	r.Header.Set("Idempotency-Key", key)
-	return r
-}
-
-// An outcome that is unknown is held also where its note does not fit.
+// An outcome that is unknown is held also where its note does not fit, and each repetition
+// of it is told.
 func TestShortNotes(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, memoryStore(t, idem.Options{MaxResult: 3}), idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	s := newSite(t, memoryStore(t, idem.Options{MaxResult: 3}), idemhttp.Options{}, does(code(500)))
 	require.Equal(t, 500, s.post("k").status)
-	s.wantUnknown("k")
+	require.Empty(t, s.heard(), "the handler knows its own")
+	s.wantUnknown("k") // asks twice
+	require.Len(t, s.heard(), 2)
+	require.ErrorIs(t, s.heard()[1], idem.ErrHeld)
 	require.Equal(t, "the", string(s.wantRecord("k", idem.Held).Result))
 }
 
@@ -369,48 +316,6 @@ func TestSettle(t *testing.T) {
 	})
 }
 
-func TestOperation(t *testing.T) {
-	t.Parallel()
-	engines(t, func(t *testing.T, store *idem.Store) {
-		var downstream []string
-		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
-			op := idemhttp.FromContext(r.Context())
-			assert.Equal(t, `a"b`, op.Key())
-			scope, _ := scopeOf(r)
-			assert.Equal(t, idemhttp.StoreKey(scope, `a"b`), op.Token().Key)
-			downstream = append(downstream, op.DownstreamKey("charge"), op.DownstreamKey("mail"))
-			assert.Equal(t, idem.DownstreamKey(op.Token().Key, "charge"), op.DownstreamKey("charge"))
-			var text strings.Builder
-			slog.New(slog.NewTextHandler(&text, nil)).Info("x", "op", op)
-			assert.Contains(t, text.String(), fmt.Sprint("op.key_hash=", store.KeyHash(op.Token().Key), " op.attempt=", op.Attempt()))
-			assert.NotContains(t, text.String(), "shop")
-			switch op.Attempt() {
-			case 1:
-				assert.Nil(t, op.Checkpoint())
-				point := []byte("reserved")
-				assert.NoError(t, op.SaveCheckpoint(r.Context(), point))
-				point[0] = 'X'
-				assert.Equal(t, "reserved", string(op.Checkpoint()))
-				op.Retryable()
-			case 2:
-				assert.Equal(t, "reserved", string(op.Checkpoint()))
-				assert.ErrorIs(t, op.SaveCheckpoint(r.Context(), make([]byte, 2<<20)), idem.ErrTooLarge)
-				assert.Equal(t, "reserved", string(op.Checkpoint()))
-			default:
-				t.Errorf("attempt %d", op.Attempt())
-			}
-		})
-		for range 3 {
-			s.post(`"a\"b"`)
-		}
-		require.EqualValues(t, 2, s.runs.Load())
-		require.Equal(t, downstream[:2], downstream[2:], "the same on every attempt")
-		require.NotEqual(t, downstream[0], downstream[1])
-		s.post(`"a\"b"`, "Tenant", "other")
-		require.NotContains(t, downstream[:2], downstream[4], "of another tenant")
-	})
-}
-
 // Without a key there is no operation, and a handler need not ask.
 func TestOperationNil(t *testing.T) {
 	t.Parallel()
@@ -427,44 +332,78 @@ func TestOperationNil(t *testing.T) {
 	require.Equal(t, slog.Value{}, op.LogValue())
 }
 
+func TestOperation(t *testing.T) {
+	t.Parallel()
+	engines(t, func(t *testing.T, store *idem.Store) {
+		var downstream []string
+		charged := func(op *idemhttp.Operation) {
+			point := op.Checkpoint()
+			assert.Equal(t, "charged", string(point))
+			assert.Equal(t, len(point), cap(point), "whoever appends to it gets a copy")
+		}
+		s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+			op := idemhttp.FromContext(r.Context())
+			assert.Equal(t, `a"b`, op.Key())
+			scope, _ := scopeOf(r)
+			assert.Equal(t, idemhttp.StoreKey(scope, `a"b`), op.Token().Key)
+			downstream = append(downstream, op.DownstreamKey("charge"), op.DownstreamKey("mail"))
+			assert.Equal(t, idem.DownstreamKey(op.Token().Key, "charge"), op.DownstreamKey("charge"))
+			var text strings.Builder
+			slog.New(slog.NewTextHandler(&text, nil)).Info("x", "op", op)
+			assert.Contains(t, text.String(), fmt.Sprint("op.key_hash=", store.KeyHash(op.Token().Key), " op.attempt=", op.Attempt()))
+			assert.NotContains(t, text.String(), "shop")
+			switch op.Attempt() {
+			case 1:
+				assert.Nil(t, op.Checkpoint())
+				point := []byte("charged")
+				assert.NoError(t, op.SaveCheckpoint(r.Context(), point))
+				point[0] = 'X'
+				charged(op)
+				op.Retryable()
+			case 2:
+				charged(op)
+				assert.ErrorIs(t, op.SaveCheckpoint(r.Context(), make([]byte, 2<<20)), idem.ErrTooLarge)
+				charged(op)
+			default:
+				t.Errorf("attempt %d", op.Attempt())
+			}
+		})
+		for range 3 {
+			s.post(`"a\"b"`)
+		}
+		require.EqualValues(t, 2, s.runs.Load())
+		require.Equal(t, downstream[:2], downstream[2:], "the same on every attempt")
+		require.NotEqual(t, downstream[0], downstream[1])
+		s.post(`"a\"b"`, "Tenant", "other")
+		require.NotContains(t, downstream[:2], downstream[4], "of another tenant")
+	})
+}
+
 // A handler may complete its operation in the commit of its own writes. What it has
-// recorded is what every client is sent, whatever it writes.
+// recorded is what every client is sent, whatever it writes; a commit that fails has
+// recorded nothing.
 func TestOperationSameCommit(t *testing.T) {
 	t.Parallel()
 	b, err := bolt.Open(t.TempDir()+"/idem.db", bolt.Options{MinFree: -1})
 	require.NoError(t, err)
 	store := storeOn(t, b, idem.Options{})
-	complete := func(op *idemhttp.Operation, result func() ([]byte, error)) error {
-		return bolt.Complete(context.Background(), store, op.Token(), func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
-			ledger, err := tx.CreateBucketIfNotExists([]byte("ledger"))
-			if err != nil {
-				return nil, err
-			}
-			if err := ledger.Put([]byte(op.Key()), []byte("12.50")); err != nil {
-				return nil, err
-			}
-			return result()
-		})
-	}
 	s := newSite(t, store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
 		op := idemhttp.FromContext(r.Context())
+		rolledBack := errors.New("rolled back")
+		err := bolt.Complete(context.Background(), store, op.Token(), func(_ context.Context, tx *bbolt.Tx) ([]byte, error) {
+			ledger := must(tx.CreateBucketIfNotExists([]byte("ledger")))
+			if err := ledger.Put([]byte(op.Key()), []byte("12.50")); err != nil || op.Key() == "fails" {
+				return nil, errors.Join(err, rolledBack)
+			}
+			return idemhttp.Answer{Status: 201, Body: []byte("paid")}.MarshalBinary()
+		})
 		w.Header().Set("X-Written", "1")
-		switch op.Key() {
-		case "answer":
-			assert.NoError(t, complete(op, idemhttp.Answer{Status: 201, Body: []byte("paid")}.MarshalBinary))
-		case "panics":
-			assert.NoError(t, complete(op, idemhttp.Answer{Status: 202}.MarshalBinary))
-			panic("after it is done")
-		case "other":
-			assert.NoError(t, complete(op, func() ([]byte, error) { return []byte("not an answer"), nil }))
-			fmt.Fprint(w, "written")
-		case "fails":
-			assert.ErrorContains(t, complete(op, func() ([]byte, error) { return nil, errors.New("rolled back") }), "rolled back")
+		if op.Key() == "fails" {
+			assert.ErrorIs(t, err, rolledBack)
 			w.WriteHeader(http.StatusConflict)
-		case "released":
-			assert.NoError(t, store.Release(r.Context(), op.Token(), nil))
-			fmt.Fprint(w, "looks done")
+			return
 		}
+		assert.NoError(t, err)
 	})
 	for i := range 2 {
 		a := s.post("answer")
@@ -473,19 +412,10 @@ func TestOperationSameCommit(t *testing.T) {
 		require.Equal(t, "paid", a.body)
 		require.NotContains(t, a.header, "X-Written")
 	}
-	require.Error(t, s.post("panics").err)
-	require.Equal(t, 202, s.post("panics").status)
-	require.Empty(t, s.heard())
-	for n := range 2 { // the first client hears what retries hear, and so does OnError
-		a := s.post("other")
-		wantProblem(t, a, 500, idemhttp.TypeUnreadable)
-		require.NotContains(t, a.header, "X-Written")
-		require.Len(t, s.heard(), n+1)
-		require.ErrorIs(t, s.heard()[n], idem.ErrCorrupt)
-	}
 	require.Equal(t, 409, s.post("fails").status)
 	require.True(t, s.post("fails").replayed())
-	a := s.post("released")
-	wantProblem(t, a, 503, idemhttp.TypeNotRecorded)
-	require.NotContains(t, a.header, "X-Written")
+	require.NoError(t, b.DB().View(func(tx *bbolt.Tx) error {
+		require.Equal(t, 1, tx.Bucket([]byte("ledger")).Stats().KeyN)
+		return nil
+	}))
 }

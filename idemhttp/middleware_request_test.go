@@ -24,44 +24,16 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s %v", b, err)
 }
 
-func TestNoKeyPassesThrough(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, nil, idemhttp.Options{}, echo)
-	for range 2 {
-		a := s.do(http.MethodPost, "/", "", "body")
-		require.Equal(t, "body <nil>", a.body)
-		require.False(t, a.replayed())
-	}
-	require.EqualValues(t, 2, s.runs.Load())
-	s.wantNothingStored()
-}
-
-func TestOtherMethodsPassThrough(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, nil, idemhttp.Options{RequireKey: true}, echo)
-	for _, method := range []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"} {
-		for range 2 {
-			a := s.do(method, "/", "k", "")
-			require.NoError(t, a.err)
-			require.Equal(t, 200, a.status, method)
-			require.False(t, a.replayed())
-		}
-	}
-	require.EqualValues(t, 12, s.runs.Load())
-	s.wantNothingStored()
-	require.True(t, func() bool { s.do("PATCH", "/", "k", ""); return s.do("PATCH", "/", "k", "").replayed() }())
-}
-
 // What passes through is not wrapped: the handler gets the very request and writer.
 func TestPassesTheSame(t *testing.T) {
 	t.Parallel()
 	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("Idempotency-Key", "k")
-	idemhttp.New(memoryStore(t, idem.Options{}), scopeOf, idemhttp.Options{})(http.HandlerFunc(func(gotW http.ResponseWriter, gotR *http.Request) {
+	once(memoryStore(t, idem.Options{}), idemhttp.Options{}, func(gotW http.ResponseWriter, gotR *http.Request) {
 		require.Same(t, w, gotW)
 		require.Same(t, r, gotR)
 		require.Nil(t, idemhttp.FromContext(gotR.Context()))
-	})).ServeHTTP(w, r)
+	}).ServeHTTP(w, r)
 }
 
 func TestRequireKey(t *testing.T) {
@@ -113,7 +85,7 @@ func TestWhoseBusiness(t *testing.T) {
 		t.Run(fmt.Sprintf("%s key=%v require=%v", c.method, c.key, c.require), func(t *testing.T) {
 			t.Parallel()
 			store, runs := memoryStore(t, idem.Options{}), 0
-			h := idemhttp.New(store, scopeOf, idemhttp.Options{RequireKey: c.require})(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { runs++ }))
+			h := once(store, idemhttp.Options{RequireKey: c.require}, func(http.ResponseWriter, *http.Request) { runs++ })
 			for range 2 {
 				r, w := httptest.NewRequest(c.method, "/payments", nil), httptest.NewRecorder()
 				if c.key {
@@ -129,8 +101,12 @@ func TestWhoseBusiness(t *testing.T) {
 				want = 1
 			}
 			require.Equal(t, want, runs)
-			_, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
-			require.Equal(t, c.stored, err == nil, err)
+			stored := 0
+			for _, err := range store.Records(t.Context(), idem.Filter{}) {
+				require.NoError(t, err)
+				stored++
+			}
+			require.Equal(t, map[bool]int{true: 1}[c.stored], stored)
 		})
 	}
 }
@@ -145,10 +121,9 @@ func TestBeforeAnythingElse(t *testing.T) {
 	for _, lines := range [][]string{{"a", "b"}, {"a", "a"}, {"a,b"}, {""}, {`"open`}, {"\x01"}, {"\x80"}, {repeat("k", 256)}} {
 		r := httptest.NewRequest(http.MethodPost, "/", iotest.ErrReader(errors.New("read")))
 		r.Header["Idempotency-Key"] = lines
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		p := wantProblem(t, answer{status: w.Code, header: w.Header(), body: w.Body.String()}, 400, idemhttp.TypeKeyInvalid)
-		require.NotContains(t, w.Body.String(), "kkkk", "the key is not told")
+		w := serve(h, r)
+		p := wantProblem(t, w, 400, idemhttp.TypeKeyInvalid)
+		require.NotContains(t, w.body, "kkkk", "the key is not told")
 		require.NotEmpty(t, p.Detail)
 	}
 }
@@ -169,8 +144,9 @@ func TestSpellings(t *testing.T) {
 func TestFingerprint(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{Methods: []string{"POST", "PATCH"}}, echo)
-	require.Equal(t, 200, s.do("POST", "/a?b=1", "k", "body", "Traceparent", "1", "User-Agent", "x", "Date", "1").status)
-	require.True(t, s.do("POST", "/a?b=1", "k", "body", "Traceparent", "2", "User-Agent", "y", "Date", "2").replayed(), "headers do not count")
+	require.Equal(t, 200, s.do("POST", "/a?b=1", "k", "body", "Traceparent", "1", "User-Agent", "x", "Date", "1", "If-Match", `"1"`).status)
+	require.True(t, s.do("POST", "/a?b=1", "k", "body", "Traceparent", "2", "User-Agent", "y", "Date", "2", "If-Match", `"2"`).replayed(),
+		"headers do not count: with a fresh ETag it is the same request")
 	for _, other := range []answer{
 		s.do("PATCH", "/a?b=1", "k", "body"),
 		s.do("POST", "/a?b=2", "k", "body"),
@@ -309,6 +285,7 @@ func TestNoScope(t *testing.T) {
 	wantProblem(t, s.post("k", "Tenant", "odd"), 403, "about:blank") // 200 is no problem
 	require.Zero(t, s.runs.Load())
 	s.wantNothingStored()
+	require.Equal(t, "12.50 <nil>", s.post("k").body, "the key is free")
 }
 
 func TestStoreKey(t *testing.T) {
@@ -373,9 +350,7 @@ func TestBodyFails(t *testing.T) {
 		r := httptest.NewRequest(http.MethodPost, "/", body)
 		r.ContentLength = length
 		r.Header.Set("Idempotency-Key", "k")
-		w := httptest.NewRecorder()
-		idemhttp.New(store, scopeOf, idemhttp.Options{})(h).ServeHTTP(w, r)
-		return answer{status: w.Code, header: w.Header(), body: w.Body.String()}
+		return serve(idemhttp.New(store, scopeOf, idemhttp.Options{})(h), r)
 	}
 	never := func(http.ResponseWriter, *http.Request) { t.Error("the handler was run") }
 	broken := io.MultiReader(strings.NewReader("half"), iotest.ErrReader(io.ErrUnexpectedEOF))
@@ -395,59 +370,14 @@ func TestBodyFails(t *testing.T) {
 	require.Equal(t, "whole <nil>", a.body)
 }
 
-// Forms are parsed from the body that the middleware has read, and their files are
-// removed by the server as without it.
-func TestForms(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "%s %v", r.FormValue("a"), r.MultipartForm != nil)
-	}, func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			next.ServeHTTP(w, r)
-			if r.Header.Get("Idempotency-Key") == "2" {
-				assert.NotNil(t, r.MultipartForm, "the server removes the files of this request's form")
-			}
-		})
-	})
-	require.Equal(t, "1 false", s.do("POST", "/", "1", "a=1", "Content-Type", "application/x-www-form-urlencoded").body)
-	const form = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n2\r\n--x--\r\n"
-	require.Equal(t, "2 true", s.do("POST", "/", "2", form, "Content-Type", "multipart/form-data; boundary=x").body)
-}
-
-// The files of a form are removed also when its handler panics and middleware further
-// out recovers from that.
-func TestFormsOfAPanic(t *testing.T) {
-	t.Parallel()
-	recovered := make(chan *http.Request, 1)
-	s := newSite(t, nil, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
-		assert.Equal(t, "2", r.FormValue("a"))
-		panic("with a form")
-	}, func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			defer func() {
-				if recover() != nil {
-					w.WriteHeader(http.StatusInternalServerError)
-				}
-				recovered <- r
-			}()
-			next.ServeHTTP(w, r)
-		})
-	})
-	const form = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n2\r\n--x--\r\n"
-	require.Equal(t, 500, s.do("POST", "/", "k", form, "Content-Type", "multipart/form-data; boundary=x").status)
-	require.NotNil(t, (<-recovered).MultipartForm, "the server removes the files of this request's form")
-}
-
 // A form that was parsed further out has left nothing of its body to tell requests
 // apart by, also where no length says so. A request without a body lacks nothing.
 func TestFormParsedOutside(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, nil, idemhttp.Options{}, echo, func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			assert.NotEqual(t, "none", r.FormValue("a")) // parses it
-			next.ServeHTTP(w, r)
-		})
-	})
+	s := newSite(t, nil, idemhttp.Options{}, echo, around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		assert.NotEqual(t, "none", r.FormValue("a")) // parses it
+		next.ServeHTTP(w, r)
+	}))
 	const multipart = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n2\r\n--x--\r\n"
 	for contentType, form := range map[string]string{
 		"application/x-www-form-urlencoded": "a=1", "multipart/form-data; boundary=x": multipart,
@@ -465,22 +395,30 @@ func TestFormParsedOutside(t *testing.T) {
 	require.Equal(t, "{} <nil>", s.do("POST", "/?a=1", "l", "{}", "Content-Type", "application/json").body)
 }
 
-// A condition is not part of what a request asks for: with a fresh ETag it is the same
-// one. That the condition failed is no answer to replay.
-func TestConditionsAreNotPartOfTheRequest(t *testing.T) {
+// Forms are parsed from the body that the middleware has read, and the server removes their
+// files as without it, also when the handler panics and middleware further out recovers.
+func TestForms(t *testing.T) {
 	t.Parallel()
+	served := make(chan *http.Request, 1)
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("If-Match") != `"2"` {
-			w.WriteHeader(http.StatusPreconditionFailed)
-			return
+		fmt.Fprintf(w, "%s %v", r.FormValue("a"), r.MultipartForm != nil)
+		if r.URL.Path == "/panics" {
+			panic("with a form")
 		}
-		fmt.Fprint(w, "changed")
-	})
-	require.Equal(t, 412, s.post("k", "If-Match", `"1"`).status)
-	s.wantNoRecord("k")
-	require.Equal(t, "changed", s.post("k", "If-Match", `"2"`).body)
-	a := s.post("k", "If-Match", `"1"`)
-	require.True(t, a.replayed(), "the same request, whatever its condition")
-	require.Equal(t, "changed", a.body)
-	require.EqualValues(t, 2, s.runs.Load())
+	}, around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		defer func() {
+			if recover() != nil {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+			served <- r
+		}()
+		next.ServeHTTP(w, r)
+	}))
+	require.Equal(t, "1 false", s.do("POST", "/", "1", "a=1", "Content-Type", "application/x-www-form-urlencoded").body)
+	<-served
+	const form = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n2\r\n--x--\r\n"
+	require.Equal(t, "2 true", s.do("POST", "/", "2", form, "Content-Type", "multipart/form-data; boundary=x").body)
+	require.NotNil(t, (<-served).MultipartForm, "the server removes the files of this request's form")
+	require.Equal(t, 500, s.do("POST", "/panics", "3", form, "Content-Type", "multipart/form-data; boundary=x").status)
+	require.NotNil(t, (<-served).MultipartForm, "the server removes the files of this request's form")
 }

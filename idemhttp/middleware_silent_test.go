@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -76,15 +75,13 @@ func outer(r *http.Request) http.ResponseWriter {
 
 // framework wraps what is served in a ResponseWriter of its own.
 func framework(wrap func(http.ResponseWriter) http.ResponseWriter) func(http.Handler) http.Handler {
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			own := wrap(w)
-			next.ServeHTTP(own, r.WithContext(context.WithValue(r.Context(), outerKey{}, own)))
-			if g, ok := own.(*ginLike); ok {
-				g.send()
-			}
-		})
-	}
+	return around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		own := wrap(w)
+		next.ServeHTTP(own, r.WithContext(context.WithValue(r.Context(), outerKey{}, own)))
+		if g, ok := own.(*ginLike); ok {
+			g.send()
+		}
+	})
 }
 
 var (
@@ -287,18 +284,16 @@ func TestFrameworkMayAnswerLater(t *testing.T) {
 		handler http.HandlerFunc
 		state   idem.State
 	}{
-		"silent":  {func(http.ResponseWriter, *http.Request) {}, idem.Held},
+		"silent":  {does(), idem.Held},
 		"adapted": {returning(func(http.ResponseWriter, *http.Request) error { return nil }, false), idem.Completed},
 		"final":   {func(_ http.ResponseWriter, r *http.Request) { idemhttp.FromContext(r.Context()).Final() }, idem.Completed},
-		"writes":  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200) }, idem.Completed},
+		"writes":  {does(code(200)), idem.Completed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, nil, idemhttp.Options{}, c.handler, func(next http.Handler) http.Handler {
-				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					next.ServeHTTP(passWriter{&echoLike{w}}, r)
-				})
-			})
+			s := newSite(t, nil, idemhttp.Options{}, c.handler, around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				next.ServeHTTP(passWriter{&echoLike{w}}, r)
+			}))
 			a := s.post("k")
 			s.wantRecord("k", c.state)
 			if c.state == idem.Completed {
@@ -322,13 +317,12 @@ func TestAnswerWrittenBehind(t *testing.T) {
 	var inner http.ResponseWriter
 	h := idemhttp.New(s.store, scopeOf, idemhttp.Options{OnError: func(_ *http.Request, err error) { told = append(told, err) }})(
 		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { inner = w }))
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, keyed("k"))
+	w := serve(h, keyed("k"))
 	require.Empty(t, told)
 	http.Error(inner, "no money", http.StatusPaymentRequired)
 	http.Error(inner, "no money", http.StatusPaymentRequired)
-	require.Equal(t, 200, w.Code)
-	require.Empty(t, w.Body.String())
+	require.Equal(t, 200, w.status)
+	require.Empty(t, w.body)
 	require.Len(t, told, 1)
 	var p idemhttp.Problem
 	require.ErrorAs(t, told[0], &p)
@@ -359,7 +353,7 @@ func TestAnswerAfterTheContextEnded(t *testing.T) {
 				store := memoryStore(t, idem.Options{})
 				ctx, leave := context.WithCancelCause(t.Context())
 				left := errors.New("the client has left")
-				h := idemhttp.New(store, scopeOf, idemhttp.Options{CancelWithClient: true})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				h := once(store, idemhttp.Options{CancelWithClient: true}, func(w http.ResponseWriter, r *http.Request) {
 					if c.say != nil {
 						c.say(idemhttp.FromContext(r.Context()))
 					}
@@ -369,8 +363,8 @@ func TestAnswerAfterTheContextEnded(t *testing.T) {
 					leave(left)
 					<-r.Context().Done()
 					w.WriteHeader(c.status)
-				}))
-				h.ServeHTTP(httptest.NewRecorder(), keyed("k").WithContext(ctx))
+				})
+				serve(h, keyed("k").WithContext(ctx))
 				rec, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
 				switch {
 				case after || c.say != nil || c.status == 499:

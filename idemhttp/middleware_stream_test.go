@@ -44,27 +44,21 @@ func TestOverTheLimit(t *testing.T) {
 	t.Parallel()
 	const limit = 1000
 	large := repeat("0123456789", limit+1)
-	for name, write := range map[string]func(w http.ResponseWriter){
-		"one write":          func(w http.ResponseWriter) { _, _ = io.WriteString(w, large) },
-		"many writes":        func(w http.ResponseWriter) { _, _ = io.Copy(w, iotest.OneByteReader(strings.NewReader(large))) },
-		"a write over":       func(w http.ResponseWriter) { fmt.Fprint(w, large[:limit]); fmt.Fprint(w, large[limit:]) },
-		"flushed, then over": func(w http.ResponseWriter) { fmt.Fprint(w, large[:500]); flush(w); fmt.Fprint(w, large[500:]) },
-		"own length":         func(w http.ResponseWriter) { w.Header().Set("Content-Length", "1001"); fmt.Fprint(w, large) },
-		"own length, in parts": func(w http.ResponseWriter) {
-			w.Header().Set("Content-Length", "1001")
-			fmt.Fprint(w, large[:1000])
-			fmt.Fprint(w, large[1000:])
-		},
-		"own length, copied": func(w http.ResponseWriter) {
-			w.Header().Set("Content-Length", "1001")
-			_, _ = io.Copy(w, strings.NewReader(large))
-		},
-		"own length, and flush": func(w http.ResponseWriter) { w.Header().Set("Content-Length", "1001"); fmt.Fprint(w, large); flush(w) },
+	long := set("Content-Length", "1001")
+	for name, h := range map[string]http.HandlerFunc{
+		"one write":             does(put(large)),
+		"many writes":           does(pipe(func() io.Reader { return iotest.OneByteReader(strings.NewReader(large)) })),
+		"a write over":          does(put(large[:limit], large[limit:])),
+		"flushed, then over":    does(put(large[:500]), flush, put(large[500:])),
+		"own length":            does(long, put(large)),
+		"own length, in parts":  does(long, put(large[:limit], large[limit:])),
+		"own length, copied":    does(long, func(w http.ResponseWriter) { _, _ = io.Copy(w, strings.NewReader(large)) }),
+		"own length, and flush": does(long, put(large), flush),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			engines(t, func(t *testing.T, store *idem.Store) {
-				s := newSite(t, store, idemhttp.Options{MaxResponse: limit}, func(w http.ResponseWriter, _ *http.Request) { write(w) })
+				s := newSite(t, store, idemhttp.Options{MaxResponse: limit}, h)
 				a := s.post("k")
 				require.NoError(t, a.err)
 				require.Equal(t, 200, a.status)
@@ -75,7 +69,7 @@ func TestOverTheLimit(t *testing.T) {
 		})
 	}
 	// At the limit an answer is still kept.
-	s := newSite(t, nil, idemhttp.Options{MaxResponse: limit}, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, large[:limit]) })
+	s := newSite(t, nil, idemhttp.Options{MaxResponse: limit}, does(put(large[:limit])))
 	_, replay := s.replayOf("k")
 	require.Equal(t, large[:limit], replay.body)
 }
@@ -84,10 +78,7 @@ func TestOverTheLimit(t *testing.T) {
 func TestOverTheStoresLimit(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{MaxResult: 200})
-	s := newSite(t, store, idemhttp.Options{MaxResponse: 1 << 20}, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("X-Long", repeat("x", 100))
-		fmt.Fprint(w, repeat("x", 100))
-	})
+	s := newSite(t, store, idemhttp.Options{MaxResponse: 1 << 20}, does(set("X-Long", repeat("x", 100)), put(repeat("x", 100))))
 	require.Equal(t, repeat("x", 100), s.post("k").body)
 	require.True(t, s.wantRecord("k", idem.Completed).ResultDropped)
 	s.wantNotRetained("k", 0)
@@ -136,20 +127,9 @@ func TestFlush(t *testing.T) {
 func TestTrailers(t *testing.T) {
 	t.Parallel()
 	for name, h := range map[string]http.HandlerFunc{
-		"announced": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Trailer", "X-Sum")
-			fmt.Fprint(w, "body")
-			w.Header().Set("X-Sum", "4")
-		},
-		"not announced": func(w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprint(w, "body")
-			w.Header().Set(http.TrailerPrefix+"X-Sum", "4")
-		},
-		"not announced, flushed": func(w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprint(w, "body")
-			flush(w)
-			w.Header().Set(http.TrailerPrefix+"X-Sum", "4")
-		},
+		"announced":              does(set("Trailer", "X-Sum"), put("body"), set("X-Sum", "4")),
+		"not announced":          does(put("body"), set(http.TrailerPrefix+"X-Sum", "4")),
+		"not announced, flushed": does(put("body"), flush, set(http.TrailerPrefix+"X-Sum", "4")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -168,109 +148,6 @@ func TestTrailers(t *testing.T) {
 	}
 }
 
-func TestHijackAndUpgrade(t *testing.T) {
-	t.Parallel()
-	for name, h := range map[string]http.HandlerFunc{
-		"Hijacker": func(w http.ResponseWriter, _ *http.Request) {
-			conn, rw, err := w.(http.Hijacker).Hijack()
-			if err == nil {
-				_, _ = rw.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
-				_ = errors.Join(rw.Flush(), conn.Close())
-			}
-			w.WriteHeader(500) // means nothing any more
-			_, err = w.Write(nil)
-			_ = err
-		},
-		"ResponseController": func(w http.ResponseWriter, _ *http.Request) {
-			conn, rw, err := http.NewResponseController(w).Hijack()
-			if err == nil {
-				_, _ = rw.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
-				_ = errors.Join(rw.Flush(), conn.Close())
-			}
-		},
-		"after an answer": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "2")
-			w.Header().Set("Connection", "close")
-			fmt.Fprint(w, "hi")
-			conn, rw, err := http.NewResponseController(w).Hijack()
-			if err == nil {
-				_ = errors.Join(rw.Flush(), conn.Close())
-			}
-		},
-		"after a live answer of known length": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "2")
-			w.Header().Set("Connection", "close")
-			fmt.Fprint(w, "h")
-			flush(w)
-			fmt.Fprint(w, "i") // the last byte
-			conn, rw, err := http.NewResponseController(w).Hijack()
-			if err == nil {
-				_ = errors.Join(rw.Flush(), conn.Close())
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, nil, idemhttp.Options{}, h)
-			a := s.post("k")
-			require.NoError(t, a.err)
-			require.Equal(t, 200, a.status)
-			require.Equal(t, "hi", a.body)
-			s.settled("k") // it was the handler who answered
-			s.wantNotRetained("k", 0)
-		})
-	}
-
-	t.Run("101", func(t *testing.T) {
-		t.Parallel()
-		s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Connection", "Upgrade")
-			w.Header().Set("Upgrade", "echo")
-			w.WriteHeader(http.StatusSwitchingProtocols)
-			conn, rw, err := http.NewResponseController(w).Hijack()
-			if err == nil {
-				line, _ := rw.ReadString('\n')
-				_, _ = rw.WriteString("echo " + line)
-				_ = errors.Join(rw.Flush(), conn.Close())
-			}
-		})
-		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-		require.NoError(t, err)
-		defer conn.Close()
-		fmt.Fprint(conn, "POST /payments HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\nIdempotency-Key: k\r\nContent-Length: 5\r\n\r\n12.50")
-		in := bufio.NewReader(conn)
-		resp, err := http.ReadResponse(in, nil)
-		require.NoError(t, err)
-		require.Equal(t, 101, resp.StatusCode)
-		fmt.Fprintln(conn, "hello")
-		line, err := in.ReadString('\n')
-		require.NoError(t, err)
-		require.Equal(t, "echo hello\n", line)
-		_, err = in.ReadByte()
-		require.Equal(t, io.EOF, err)
-		s.settled("k")
-		s.wantNotRetained("k", 101)
-	})
-}
-
-// A handler that switches protocols and does nothing more is done, with 101.
-func TestSwitchedWithoutHijack(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Connection", "Upgrade")
-		w.Header().Set("Upgrade", "echo")
-		w.WriteHeader(http.StatusSwitchingProtocols)
-		_, err := w.Write([]byte("not HTTP"))
-		assert.ErrorIs(t, err, http.ErrBodyNotAllowed)
-	})
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-	require.NoError(t, err)
-	fmt.Fprint(conn, "POST /payments HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\nIdempotency-Key: k\r\nContent-Length: 5\r\n\r\n12.50")
-	require.Equal(t, 101, readResponse(t, conn).StatusCode)
-	s.settled("k")
-	s.wantNotRetained("k", 101)
-}
-
 // settled waits until the key is not in flight.
 func (s *site) settled(key string) {
 	s.t.Helper()
@@ -282,41 +159,21 @@ func (s *site) settled(key string) {
 // breaks off, leaves no answer that could pass for whole.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
-	source := func() io.Reader {
-		// Without WriteTo, by which a source would write by itself.
-		return struct{ io.Reader }{io.MultiReader(strings.NewReader("half"), iotest.ErrReader(errors.New("the disk is gone")))}
-	}
 	nothing := func() io.Reader { return iotest.ErrReader(errors.New("the disk is gone")) }
+	source := func() io.Reader { return io.MultiReader(strings.NewReader("half"), nothing()) }
 	for name, h := range map[string]http.HandlerFunc{
-		"short of its length": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "8")
-			fmt.Fprint(w, "half")
-		},
-		"short of its length, flushed": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "8")
-			fmt.Fprint(w, "half")
-			flush(w)
-		},
-		"source fails":            func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, source()) },
-		"source fails, then more": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, source()); fmt.Fprint(w, "and half") },
-		"source fails at once, after a start": func(w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprint(w, "half")
-			_, _ = io.Copy(w, nothing())
-		},
-		"source fails at once, after a flush": func(w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprint(w, "half")
-			flush(w)
-			_, _ = io.Copy(w, nothing())
-		},
-		"buffered source fails": func(w http.ResponseWriter, _ *http.Request) {
+		"short of its length":                 does(set("Content-Length", "8"), put("half")),
+		"short of its length, flushed":        does(set("Content-Length", "8"), put("half"), flush),
+		"source fails":                        does(pipe(source)),
+		"source fails, then more":             does(pipe(source), put("and half")),
+		"source fails at once, after a start": does(put("half"), pipe(nothing)),
+		"source fails at once, after a flush": does(put("half"), flush, pipe(nothing)),
+		"second source fails at once":         does(pipe(text("half")), pipe(nothing)),
+		"buffered source fails": does(func(w http.ResponseWriter) {
 			buffered := bufio.NewReader(source())
 			_, _ = buffered.Peek(1) // what it has read it writes, the rest it copies
 			_, _ = io.Copy(w, buffered)
-		},
-		"second source fails at once": func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = io.Copy(w, struct{ io.Reader }{strings.NewReader("half")})
-			_, _ = io.Copy(w, nothing())
-		},
+		}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -357,7 +214,7 @@ func (w readFromWriter) ReadFrom(src io.Reader) (int64, error) {
 
 func (w readFromWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// What is over the limit goes by ReadFrom, so that the kernel may copy it, to the last
+// What is over the limit goes by ReadFrom, for the kernel to copy it, to the last
 // byte but one where that one is held back.
 func TestReadFrom(t *testing.T) {
 	t.Parallel()
@@ -384,9 +241,9 @@ func TestReadFrom(t *testing.T) {
 				n, err := w.(io.ReaderFrom).ReadFrom(f)
 				assert.EqualValues(t, size, n)
 				assert.NoError(t, err)
-			}, func(next http.Handler) http.Handler {
-				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(readFromWriter{w, &by}, r) })
-			})
+			}, around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				next.ServeHTTP(readFromWriter{w, &by}, r)
+			}))
 			a := s.post("k")
 			require.NoError(t, a.err)
 			require.True(t, want == a.body)
@@ -395,18 +252,6 @@ func TestReadFrom(t *testing.T) {
 			s.wantNotRetained("k", 200)
 		})
 	}
-}
-
-// ServeContent and ReverseProxy are handlers that use what a ResponseWriter can do.
-func TestStandardHandlers(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
-		http.ServeContent(w, r, "a.txt", time.Unix(1e9, 0), strings.NewReader("content"))
-	})
-	first, replay := s.replayOf("k")
-	require.Equal(t, "content", replay.body)
-	require.Equal(t, comparable(first.header), comparable(replay.header))
-	require.NotEmpty(t, replay.header.Get("Last-Modified"))
 }
 
 func TestResponseController(t *testing.T) {
@@ -427,7 +272,7 @@ func TestResponseController(t *testing.T) {
 }
 
 // A ResponseWriter further out that cannot flush or be hijacked says so through ours,
-// and the answer goes on being taken down.
+// and the answer is still buffered.
 func TestNotSupported(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
@@ -439,11 +284,9 @@ func TestNotSupported(t *testing.T) {
 		assert.ErrorIs(t, err, http.ErrNotSupported)
 		w.Header().Set("X-After", "too late")
 		fmt.Fprint(w, "b")
-	}, func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			next.ServeHTTP(struct{ http.ResponseWriter }{w}, r)
-		})
-	})
+	}, around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		next.ServeHTTP(struct{ http.ResponseWriter }{w}, r)
+	}))
 	_, replay := s.replayOf("k")
 	require.Equal(t, "ab", replay.body)
 	require.NotContains(t, replay.header, "X-After")
@@ -453,14 +296,14 @@ func TestNotSupported(t *testing.T) {
 func TestHTTP2(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
-	h := idemhttp.New(store, scopeOf, idemhttp.Options{MaxResponse: 100})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := once(store, idemhttp.Options{MaxResponse: 100}, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "<p>")
 		flush(w)
 		if r.URL.Path == "/large" {
 			w.Header().Set(http.TrailerPrefix+"X-Sum", "1")
 			fmt.Fprint(w, repeat("x", 200))
 		}
-	}))
+	})
 	server := httptest.NewUnstartedServer(h)
 	server.EnableHTTP2 = true
 	server.StartTLS()
@@ -472,4 +315,85 @@ func TestHTTP2(t *testing.T) {
 	require.Equal(t, "<p>", replay.body)
 	require.Equal(t, "<p>"+repeat("x", 200), s.do("POST", "/large", "l", "").body)
 	wantProblem(t, s.do("POST", "/large", "l", ""), 500, idemhttp.TypeNotRetained)
+}
+
+// A connection that the handler takes over is the answer, and cannot be kept.
+func TestHijack(t *testing.T) {
+	t.Parallel()
+	write := func(conn net.Conn, rw *bufio.ReadWriter, err error) {
+		if err == nil {
+			_, _ = rw.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
+			_ = errors.Join(rw.Flush(), conn.Close())
+		}
+	}
+	hangUp := func(w http.ResponseWriter) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_ = errors.Join(rw.Flush(), conn.Close())
+		}
+	}
+	for name, h := range map[string]http.HandlerFunc{
+		"Hijacker": func(w http.ResponseWriter, _ *http.Request) {
+			write(w.(http.Hijacker).Hijack())
+			w.WriteHeader(500) // means nothing any more
+			_, _ = w.Write(nil)
+		},
+		"ResponseController": func(w http.ResponseWriter, _ *http.Request) { write(http.NewResponseController(w).Hijack()) },
+		"after an answer":    does(set("Content-Length", "2"), set("Connection", "close"), put("hi"), hangUp),
+		"after a live answer of known length": does(set("Content-Length", "2"), set("Connection", "close"),
+			put("h"), flush, put("i"), hangUp), // the last byte is held back
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, nil, idemhttp.Options{}, h)
+			a := s.post("k")
+			require.NoError(t, a.err)
+			require.Equal(t, 200, a.status)
+			require.Equal(t, "hi", a.body)
+			s.settled("k") // it was the handler who answered
+			s.wantNotRetained("k", 0)
+		})
+	}
+}
+
+// A handler that switches protocols is done, with 101, whether or not it goes on to talk.
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	for name, talks := range map[string]bool{"talks": true, "does nothing more": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Connection", "Upgrade")
+				w.Header().Set("Upgrade", "echo")
+				w.WriteHeader(http.StatusSwitchingProtocols)
+				if !talks {
+					_, err := w.Write([]byte("not HTTP"))
+					assert.ErrorIs(t, err, http.ErrBodyNotAllowed)
+					return
+				}
+				conn, rw, err := http.NewResponseController(w).Hijack()
+				if err == nil {
+					line, _ := rw.ReadString('\n')
+					_, _ = rw.WriteString("echo " + line)
+					_ = errors.Join(rw.Flush(), conn.Close())
+				}
+			})
+			conn := must(net.Dial("tcp", strings.TrimPrefix(s.url, "http://")))
+			defer conn.Close()
+			fmt.Fprint(conn, "POST /payments HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n"+
+				"Idempotency-Key: k\r\nContent-Length: 5\r\n\r\n12.50")
+			in := bufio.NewReader(conn)
+			resp, err := http.ReadResponse(in, nil)
+			require.NoError(t, err)
+			require.Equal(t, 101, resp.StatusCode)
+			if talks {
+				fmt.Fprintln(conn, "hello")
+				rest, err := io.ReadAll(in)
+				require.NoError(t, err)
+				require.Equal(t, "echo hello\n", string(rest))
+			}
+			s.settled("k")
+			s.wantNotRetained("k", 101)
+		})
+	}
 }

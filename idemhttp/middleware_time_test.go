@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,7 +16,6 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemhttp"
 	"github.com/idemkv/idem/idemtest"
-	"github.com/idemkv/idem/memory"
 )
 
 // Handlers that take their time, requests that wait for them, and middleware inside of
@@ -24,14 +23,12 @@ import (
 
 // clocked is a store in memory on a clock that stands still, and a way to serve
 // requests without a server.
-func clocked(t *testing.T, o idemhttp.Options, h http.HandlerFunc) (*idemtest.Clock, *idem.Store, func(key string) *httptest.ResponseRecorder) {
+func clocked(t *testing.T, o idemhttp.Options, h http.HandlerFunc) (*idemtest.Clock, *idem.Store, func(key string) answer) {
 	clock := idemtest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	store := memoryStore(t, idem.Options{Clock: clock, SweepInterval: -1})
 	wrapped := idemhttp.New(store, scopeOf, o)(h)
-	return clock, store, func(key string) *httptest.ResponseRecorder {
-		w := httptest.NewRecorder()
-		wrapped.ServeHTTP(w, keyed(key))
-		return w
+	return clock, store, func(key string) answer {
+		return serve(wrapped, keyed(key))
 	}
 }
 
@@ -49,7 +46,7 @@ func TestHeartbeat(t *testing.T) {
 			t.Parallel()
 			g := newGate(t)
 			clock, store, serve := clocked(t, c.o, g.ServeHTTP)
-			first := make(chan *httptest.ResponseRecorder)
+			first := make(chan answer)
 			go func() { first <- serve("k") }()
 			<-g.entered
 			lease := map[bool]time.Duration{true: 30 * time.Second, false: c.o.Lease}[c.o.Lease == 0]
@@ -62,12 +59,12 @@ func TestHeartbeat(t *testing.T) {
 				now, _ := clock.Now()
 				require.Equal(t, lease, rec.LeaseUntil.Sub(now))
 				require.Equal(t, !c.o.RetryUnknown, rec.HoldUnknown)
-				require.Equal(t, 409, serve("k").Code)
+				require.Equal(t, 409, serve("k").status)
 			}
 			close(g.leave)
-			require.Equal(t, 200, (<-first).Code)
+			require.Equal(t, 200, (<-first).status)
 			require.Zero(t, clock.Pending())
-			require.Equal(t, "true", serve("k").Header().Get("Idempotent-Replayed"))
+			require.True(t, serve("k").replayed())
 		})
 	}
 }
@@ -87,20 +84,20 @@ func TestClaimLost(t *testing.T) {
 		second.ServeHTTP(w, r)
 	})
 	key := idemhttp.StoreKey("shop", "k")
-	first := make(chan *httptest.ResponseRecorder)
+	first := make(chan answer)
 	go func() { first <- serve("k") }()
 	clock.BlockUntil(1)
 	require.NoError(t, store.Forget(t.Context(), idem.Token{Key: key}))
-	took := make(chan *httptest.ResponseRecorder)
+	took := make(chan answer)
 	go func() { took <- serve("k") }()
 	<-second.entered
 	clock.Advance(10 * time.Second)
 	require.Equal(t, idem.ErrFenced, <-cause)
 	late := <-first
-	wantProblem(t, answer{status: late.Code, header: late.Header(), body: late.Body.String()}, 503, idemhttp.TypeNotRecorded)
+	wantProblem(t, late, 503, idemhttp.TypeNotRecorded)
 	close(second.leave)
-	require.Equal(t, "done", (<-took).Body.String())
-	require.Equal(t, "done", serve("k").Body.String(), "the late one changed nothing")
+	require.Equal(t, "done", (<-took).body)
+	require.Equal(t, "done", serve("k").body, "the late one changed nothing")
 	require.Zero(t, clock.Pending())
 }
 
@@ -110,7 +107,7 @@ func TestWorkAfterSettlingIsNotCancelled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memoryStore(t, idem.Options{SweepInterval: -1})
-		h := idemhttp.New(store, scopeOf, idemhttp.Options{})(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		h := once(store, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
 			ctx, op := r.Context(), idemhttp.FromContext(r.Context())
 			if op.Key() == "completes" {
 				answer, err := idemhttp.Answer{Status: 201}.MarshalBinary()
@@ -126,68 +123,28 @@ func TestWorkAfterSettlingIsNotCancelled(t *testing.T) {
 			assert.NoError(t, store.Forget(ctx, idem.Token{Key: op.Token().Key}))
 			<-ctx.Done()
 			assert.Equal(t, idem.ErrFenced, context.Cause(ctx))
-		}))
+		})
 		for key, status := range map[string]int{"completes": 201, "holds": 503} {
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, keyed(key))
-			require.Equal(t, status, w.Code)
+			w := serve(h, keyed(key))
+			require.Equal(t, status, w.status)
 		}
 	})
-}
-
-// A handler that panics leaves no heartbeat, and one that is over before the first beat
-// has none under way.
-func TestStops(t *testing.T) {
-	t.Parallel()
-	clock, _, serve := clocked(t, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
-		if idemhttp.FromContext(r.Context()).Key() == "panics" {
-			panic("at once")
-		}
-	})
-	require.Panics(t, func() { serve("panics") })
-	require.Zero(t, clock.Pending())
-	serve("returns")
-	require.Zero(t, clock.Pending())
 }
 
 // Beats that race the end of the handler are waited for, and do it no harm.
 func TestBeatRacesEnd(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
-	h := idemhttp.New(store, scopeOf, idemhttp.Options{Lease: time.Millisecond})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := once(store, idemhttp.Options{Lease: time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
 		op := idemhttp.FromContext(r.Context())
 		for rec, err := store.Get(r.Context(), op.Token().Key); err == nil && rec.LeaseUntil.Sub(rec.ClaimedAt) <= time.Millisecond; {
 			rec, err = store.Get(r.Context(), op.Token().Key) // until the first beat
 		}
 		echo(w, r)
-	}))
+	})
 	for n := range 300 {
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, keyed(fmt.Sprint("k", n)))
-		require.Equal(t, "12.50 <nil>", w.Body.String())
-	}
-}
-
-// An attempt whose process died is held; with RetryUnknown it is taken over.
-func TestLapsed(t *testing.T) {
-	t.Parallel()
-	for _, retry := range []bool{false, true} {
-		clock, store, serve := clocked(t, idemhttp.Options{RetryUnknown: retry}, func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprint(w, "attempt ", idemhttp.FromContext(r.Context()).Attempt())
-		})
-		// As the middleware of a process that is gone has claimed it.
-		r := keyed("k")
-		print := must(idemhttp.RequestFingerprint(r, []byte("12.50")))
-		_, err := store.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("shop", "k"), Fingerprint: print, HoldUnknown: !retry})
-		require.NoError(t, err)
-		require.Equal(t, 409, serve("k").Code)
-		clock.Advance(30 * time.Second)
-		w := serve("k")
-		if retry {
-			require.Equal(t, "attempt 2", w.Body.String())
-		} else {
-			wantProblem(t, answer{status: w.Code, header: w.Header(), body: w.Body.String()}, 500, idemhttp.TypeOutcomeUnknown)
-		}
+		w := serve(h, keyed(fmt.Sprint("k", n)))
+		require.Equal(t, "12.50 <nil>", w.body)
 	}
 }
 
@@ -195,21 +152,17 @@ func TestLapsed(t *testing.T) {
 func TestWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store, err := idem.New(memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
-		require.NoError(t, err)
-		defer store.Close()
+		store := memoryStore(t, idem.Options{SweepInterval: -1})
 		g := newGate(t)
 		var status atomic.Int32
-		h := idemhttp.New(store, scopeOf, idemhttp.Options{Wait: 10 * time.Second})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := once(store, idemhttp.Options{Wait: 10 * time.Second}, func(w http.ResponseWriter, r *http.Request) {
 			g.entered <- r
 			<-g.leave
 			w.WriteHeader(int(status.Load()))
 			fmt.Fprint(w, "done")
-		}))
+		})
 		serve := func(ctx context.Context, key string, answers chan<- answer) {
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, keyed(key).WithContext(ctx))
-			answers <- answer{status: w.Code, header: w.Header(), body: w.Body.String()}
+			answers <- serve(h, keyed(key).WithContext(ctx))
 		}
 		answers := make(chan answer, 8)
 		race := func(key string) {
@@ -272,29 +225,157 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// Wrapped twice, by mistake or at two levels, the middleware does not wait for itself,
-// and an answer of the inner one is not taken for the handler's.
-func TestNested(t *testing.T) {
+// What ends a handler's context: a deadline further out and MaxRun, and not the client.
+
+// A deadline of middleware further out reaches the handler; the client's leaving does
+// not. Without an answer since, nobody knows whether the operation was done.
+func TestOuterDeadline(t *testing.T) {
 	t.Parallel()
-	store := memoryStore(t, idem.Options{})
-	wrap := idemhttp.New(store, scopeOf, idemhttp.Options{Wait: time.Hour})
-	s := newSite(t, store, idemhttp.Options{Wait: time.Hour}, wrap(http.HandlerFunc(echo)).ServeHTTP)
-	_, replay := s.replayOf("k")
-	require.Equal(t, "12.50 <nil>", replay.body)
+	for name, retry := range map[string]bool{"held": false, "run again": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				store := memoryStore(t, idem.Options{SweepInterval: -1})
+				attempts := 0
+				began := time.Now()
+				h := once(store, idemhttp.Options{RetryUnknown: retry}, func(w http.ResponseWriter, r *http.Request) {
+					if attempts++; attempts > 1 {
+						fmt.Fprint(w, "done")
+						return
+					}
+					<-r.Context().Done()
+					assert.Equal(t, 5*time.Second, time.Since(began))
+					assert.Equal(t, context.DeadlineExceeded, context.Cause(r.Context()))
+				})
+				serve := func(ctx context.Context) answer { return serve(h, keyed("k").WithContext(ctx)) }
+				client, leave := context.WithCancel(t.Context())
+				ctx, cancel := context.WithTimeout(client, 5*time.Second)
+				defer cancel()
+				time.AfterFunc(time.Second, leave)
+				first := serve(ctx)
+				rec, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
+				require.NoError(t, err)
+				require.Equal(t, "the handler was stopped and did not answer: context deadline exceeded", string(rec.Result))
+				if !retry {
+					wantProblem(t, first, 500, idemhttp.TypeOutcomeUnknown)
+					wantProblem(t, serve(t.Context()), 500, idemhttp.TypeOutcomeUnknown)
+					return
+				}
+				wantProblem(t, first, 503, idemhttp.TypeNotDone)
+				require.Equal(t, 1, rec.Attempt)
+				require.Equal(t, "done", serve(t.Context()).body)
+			})
+		})
+	}
+}
 
-	other := idemhttp.New(store, func(*http.Request) (string, error) { return "inner", nil },
-		idemhttp.Options{Fingerprint: func(*http.Request, []byte) (idem.Fingerprint, error) { return idem.Fingerprint{7}, nil }})
-	s = newSite(t, store, idemhttp.Options{}, other(http.HandlerFunc(echo)).ServeHTTP)
-	_, err := store.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("inner", "busy")})
-	require.NoError(t, err)
-	wantProblem(t, s.post("busy"), 409, idemhttp.TypeInFlight)
-	s.wantNoRecord("busy")
-	_, replay = s.replayOf("free")
-	require.Equal(t, "12.50 <nil>", replay.body)
+// http.TimeoutHandler outside of the middleware stops the handler. What that answers
+// after all is what retries get.
+func TestTimeoutHandlerOutside(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memoryStore(t, idem.Options{SweepInterval: -1})
+		inner := once(store, idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+			time.Sleep(time.Second) // it was charging
+			w.WriteHeader(http.StatusCreated)
+		})
+		h := http.TimeoutHandler(inner, time.Minute, "too slow")
+		serve := func() answer { return serve(h, keyed("k")) }
+		require.Equal(t, 503, serve().status)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		again := serve()
+		require.Equal(t, 201, again.status)
+		require.True(t, again.replayed())
+	})
+}
 
-	// The same scope with another fingerprint.
-	wrap = idemhttp.New(store, scopeOf, idemhttp.Options{Fingerprint: func(*http.Request, []byte) (idem.Fingerprint, error) { return idem.Fingerprint{7}, nil }})
-	s = newSite(t, store, idemhttp.Options{}, wrap(http.HandlerFunc(echo)).ServeHTTP)
-	_, replay = s.replayOf("k2")
-	require.Equal(t, "12.50 <nil>", replay.body)
+const maxRun = 45 * time.Second
+
+// runOut lets maxRun pass, with n heartbeats of the store's default lease.
+func runOut(clock *idemtest.Clock, n int) {
+	for range 4 {
+		clock.BlockUntil(1 + n)
+		clock.Advance(10 * time.Second)
+	}
+	clock.BlockUntil(1 + n)
+	clock.Advance(5 * time.Second)
+}
+
+// A handler that hangs keeps its key for MaxRun and one lease. Nothing is released while
+// it runs, and what it answers then is recorded if nobody has taken over.
+func TestMaxRun(t *testing.T) {
+	t.Parallel()
+	for _, retry := range []bool{false, true} {
+		t.Run(map[bool]string{false: "held", true: "run again"}[retry], func(t *testing.T) {
+			t.Parallel()
+			let, stopped := make(chan struct{}), make(chan error, 1)
+			clock, store, serve := clocked(t, idemhttp.Options{RetryUnknown: retry, MaxRun: maxRun}, func(w http.ResponseWriter, r *http.Request) {
+				op := idemhttp.FromContext(r.Context())
+				if op.Attempt() == 1 {
+					<-r.Context().Done()
+					stopped <- context.Cause(r.Context())
+					<-let
+				}
+				fmt.Fprint(w, "attempt ", op.Attempt())
+			})
+			late := make(chan answer, 1)
+			go func() { late <- serve("k") }()
+			runOut(clock, 1)
+			require.Equal(t, idemhttp.ErrMaxRun, <-stopped)
+			for clock.Pending() > 0 { // until the last heartbeat has ended
+				runtime.Gosched()
+			}
+			require.Equal(t, 409, serve("k").status, "the lease is not over")
+			clock.Advance(30 * time.Second)
+			wantRecord(t, store, "k", idem.InFlight)
+			if retry {
+				require.Equal(t, "attempt 2", serve("k").body)
+				close(let)
+				wantProblem(t, <-late, 503, idemhttp.TypeNotRecorded)
+				require.Equal(t, "attempt 2", serve("k").body, "the late one changed nothing")
+				return
+			}
+			wantProblem(t, serve("k"), 500, idemhttp.TypeOutcomeUnknown)
+			close(let)
+			require.Equal(t, "attempt 1", (<-late).body)
+			require.True(t, serve("k").replayed())
+			require.Zero(t, clock.Pending())
+		})
+	}
+}
+
+// MaxRun of a middleware reaches a handler that runs under another one, too.
+func TestMaxRunOfAnOuterMiddleware(t *testing.T) {
+	t.Parallel()
+	entered := make(chan struct{})
+	inner := once(memoryStore(t, idem.Options{}), idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done()
+		fmt.Fprint(w, context.Cause(r.Context()))
+	})
+	clock, _, serve := clocked(t, idemhttp.Options{MaxRun: time.Second}, inner.ServeHTTP)
+	served := make(chan answer)
+	go func() { served <- serve("k") }()
+	<-entered
+	clock.BlockUntil(2)
+	clock.Advance(time.Second)
+	require.Equal(t, idemhttp.ErrMaxRun.Error(), (<-served).body)
+}
+
+// Handlers that end in time, or panic, leave no heartbeat and no timer of MaxRun.
+func TestLeavesNoTimer(t *testing.T) {
+	t.Parallel()
+	for _, maxRun := range []time.Duration{0, time.Minute} {
+		clock, _, serve := clocked(t, idemhttp.Options{MaxRun: maxRun}, func(_ http.ResponseWriter, r *http.Request) {
+			if idemhttp.FromContext(r.Context()).Key() == "panics" {
+				panic("at once")
+			}
+		})
+		require.Equal(t, 200, serve("k").status)
+		require.Zero(t, clock.Pending())
+		require.Panics(t, func() { serve("panics") })
+		require.Zero(t, clock.Pending())
+	}
 }

@@ -35,17 +35,16 @@ func TestCloseNotify(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := memoryStore(t, idem.Options{SweepInterval: -1})
 				ctx, leave := context.WithCancel(t.Context())
-				h := idemhttp.New(store, scopeOf, idemhttp.Options{CancelWithClient: cancel})(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				h := once(store, idemhttp.Options{CancelWithClient: cancel}, func(w http.ResponseWriter, _ *http.Request) {
 					gone := w.(closeNotifier).CloseNotify()
 					leave()
 					synctest.Wait()
 					assert.Len(t, gone, map[bool]int{true: 1}[cancel])
 					fmt.Fprint(w, "paid")
-				}))
-				h.ServeHTTP(httptest.NewRecorder(), keyed("k").WithContext(ctx))
-				w := httptest.NewRecorder()
-				h.ServeHTTP(w, keyed("k"))
-				require.Equal(t, "paid", w.Body.String())
+				})
+				serve(h, keyed("k").WithContext(ctx))
+				w := serve(h, keyed("k"))
+				require.Equal(t, "paid", w.body)
 			})
 		})
 	}
@@ -74,14 +73,12 @@ func TestPush(t *testing.T) {
 	s := newSite(t, nil, idemhttp.Options{}, func(w http.ResponseWriter, _ *http.Request) {
 		errs <- w.(http.Pusher).Push("/style.css", nil)
 		fmt.Fprint(w, "page")
-	}, func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/push" {
-				w = unwrapWriter{pushWriter{w, &pushed}}
-			}
-			next.ServeHTTP(w, r)
-		})
-	})
+	}, around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.URL.Path == "/push" {
+			w = unwrapWriter{pushWriter{w, &pushed}}
+		}
+		next.ServeHTTP(w, r)
+	}))
 	require.Equal(t, "page", s.do("POST", "/push", "k", "").body)
 	require.NoError(t, <-errs)
 	require.True(t, s.do("POST", "/push", "k", "").replayed())
@@ -92,29 +89,25 @@ func TestPush(t *testing.T) {
 
 // lateAnswer is a framework around the handler that keeps its ResponseWriter and answers
 // with it what the handler leaves: a panic, or an error.
-func lateAnswer(answer func(w http.ResponseWriter, panicked bool)) (handler, around func(http.Handler) http.Handler) {
+func lateAnswer(answer func(w http.ResponseWriter, panicked bool)) (handler, outside func(http.Handler) http.Handler) {
 	type slot struct{}
-	handler = func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			*r.Context().Value(slot{}).(*http.ResponseWriter) = w
-			next.ServeHTTP(w, r)
-		})
-	}
-	around = func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			kept := w
-			defer func() { answer(kept, recover() != nil) }()
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), slot{}, &kept)))
-		})
-	}
-	return handler, around
+	handler = around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		*r.Context().Value(slot{}).(*http.ResponseWriter) = w
+		next.ServeHTTP(w, r)
+	})
+	outside = around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		kept := w
+		defer func() { answer(kept, recover() != nil) }()
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), slot{}, &kept)))
+	})
+	return handler, outside
 }
 
 // A framework further out answers a panic by the only ResponseWriter that it knows,
 // which is ours. Its client gets that answer, and nothing of the handler's.
 func TestPanicAnsweredByTheHandlersWriter(t *testing.T) {
 	t.Parallel()
-	handler, around := lateAnswer(func(w http.ResponseWriter, panicked bool) {
+	handler, outside := lateAnswer(func(w http.ResponseWriter, panicked bool) {
 		if panicked {
 			w.Header().Set("X-Error", "1")
 			w.WriteHeader(http.StatusInternalServerError)
@@ -127,7 +120,7 @@ func TestPanicAnsweredByTheHandlersWriter(t *testing.T) {
 		w.Header().Set("X-Half", "1")
 		fmt.Fprint(w, "half an answer")
 		panic("no")
-	})).ServeHTTP, around)
+	})).ServeHTTP, outside)
 	a := s.post("k")
 	require.NoError(t, a.err)
 	require.Equal(t, 500, a.status)
@@ -142,18 +135,14 @@ func TestPanicAnsweredByTheHandlersWriter(t *testing.T) {
 func TestWrittenAfterTheAnswer(t *testing.T) {
 	t.Parallel()
 	for name, write := range map[string]http.HandlerFunc{
-		"at once": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "paid") },
-		"as it was written": func(w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprint(w, "pa")
-			flush(w)
-			fmt.Fprint(w, "id")
-		},
-		"status alone": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) },
+		"at once":           does(put("paid")),
+		"as it was written": does(put("pa"), flush, put("id")),
+		"status alone":      does(code(http.StatusAccepted)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			errs := make(chan error, 8)
-			handler, around := lateAnswer(func(w http.ResponseWriter, _ bool) {
+			handler, outside := lateAnswer(func(w http.ResponseWriter, _ bool) {
 				if w.Header().Get("Idempotent-Replayed") != "" {
 					return
 				}
@@ -167,7 +156,7 @@ func TestWrittenAfterTheAnswer(t *testing.T) {
 				errs <- err
 				close(errs)
 			})
-			s := newSite(t, nil, idemhttp.Options{}, handler(write).ServeHTTP, around)
+			s := newSite(t, nil, idemhttp.Options{}, handler(write).ServeHTTP, outside)
 			first, replay := s.replayOf("k")
 			require.Equal(t, first.status, replay.status)
 			require.Equal(t, first.body, replay.body)
@@ -214,8 +203,7 @@ func (w compressWriter) Flush() {
 }
 
 // Middleware further out that compresses hides from net/http what an answer begins with.
-// First answer and replay have the Content-Type that the handler's answer has without
-// it all the same.
+// First answer and replay still have the Content-Type that they have without it.
 func TestContentTypeBehindCompression(t *testing.T) {
 	t.Parallel()
 	const limit = 1000
@@ -224,35 +212,18 @@ func TestContentTypeBehindCompression(t *testing.T) {
 		write http.HandlerFunc
 		live  bool // and not kept
 	}{
-		"written":       {write: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, html) }},
-		"with a status": {write: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201); fmt.Fprint(w, html) }},
-		"in parts":      {write: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, html[:5]); fmt.Fprint(w, html[5:]) }},
-		"flushed":       {write: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, html); flush(w); fmt.Fprint(w, "<p>") }},
-		"copied":        {write: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, strings.NewReader(html)) }},
-		"no body":       {write: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(202) }},
-		"not sniffed": {write: func(w http.ResponseWriter, _ *http.Request) {
-			w.Header()["Content-Type"] = nil
-			w.WriteHeader(200)
-			fmt.Fprint(w, html)
-		}},
-		"own type": {write: func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "a/b")
-			fmt.Fprint(w, html)
-		}},
-		"too long": {live: true, write: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, long) }},
-		"too long, in parts": {live: true, write: func(w http.ResponseWriter, _ *http.Request) {
-			for part := range strings.Lines(strings.ReplaceAll(long, "9", "9\n")) {
-				fmt.Fprint(w, part)
-			}
-		}},
-		"too long, announced": {live: true, write: func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "1001")
-			fmt.Fprint(w, long)
-		}},
-		"with trailers": {live: true, write: func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Trailer", "X-Sum")
-			fmt.Fprint(w, html)
-		}},
+		"written":             {write: does(put(html))},
+		"with a status":       {write: does(code(201), put(html))},
+		"in parts":            {write: does(put(html[:5], html[5:]))},
+		"flushed":             {write: does(put(html), flush, put("<p>"))},
+		"copied":              {write: does(func(w http.ResponseWriter) { _, _ = io.Copy(w, strings.NewReader(html)) })},
+		"no body":             {write: does(code(202))},
+		"not sniffed":         {write: does(func(w http.ResponseWriter) { w.Header()["Content-Type"] = nil }, code(200), put(html))},
+		"own type":            {write: does(set("Content-Type", "a/b"), put(html))},
+		"too long":            {live: true, write: does(put(long))},
+		"too long, in parts":  {live: true, write: does(put(strings.SplitAfter(long, "9")...))},
+		"too long, announced": {live: true, write: does(set("Content-Length", "1001"), put(long))},
+		"with trailers":       {live: true, write: does(set("Trailer", "X-Sum"), put(html))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -3,7 +3,6 @@ package idemhttp_test
 import (
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -45,8 +44,7 @@ func TestNewPanics(t *testing.T) {
 	methods := []string{"PUT"}
 	wrap := idemhttp.New(store, scopeOf, idemhttp.Options{Methods: methods})
 	methods[0] = "POST" // is not looked at again
-	w := httptest.NewRecorder()
-	wrap(http.HandlerFunc(echo)).ServeHTTP(w, keyed("k"))
+	serve(wrap(http.HandlerFunc(echo)), keyed("k"))
 	_, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
 	require.ErrorIs(t, err, idem.ErrNotFound)
 }

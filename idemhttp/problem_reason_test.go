@@ -74,25 +74,22 @@ func TestProblemReasons(t *testing.T) {
 			if c.header[0] != "" {
 				r.Header.Set(c.header[0], c.header[1])
 			}
-			w := httptest.NewRecorder()
-			idemhttp.New(c.store, scopeOf, c.o)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-				t.Error("the handler was run")
-			})).ServeHTTP(w, r)
-			p := wantProblem(t, answer{status: w.Code, header: w.Header(), body: w.Body.String()}, c.status, c.kind)
+			a := serve(once(c.store, c.o, func(http.ResponseWriter, *http.Request) { t.Error("the handler was run") }), r)
+			p := wantProblem(t, a, c.status, c.kind)
 			require.Equal(t, c.reason, p.Reason)
 			if c.detail != "" {
 				require.Contains(t, p.Detail, c.detail)
 			}
-			require.NotContains(t, w.Body.String(), "secret")
-			require.NotContains(t, w.Body.String(), "1234")
-			require.NotContains(t, w.Body.String(), up.KeyHash(idemhttp.StoreKey("shop", "secret")))
+			require.NotContains(t, a.body, "secret")
+			require.NotContains(t, a.body, "1234")
+			require.NotContains(t, a.body, up.KeyHash(idemhttp.StoreKey("shop", "secret")))
 			var members map[string]any
-			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &members))
+			require.NoError(t, json.Unmarshal([]byte(a.body), &members))
 			for name := range members {
 				assert.Contains(t, []string{"type", "title", "status", "detail", "reason"}, name)
 			}
 			if c.status == 503 {
-				require.NotEmpty(t, w.Header().Get("Retry-After"))
+				require.NotEmpty(t, a.header.Get("Retry-After"))
 			}
 		})
 	}

@@ -106,13 +106,11 @@ func TestReplayEqualsFirstAnswer(t *testing.T) {
 		runs.Add(1)
 		cut.Store(current.Load().play(w))
 	})
-	outer := func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("X-Outer", "outer")
-			w.Header().Set("Vary", "Origin")
-			next.ServeHTTP(w, r)
-		})
-	}
+	outer := around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		w.Header().Set("X-Outer", "outer")
+		w.Header().Set("Vary", "Origin")
+		next.ServeHTTP(w, r)
+	})
 	// By way of ReadFrom, net/http writes past the Content-Length and into the next
 	// answer of the connection, which is not what is wanted.
 	bare := httptest.NewUnstartedServer(outer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -146,9 +146,7 @@ func TestStructuredFieldItems(t *testing.T) {
 	vectors := []sfVector{{":" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("a", 16384))) + ":", true}}
 	for _, of := range map[string]struct{ accepted, refused []string }{
 		"token": {
-			accepted: []string{
-				"a_b-c.d3:f%00/*", "fooBar", "FooBar",
-			},
+			accepted: []string{"a_b-c.d3:f%00/*", "fooBar", "FooBar"},
 		},
 		"number": {
 			accepted: []string{
@@ -161,30 +159,22 @@ func TestStructuredFieldItems(t *testing.T) {
 			},
 		},
 		"binary": {
-			accepted: []string{
-				":aGVsbG8=:", "::", ":aGVsbG8:", ":iZ==:", ":/+Ah:",
-			},
+			accepted: []string{":aGVsbG8=:", "::", ":aGVsbG8:", ":iZ==:", ":/+Ah:"},
 			refused: []string{
 				":=aGVsbG8=:", ":a=GVsbG8=:", ":aGVsbG8.:", ":aGVsbG8=", ":aGVsb G8=:", ":    :", ":aGVsbG!8=:", ":aGVsbG8=!:",
 				":_-Ah:", ":",
 			},
 		},
 		"boolean": {
-			accepted: []string{
-				"?1", "?0",
-			},
-			refused: []string{
-				"?Q", "? 1", "?-0", "?T", "?F", "?t", "?f", "?True", "?False", "?",
-			},
+			accepted: []string{"?1", "?0"},
+			refused:  []string{"?Q", "? 1", "?-0", "?T", "?F", "?t", "?f", "?True", "?False", "?"},
 		},
 		"date": {
 			accepted: []string{
 				"@0", "@1659578233", "@-1659578233", "@2147483648", "@4294967296", "@253402214400", "@-62135596800",
 				"@999999999999999", "@-999999999999999", "@-0",
 			},
-			refused: []string{
-				"@1659578233.12", "@1000000000000000", "@-1000000000000000", "@", "@-", "@ 12345678", "@abc",
-			},
+			refused: []string{"@1659578233.12", "@1000000000000000", "@-1000000000000000", "@", "@-", "@ 12345678", "@abc"},
 		},
 		"display-string": {
 			accepted: []string{
@@ -198,12 +188,8 @@ func TestStructuredFieldItems(t *testing.T) {
 			},
 		},
 		"item": {
-			accepted: []string{
-				"  1  ", "     1  ",
-			},
-			refused: []string{
-				"", " \t 1", "1 \t ",
-			},
+			accepted: []string{"  1  ", "     1  "},
+			refused:  []string{"", " \t 1", "1 \t "},
 		},
 		"examples": {
 			accepted: []string{

@@ -98,8 +98,7 @@ func TestTransportAsksAgainForCutAnswers(t *testing.T) {
 			require.NoError(t, err)
 			transport := quick(server.Client().Transport)
 			transport.Clock = waitsOnly{idem.SystemClock()}
-			resp, err := transport.RoundTrip(r)
-			require.NoError(t, err)
+			resp := exchange(t, transport, r)
 			assert.Equal(t, text, readAll(t, resp))
 			assert.Equal(t, c.gzip, resp.Uncompressed)
 			mu.Lock()
@@ -111,7 +110,7 @@ func TestTransportAsksAgainForCutAnswers(t *testing.T) {
 }
 
 // streamed answers with what comes out of a pipe, whose length nobody knows.
-func streamed(media string, write func(ctx context.Context, w *io.PipeWriter)) func(*http.Request) (*http.Response, error) {
+func streamed(media string, write func(ctx context.Context, w *io.PipeWriter)) reply {
 	return func(r *http.Request) (*http.Response, error) {
 		pr, pw := io.Pipe()
 		go write(r.Context(), pw)
@@ -135,10 +134,9 @@ func TestTransportPassesStreams(t *testing.T) {
 			"application/grpc-web+proto": 0, "application/connect+json": 0, "application/vnd.amazon.eventstream": 0,
 			"application/json": time.Second, "": time.Second,
 		} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){streamed(media, ticks)}}
+			s := answers(streamed(media, ticks))
 			start := time.Now()
-			resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
-			require.NoError(t, err)
+			resp := exchange(t, &idemhttp.Transport{Base: s}, post(t, nil))
 			assert.Equal(t, held, time.Since(start), media)
 			for i := range 5 {
 				p := make([]byte, 10)
@@ -165,24 +163,22 @@ func TestTransportClosesStreams(t *testing.T) {
 				<-ctx.Done()
 			},
 		} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){streamed("", write)}}
-			resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
-			require.NoError(t, err)
+			s := answers(streamed("", write))
+			resp := exchange(t, &idemhttp.Transport{Base: s}, post(t, nil))
 			require.NoError(t, resp.Body.Close())
-			_, err = resp.Body.Read(make([]byte, 1))
+			_, err := resp.Body.Read(make([]byte, 1))
 			require.Error(t, err, name)
 			assert.Equal(t, 1, s.given[0].closed, name)
 			require.Error(t, resp.Request.Context().Err(), name)
 		}
 
 		// One that is cut after it was handed on is the caller's to find.
-		s := &script{answers: []func(*http.Request) (*http.Response, error){streamed("", func(_ context.Context, w *io.PipeWriter) {
+		s := answers(streamed("", func(_ context.Context, w *io.PipeWriter) {
 			_, _ = io.WriteString(w, "char")
 			time.Sleep(2 * time.Second)
 			_ = w.CloseWithError(io.ErrUnexpectedEOF)
-		})}}
-		resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
-		require.NoError(t, err)
+		}))
+		resp := exchange(t, &idemhttp.Transport{Base: s}, post(t, nil))
 		got, err := io.ReadAll(resp.Body)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 		assert.Equal(t, "char", string(got))
@@ -198,7 +194,7 @@ func TestTransportHandsOnAnswersOfUnknownLength(t *testing.T) {
 	text := strings.Repeat("0123456789", 20_000)
 	broken := gzipped(t, text)
 	broken[len(broken)-8] ^= 1 // its checksum
-	unpacked := func(b []byte) func(*http.Request) (*http.Response, error) {
+	unpacked := func(b []byte) reply {
 		return func(r *http.Request) (*http.Response, error) {
 			resp, err := status(200, "")(r)
 			resp.ContentLength, resp.Uncompressed = -1, true
@@ -209,7 +205,7 @@ func TestTransportHandsOnAnswersOfUnknownLength(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		for name, c := range map[string]struct {
-			answer func(*http.Request) (*http.Response, error)
+			answer reply
 			most   int64
 			err    error
 		}{
@@ -220,9 +216,8 @@ func TestTransportHandsOnAnswersOfUnknownLength(t *testing.T) {
 			"broken":       {unpacked(broken), 0, gzip.ErrChecksum},
 			"long, broken": {unpacked(broken), 100, gzip.ErrChecksum},
 		} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){c.answer}}
-			resp, err := (&idemhttp.Transport{Base: s, MaxAnswer: c.most}).RoundTrip(post(t, nil))
-			require.NoError(t, err, name)
+			s := answers(c.answer)
+			resp := exchange(t, &idemhttp.Transport{Base: s, MaxAnswer: c.most}, post(t, nil))
 			got, err := io.ReadAll(resp.Body)
 			require.ErrorIs(t, err, c.err, name)
 			require.NoError(t, resp.Body.Close())
@@ -250,8 +245,7 @@ func TestTransportNotModified(t *testing.T) {
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
 	require.NoError(t, err)
 	r.Header.Set("Idempotency-Key", `"k"`) // some clients send one with every request
-	resp, err := quick(server.Client().Transport).RoundTrip(r)
-	require.NoError(t, err)
+	resp := exchange(t, quick(server.Client().Transport), r)
 	require.NoError(t, resp.Body.Close())
 	assert.Equal(t, http.StatusNotModified, resp.StatusCode)
 	assert.EqualValues(t, 5, resp.ContentLength)
@@ -268,12 +262,10 @@ func TestTransportKeepsWholeAnswerThatDoesNotClose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for _, length := range []int64{7, -1} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){func(*http.Request) (*http.Response, error) {
+			s := answers(func(*http.Request) (*http.Response, error) {
 				return &http.Response{StatusCode: 201, Header: http.Header{}, Body: closeFails{strings.NewReader("charged")}, ContentLength: length}, nil
-			}}}
-			resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
-			require.NoError(t, err)
-			assert.Equal(t, "charged", readAll(t, resp))
+			})
+			assert.Equal(t, "charged", readAll(t, exchange(t, &idemhttp.Transport{Base: s}, post(t, nil))))
 			assert.Len(t, s.sent, 1)
 		}
 	})
@@ -293,8 +285,7 @@ func TestTransportTrailerOfWhatIsHandedOn(t *testing.T) {
 				}
 				from.Trailer["X-Sum"] = []string{"6"}
 			})))
-			resp, err := (&idemhttp.Transport{Base: &idemScript{resp: from}}).RoundTrip(post(t, nil))
-			require.NoError(t, err)
+			resp := exchange(t, &idemhttp.Transport{Base: gives(from)}, post(t, nil))
 			require.NoError(t, pw.Close())
 			synctest.Wait() // its end has been read
 			assert.Equal(t, announced, resp.Trailer)
@@ -315,23 +306,18 @@ func TestTransportPanicOfAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pr, pw := io.Pipe()
 		var body io.Reader = panicking{"a test's"}
-		transport := &idemhttp.Transport{Base: roundTrip(func(*http.Request) (*http.Response, error) {
+		transport := &idemhttp.Transport{Base: reply(func(*http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(body), ContentLength: -1}, nil
 		})}
 		require.PanicsWithValue(t, "a test's", func() { _, _ = transport.RoundTrip(post(t, nil)) })
 
 		body = io.MultiReader(pr, body)
-		resp, err := transport.RoundTrip(post(t, nil))
-		require.NoError(t, err)
+		resp := exchange(t, transport, post(t, nil))
 		require.NoError(t, pw.Close())
 		require.PanicsWithValue(t, "a test's", func() { _, _ = io.ReadAll(resp.Body) })
 		require.NoError(t, resp.Body.Close())
 	})
 }
-
-type roundTrip func(*http.Request) (*http.Response, error)
-
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // Nor is an answer that comes slowly kept back until the time for it is over.
 func TestTransportHandsOnAnswersBeforeTimeIsOver(t *testing.T) {
@@ -347,23 +333,20 @@ func TestTransportHandsOnAnswersBeforeTimeIsOver(t *testing.T) {
 		for _, transport := range []*idemhttp.Transport{
 			{TryTimeout: time.Second}, {TryTimeout: 500 * time.Millisecond}, {Timeout: 500 * time.Millisecond},
 		} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){streamed("", slowly)}}
+			s := answers(streamed("", slowly))
 			transport.Base = s
-			resp, err := transport.RoundTrip(post(t, nil))
-			require.NoError(t, err)
-			assert.Equal(t, "aaaaa", readAll(t, resp))
+			assert.Equal(t, "aaaaa", readAll(t, exchange(t, transport, post(t, nil))))
 			assert.Len(t, s.sent, 1)
 		}
 
 		ctx, cancel := context.WithTimeout(t.Context(), 900*time.Millisecond)
 		defer cancel()
-		s := &script{answers: []func(*http.Request) (*http.Response, error){streamed("", func(ctx context.Context, w *io.PipeWriter) {
+		s := answers(streamed("", func(ctx context.Context, w *io.PipeWriter) {
 			_, _ = w.Write([]byte("a"))
 			<-ctx.Done()
 			_ = w.CloseWithError(ctx.Err())
-		})}}
-		resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil).WithContext(ctx))
-		require.NoError(t, err, "the status came in time")
+		}))
+		resp := exchange(t, &idemhttp.Transport{Base: s}, post(t, nil).WithContext(ctx))
 		got, err := io.ReadAll(resp.Body)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, "a", string(got))
@@ -375,7 +358,7 @@ func TestTransportHandsOnAnswersBeforeTimeIsOver(t *testing.T) {
 func TestTransportReturnsWholeAnswerWhenTimeEndsWithIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		at := func(answer func(*http.Request) (*http.Response, error)) func(*http.Request) (*http.Response, error) {
+		at := func(answer reply) reply {
 			return func(r *http.Request) (*http.Response, error) {
 				<-r.Context().Done()
 				return answer(r)
@@ -386,19 +369,18 @@ func TestTransportReturnsWholeAnswerWhenTimeEndsWithIt(t *testing.T) {
 		}
 		for _, transport := range []*idemhttp.Transport{{TryTimeout: time.Second}, {Timeout: time.Second}} {
 			for _, c := range []struct {
-				answer func(*http.Request) (*http.Response, error)
+				answer reply
 				body   string
 			}{{status(201, "charged"), "charged"}, {nothing, ""}} {
-				s := &script{answers: []func(*http.Request) (*http.Response, error){at(c.answer)}}
-				transport.Base = roundTrip(func(r *http.Request) (*http.Response, error) {
+				s := answers(at(c.answer))
+				transport.Base = reply(func(r *http.Request) (*http.Response, error) {
 					resp, err := s.RoundTrip(r)
 					if resp.Body = s.given[0].ReadCloser; resp.Body != http.NoBody {
 						resp.Body = s.given[0]
 					}
 					return resp, err
 				})
-				resp, err := transport.RoundTrip(post(t, nil))
-				require.NoError(t, err)
+				resp := exchange(t, transport, post(t, nil))
 				assert.Equal(t, 201, resp.StatusCode)
 				assert.Equal(t, c.body, readAll(t, resp))
 				assert.Len(t, s.sent, 1)
@@ -408,9 +390,8 @@ func TestTransportReturnsWholeAnswerWhenTimeEndsWithIt(t *testing.T) {
 		// One that says to come back is returned when all time is over.
 		busy := `{"type":"` + idemhttp.TypeInFlight + `"}`
 		for _, code := range []int{409, 503} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){at(status(code, busy, "Content-Type", problemJSON))}}
-			resp, err := (&idemhttp.Transport{Base: s, Timeout: time.Second}).RoundTrip(post(t, nil))
-			require.NoError(t, err)
+			s := answers(at(status(code, busy, "Content-Type", problemJSON)))
+			resp := exchange(t, &idemhttp.Transport{Base: s, Timeout: time.Second}, post(t, nil))
 			assert.Equal(t, code, resp.StatusCode)
 			assert.Equal(t, busy, readAll(t, resp))
 			assert.Len(t, s.sent, 1)
@@ -426,13 +407,12 @@ func TestTransportPassesAnswersOfRequestsSentOnce(t *testing.T) {
 		for name, transport := range map[string]*idemhttp.Transport{
 			"no keys there": {HonoursKeys: never}, "one try": {MaxTries: 1}, "a long body": {MaxBody: -1},
 		} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){cut(201, "char", 3)}}
+			s := answers(cut(201, "char", 3))
 			transport.Base = s
 			r := post(t, nil)
 			r.Body, r.ContentLength = io.NopCloser(strings.NewReader("12.50")), -1
 			r.Header.Set("Idempotency-Key", `"k"`)
-			resp, err := transport.RoundTrip(r)
-			require.NoError(t, err, name)
+			resp := exchange(t, transport, r)
 			assert.Equal(t, 201, resp.StatusCode, name)
 			got, err := io.ReadAll(resp.Body)
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF, name)

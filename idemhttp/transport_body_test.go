@@ -30,7 +30,8 @@ func TestBodies(t *testing.T) {
 			length  int64 // announced
 			getBody bool
 			max     int64
-			tries   int
+			tries   int // wanted, of three unless MaxTries is 1
+			once    bool
 			sent    int64 // ContentLength
 			says    string
 		}{
@@ -44,9 +45,10 @@ func TestBodies(t *testing.T) {
 			"too long, as announced":       {body: long, length: 2000, max: 1999, tries: 1, sent: 2000, says: "over Transport.MaxBody (1999 bytes)"},
 			"too long, as turns out":       {body: long, length: -1, max: 1999, tries: 1, sent: -1, says: "over Transport.MaxBody (1999 bytes)"},
 			"nothing is kept":              {body: long, length: -1, max: -1, tries: 1, sent: -1, says: "over Transport.MaxBody (0 bytes)"},
+			"one try":                      {body: long, length: -1, once: true, tries: 1, sent: -1}, // nobody has counted it
 			"GetBody, and nothing is kept": {body: long, length: 2000, getBody: true, max: -1, tries: 3, sent: 2000},
 		} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset)}}
+			s := answers(fails(errReset))
 			r := post(t, nil)
 			first := &tracked{ReadCloser: io.NopCloser(strings.NewReader(c.body))}
 			var opened []*tracked
@@ -58,7 +60,8 @@ func TestBodies(t *testing.T) {
 					return b, nil
 				}
 			}
-			_, err := (&idemhttp.Transport{Base: s, MaxTries: 3, MaxBody: c.max}).RoundTrip(r)
+			most := map[bool]int{true: 1, false: 3}[c.once]
+			_, err := (&idemhttp.Transport{Base: s, MaxTries: most, MaxBody: c.max}).RoundTrip(r)
 			require.ErrorIs(t, err, errReset, name)
 			require.Len(t, s.sent, c.tries, name)
 			for i, sent := range s.sent {
@@ -84,7 +87,7 @@ func TestBodies(t *testing.T) {
 func TestBrokenBody(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("the disk has gone")
-	s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset)}}
+	s := answers(fails(errReset))
 	r := post(t, nil)
 	body := &tracked{ReadCloser: io.NopCloser(io.MultiReader(strings.NewReader("abc"), failing{broken}))}
 	r.Body, r.ContentLength = body, -1
@@ -112,41 +115,30 @@ type failing struct{ err error }
 
 func (r failing) Read([]byte) (int, error) { return 0, r.err }
 
-// A body that never ends, such as a pipe, ends with the context.
+// A body that never ends, such as a pipe, ends with the context and with Timeout, also if
+// closing it does not free its reader: what http.NewRequest wraps, such as a bufio.Reader of a
+// terminal.
 func TestTransportContextEndsReadingTheBody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
-		pr, pw := io.Pipe()
-		defer pw.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		defer cancel()
-		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://pay.test", pr)
-		require.NoError(t, err)
-		_, err = (&idemhttp.Transport{Base: s}).RoundTrip(r)
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		assert.Empty(t, s.sent)
-	})
-}
-
-// So does the reading of one that cannot be freed by closing it: what http.NewRequest
-// wraps, such as a bufio.Reader of a terminal.
-func TestTransportLeavesBodyThatDoesNotClose(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		for timeout, want := range map[time.Duration]time.Duration{0: 3 * time.Second, -1: 3 * time.Second, 2 * time.Second: 2 * time.Second} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
-			pr, pw := io.Pipe()
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-			body := &tracked{ReadCloser: io.NopCloser(pr)}
-			start := time.Now()
-			_, err := (&idemhttp.Transport{Base: s, Timeout: timeout}).RoundTrip(post(t, body).WithContext(ctx))
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			assert.Equal(t, want, time.Since(start))
-			assert.Equal(t, 1, body.closed)
-			assert.Empty(t, s.sent)
-			cancel()
-			require.NoError(t, pw.Close())
+		for timeout, want := range map[time.Duration]time.Duration{0: 3, -1: 3, 2 * time.Second: 2} {
+			for _, wrap := range []func(io.ReadCloser) io.ReadCloser{
+				func(pr io.ReadCloser) io.ReadCloser { return pr },
+				func(pr io.ReadCloser) io.ReadCloser { return io.NopCloser(pr) },
+			} {
+				s := answers(status(200, ""))
+				pr, pw := io.Pipe()
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				body := &tracked{ReadCloser: wrap(pr)}
+				start := time.Now()
+				_, err := (&idemhttp.Transport{Base: s, Timeout: timeout}).RoundTrip(post(t, body).WithContext(ctx))
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				assert.Equal(t, want*time.Second, time.Since(start))
+				assert.Equal(t, 1, body.closed)
+				assert.Empty(t, s.sent)
+				cancel()
+				require.NoError(t, pw.Close())
+			}
 		}
 
 		r := post(t, panicking{"a test's"})
@@ -159,7 +151,7 @@ func TestTransportLeavesBodyThatDoesNotClose(t *testing.T) {
 func TestTransportTimeoutEndsReadingTheBody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{answers: []func(*http.Request) (*http.Response, error){hang(nil)}}
+		s := answers(hang(nil))
 		transport := &idemhttp.Transport{Base: s, Timeout: 5 * time.Second}
 		for _, slow := range []time.Duration{time.Hour, 4 * time.Second} {
 			pr, pw := io.Pipe()
@@ -172,8 +164,7 @@ func TestTransportTimeoutEndsReadingTheBody(t *testing.T) {
 			_, err := transport.RoundTrip(post(t, pr))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.NotErrorIs(t, err, context.Canceled, "nobody cancelled it")
-			var failed *idemhttp.TransportError
-			require.ErrorAs(t, err, &failed)
+			failed := failure(t, err)
 			assert.True(t, failed.Timeout())
 			assert.Equal(t, 5*time.Second, time.Since(start))
 		}
@@ -183,7 +174,7 @@ func TestTransportTimeoutEndsReadingTheBody(t *testing.T) {
 }
 
 // cut is an answer that says how long it is and ends before.
-func cut(code int, body string, missing int64) func(*http.Request) (*http.Response, error) {
+func cut(code int, body string, missing int64) reply {
 	return func(r *http.Request) (*http.Response, error) {
 		resp, _ := status(code, "")(r)
 		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(body), failing{io.ErrUnexpectedEOF}))
@@ -196,10 +187,8 @@ func cut(code int, body string, missing int64) func(*http.Request) (*http.Respon
 func TestCutAnswers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{answers: []func(*http.Request) (*http.Response, error){cut(201, "char", 3), cut(422, "n", 1), cut(201, "", 1), status(201, "charged")}}
-		resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
-		require.NoError(t, err)
-		assert.Equal(t, "charged", readAll(t, resp))
+		s := answers(cut(201, "char", 3), cut(422, "n", 1), cut(201, "", 1), status(201, "charged"))
+		assert.Equal(t, "charged", readAll(t, exchange(t, &idemhttp.Transport{Base: s}, post(t, nil))))
 		require.Len(t, s.sent, 4)
 		for i, b := range s.given {
 			assert.Equal(t, 1, b.closed, i)
@@ -209,30 +198,25 @@ func TestCutAnswers(t *testing.T) {
 		}
 
 		// Cut after its last byte, where a trailer may have been.
-		s = &script{answers: []func(*http.Request) (*http.Response, error){cut(201, "charged", 0), status(201, "charged")}}
-		resp, err = (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
-		require.NoError(t, err)
-		assert.Equal(t, "charged", readAll(t, resp))
+		s = answers(cut(201, "charged", 0), status(201, "charged"))
+		assert.Equal(t, "charged", readAll(t, exchange(t, &idemhttp.Transport{Base: s}, post(t, nil))))
 		assert.Len(t, s.sent, 2)
 
 		// One that is longer than it says is handed on whole.
-		s = &script{answers: []func(*http.Request) (*http.Response, error){func(r *http.Request) (*http.Response, error) {
+		s = answers(func(r *http.Request) (*http.Response, error) {
 			resp, err := status(201, "charged")(r)
 			resp.ContentLength = 4
 			return resp, err
-		}}}
-		resp, err = (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
-		require.NoError(t, err)
-		assert.Equal(t, "charged", readAll(t, resp))
+		})
+		assert.Equal(t, "charged", readAll(t, exchange(t, &idemhttp.Transport{Base: s}, post(t, nil))))
 		assert.Len(t, s.sent, 1)
 		assert.Equal(t, 1, s.given[0].closed)
 
 		// To the last: an error, and the key to go on with.
-		s = &script{answers: []func(*http.Request) (*http.Response, error){cut(201, "char", 3)}}
-		_, err = (&idemhttp.Transport{Base: s, MaxTries: 3}).RoundTrip(post(t, nil))
+		s = answers(cut(201, "char", 3))
+		_, err := (&idemhttp.Transport{Base: s, MaxTries: 3}).RoundTrip(post(t, nil))
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-		var failed *idemhttp.TransportError
-		require.ErrorAs(t, err, &failed)
+		failed := failure(t, err)
 		assert.Equal(t, s.keys("Idempotency-Key")[2], failed.Key)
 		assert.Len(t, s.sent, 3)
 
@@ -245,7 +229,7 @@ func TestCutAnswers(t *testing.T) {
 		for _, c := range []struct {
 			method string
 			tr     idemhttp.Transport
-			answer func(*http.Request) (*http.Response, error)
+			answer reply
 		}{
 			{"GET", idemhttp.Transport{}, cut(200, "char", 3)},
 			{"POST", idemhttp.Transport{MaxAnswer: -1}, unknown},
@@ -253,16 +237,15 @@ func TestCutAnswers(t *testing.T) {
 			{"POST", idemhttp.Transport{MaxAnswer: -1}, cut(200, "char", 3)},
 			{"HEAD", idemhttp.Transport{Methods: []string{"HEAD"}}, cut(200, "", 3)},
 		} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){c.answer}}
+			s := answers(c.answer)
 			tr := c.tr
 			tr.Base = s
 			r := post(t, nil)
 			r.Method = c.method
-			resp, err := tr.RoundTrip(r)
-			require.NoError(t, err)
+			resp := exchange(t, &tr, r)
 			assert.Len(t, s.sent, 1)
 			require.NoError(t, resp.Request.Context().Err(), "in use until the body is closed")
-			_, err = io.ReadAll(resp.Body)
+			_, err := io.ReadAll(resp.Body)
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 			require.NoError(t, resp.Body.Close())
 			require.Error(t, resp.Request.Context().Err())
@@ -272,7 +255,7 @@ func TestCutAnswers(t *testing.T) {
 		drip := func(r *http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: endless{r.Context()}, ContentLength: 1000}, nil
 		}
-		s = &script{answers: []func(*http.Request) (*http.Response, error){drip}}
+		s = answers(drip)
 		start := time.Now()
 		_, err = (&idemhttp.Transport{Base: s, TryTimeout: 7 * time.Second, Timeout: 20 * time.Second}).RoundTrip(post(t, nil))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
@@ -285,16 +268,14 @@ func TestCutAnswers(t *testing.T) {
 func TestTransportTrailer(t *testing.T) {
 	t.Parallel()
 	var seen string
-	s := &script{answers: []func(*http.Request) (*http.Response, error){func(r *http.Request) (*http.Response, error) {
+	s := answers(func(r *http.Request) (*http.Response, error) {
 		seen = r.Trailer.Get("X-Sum")
 		return status(200, "")(r)
-	}}}
+	})
 	r := post(t, nil)
 	r.Trailer = http.Header{"X-Sum": nil}
 	r.Body, r.ContentLength = io.NopCloser(io.MultiReader(strings.NewReader("abc"), atEnd(func() { r.Trailer.Set("X-Sum", "6") }))), -1
-	resp, err := (&idemhttp.Transport{Base: s, MaxBody: -1}).RoundTrip(r)
-	require.NoError(t, err)
-	readAll(t, resp)
+	readAll(t, exchange(t, &idemhttp.Transport{Base: s, MaxBody: -1}, r))
 	assert.Equal(t, "6", seen)
 }
 
@@ -316,8 +297,7 @@ func TestTransportAnswerTrailer(t *testing.T) {
 	for _, most := range []int64{0, -1} { // kept, and not
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, strings.NewReader("a"))
 		require.NoError(t, err)
-		resp, err := (&idemhttp.Transport{Base: server.Client().Transport, MaxAnswer: most}).RoundTrip(r)
-		require.NoError(t, err)
+		resp := exchange(t, &idemhttp.Transport{Base: server.Client().Transport, MaxAnswer: most}, r)
 		require.Equal(t, 2, resp.ProtoMajor)
 		require.EqualValues(t, 7, resp.ContentLength)
 		assert.Equal(t, "charged", readAll(t, resp))
@@ -333,7 +313,7 @@ func (f atEnd) Read([]byte) (int, error) { f(); return 0, io.EOF }
 func TestHopelessErrors(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{&tls.CertificateVerificationError{Err: errors.New("unknown authority")}, tls.RecordHeaderError{Msg: "not TLS"}} {
-		s := &script{answers: []func(*http.Request) (*http.Response, error){fails(err)}}
+		s := answers(fails(err))
 		_, got := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
 		require.ErrorIs(t, got, err)
 		assert.Len(t, s.sent, 1)
@@ -355,7 +335,7 @@ func TestUnsendableRequests(t *testing.T) {
 		"trailer":            func(r *http.Request) { r.Trailer = http.Header{"X:": nil} },
 	} {
 		for _, method := range []string{"POST", "GET"} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset)}}
+			s := answers(fails(errReset))
 			r := post(t, nil)
 			body := &tracked{ReadCloser: io.NopCloser(strings.NewReader("x"))}
 			r.Method, r.Body = method, body
@@ -372,20 +352,18 @@ func TestUnsendableRequests(t *testing.T) {
 	}
 
 	// Nor one whose key would be in such a field.
-	s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset)}}
+	s := answers(fails(errReset))
 	_, err := (&idemhttp.Transport{Base: s, Header: "Idempotency Key"}).RoundTrip(post(t, nil))
 	require.ErrorIs(t, err, idem.ErrInvalid)
 	require.ErrorContains(t, err, "Transport.Header")
 	assert.Empty(t, s.sent)
 
 	// Each byte that may be in a value, and each character in a name, goes through.
-	s = &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
+	s = answers(status(200, ""))
 	r := post(t, nil)
 	r.Header["X-Own"] = []string{"", " \t~\x80\xffé"}
 	r.Header["!#$%&'*+-.^_`|~09azAZ"] = []string{"a"}
-	resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(r)
-	require.NoError(t, err)
-	readAll(t, resp)
+	readAll(t, exchange(t, &idemhttp.Transport{Base: s}, r))
 }
 
 // A scheme that http.Transport does not know is not tried again; another Base may know
@@ -400,15 +378,12 @@ func TestSchemes(t *testing.T) {
 				start := time.Now()
 				_, err = (&idemhttp.Transport{Base: base}).RoundTrip(r)
 				require.ErrorContains(t, err, "unsupported protocol scheme")
-				var failed *idemhttp.TransportError
-				require.ErrorAs(t, err, &failed)
+				failed := failure(t, err)
 				assert.Equal(t, 1, failed.Tries)
 				assert.Zero(t, time.Since(start))
 
-				s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset), status(200, "")}}
-				resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(r)
-				require.NoError(t, err)
-				readAll(t, resp)
+				s := answers(fails(errReset), status(200, ""))
+				readAll(t, exchange(t, &idemhttp.Transport{Base: s}, r))
 				assert.Len(t, s.sent, 2)
 			}
 		}
@@ -419,11 +394,9 @@ func TestSchemes(t *testing.T) {
 // there.
 func TestTransportRequestWithoutBody(t *testing.T) {
 	t.Parallel()
-	s := &script{answers: []func(*http.Request) (*http.Response, error){status(503, ""), status(200, "")}}
+	s := answers(status(503, ""), status(200, ""))
 	r := post(t, strings.NewReader("12.50"))
 	r.Body, r.ContentLength = nil, 0
-	resp, err := quick(s).RoundTrip(r)
-	require.NoError(t, err)
-	readAll(t, resp)
+	readAll(t, exchange(t, quick(s), r))
 	assert.Equal(t, []string{"<none>", "<none>"}, s.bodies)
 }

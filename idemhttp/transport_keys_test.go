@@ -28,29 +28,27 @@ func TestTransportServerIgnoresKeys(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		charges := 0
-		charge := func(code int) func(*http.Request) (*http.Response, error) {
+		charge := func(code int) reply {
 			return func(r *http.Request) (*http.Response, error) {
 				charges++
 				return status(code, "")(r)
 			}
 		}
-		answers := []func(*http.Request) (*http.Response, error){charge(504), charge(504), charge(200)}
+		list := []reply{charge(504), charge(504), charge(200)}
 		honours := func(r *http.Request) bool { return r.URL.Host == "pay.test" }
 
-		s := &script{answers: answers}
+		s := answers(list...)
 		r := post(t, strings.NewReader("12.50"))
 		r.URL.Host = "old.test"
-		resp, err := (&idemhttp.Transport{Base: s, HonoursKeys: honours}).RoundTrip(r)
-		require.NoError(t, err)
+		resp := exchange(t, &idemhttp.Transport{Base: s, HonoursKeys: honours}, r)
 		assert.Equal(t, 504, resp.StatusCode)
 		readAll(t, resp)
 		assert.Equal(t, 1, charges)
 		assert.Empty(t, s.sent[0].Header, "a key would promise nothing")
 
 		for _, predicate := range []func(*http.Request) bool{nil, honours} {
-			s = &script{answers: answers}
-			resp, err = (&idemhttp.Transport{Base: s, HonoursKeys: predicate}).RoundTrip(post(t, strings.NewReader("12.50")))
-			require.NoError(t, err)
+			s = answers(list...)
+			resp = exchange(t, &idemhttp.Transport{Base: s, HonoursKeys: predicate}, post(t, strings.NewReader("12.50")))
 			assert.Equal(t, 200, resp.StatusCode)
 			readAll(t, resp)
 			assert.NotEmpty(t, s.keys("Idempotency-Key")[2])
@@ -75,8 +73,8 @@ func TestTransportSafeWithoutKeys(t *testing.T) {
 			"POST with a key":               {method: "POST", header: http.Header{"Idempotency-Key": {"mine"}}, tries: 1},
 			"a method of its own, with one": {method: "REPORT", header: http.Header{"Idempotency-Key": {"mine"}}, tries: 1},
 		} {
-			for _, answer := range []func(*http.Request) (*http.Response, error){fails(errReset), cut(200, "char", 3), status(503, "", "Retry-After", "1")} {
-				s := &script{answers: []func(*http.Request) (*http.Response, error){answer}}
+			for _, answer := range []reply{fails(errReset), cut(200, "char", 3), status(503, "", "Retry-After", "1")} {
+				s := answers(answer)
 				r := post(t, strings.NewReader("a"))
 				r.Method = c.method
 				for name, v := range c.header {
@@ -121,7 +119,7 @@ func TestTransportTriesAgainWhatWasNeverSent(t *testing.T) {
 		for _, method := range []string{"POST", "REPORT"} {
 			for name, c := range map[string]struct {
 				body   io.Reader
-				answer func(*http.Request) (*http.Response, error)
+				answer reply
 				tries  int
 			}{
 				"no connection":                  {strings.NewReader("a"), fails(refused), 2},
@@ -131,7 +129,7 @@ func TestTransportTriesAgainWhatWasNeverSent(t *testing.T) {
 				"sent, then no connection":       {strings.NewReader("a"), sentBefore, 1},
 				"no connection, and a body once": {io.MultiReader(strings.NewReader("a")), fails(refused), 1},
 			} {
-				s := &script{answers: []func(*http.Request) (*http.Response, error){c.answer, status(201, "charged")}}
+				s := answers(c.answer, status(201, "charged"))
 				r := post(t, c.body)
 				r.Method = method
 				resp, err := (&idemhttp.Transport{Base: s, HonoursKeys: never}).RoundTrip(r)
@@ -145,7 +143,7 @@ func TestTransportTriesAgainWhatWasNeverSent(t *testing.T) {
 				assert.Equal(t, s.bodies[0], s.bodies[1], name)
 			}
 
-			s := &script{answers: []func(*http.Request) (*http.Response, error){fails(refused)}}
+			s := answers(fails(refused))
 			r := post(t, nil)
 			r.Method = method
 			_, err := (&idemhttp.Transport{Base: s, MaxTries: 3, HonoursKeys: never}).RoundTrip(r)
@@ -257,8 +255,7 @@ func TestTransportPassesLongUploads(t *testing.T) {
 		if c.key != "" {
 			r.Header.Set("Idempotency-Key", c.key)
 		}
-		resp, err := tr.RoundTrip(r)
-		require.NoError(t, err, name)
+		resp := exchange(t, &tr, r)
 		readAll(t, resp)
 		assert.Equal(t, c.status, resp.StatusCode, name)
 		if c.status != 200 {
@@ -275,25 +272,23 @@ func TestTransportPassesLongUploads(t *testing.T) {
 	// Without its key it is sent once more, and no more.
 	synctest.Test(t, func(t *testing.T) {
 		tooLarge := status(413, `{"type":"`+idemhttp.TypeBodyTooLarge+`"}`, "Content-Type", problemJSON)
-		s := &script{answers: []func(*http.Request) (*http.Response, error){tooLarge, status(503, "")}}
-		resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, strings.NewReader(long)))
-		require.NoError(t, err)
+		s := answers(tooLarge, status(503, ""))
+		resp := exchange(t, &idemhttp.Transport{Base: s}, post(t, strings.NewReader(long)))
 		assert.Equal(t, 503, resp.StatusCode)
 		readAll(t, resp)
 		require.Len(t, s.sent, 2)
 		assert.Equal(t, "", s.keys("Idempotency-Key")[1])
 		assert.Equal(t, []string{long, long}, s.bodies)
 
-		for _, answers := range [][]func(*http.Request) (*http.Response, error){
+		for _, list := range [][]reply{
 			{status(413, "", "Content-Type", problemJSON)}, // of another kind
 			{fails(errReset), tooLarge},                    // the first may have been taken
 		} {
-			s = &script{answers: answers}
-			resp, err = (&idemhttp.Transport{Base: s}).RoundTrip(post(t, strings.NewReader(long)))
-			require.NoError(t, err)
+			s = answers(list...)
+			resp = exchange(t, &idemhttp.Transport{Base: s}, post(t, strings.NewReader(long)))
 			assert.Equal(t, 413, resp.StatusCode)
 			readAll(t, resp)
-			assert.Len(t, s.sent, len(answers))
+			assert.Len(t, s.sent, len(list))
 		}
 	})
 }
@@ -302,15 +297,13 @@ func TestTransportPassesLongUploads(t *testing.T) {
 // names that were not set with Set.
 func TestTransportKeyOfAnotherSpelling(t *testing.T) {
 	t.Parallel()
-	s := &script{answers: []func(*http.Request) (*http.Response, error){status(503, ""), status(200, "")}}
+	s := answers(status(503, ""), status(200, ""))
 	r := post(t, strings.NewReader("12.50"))
 	r.Header["idempotency-key"] = []string{`"mine"`}
 	var told []string
 	transport := quick(s)
 	transport.Observer = func(try idemhttp.Try) { told = append(told, try.Key) }
-	resp, err := transport.RoundTrip(r)
-	require.NoError(t, err)
-	readAll(t, resp)
+	readAll(t, exchange(t, transport, r))
 	require.Len(t, s.sent, 2)
 	for _, sent := range s.sent {
 		assert.Equal(t, http.Header{"idempotency-key": {`"mine"`}}, sent.Header)
@@ -318,11 +311,9 @@ func TestTransportKeyOfAnotherSpelling(t *testing.T) {
 	assert.Equal(t, []string{`"mine"`, `"mine"`}, told)
 
 	r.Header["idempotency-key"] = []string{" "}
-	_, err = transport.RoundTrip(r)
+	_, err := transport.RoundTrip(r)
 	require.ErrorIs(t, err, idem.ErrInvalid)
 	r.Header["idempotency-key"] = nil // to net/http this says nothing, and nothing is sent
-	resp, err = transport.RoundTrip(r)
-	require.NoError(t, err)
-	readAll(t, resp)
+	readAll(t, exchange(t, transport, r))
 	assert.NotEmpty(t, s.sent[2].Header.Get("Idempotency-Key"))
 }

@@ -3,94 +3,29 @@ package idemhttp_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
-	"sort"
+	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/bolt"
-	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemhttp"
 	"github.com/idemkv/idem/internal/faultproxy"
-	"github.com/idemkv/idem/memory"
 )
-
-// ledger is where the effects of the test's service are counted.
-type ledger interface {
-	// add notes an effect of op and returns its number in the whole ledger.
-	add(ctx context.Context, op string) (number uint64, err error)
-	// counts are the effects per op.
-	counts() (map[string]int, error)
-}
-
-type memoryLedger struct {
-	mu  sync.Mutex
-	ops map[string]int
-	n   uint64
-}
-
-func (l *memoryLedger) add(_ context.Context, op string) (uint64, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.ops[op]++
-	l.n++
-	return l.n, nil
-}
-
-func (l *memoryLedger) counts() (map[string]int, error) { return l.ops, nil }
-
-// boltLedger is a bucket in the store's own file.
-type boltLedger struct{ *bolt.Backend }
-
-var ledgerBucket = []byte("ledger")
-
-func (l boltLedger) add(ctx context.Context, op string) (number uint64, err error) {
-	err = l.Update(ctx, func(tx *bbolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists(ledgerBucket)
-		if err != nil {
-			return err
-		}
-		n := uint64(0)
-		if old := b.Get([]byte(op)); old != nil {
-			n = binary.BigEndian.Uint64(old)
-		}
-		if number, err = b.NextSequence(); err != nil {
-			return err
-		}
-		return b.Put([]byte(op), binary.BigEndian.AppendUint64(nil, n+1))
-	})
-	return number, err
-}
-
-func (l boltLedger) counts() (map[string]int, error) {
-	all := map[string]int{}
-	err := l.DB().View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(ledgerBucket).ForEach(func(op, n []byte) error {
-			all[string(op)] = int(binary.BigEndian.Uint64(n))
-			return nil
-		})
-	})
-	return all, err
-}
 
 // charge is what clients ask for, and slip what they get.
 type charge struct {
@@ -104,24 +39,28 @@ type slip struct {
 	Pad       []byte
 }
 
-// tally counts what happened, under names for the table.
+// tally counts what happened.
 type tally struct {
 	mu     sync.Mutex
 	counts map[string]int
+	all    uint64
 }
 
-func (c *tally) add(what string, n int) {
+// add returns the sum of all that was counted.
+func (c *tally) add(what string, n int) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.counts[what] += n
+	c.all += uint64(n)
+	return c.all
 }
 
-// service charges once for each run: it takes its time, and now and then turns a
-// request away before it has done anything.
+// service charges once for each run, and counts the charges of each operation. It takes its
+// time, and now and then turns a request away before it has done anything.
 type service struct {
-	ledger ledger
-	runs   tally
-	serial atomic.Uint64
+	effects tally
+	runs    tally
+	serial  atomic.Uint64
 }
 
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -144,10 +83,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case 1, 2, 3:
 		time.Sleep(time.Duration(rng.IntN(4000)) * time.Microsecond)
 	}
-	number, err := s.ledger.add(r.Context(), c.Op)
-	if err != nil {
-		panic(err)
-	}
+	number := s.effects.add(c.Op, 1)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusCreated)
 	_ = json.NewEncoder(w).Encode(slip{c.Op, c.Nonce, number, c.Pad})
@@ -191,27 +127,13 @@ func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func TestProxy(t *testing.T) {
 	t.Parallel()
 	ops, seed := fromEnv(t, "IDEM_ATTACK_OPS", 750), fromEnv(t, "IDEM_ATTACK_SEED", 1)
-	for _, name := range []string{"memory", "bolt"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			service := &service{runs: tally{counts: map[string]int{}}}
-			var backend engine.Backend
-			if name == "memory" {
-				backend, service.ledger = memory.New(memory.Options{}), &memoryLedger{ops: map[string]int{}}
-			} else {
-				b, err := bolt.Open(filepath.Join(t.TempDir(), "idem.db"), bolt.Options{MinFree: -1})
-				require.NoError(t, err)
-				backend, service.ledger = b, boltLedger{b}
-			}
-			store, err := idem.New(backend, idem.Options{})
-			require.NoError(t, err)
-			defer func() { require.NoError(t, store.Close()) }()
-			proxied(t, store, service, int(ops), seed)
-		})
-	}
+	engines(t, func(t *testing.T, store *idem.Store) {
+		proxied(t, store, int(ops), seed)
+	})
 }
 
-func proxied(t *testing.T, store *idem.Store, service *service, ops int, seed uint64) {
+func proxied(t *testing.T, store *idem.Store, ops int, seed uint64) {
+	service := &service{effects: tally{counts: map[string]int{}}, runs: tally{counts: map[string]int{}}}
 	total := &service.runs
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -286,10 +208,8 @@ func proxied(t *testing.T, store *idem.Store, service *service, ops int, seed ui
 	default:
 	}
 
-	counts, err := service.ledger.counts()
-	require.NoError(t, err)
-	require.Len(t, counts, ops)
-	for op, n := range counts {
+	require.Len(t, service.effects.counts, ops)
+	for op, n := range service.effects.counts {
 		require.Equal(t, 1, n, "effects of %s", op)
 	}
 	for what, n := range p.Counts() {
@@ -303,22 +223,9 @@ func proxied(t *testing.T, store *idem.Store, service *service, ops int, seed ui
 	}
 	require.Zero(t, total.counts["… of status 422"])
 	require.Zero(t, total.counts["… of status 500"])
-	t.Log("\n" + total.table())
-}
-
-func (c *tally) table() string {
-	var rows []string
-	for what := range c.counts {
-		rows = append(rows, what)
+	for _, what := range slices.Sorted(maps.Keys(total.counts)) {
+		t.Log(what, total.counts[what])
 	}
-	sort.Strings(rows)
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, what := range rows {
-		fmt.Fprintf(w, "%s\t%d\n", what, c.counts[what])
-	}
-	_ = w.Flush() // a strings.Builder takes everything
-	return b.String()
 }
 
 // chargeOf is the nth operation.

@@ -1,7 +1,6 @@
 package idemhttp_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +21,7 @@ import (
 // script is a Base that answers as it is told, and notes what it was sent. What it
 // does takes no time but what its answers sleep.
 type script struct {
-	answers []func(r *http.Request) (*http.Response, error) // the last one goes on
+	answers []reply // the last one goes on
 
 	mu     sync.Mutex
 	sent   []*http.Request
@@ -30,6 +29,13 @@ type script struct {
 	at     []time.Time
 	given  []*tracked // bodies of answers
 }
+
+// reply answers one try. It is a whole Base, too.
+type reply func(*http.Request) (*http.Response, error)
+
+func (f reply) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func answers(list ...reply) *script { return &script{answers: list} }
 
 // RoundTrip keeps to the contract of http.RoundTripper: it reads and closes the body.
 func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -92,7 +98,7 @@ func (b *tracked) Read(p []byte) (int, error) {
 func (b *tracked) Close() error { b.closed++; return b.ReadCloser.Close() }
 
 // status answers with a status, a body and header fields in pairs.
-func status(code int, body string, header ...string) func(*http.Request) (*http.Response, error) {
+func status(code int, body string, header ...string) reply {
 	return func(*http.Request) (*http.Response, error) {
 		h := http.Header{}
 		for i := 0; i < len(header); i += 2 {
@@ -104,7 +110,7 @@ func status(code int, body string, header ...string) func(*http.Request) (*http.
 
 var errReset = errors.New("connection reset by a test")
 
-func fails(err error) func(*http.Request) (*http.Response, error) {
+func fails(err error) reply {
 	return func(*http.Request) (*http.Response, error) { return nil, err }
 }
 
@@ -113,6 +119,26 @@ func post(t *testing.T, body io.Reader) *http.Request {
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://pay.test/charges?x=1", body)
 	require.NoError(t, err)
 	return r
+}
+
+// gives is a Base that gives one answer, as it is.
+func gives(resp *http.Response) reply {
+	return func(*http.Request) (*http.Response, error) { return resp, nil }
+}
+
+// exchange makes a request that has to be answered.
+func exchange(t *testing.T, tr http.RoundTripper, r *http.Request) *http.Response {
+	t.Helper()
+	resp, err := tr.RoundTrip(r)
+	require.NoError(t, err)
+	return resp
+}
+
+// failure is the TransportError that err has to be.
+func failure(t *testing.T, err error) (failed *idemhttp.TransportError) {
+	t.Helper()
+	require.ErrorAs(t, err, &failed)
+	return failed
 }
 
 func readAll(t *testing.T, resp *http.Response) string {
@@ -128,15 +154,14 @@ func readAll(t *testing.T, resp *http.Response) string {
 func TestOneKeyForAllTries(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{answers: []func(*http.Request) (*http.Response, error){
+		s := answers(
 			fails(errReset), status(503, "later"), status(409, "", "Retry-After", "1"), status(201, "charged"),
-		}}
+		)
 		tr := &idemhttp.Transport{Base: s}
 		r := post(t, strings.NewReader("amount=5"))
 		r.Header.Set("X-Own", "1")
 		before := r.Clone(r.Context())
-		resp, err := tr.RoundTrip(r)
-		require.NoError(t, err)
+		resp := exchange(t, tr, r)
 		require.Equal(t, 201, resp.StatusCode)
 		require.Equal(t, "charged", readAll(t, resp))
 		require.Len(t, s.sent, 4)
@@ -154,11 +179,8 @@ func TestOneKeyForAllTries(t *testing.T) {
 		assert.Equal(t, before.ContentLength, r.ContentLength)
 
 		// Another request, the same one or not, is another operation.
-		r.Body, err = r.GetBody()
-		require.NoError(t, err)
-		resp, err = tr.RoundTrip(r)
-		require.NoError(t, err)
-		readAll(t, resp)
+		r.Body = must(r.GetBody())
+		readAll(t, exchange(t, tr, r))
 		assert.NotEqual(t, keys[0], s.keys("Idempotency-Key")[4])
 	})
 }
@@ -169,18 +191,17 @@ func TestBaseKeepsHeader(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var got []http.Header
-		s := &script{answers: []func(*http.Request) (*http.Response, error){func(r *http.Request) (*http.Response, error) {
+		s := answers(func(r *http.Request) (*http.Response, error) {
 			got = append(got, r.Header.Clone())
 			r.Header.Del("Idempotency-Key")
 			r.Header["X-Own"][0] = "spoilt"
 			r.Header.Set("X-Base", "1")
 			return nil, errReset
-		}}}
+		})
 		r := post(t, nil)
 		r.Header.Set("X-Own", "1")
 		_, err := (&idemhttp.Transport{Base: s, MaxTries: 3}).RoundTrip(r)
-		var failed *idemhttp.TransportError
-		require.ErrorAs(t, err, &failed)
+		failed := failure(t, err)
 		require.NotEmpty(t, failed.Key)
 		require.Len(t, got, 3)
 		for i, h := range got {
@@ -226,7 +247,7 @@ func TestMethods(t *testing.T) {
 				return `for "` + r.URL.Query().Get("x") + `"`, nil
 			}}, key: `^"for \\"1\\""$`, tries: 8},
 		} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){fails(errReset)}}
+			s := answers(fails(errReset))
 			tr := c.tr
 			tr.Base = s
 			r := post(t, nil)
@@ -244,8 +265,7 @@ func TestMethods(t *testing.T) {
 			for _, key := range s.keys(name) {
 				assert.Regexp(t, c.key, key)
 			}
-			var failed *idemhttp.TransportError
-			require.ErrorAs(t, err, &failed)
+			failed := failure(t, err)
 			assert.Equal(t, c.tries, failed.Tries)
 			assert.Regexp(t, c.key, failed.Key, "what to go on with")
 			assert.False(t, failed.Timeout())
@@ -257,47 +277,39 @@ func TestMethods(t *testing.T) {
 	})
 }
 
-// No key, no request.
+// No key, no request. A key that only quotes make one is none without them: it would be sent
+// as an empty field, and retried as if the server could tell the tries apart.
 func TestKeyCannotBeMade(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("no entropy")
 	for _, c := range []struct {
-		key  string
-		err  error
-		want error
+		key      string
+		err      error
+		want     error
+		bareOnly bool
 	}{
-		{"", broken, broken},
-		{"", nil, idem.ErrInvalid},
-		{"a\nb", nil, idem.ErrInvalid},
-		{"schlüssel", nil, idem.ErrInvalid},
-		{strings.Repeat("k", idemhttp.MaxKey+1), nil, idem.ErrInvalid},
+		{"", broken, broken, false},
+		{"", nil, idem.ErrInvalid, false},
+		{"a\nb", nil, idem.ErrInvalid, false},
+		{"schlüssel", nil, idem.ErrInvalid, false},
+		{strings.Repeat("k", idemhttp.MaxKey+1), nil, idem.ErrInvalid, false},
+		{"  ", nil, idem.ErrInvalid, true},
 	} {
 		for _, bare := range []bool{false, true} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
+			s := answers(status(200, ""))
 			tr := &idemhttp.Transport{Base: s, Bare: bare, NewKey: func(*http.Request) (string, error) { return c.key, c.err }}
 			r := post(t, nil)
 			body := &tracked{ReadCloser: io.NopCloser(strings.NewReader("x"))}
 			r.Body = body
+			if c.bareOnly && !bare {
+				readAll(t, exchange(t, tr, r))
+				assert.Equal(t, []string{`"` + c.key + `"`}, s.keys("Idempotency-Key"))
+				continue
+			}
 			_, err := tr.RoundTrip(r)
 			require.ErrorIs(t, err, c.want)
 			assert.Empty(t, s.sent)
 			assert.Equal(t, 1, body.closed)
-		}
-	}
-}
-
-// A key that only quotes make one is none without them. It would be sent as an empty
-// field, and retried as if the server could tell the tries apart.
-func TestTransportBareKeyOfSpaces(t *testing.T) {
-	t.Parallel()
-	for bare, want := range map[bool]error{true: idem.ErrInvalid, false: nil} {
-		s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
-		tr := &idemhttp.Transport{Base: s, Bare: bare, NewKey: func(*http.Request) (string, error) { return "  ", nil }}
-		resp, err := tr.RoundTrip(post(t, nil))
-		require.ErrorIs(t, err, want)
-		if !bare {
-			readAll(t, resp)
-			assert.Equal(t, []string{`"  "`}, s.keys("Idempotency-Key"))
 		}
 	}
 }
@@ -308,7 +320,7 @@ func TestEmptyKey(t *testing.T) {
 	for _, values := range [][]string{{""}, {" \t"}, {"", "a"}, {"a", ""}} {
 		for _, method := range []string{"POST", "GET", "REPORT"} {
 			for _, name := range []string{"Idempotency-Key", "X-Request-Id"} {
-				s := &script{answers: []func(*http.Request) (*http.Response, error){status(200, "")}}
+				s := answers(status(200, ""))
 				r := post(t, nil)
 				body := &tracked{ReadCloser: io.NopCloser(strings.NewReader("x"))}
 				r.Method, r.Body, r.Header[name] = method, body, values
@@ -344,48 +356,65 @@ func TestFormatKey(t *testing.T) {
 
 const problemJSON = "application/problem+json"
 
-// What is tried again, and what never is.
+const stripeInUse = `{"error":{"code":"idempotency_key_in_use","type":"invalid_request_error",` +
+	`"message":"There is currently another in-progress request"}}`
+
+// What is tried again, and what never is. Services that say whether to try again are obeyed,
+// either way. Stripe's 409 is asked about again, as its own libraries do; that of others is a
+// conflict.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	inFlight := `{"type":"` + idemhttp.TypeInFlight + `","title":"…"}`
+	json := func(body string) reply { return status(409, body, "Content-Type", "application/json") }
+	again := []reply{
+		status(425, "a"), status(429, "a"), status(502, "a"), status(503, "a"), status(504, "a"),
+		json(stripeInUse),
+		status(409, stripeInUse, "Content-Type", "application/json; charset=utf-8"),
+		json(`{"error":{"type":"idempotency_error"}}`),
+		json(`{"error":{"type":"invalid_request_error","code":"lock_timeout"}}`),
+		status(409, "whatever it says", "Stripe-Version", "2025-01-27.acacia"),
+	}
+	final := []reply{
+		status(200, "a"), status(202, "a", "Retry-After", "1"), status(302, "a"),
+		status(400, "a"), status(401, "a"), status(404, "a"), status(408, "a"), status(409, "a"),
+		status(409, inFlight, "Content-Type", "text/plain"),
+		status(409, `{"type":"`+idemhttp.TypeMismatch+`"}`, "Content-Type", problemJSON),
+		status(409, `{"type":`, "Content-Type", problemJSON),
+		status(422, "a", "Retry-After", "1"),
+		status(500, "a", "Retry-After", "1"), status(501, "a"),
+		status(503, "a", "Idempotent-Replayed", "true"), status(504, "a", "Idempotent-Replayed", "true"),
+		json(`{"error":{"type":"invalid_request_error","code":"resource_already_exists"}}`),
+		json(`{"error":"conflict"}`),
+		json(`["conflict"]`),
+		status(409, stripeInUse, "Content-Type", "text/html"),
+	}
+	for _, name := range []string{"Stripe-Should-Retry", "X-Should-Retry"} {
+		again = append(again,
+			status(500, "", name, "true"), status(400, "", name, "true"), status(409, "", name, "true"),
+			status(500, "", name, "true", "Idempotent-Replayed", "true"), status(503, "", name, "perhaps"))
+		final = append(final,
+			status(500, "", name, "false"), status(503, "", name, "false"),
+			status(429, "", name, "false", "Retry-After", "1"), status(409, "", name, "false", "Retry-After", "1"),
+			status(409, stripeInUse, name, "false", "Content-Type", "application/json"),
+			status(200, "", name, "true"), status(302, "", name, "true"), // done is done
+			status(500, "", name, ""))
+	}
 	synctest.Test(t, func(t *testing.T) {
-		for _, c := range []struct {
-			answer func(*http.Request) (*http.Response, error)
-			again  bool
-		}{ // in flight is a test of its own
-			{status(200, "a"), false},
-			{status(202, "a", "Retry-After", "1"), false},
-			{status(302, "a"), false},
-			{status(400, "a"), false},
-			{status(401, "a"), false},
-			{status(404, "a"), false},
-			{status(408, "a"), false},
-			{status(409, "a"), false},
-			{status(409, inFlight, "Content-Type", "text/plain"), false},
-			{status(409, `{"type":"`+idemhttp.TypeMismatch+`"}`, "Content-Type", problemJSON), false},
-			{status(409, `{"type":`, "Content-Type", problemJSON), false},
-			{status(422, "a", "Retry-After", "1"), false},
-			{status(425, "a"), true},
-			{status(429, "a"), true},
-			{status(500, "a", "Retry-After", "1"), false},
-			{status(501, "a"), false},
-			{status(502, "a"), true},
-			{status(503, "a"), true},
-			{status(504, "a"), true},
-			{status(503, "a", "Idempotent-Replayed", "true"), false},
-			{status(504, "a", "Idempotent-Replayed", "true"), false},
-		} {
-			s := &script{answers: []func(*http.Request) (*http.Response, error){c.answer}}
-			want, _ := c.answer(nil)
-			resp, err := (&idemhttp.Transport{Base: s, MaxTries: 4}).RoundTrip(post(t, strings.NewReader("b")))
+		for i, answer := range append(again, final...) {
+			s := answers(answer, status(201, "charged"))
+			want, err := answer(nil)
 			require.NoError(t, err)
-			assert.Equal(t, want.StatusCode, resp.StatusCode, "out of tries, the last answer is returned")
-			assert.Equal(t, readAll(t, want), readAll(t, resp), "whole, whoever looked into it")
-			tries := 1
-			if c.again {
-				tries = 4
+			note := fmt.Sprint(want.StatusCode, want.Header)
+			resp := exchange(t, &idemhttp.Transport{Base: s}, post(t, strings.NewReader("b")))
+			body := readAll(t, resp)
+			if i < len(again) {
+				require.Len(t, s.sent, 2, note)
+				assert.Equal(t, "charged", body)
+			} else {
+				require.Len(t, s.sent, 1, note)
+				assert.Equal(t, want.StatusCode, resp.StatusCode)
+				assert.Equal(t, readAll(t, want), body, "whole, whoever looked into it")
 			}
-			assert.Len(t, s.sent, tries, "%d %v", want.StatusCode, want.Header)
 			for i, b := range s.given {
 				assert.Equal(t, 1, b.closed, "answer %d", i)
 			}
@@ -397,13 +426,11 @@ func TestAnswers(t *testing.T) {
 func TestTransportRetry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{answers: []func(*http.Request) (*http.Response, error){status(500, ""), status(429, ""), status(429, "")}}
+		s := answers(status(500, ""), status(429, ""), status(429, ""))
 		tr := &idemhttp.Transport{Base: s, MaxTries: 9, Retry: func(resp *http.Response, err error) bool {
 			return err == nil && resp.StatusCode == 500 || len(s.sent) < 3 && idemhttp.DefaultRetry(resp, err)
 		}}
-		resp, err := tr.RoundTrip(post(t, nil))
-		require.NoError(t, err)
-		readAll(t, resp)
+		readAll(t, exchange(t, tr, post(t, nil)))
 		assert.Len(t, s.sent, 3)
 	})
 }
@@ -417,10 +444,9 @@ func TestTransportDrops(t *testing.T) {
 		drip := func(r *http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: 503, Header: http.Header{}, Body: endless{r.Context()}}, nil
 		}
-		s := &script{answers: []func(*http.Request) (*http.Response, error){status(503, "short"), huge, drip, status(200, "kept")}}
+		s := answers(status(503, "short"), huge, drip, status(200, "kept"))
 		start := time.Now()
-		resp, err := (&idemhttp.Transport{Base: s, MaxAnswer: -1, MinBackoff: time.Nanosecond, MaxBackoff: time.Nanosecond}).RoundTrip(post(t, nil))
-		require.NoError(t, err)
+		resp := exchange(t, &idemhttp.Transport{Base: s, MaxAnswer: -1, MinBackoff: time.Nanosecond, MaxBackoff: time.Nanosecond}, post(t, nil))
 		assert.Equal(t, time.Second, time.Since(start))
 		require.Len(t, s.given, 4)
 		assert.Equal(t, 5, s.given[0].read)
@@ -432,50 +458,10 @@ func TestTransportDrops(t *testing.T) {
 		assert.Equal(t, 1, s.given[3].closed)
 
 		// Timeout is not overrun by it.
-		s = &script{answers: []func(*http.Request) (*http.Response, error){drip}}
+		s = answers(drip)
 		start = time.Now()
-		resp, err = (&idemhttp.Transport{Base: s, Timeout: 2500 * time.Millisecond, MaxTries: 100, MinBackoff: time.Nanosecond, MaxBackoff: time.Nanosecond}).RoundTrip(post(t, nil))
-		require.NoError(t, err)
+		resp = exchange(t, &idemhttp.Transport{Base: s, Timeout: 2500 * time.Millisecond, MaxTries: 100, MinBackoff: time.Nanosecond, MaxBackoff: time.Nanosecond}, post(t, nil))
 		require.NoError(t, resp.Body.Close())
 		assert.Equal(t, 2500*time.Millisecond, time.Since(start).Truncate(time.Microsecond))
 	})
 }
-
-type idler struct {
-	http.RoundTripper
-	closed int
-}
-
-func (i *idler) CloseIdleConnections() { i.closed++ }
-
-func TestTransportCloseIdleConnections(t *testing.T) {
-	t.Parallel()
-	base := &idler{}
-	(&http.Client{Transport: &idemhttp.Transport{Base: base}}).CloseIdleConnections()
-	assert.Equal(t, 1, base.closed)
-	(&idemhttp.Transport{Base: struct{ http.RoundTripper }{}}).CloseIdleConnections() // cannot
-}
-
-// An answer that the connection is handed over with (101) can still be written to.
-func TestTransportSwitchingProtocols(t *testing.T) {
-	t.Parallel()
-	var wire bytes.Buffer
-	s := &idemScript{resp: &http.Response{StatusCode: 101, Body: struct {
-		io.Reader
-		io.Writer
-		io.Closer
-	}{strings.NewReader("hello"), &wire, io.NopCloser(nil)}}}
-	resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, nil))
-	require.NoError(t, err)
-	duplex, ok := resp.Body.(io.ReadWriteCloser)
-	require.True(t, ok)
-	_, err = duplex.Write([]byte("over"))
-	require.NoError(t, err)
-	assert.Equal(t, "over", wire.String())
-	assert.Equal(t, "hello", readAll(t, resp))
-}
-
-// idemScript gives one answer, as it is.
-type idemScript struct{ resp *http.Response }
-
-func (s *idemScript) RoundTrip(*http.Request) (*http.Response, error) { return s.resp, nil }

@@ -1,9 +1,12 @@
 package idemhttp_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
@@ -52,7 +55,7 @@ func quick(base http.RoundTripper) *idemhttp.Transport {
 func TestTransportBaseWithoutAnswerOrError(t *testing.T) {
 	t.Parallel()
 	for _, method := range []string{"POST", "GET"} {
-		s := &script{answers: []func(*http.Request) (*http.Response, error){func(*http.Request) (*http.Response, error) { return nil, nil }}}
+		s := answers(func(*http.Request) (*http.Response, error) { return nil, nil })
 		r := post(t, nil)
 		r.Method = method
 		_, err := (&idemhttp.Transport{Base: s}).RoundTrip(r)
@@ -65,12 +68,11 @@ func TestTransportBaseWithoutAnswerOrError(t *testing.T) {
 func TestTransportReturnsAnswerWhenBodyIsGone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{answers: []func(*http.Request) (*http.Response, error){status(503, "busy")}}
+		s := answers(status(503, "busy"))
 		r := post(t, strings.NewReader("a"))
 		r.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("the file is gone") }
 		start := time.Now()
-		resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(r)
-		require.NoError(t, err)
+		resp := exchange(t, &idemhttp.Transport{Base: s}, r)
 		assert.Equal(t, 503, resp.StatusCode)
 		assert.Equal(t, "busy", readAll(t, resp))
 		assert.Len(t, s.sent, 1)
@@ -111,8 +113,7 @@ func TestTransportInformationalAnswers(t *testing.T) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL, io.MultiReader(strings.NewReader("12.50")))
 	require.NoError(t, err)
 	r.Header.Set("Expect", "100-continue")
-	resp, err := quick(base).RoundTrip(r)
-	require.NoError(t, err)
+	resp := exchange(t, quick(base), r)
 	readAll(t, resp)
 	assert.Equal(t, 200, resp.StatusCode)
 	assert.Equal(t, 2, hints)
@@ -217,52 +218,118 @@ func TestTransportGivesBaseTheBodyAgain(t *testing.T) {
 		return status(200, "")(r)
 	}
 	for _, body := range []io.Reader{strings.NewReader("12.50"), io.MultiReader(strings.NewReader("12.50"))} {
-		s := &script{answers: []func(*http.Request) (*http.Response, error){goingAway}}
-		resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, body))
-		require.NoError(t, err)
-		readAll(t, resp)
+		s := answers(goingAway)
+		readAll(t, exchange(t, &idemhttp.Transport{Base: s}, post(t, body)))
 	}
 	// What it cannot send again itself is an error like any other, and safe with a key.
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{answers: []func(*http.Request) (*http.Response, error){
+		s := answers(
 			fails(errors.New("http2: Transport: cannot retry err [http2: Transport received Server's graceful shutdown GOAWAY]")), status(200, ""),
-		}}
-		resp, err := (&idemhttp.Transport{Base: s}).RoundTrip(post(t, strings.NewReader("12.50")))
-		require.NoError(t, err)
-		readAll(t, resp)
+		)
+		readAll(t, exchange(t, &idemhttp.Transport{Base: s}, post(t, strings.NewReader("12.50"))))
 		assert.Equal(t, []string{"12.50", "12.50"}, s.bodies)
 	})
 }
 
-// halfOpen is the body of a 101 answer of a connection that can end one direction.
-type halfOpen struct {
-	io.ReadCloser
+// What Observers and callers are given can be logged: the key does not show. Who has it
+// is shown the answer of the operation.
+func TestTransportLogsNoKey(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := answers(status(503, ""), fails(errReset))
+		var tries []idemhttp.Try
+		r := post(t, nil)
+		r.Header.Set("Idempotency-Key", `"secret"`)
+		_, err := (&idemhttp.Transport{Base: s, MaxTries: 2, Observer: func(try idemhttp.Try) { tries = append(tries, try) }}).RoundTrip(r)
+		failed := failure(t, err)
+		require.Equal(t, `"secret"`, failed.Key)
+		require.Len(t, tries, 2)
+		require.Equal(t, `"secret"`, tries[0].Key)
+
+		var out bytes.Buffer
+		for _, v := range []any{tries[0], &tries[0], tries[1], tries, err, errors.Join(err)} {
+			fmt.Fprintf(&out, "%v %+v %#v %s %q\n", v, v, v, v, v)
+		}
+		for _, h := range []slog.Handler{slog.NewJSONHandler(&out, nil), slog.NewTextHandler(&out, nil)} {
+			slog.New(h).Info("tried", "try", tries[0], "last", &tries[1], "err", err)
+		}
+		assert.NotContains(t, out.String(), "secret")
+		assert.NotContains(t, out.String(), fmt.Sprintf("%x", "secret"))
+
+		assert.Equal(t, "try 1: status 503, again after "+tries[0].Wait.String(), fmt.Sprint(tries[0]))
+		assert.Equal(t, "try 2: connection reset by a test", fmt.Sprint(tries[1]))
+		assert.Contains(t, out.String(), `"try":{"number":1,"status":503,"again":true,"wait":`)
+		assert.Contains(t, out.String(), `"last":{"number":2,"error":"connection reset by a test"}`)
+		assert.Equal(t, `"secret"`, failed.Key)
+	})
+}
+
+// An Observer that panics changes nothing: the request is tried again, and answered.
+func TestTransportObserverPanics(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := answers(status(503, ""), status(201, "charged"))
+		tries := 0
+		resp := exchange(t, &idemhttp.Transport{Base: s, Observer: func(idemhttp.Try) { tries++; panic("the log is gone") }}, post(t, nil))
+		require.Equal(t, "charged", readAll(t, resp))
+		require.Equal(t, 2, tries)
+	})
+}
+
+type idler struct {
+	http.RoundTripper
+	closed int
+}
+
+func (i *idler) CloseIdleConnections() { i.closed++ }
+
+func TestTransportCloseIdleConnections(t *testing.T) {
+	t.Parallel()
+	base := &idler{}
+	(&http.Client{Transport: &idemhttp.Transport{Base: base}}).CloseIdleConnections()
+	assert.Equal(t, 1, base.closed)
+	(&idemhttp.Transport{Base: struct{ http.RoundTripper }{}}).CloseIdleConnections() // cannot
+}
+
+// duplex is the body of a 101 answer.
+type duplex struct {
+	io.Reader
 	io.Writer
+	io.Closer
+}
+
+// halfOpen is one of a connection that can end one direction.
+type halfOpen struct {
+	duplex
 	ended *int
 }
 
 func (b halfOpen) CloseWrite() error { *b.ended++; return nil }
 
-// One direction of a connection that was handed over (101) can be ended, as with
-// net/http's own body: by it ReverseProxy passes on that the client has sent all.
-func TestTransportEndsOneDirection(t *testing.T) {
+// An answer that the connection is handed over with (101) can still be written to. One
+// direction of it can be ended, as with net/http's own body: by it ReverseProxy passes on that
+// the client has sent all.
+func TestTransportSwitchingProtocols(t *testing.T) {
 	t.Parallel()
-	ended := 0
-	body := halfOpen{http.NoBody, io.Discard, &ended}
-	resp, err := (&idemhttp.Transport{Base: &idemScript{resp: &http.Response{StatusCode: 101, Body: body}}}).RoundTrip(post(t, nil))
-	require.NoError(t, err)
-	half, ok := resp.Body.(interface{ CloseWrite() error })
-	require.True(t, ok)
-	require.NoError(t, half.CloseWrite())
-	assert.Equal(t, 1, ended)
-	require.NoError(t, resp.Body.Close())
-
-	whole := struct {
-		io.ReadCloser
-		io.Writer
-	}{http.NoBody, io.Discard}
-	resp, err = (&idemhttp.Transport{Base: &idemScript{resp: &http.Response{StatusCode: 101, Body: whole}}}).RoundTrip(post(t, nil))
-	require.NoError(t, err)
-	require.ErrorIs(t, resp.Body.(interface{ CloseWrite() error }).CloseWrite(), http.ErrNotSupported)
-	require.NoError(t, resp.Body.Close())
+	for _, half := range []bool{true, false} {
+		var wire bytes.Buffer
+		ended := 0
+		whole := duplex{strings.NewReader("hello"), &wire, io.NopCloser(nil)}
+		var body io.ReadCloser = whole
+		if half {
+			body = halfOpen{whole, &ended}
+		}
+		resp := exchange(t, &idemhttp.Transport{Base: gives(&http.Response{StatusCode: 101, Body: body})}, post(t, nil))
+		_, err := resp.Body.(io.Writer).Write([]byte("over"))
+		require.NoError(t, err)
+		assert.Equal(t, "over", wire.String())
+		err = resp.Body.(interface{ CloseWrite() error }).CloseWrite()
+		if half {
+			require.NoError(t, err)
+			assert.Equal(t, 1, ended)
+		} else {
+			require.ErrorIs(t, err, http.ErrNotSupported)
+		}
+		assert.Equal(t, "hello", readAll(t, resp))
+	}
 }

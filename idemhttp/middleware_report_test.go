@@ -1,12 +1,14 @@
 package idemhttp_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
@@ -49,7 +51,7 @@ func TestOnResult(t *testing.T) {
 			fmt.Fprint(w, "done")
 		}
 	}
-	h := idemhttp.New(store, scopeOf, idemhttp.Options{MaxBody: 100, OnResult: func(r *http.Request, res idemhttp.Result) {
+	h := once(store, idemhttp.Options{MaxBody: 100, OnResult: func(r *http.Request, res idemhttp.Result) {
 		require.Equal(t, "/payments", r.URL.Path)
 		got = append(got, res)
 		status := w.Code
@@ -58,7 +60,7 @@ func TestOnResult(t *testing.T) {
 		}
 		sent = append(sent, status)
 		panic("OnResult's own")
-	}})(http.HandlerFunc(handler))
+	}}, handler)
 	// once sends a request and returns what OnResult was told.
 	once := func(key string, change ...func(*http.Request)) idemhttp.Result {
 		t.Helper()
@@ -106,19 +108,112 @@ func TestOnResult(t *testing.T) {
 	got = nil
 	r := keyed("a")
 	r.Header.Del("Idempotency-Key")
-	h.ServeHTTP(httptest.NewRecorder(), r)
+	serve(h, r)
 	require.Empty(t, got, "it has no key")
 
 	require.Equal(t, want("lost", false, 0, 1), once("lost"), "it could not be recorded")
 	require.Equal(t, want("c", false, 0, 0), once("c"), "the store is broken")
 }
 
-// A middleware that meets its own request further in has nothing to tell of it.
-func TestOnResultNested(t *testing.T) {
+// What OnError is told, and what it may do.
+
+// recoverer is middleware that answers 500 to panics, but for those that are to cut the
+// connection, and says what it has recovered.
+func recoverer(recovered chan<- any) func(http.Handler) http.Handler {
+	return around(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		w.Header().Set("X-Outer", "1")
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			recovered <- p
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			http.Error(w, "recovered", http.StatusInternalServerError)
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// An OnError that panics changes nothing: what was to be answered is, and the handler's panic
+// goes on as it is.
+func TestOnErrorPanics(t *testing.T) {
 	t.Parallel()
 	store := memoryStore(t, idem.Options{})
-	calls := 0
-	wrap := idemhttp.New(store, scopeOf, idemhttp.Options{OnResult: func(*http.Request, idemhttp.Result) { calls++ }})
-	wrap(wrap(http.HandlerFunc(echo))).ServeHTTP(httptest.NewRecorder(), keyed("k"))
-	require.Equal(t, 1, calls)
+	recovered := make(chan any, 1)
+	var results []idemhttp.Result
+	h := once(store, idemhttp.Options{
+		OnError:  func(*http.Request, error) { panic("the log is gone") },
+		OnResult: func(_ *http.Request, res idemhttp.Result) { results = append(results, res) },
+	}, func(w http.ResponseWriter, r *http.Request) {
+		token := idemhttp.FromContext(r.Context()).Token()
+		switch r.URL.Path {
+		case "/held":
+			w.WriteHeader(http.StatusInternalServerError)
+		case "/streams":
+			fmt.Fprint(w, "paid")
+			flush(w)
+			assert.NoError(t, store.Forget(r.Context(), token))
+		case "/panics":
+			assert.NoError(t, store.Forget(r.Context(), token))
+			panic("the handler's own")
+		}
+	})
+	server := httptest.NewUnstartedServer(recoverer(recovered)(h))
+	server.Config.ErrorLog = discard
+	server.Start()
+	defer server.Close()
+	s := &site{t: t, store: store, url: server.URL, http: server.Client()}
+
+	t.Run("refused", func(t *testing.T) {
+		require.Equal(t, 500, s.do("POST", "/held", "h", "").status)
+		a := s.do("POST", "/held", "h", "")
+		require.Empty(t, recovered)
+		wantProblem(t, a, 500, idemhttp.TypeOutcomeUnknown)
+	})
+	t.Run("streams", func(t *testing.T) {
+		err := s.do("POST", "/streams", "s", "").err
+		require.Equal(t, http.ErrAbortHandler, <-recovered)
+		require.Error(t, err, "it must not look done")
+	})
+	t.Run("panics", func(t *testing.T) {
+		results = nil
+		require.Equal(t, 500, s.do("POST", "/panics", "p", "").status)
+		require.Equal(t, "the handler's own", <-recovered)
+		require.Len(t, results, 1)
+	})
+}
+
+// OnError is told of what is held for a client that has left: somebody may have to settle
+// it.
+func TestHeldForAClientThatLeftIsTold(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*http.Request){
+		"silent":   func(*http.Request) {},
+		"an error": func(r *http.Request) { idemhttp.FromContext(r.Context()).Returned(r.Context().Err()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, leave := context.WithCancel(t.Context())
+			var told []error
+			store := memoryStore(t, idem.Options{})
+			h := once(store, idemhttp.Options{
+				CancelWithClient: true,
+				OnError:          func(_ *http.Request, err error) { told = append(told, err) },
+			}, func(_ http.ResponseWriter, r *http.Request) {
+				leave()
+				<-r.Context().Done()
+				end(r)
+			})
+			serve(h, keyed("k").WithContext(ctx))
+			rec := wantRecord(t, store, "k", idem.Held)
+			require.Len(t, told, 1)
+			var p idemhttp.Problem
+			require.ErrorAs(t, told[0], &p)
+			require.Equal(t, idemhttp.TypeOutcomeUnknown, p.Type)
+			require.Equal(t, store.KeyHash(rec.Key), p.KeyHash)
+		})
+	}
 }
