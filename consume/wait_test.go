@@ -181,18 +181,24 @@ func TestWaitInABatch(t *testing.T) {
 
 // What one call waits in all is bounded, however many messages it waits for.
 func TestWaitIsOfTheCall(t *testing.T) {
-	each(t, idem.Options{}, func(t *testing.T, e *env) {
-		c := e.consumer("billing", waiting(wait), mustNotRun)
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := storeOn(t, memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
+		c, err := consume.New(s, "billing", mustNotRun, waiting(wait))
+		require.NoError(t, err)
 		batch := []message{{"1", ""}, {"2", ""}, {"3", ""}}
-		first := e.twin(c, batch[0])
-		e.twin(c, batch[1])
-		e.twin(c, batch[2])
+		var twins []idem.Claim
+		for _, m := range batch {
+			claim, err := s.Claim(t.Context(), idem.Request{Key: key(t, c, m), Fingerprint: idem.FingerprintOf(nil)})
+			require.NoError(t, err)
+			twins = append(twins, claim)
+		}
+		start := time.Now()
 		answer := handling(t.Context(), c, batch...)
-		e.clock.BlockUntil(2)
-		e.clock.Advance(wait - time.Second)
-		require.NoError(t, e.Complete(t.Context(), first.Token, nil))
-		e.clock.Advance(time.Second)
+		time.Sleep(wait - time.Second)
+		require.NoError(t, s.Complete(t.Context(), twins[0].Token, nil))
 		assert.Equal(t, []string{"ack: duplicate", "retry: in_flight", "retry: in_flight"}, decisions(<-answer))
+		assert.Equal(t, wait, time.Since(start))
 	})
 }
 
