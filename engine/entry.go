@@ -37,7 +37,7 @@ type Entry struct {
 	Attempt uint32
 	// Fence is the latest claim's.
 	Fence uint64
-	// Opening is the number of the store opening (Meta.Opening) that granted or last
+	// Epoch is the number of the store opening (Meta.Epoch) that granted or last
 	// extended the lease.
 	Epoch uint64
 	// Fingerprint is as in idem.Record.

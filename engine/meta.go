@@ -23,7 +23,7 @@ type Meta struct {
 	Wall int64
 	// Fence is the highest fence granted. It is zero only in a new store.
 	Fence uint64
-	// Opening counts the openings of the store, from 1.
+	// Epoch counts the openings of the store, from 1.
 	Epoch uint64
 	// LostUntil is the wall clock, Unix nanoseconds, up to which records may have been
 	// lost: a backup was restored, or the engine keeps its records in memory. Zero if
