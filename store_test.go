@@ -256,7 +256,7 @@ func TestStoreCopiesBytes(t *testing.T) {
 				err := s.Complete(ctx, c.Token, nine)
 				require.ErrorIs(t, err, idem.ErrTooLarge)
 				assert.Contains(t, err.Error(), s.KeyHash("large"))
-				assert.Contains(t, err.Error(), "over Options.MaxResult (8 bytes), was not kept")
+				assert.Contains(t, err.Error(), "over Options.MaxResult (8 bytes) and was not kept")
 			}
 			assert.True(t, get(t, s, "large").ResultDropped)
 		})
