@@ -15,6 +15,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/selfexec"
 	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -285,6 +286,7 @@ func TestSameCommitFunctionCannotEndTheTransaction(t *testing.T) {
 // a panic of the function, and no sign that the file cannot be read.
 func TestWritesToTheMapAreTheirCallersOwn(t *testing.T) {
 	t.Parallel()
+	selfexec.NeedsFaultAddress(t)
 	ctx := context.Background()
 	path := newFilled(t, 900)
 	b := mustOpen(t, path, Options{})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/selfexec"
 	"github.com/idemkv/idem/internal/storetest"
 )
 
@@ -70,6 +71,7 @@ func TestViewRefusesToBeEnteredAgain(t *testing.T) {
 // A file cut short under the map is met by fn: that breaks the store, not the process.
 func TestViewOfATruncatedFile(t *testing.T) {
 	t.Parallel()
+	selfexec.NeedsFaultAddress(t)
 	if runtime.GOOS == "windows" {
 		t.Skip("a mapped file cannot be truncated on windows")
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem/internal/callback"
+	"github.com/idemkv/idem/internal/selfexec"
 )
 
 // A file cut short under its memory map faults on reading. That is the
@@ -17,6 +18,7 @@ import (
 // and the process lives.
 func TestMemoryFault(t *testing.T) {
 	t.Parallel()
+	selfexec.NeedsFaultAddress(t)
 	f, err := os.Create(filepath.Join(t.TempDir(), "map"))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, f.Close()) }()

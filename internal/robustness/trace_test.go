@@ -32,7 +32,7 @@ type call struct {
 // tracer is the command that traces, with its first arguments.
 func tracer(t *testing.T) []string {
 	t.Helper()
-	if os.Getenv(selfexec.PrefixEnv) != "" {
+	if selfexec.Emulated() {
 		t.Skip("strace would see the calls of the emulator, not of the program in it")
 	}
 	path, err := exec.LookPath("strace")

@@ -27,6 +27,8 @@ func TestPrefixComesFirst(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{"emulator", "-cpu", "max", self}, Words())
 	assert.Equal(t, []string{"emulator", "-cpu", "max", self, "-x"}, Command(t.Context(), "-x").Args)
+	assert.True(t, Emulated())
 	t.Setenv(PrefixEnv, "")
 	assert.Equal(t, []string{self}, Words())
+	assert.False(t, Emulated())
 }
