@@ -27,7 +27,7 @@ func TestTheSlowerOfTwoMakersReplacesNothing(t *testing.T) {
 	}
 	s, err := idem.New(mustMake(t, path, noLinks), idem.Options{})
 	require.NoError(t, err)
-	c := storetest.Complete(t, s, "paid", "receipt")
+	storetest.Complete(t, s, "paid", "receipt")
 
 	again := filepath.Join(t.TempDir(), fileName)
 	o, err := Options{}.withDefaults()
@@ -45,7 +45,7 @@ func TestTheSlowerOfTwoMakersReplacesNothing(t *testing.T) {
 	require.Empty(t, left)
 
 	s = storeAt(t, again, idem.Options{})
-	c, err = s.Claim(ctx, idem.Request{Key: "paid"})
+	c, err := s.Claim(ctx, idem.Request{Key: "paid"})
 	require.ErrorIs(t, err, idem.ErrCompleted)
 	require.Equal(t, "receipt", string(c.Record.Result))
 }

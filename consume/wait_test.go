@@ -49,16 +49,24 @@ var twinEnds = map[string]struct {
 	want, inShutdown string
 	attempts         int
 }{
-	"completed": {func(s *idem.Store, t idem.Token) error { return s.Complete(context.Background(), t, nil) },
-		"ack: duplicate", "ack: duplicate", 1},
-	"failed": {func(s *idem.Store, t idem.Token) error { return s.Fail(context.Background(), t, []byte("no account")) },
+	"completed": {
+		func(s *idem.Store, t idem.Token) error { return s.Complete(context.Background(), t, nil) },
+		"ack: duplicate", "ack: duplicate", 1,
+	},
+	"failed": {
+		func(s *idem.Store, t idem.Token) error { return s.Fail(context.Background(), t, []byte("no account")) },
 		"dead: permanent: idem: operation has failed for good: no account",
-		"dead: permanent: idem: operation has failed for good: no account", 1},
-	"held": {func(s *idem.Store, t idem.Token) error { return s.Hold(context.Background(), t, []byte("no answer")) },
+		"dead: permanent: idem: operation has failed for good: no account", 1,
+	},
+	"held": {
+		func(s *idem.Store, t idem.Token) error { return s.Hold(context.Background(), t, []byte("no answer")) },
 		"dead: held: idem: operation is held, its outcome is unknown: no answer",
-		"dead: held: idem: operation is held, its outcome is unknown: no answer", 1},
-	"released": {func(s *idem.Store, t idem.Token) error { return s.Release(context.Background(), t, nil) },
-		"ack: processed", "retry: unavailable: idem: store is closed", 2},
+		"dead: held: idem: operation is held, its outcome is unknown: no answer", 1,
+	},
+	"released": {
+		func(s *idem.Store, t idem.Token) error { return s.Release(context.Background(), t, nil) },
+		"ack: processed", "retry: unavailable: idem: store is closed", 2,
+	},
 	"undone":    {func(s *idem.Store, t idem.Token) error { return s.Unclaim(context.Background(), t) }, "ack: processed", "", 1},
 	"forgotten": {func(s *idem.Store, t idem.Token) error { return s.Forget(context.Background(), t) }, "ack: processed", "", 1},
 }

@@ -1,7 +1,6 @@
 package idemhttp_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -10,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -374,11 +372,3 @@ func repeat(text string, size int) string {
 }
 
 func base64Of(f idem.Fingerprint) string { return base64.RawURLEncoding.EncodeToString(f[:]) }
-
-func readResponse(t testing.TB, conn net.Conn) *http.Response {
-	t.Helper()
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = errors.Join(resp.Body.Close(), conn.Close()) })
-	return resp
-}
