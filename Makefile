@@ -94,17 +94,17 @@ cover: ## coverage of root, engines and internal packages; fails below the bound
 fuzz: ## every fuzz target, one after the other, FUZZTIME each (FUZZTIME=30s)
 	GO="$(GO)" FUZZTIME="$(FUZZTIME)" scripts/fuzz.sh
 
-# Where the results go, from bench/peers: raw.txt, table.txt, report.html. A second
-# run on a day replaces the first one's.
-RESULTS = ../results/$(shell date -u +%F)
+# Where the results go, from bench: raw.txt, table.txt, report.html. A second run on a
+# day replaces the first one's.
+RESULTS = results/$(shell date -u +%F)
 
 bench: ## idem against its limits and its rivals, 5 minutes: a table, a report under bench/results (BENCHFLAGS="-run Get")
-	cd bench/peers && $(GO) run ./cmd/bench -out $(RESULTS) $(BENCHFLAGS)
+	cd bench && $(GO) run . -out $(RESULTS) $(BENCHFLAGS)
 
 bench-full: ## the same with more keys, more rounds and open-loop load: over an hour
-	cd bench/peers && $(GO) run ./cmd/bench -full -out $(RESULTS)-full $(BENCHFLAGS)
+	cd bench && $(GO) run . -full -out $(RESULTS)-full $(BENCHFLAGS)
 
-microbench: ## every Go benchmark in the tree (BENCH=regexp)
+microbench: ## every Go benchmark in the root module (BENCH=regexp)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 0 ./...
 
 # What the attacks are told by their environment.
@@ -117,7 +117,7 @@ power: ## cut the power of stores, lose what was not synced, and judge IMAGES di
 	$(ATTACK) IDEM_ATTACK_IMAGES="$(IMAGES)" $(GO) test -count=1 -timeout 0 -v -run '^TestPower' ./internal/robustness ./pebble
 
 soak: ## drive stores for DURATION per engine, sample and chart what must not grow, and judge (DURATION=10m ENGINE=bolt RATE=400)
-	$(GO) run ./internal/robustness/soak -duration "$(DURATION)" -engine "$(ENGINE)" -rate "$(RATE)"
+	cd bench && $(GO) run ./soak -duration "$(DURATION)" -engine "$(ENGINE)" -rate "$(RATE)"
 
 faults: ## fail every call on files, fill up, stick and slow down disks, and flip bits, FAULTS of each per engine (FAULTS=4000 SEED=n ENGINE=bolt CASE=name)
 	$(ATTACK) IDEM_ATTACK_FAULTS="$(FAULTS)" IDEM_ATTACK_CASE="$(CASE)" IDEM_ATTACK_STORE="$(STORE)" $(GO) test -count=1 -timeout 0 -v -run '^TestFaults|^TestEveryWriteFails$$' ./internal/robustness ./pebble

@@ -1,146 +1,94 @@
-package bench
+package main
 
 import (
-	"bytes"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/idemkv/idem/bench/chart"
+	c "github.com/idemkv/idem/bench/contenders"
 )
 
-// Machine returns what is known of the machine, of the file system that dir is on,
-// and of the code: the header of the results. What cannot be told is left out.
-func Machine(dir string) []Param {
-	h := []Param{
-		{"goos", runtime.GOOS},
-		{"goarch", runtime.GOARCH},
-		{"pkg", module + "/bench"},
-		{"cpu", field("/proc/cpuinfo", "model name", ":")},
-		{"cores", fmt.Sprint(runtime.NumCPU())},
-		{"memory", field("/proc/meminfo", "MemTotal", ":")},
-		{"kernel", firstLine("/proc/sys/kernel/osrelease")},
-	}
-	h = append(h, fileSystem(dir)...)
-	h = append(h,
-		Param{"disk-sync", syncCost(dir)},
-		Param{"clock-cost", clockCost().String()},
-		Param{"go", runtime.Version()},
-		Param{"commit", commit()},
-		Param{"load-before", Load1()},
-	)
-	return slices.DeleteFunc(h, func(p Param) bool { return p.Value == "" })
+// machine says what is known of the machine, of the file system that dir is on, and of
+// the code. What cannot be told is left out.
+func (r *results) machine(dir string) {
+	r.set("goos", "%s", runtime.GOOS)
+	r.set("goarch", "%s", runtime.GOARCH)
+	r.set("pkg", "%s", "github.com/idemkv/idem/bench")
+	r.set("cpu", "%s", field("/proc/cpuinfo", "model name"))
+	r.set("cores", "%d", runtime.NumCPU())
+	r.set("memory", "%s", field("/proc/meminfo", "MemTotal"))
+	r.set("kernel", "%s", contents("/proc/sys/kernel/osrelease"))
+	r.set("filesystem", "%s", output("findmnt", "-n", "-o", "FSTYPE,SOURCE,OPTIONS", "-T", dir))
+	device := filepath.Base(output("findmnt", "-n", "-o", "SOURCE", "-T", dir))
+	r.set("disk", "%s", output("lsblk", "-d", "-n", "-o", "NAME,MODEL,ROTA,WC", "/dev/"+device))
+	r.set("disk-sync", "%s", syncCost(dir))
+	r.set("clock-cost", "%s", clockCost())
+	r.set("go", "%s", runtime.Version())
+	r.set("commit", "%s", output("git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"))
+	r.set("load-before", "%s", load1())
 }
 
-// Load1 is the machine's load average: how much else it had to do.
-func Load1() string { return firstLine("/proc/loadavg") }
+// load1 is the machine's load average: how much else it has to do.
+func load1() string { return contents("/proc/loadavg") }
 
-func firstLine(path string) string {
+// output is what a command prints; nothing if there is none, or it fails.
+func output(name string, args ...string) string {
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func contents(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return ""
 	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	return strings.TrimSpace(line)
+	return strings.TrimSpace(string(b))
 }
 
-// field returns the first value of a name in a file of names and values.
-func field(path, name, separator string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	for _, line := range strings.Split(string(b), "\n") {
-		if k, v, ok := strings.Cut(line, separator); ok && strings.TrimSpace(k) == name {
+// field is the first value of a name in a file of lines as "name: value".
+func field(path, name string) string {
+	for line := range strings.Lines(contents(path)) {
+		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == name {
 			return strings.TrimSpace(v)
 		}
 	}
 	return ""
 }
 
-// fileSystem says what dir is on, from Linux's table of mounts.
-func fileSystem(dir string) []Param {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil
-	}
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = real
-	}
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return nil
-	}
-	var device, point, kind, options string
-	for _, line := range strings.Split(string(mounts), "\n") {
-		f := strings.Fields(line)
-		if len(f) < 4 || f[1] != "/" && dir != f[1] && !strings.HasPrefix(dir, f[1]+"/") || len(f[1]) < len(point) {
-			continue
-		}
-		device, point, kind, options = f[0], f[1], f[2], f[3]
-	}
-	if point == "" {
-		return nil
-	}
-	out := []Param{{"filesystem", fmt.Sprintf("%s on %s (%s)", kind, device, options)}}
-	return append(out, Param{"disk", disk(filepath.Base(device))})
-}
-
-// disk describes a block device from what the kernel says of it.
-func disk(name string) string {
-	for ; name != ""; name = name[:len(name)-1] { // vda1 is a part of vda
-		queue := filepath.Join("/sys/block", name, "queue")
-		if _, err := os.Stat(queue); err != nil {
-			continue
-		}
-		kind := "rotational=" + firstLine(filepath.Join(queue, "rotational"))
-		if cache := firstLine(filepath.Join(queue, "write_cache")); cache != "" {
-			kind += ", cache: " + cache
-		}
-		if model := firstLine(filepath.Join("/sys/block", name, "device/model")); model != "" {
-			kind += ", " + model
-		}
-		return name + ", " + kind
-	}
-	return ""
-}
-
-// syncCost is what it takes to make 512 appended bytes durable: what a commit cannot
-// do without. It is the median of some.
+// syncCost is what it takes to make 512 appended bytes durable, which a commit cannot do
+// without: the median of some.
 func syncCost(dir string) string {
 	f, err := os.CreateTemp(dir, "sync-")
 	if err != nil {
 		return ""
 	}
 	defer func() { _, _ = f.Close(), os.Remove(f.Name()) }()
-	var took []float64
-	for range 100 {
+	bytes, took := c.Workload{ResultBytes: 512}.Result(), make([]float64, 100)
+	for i := range took {
 		start := time.Now()
-		if _, err := f.Write(randomBytes(512)); err != nil {
+		if _, err := f.Write(bytes); err != nil || f.Sync() != nil {
 			return ""
 		}
-		if err := f.Sync(); err != nil {
-			return ""
-		}
-		took = append(took, float64(time.Since(start)))
+		took[i] = time.Since(start).Seconds()
 	}
-	s, _ := spreadOf(took)
-	return fmt.Sprintf("%s to append 512 bytes and fsync (median of %d, from %s to %s)",
-		humanNs(s.Median), len(took), humanNs(s.Min), humanNs(s.Max))
+	s, _ := summary(took)
+	show := func(sec float64) string { return chart.Format(sec, "sec") }
+	return show(s.Center) + " to append 512 bytes and fsync (95 % interval " + show(s.Lo) + " to " + show(s.Hi) + ")"
 }
 
-// commit is the revision of the code that is measured.
-func commit() string {
-	head, err := exec.Command("git", "rev-parse", "HEAD").Output()
-	if err != nil {
-		return "unknown"
+// clockCost is what reading the clock twice adds to a latency.
+func clockCost() string {
+	h := newHistogram()
+	for range 20_000 {
+		start := time.Now()
+		record(h, time.Since(start))
 	}
-	changed, err := exec.Command("git", "status", "--porcelain", "--untracked-files=no").Output()
-	if err != nil || len(bytes.TrimSpace(changed)) > 0 {
-		return strings.TrimSpace(string(head)) + " with changes"
-	}
-	return strings.TrimSpace(string(head))
+	return time.Duration(h.ValueAtPercentile(50)).String()
 }

@@ -1,143 +1,168 @@
-package bench
+package main
 
 import (
 	"fmt"
+	"maps"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
+
+	c "github.com/idemkv/idem/bench/contenders"
 )
 
-// Plan says how much of everything is measured.
-type Plan struct {
-	// Name of the plan: "quick", "full", "smoke".
-	Name string
-	// ResultBytes is the size of results, but for those about size.
-	ResultBytes int
-	// Procs are the numbers of processors of look-ups.
-	Procs []int
-	// LookupKeys are the numbers of stored keys that look-ups are measured with.
-	LookupKeys []int
-	// Lookup is the pace of look-ups.
-	Lookup Pace
-	// Memory is the pace of cycles in memory. MaxOps bounds what they leave there.
-	Memory Pace
-	// Callers are the numbers of callers of durable cycles, EffectCallers of
-	// same-commit effects.
-	Callers, EffectCallers []int
-	// Cycle is the pace of both.
-	Cycle Pace
-	// Sizes are the numbers of keys that growth is measured over, at the pace Scale.
-	Sizes []int
-	Scale Pace
-	// Expired is how many records unloaded sweeps remove in all rounds together, and
-	// Batch how many at a time.
-	Expired, Batch int
-	Sweep          Pace
-	// Era is how many records expire in each round of a sweep under load, by engine
-	// (not of memory: its callers would fill all there is before a sweep has its turn);
-	// LoadCallers is how many callers there are.
-	Era         map[string]int
-	LoadCallers int
-	SweepLoad   Pace
-	// Idle is the pace of idle stores; its Warmup is how long one is left alone first.
-	Idle Pace
-	// Rates are the operations a second of open-loop load; nil: not measured.
-	Rates []int
-	Open  Pace
-	// SyncCallers are the numbers of callers that syncs are counted with, SyncOps
-	// how many operations.
-	SyncCallers []int
-	SyncOps     int
-	// WrittenOps is how many operations bytes written are counted over, by as many
-	// callers.
-	WrittenOps int
+// pace says how a comparison is run.
+type pace struct {
+	rounds int           // in which each contender gets a slice
+	slice  time.Duration // how long one lasts
+	warmup time.Duration // of a slice before the first round, which does not count
+	ops    uint64        // ends a slice early; 0: not
+}
+
+// plan says how much of everything is measured. The paces are by group.
+type plan struct {
+	name                   string
+	resultBytes            int
+	procs                  []int // of look-ups; the others use the last
+	lookupKeys             []int
+	callers, effectCallers []int          // of durable cycles and same-commit effects
+	sizes                  []int          // of stores that growth is measured over
+	expired, batch         int            // records removed by unloaded sweeps, and at a time
+	era                    map[string]int // records that expire in each round of a loaded sweep, by engine
+	loadCallers            int
+	rates                  []int // operations a second of open-loop load
+	apartCallers           []int // of the runs that count syncs and bytes written
+	syncOps, writtenOps    int
+	paces                  map[string]pace
 }
 
 const ms = time.Millisecond
 
-// Quick is the plan of "make bench": about five minutes on two cores. Rounds are six
-// because benchstat wants so many to tell how sure it is.
-func Quick() Plan {
-	return Plan{
-		Name: "quick", ResultBytes: 256, Procs: []int{1, 2},
-		LookupKeys: []int{1e5}, Lookup: Pace{Rounds: 6, Slice: 80 * ms, Warmup: 50 * ms},
-		Memory:  Pace{Rounds: 6, Slice: time.Second, Warmup: 50 * ms, MaxOps: 50_000},
-		Callers: []int{1, 16, 64, 256}, EffectCallers: []int{1, 64},
-		Cycle: Pace{Rounds: 6, Slice: 200 * ms, Warmup: 100 * ms},
-		Sizes: []int{1e5, 1e6}, Scale: Pace{Rounds: 6, Slice: 100 * ms, Warmup: 100 * ms},
-		Expired: 1e5, Batch: 256, Sweep: Pace{Rounds: 6, Slice: 5 * time.Second},
-		Era: map[string]int{"bolt": 10_000, "pebble": 20_000}, LoadCallers: 16,
-		SweepLoad:   Pace{Rounds: 6, Slice: 500 * ms, Warmup: 200 * ms},
-		Idle:        Pace{Rounds: 3, Slice: time.Second, Warmup: 300 * ms},
-		SyncCallers: []int{1, 64}, SyncOps: 128, WrittenOps: 512,
+// quick is the plan of "make bench". Six rounds is the least that gives a 95 % interval.
+func quick() plan {
+	return plan{
+		name: "quick", resultBytes: 256, procs: []int{1, 2}, lookupKeys: []int{1e5},
+		callers: []int{1, 16, 64, 256}, effectCallers: []int{1, 64}, sizes: []int{1e5, 1e6}, expired: 1e5, batch: 256,
+		// Not memory: its callers would fill all there is before a sweep has its turn.
+		era: map[string]int{"bolt": 10_000, "pebble": 20_000}, loadCallers: 16,
+		apartCallers: []int{1, 64}, syncOps: 128, writtenOps: 512,
+		paces: map[string]pace{
+			"Get": {6, 80 * ms, 50 * ms, 0}, "Claim": {6, 80 * ms, 50 * ms, 0}, c.CycleMemory: {6, time.Second, 50 * ms, 50_000},
+			c.CycleDurable: {6, 200 * ms, 100 * ms, 0}, "Do": {6, 200 * ms, 100 * ms, 0}, "Scale": {6, 100 * ms, 100 * ms, 0},
+			c.SweepUnloaded: {6, 5 * time.Second, 0, 0}, sweepLoaded: {6, 500 * ms, 200 * ms, 0}, idle: {6, time.Second, 300 * ms, 0},
+		},
 	}
 }
 
-// Full is the plan of "make bench-full".
-func Full() Plan {
-	p := Quick()
-	p.Name = "full"
-	p.LookupKeys, p.Lookup = []int{1e5, 1e6}, Pace{Rounds: 10, Slice: 250 * ms, Warmup: 500 * ms}
-	p.Memory = Pace{Rounds: 10, Slice: time.Second, Warmup: 50 * ms, MaxOps: 100_000}
-	p.EffectCallers, p.Cycle = []int{1, 16, 64, 256}, Pace{Rounds: 10, Slice: time.Second, Warmup: 500 * ms}
-	p.Sizes, p.Scale = []int{1e5, 1e6, 1e7}, Pace{Rounds: 10, Slice: 500 * ms, Warmup: 2 * time.Second}
-	p.Expired, p.Sweep = 1e6, Pace{Rounds: 10, Slice: 10 * time.Second}
-	p.Era = map[string]int{"bolt": 20_000, "pebble": 100_000}
-	p.SweepLoad = Pace{Rounds: 10, Slice: 2 * time.Second, Warmup: time.Second}
-	p.Idle = Pace{Rounds: 5, Slice: 5 * time.Second, Warmup: time.Second}
-	p.Rates = []int{250, 500, 1000, 2000, 4000, 8000, 16000, 24000}
-	p.Open = Pace{Rounds: 3, Slice: 3 * time.Second, Warmup: 500 * ms}
-	p.SyncCallers, p.SyncOps, p.WrittenOps = []int{1, 16, 64, 256}, 512, 2048
-	return p
-}
-
-// Smoke is a plan that shows that all of it runs, in little time: its figures mean
-// nothing.
-func Smoke() Plan {
-	pace := Pace{Rounds: 2, Slice: 2 * ms, Warmup: ms}
-	return Plan{
-		Name: "smoke", ResultBytes: 64, Procs: []int{1, 2}, LookupKeys: []int{200}, Lookup: pace,
-		Memory:  Pace{Rounds: 2, Slice: 5 * ms, Warmup: ms, MaxOps: 500},
-		Callers: []int{1, 4}, EffectCallers: []int{1}, Cycle: pace,
-		Sizes: []int{200, 1000}, Scale: pace,
-		Expired: 512, Batch: 64, Sweep: Pace{Rounds: 2, Slice: time.Second},
-		Era: map[string]int{"memory": 300, "bolt": 300, "pebble": 300}, LoadCallers: 4, SweepLoad: pace,
-		Idle:  Pace{Rounds: 1, Slice: 5 * ms, Warmup: ms},
-		Rates: []int{200, 100_000}, Open: Pace{Rounds: 2, Slice: 20 * ms, Warmup: ms},
-		SyncCallers: []int{1}, SyncOps: 8, WrittenOps: 8,
-	}
-}
-
-// WithRounds is p with so many rounds of everything.
-func (p Plan) WithRounds(n int) Plan {
-	for _, pace := range []*Pace{&p.Lookup, &p.Memory, &p.Cycle, &p.Scale, &p.Sweep, &p.SweepLoad, &p.Idle, &p.Open} {
-		pace.Rounds = n
+// full is the plan of "make bench-full".
+func full() plan {
+	p := quick()
+	p.name, p.lookupKeys, p.effectCallers, p.sizes, p.expired = "full", []int{1e5, 1e6}, p.callers, []int{1e5, 1e6, 1e7}, 1e6
+	p.era = map[string]int{"bolt": 20_000, "pebble": 100_000}
+	p.rates = []int{250, 500, 1000, 2000, 4000, 8000, 16000, 24000}
+	p.apartCallers, p.syncOps, p.writtenOps = p.callers, 512, 2048
+	p.paces = map[string]pace{
+		"Get": {10, 250 * ms, 500 * ms, 0}, "Claim": {10, 250 * ms, 500 * ms, 0}, c.CycleMemory: {10, time.Second, 50 * ms, 100_000},
+		c.CycleDurable: {10, time.Second, 500 * ms, 0}, "Do": {10, time.Second, 500 * ms, 0}, "Scale": {10, 500 * ms, 2 * time.Second, 0},
+		c.SweepUnloaded: {10, 10 * time.Second, 0, 0}, sweepLoaded: {10, 2 * time.Second, time.Second, 0}, idle: {6, 5 * time.Second, time.Second, 0},
+		open: {3, 3 * time.Second, 500 * ms, 0},
 	}
 	return p
 }
 
-// String says the plan's counts, for the report.
-func (p Plan) String() string {
-	parts := []string{
-		fmt.Sprintf("look-ups %v", p.Lookup),
-		fmt.Sprintf("cycles in memory %v", p.Memory),
-		fmt.Sprintf("durable cycles and effects %v", p.Cycle),
-		fmt.Sprintf("growth %v", p.Scale),
-		fmt.Sprintf("%d expired records swept in %d rounds, %d in a batch", p.Expired, p.Sweep.Rounds, p.Batch),
-		fmt.Sprintf("sweeps under %d callers, %d rounds", p.LoadCallers, p.SweepLoad.Rounds),
-		fmt.Sprintf("idle %v", p.Idle),
-		fmt.Sprintf("results of %d bytes", p.ResultBytes),
+// smoke shows that all of it runs. Its figures mean nothing.
+func smoke() plan {
+	p := quick()
+	p.name, p.resultBytes, p.lookupKeys, p.callers, p.effectCallers = "smoke", 64, []int{200}, []int{1, 256}, []int{1}
+	p.sizes, p.expired, p.batch, p.loadCallers = []int{200, 1000}, 512, 64, 16
+	p.era = map[string]int{"memory": 300, "bolt": 300, "pebble": 300}
+	p.rates, p.apartCallers, p.syncOps, p.writtenOps = []int{200, 100_000}, []int{1}, 8, 8
+	paces := map[string]pace{open: {2, 20 * ms, ms, 0}}
+	for group := range p.paces {
+		paces[group] = pace{2, 2 * ms, ms, 0}
 	}
-	if len(p.Rates) > 0 {
-		parts = append(parts, fmt.Sprintf("open-loop load %v", p.Open))
+	paces[c.CycleMemory], paces[c.SweepUnloaded] = pace{2, 5 * ms, ms, 500}, pace{2, time.Second, 0, 0}
+	p.paces = paces
+	return p
+}
+
+// pace is that of a group or of its first part.
+func (p plan) pace(group string) pace {
+	if pace, ok := p.paces[group]; ok {
+		return pace
 	}
-	return strings.Join(parts, "; ")
+	first, _, _ := strings.Cut(group, "/")
+	return p.paces[first]
+}
+
+// measure runs the groups that match only, and calls after with each that is done.
+func (b *bench) measure(p plan, only *regexp.Regexp, after func() error) error {
+	procs := p.procs[len(p.procs)-1]
+	var each []variant
+	for _, n := range p.procs {
+		each = append(each, variant{n, n})
+	}
+	lookups := func(group string) {
+		for _, keys := range p.lookupKeys {
+			b.compare(b.workload(group, p, keys), each, p.pace(group))
+		}
+	}
+	cycles := func(callers []int) func(string) {
+		return func(group string) {
+			for _, n := range callers { // new stores each time: all begin alike
+				b.compare(b.workload(group, p, 0), []variant{{procs, n}}, p.pace(group))
+			}
+		}
+	}
+	for _, part := range []struct {
+		group string
+		run   func(group string)
+	}{
+		{c.GetHit, lookups},
+		{c.GetMiss, lookups},
+		{c.ClaimReplay, lookups},
+		{c.CycleMemory, func(group string) { b.compare(b.workload(group, p, 0), each, p.pace(group)) }},
+		{c.CycleDurable, cycles(p.callers)},
+		{c.DoSameCommit, cycles(p.effectCallers)},
+		{syncs, func(group string) { b.apart(group, p.apartCallers, p.syncOps, p.resultBytes) }},
+		{written, func(group string) { b.apart(group, p.apartCallers, p.writtenOps, p.resultBytes) }},
+		{"Scale", func(group string) { b.growth(p.sizes, p.pace(group), procs) }},
+		{c.SweepUnloaded, func(group string) {
+			pace := p.pace(group)
+			pace.ops = uint64(max(1, p.expired/p.batch/pace.rounds)) // the records are divided among the rounds
+			b.compare(b.workload(group, p, p.expired), []variant{{procs, 1}}, pace)
+		}},
+		{sweepLoaded, func(group string) { b.sweeps(p, procs) }},
+		{idle, func(group string) { b.idle(p.pace(group), p.resultBytes) }},
+		{open, func(group string) {
+			if len(p.rates) > 0 {
+				b.openLoop(b.workload(c.CycleDurable, p, 0), p.rates, p.pace(group), procs)
+			}
+		}},
+	} {
+		if only != nil && !only.MatchString(part.group) {
+			continue
+		}
+		part.run(part.group)
+		if err := after(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) workload(group string, p plan, keys int) c.Workload {
+	return c.Workload{Group: group, Keys: c.NewKeys(keys), ResultBytes: p.resultBytes, Batch: p.batch, Filled: &b.filled}
 }
 
 // String says the counts.
-func (p Pace) String() string {
-	s := fmt.Sprintf("%d rounds of %v", p.Rounds, p.Slice)
-	if p.MaxOps > 0 {
-		s += fmt.Sprintf(" or %d operations", p.MaxOps)
+func (p plan) String() string {
+	s := fmt.Sprintf("results of %d bytes; %d expired records swept, %d at a time; %d callers beside a sweep", p.resultBytes, p.expired, p.batch, p.loadCallers)
+	for _, group := range slices.Sorted(maps.Keys(p.paces)) {
+		s += fmt.Sprintf("; %s: %d rounds of %v", group, p.paces[group].rounds, p.paces[group].slice)
+		if ops := p.paces[group].ops; ops > 0 {
+			s += fmt.Sprintf(" or %d operations", ops)
+		}
 	}
 	return s
 }

@@ -1,303 +1,241 @@
-package bench
+package main
 
 import (
+	"cmp"
 	_ "embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"strings"
+
+	"golang.org/x/perf/benchfmt"
+
+	"github.com/idemkv/idem/bench/chart"
+	c "github.com/idemkv/idem/bench/contenders"
 )
 
 //go:embed report.html.tmpl
 var reportPage string
 
-// chart is a picture with its heading.
-type chart struct {
-	Title, About string
-	SVG          template.HTML
-}
-
-// section is a part of the report; one without charts and tables is left out.
+// section is the part of the report about one group.
 type section struct {
-	ID, Title, About string
-	Charts           []chart
-	Tables           []table
+	Group, About string
+	Charts       []template.HTML
+	Head         []string
+	Rows         [][]string    // medians of all that was measured
+	Does         []c.Contender // who took part
 }
 
-// table is a plain table. The first Left columns are text, the others figures.
-type table struct {
-	Title string
-	Left  int
-	Head  []string
-	Rows  [][]string
+// about says what the figures of a group are, where its name does not.
+var about = map[string]string{
+	c.GetHit: "Latencies of one operation; sec/op is the time of the whole slice divided by its operations, and what ratios are made of. With two processors two " +
+		"callers run at once. floor-map is a concurrent map, one reading of the clock and a copy of a Record: what a look-up in memory cannot do without.",
+	c.CycleDurable: "A claim of a new key and its completion with a result, each on disk before the next step. raw-… is the bare engine writing the same bytes; " +
+		"limit-log is the limit: an append-only log with group commit.",
+	c.DoSameCommit: "The claim, a write of the caller's own and the completion in one commit.",
+	syncs:          "Syncs of a durable cycle, as strace counts them, each contender in a process of its own.",
+	written:        "Bytes of a durable cycle: written-B/op by the kernel's count for the process, device-B/op what the disk was sent, by every process.",
+	scaleHit: "Stores of all sizes are open at once and take turns. Results are 64 bytes, idem's own cache is off, Pebble's block cache is 64 MB, one caller. " +
+		"bolt is filled in the order of its keys, which leaves its pages half full.",
+	scaleGC: "Look-ups while a collection of garbage is under way (in-gc), and around it (no-gc).",
+	sweepLoaded: "Callers claim and complete new keys while nothing is expired (off), and while the store's own background sweep removes records that expired " +
+		"all at one moment (on).",
+	idle: "What the process uses while a used store is left alone, and without one (none).",
+	open: "Cycles arrive on a schedule (a Poisson process, the same for all), and latency counts from the scheduled arrival: a stall counts for everybody who " +
+		"arrives while it lasts. A line ends at the first rate that was not kept up with.",
 }
 
-// page is what the template gets.
-type page struct {
-	Title    string
-	Plan     string
-	Date     string
-	Facts    []Param
-	Lines    []Line
-	Reached  int
-	Judged   int
-	Notes    []Note
-	Sections []section
-	All      []table
-	Does     []Note
-	Clock    string
-	Hues     []template.CSS // classes that have a colour of their own
-}
-
-// WriteReport writes the results as one HTML page that needs nothing beside itself.
-func WriteReport(w io.Writer, r *Results) error {
-	t, err := template.New("report").Parse(reportPage)
-	if err != nil {
-		return fmt.Errorf("bench: the report's template: %w", err)
+// writeReport writes the results as one HTML page that needs nothing else.
+func writeReport(w io.Writer, r *results) error {
+	page := struct {
+		Config, Absent, Failed []benchfmt.Config
+		Date, Plan, Clock      string
+		Lines                  []line
+		Reached, Judged        int
+		Sections               []*section
+	}{
+		Absent: r.notes("absent"), Failed: r.notes("failed"),
+		Date: r.get("started"), Plan: r.get("plan"), Clock: r.get("clock-cost"), Lines: targets(r),
 	}
-	p := page{
-		Title: "idem: benchmarks", Plan: r.Fact("plan"), Date: r.Fact("started"), Facts: r.Header,
-		Lines: Table(r), Clock: r.Fact("clock-cost"), All: allRows(r),
-	}
-	for _, l := range p.Lines {
-		if l.Reached == "yes" || l.Reached == "NO" {
-			p.Judged++
+	for _, x := range r.config {
+		if !strings.HasPrefix(x.Key, "absent/") && !strings.HasPrefix(x.Key, "failed/") {
+			page.Config = append(page.Config, x)
 		}
+	}
+	for _, l := range page.Lines {
 		if l.Reached == "yes" {
-			p.Reached++
+			page.Reached++
+		}
+		if l.Reached == "yes" || l.Reached == "NO" {
+			page.Judged++
 		}
 	}
-	for _, n := range r.Notes {
-		switch n.Kind {
-		case "does":
-			p.Does = append(p.Does, n)
-		default:
-			p.Notes = append(p.Notes, n)
+	var groups []string
+	for _, row := range r.rows {
+		if g := group(row); !slices.Contains(groups, g) {
+			groups = append(groups, g)
 		}
 	}
-	for _, hue := range []string{"memory", "bolt", "pebble", "limit"} {
-		p.Hues = append(p.Hues, template.CSS(hue))
-	}
-	for i := range rivalHues {
-		p.Hues = append(p.Hues, template.CSS(fmt.Sprintf("rival%d", i+1)))
-	}
-	c := newColours(r)
-	for _, s := range []section{
-		lookupSection(r, c), cycleSection(r, c), effectSection(r, c), openSection(r, c),
-		scaleSection(r, c), sweepSection(r, c), restSection(r),
-	} {
-		if len(s.Charts)+len(s.Tables) > 0 {
-			p.Sections = append(p.Sections, s)
+	for _, g := range groups {
+		s, err := r.section(g)
+		if err != nil {
+			return err
 		}
+		page.Sections = append(page.Sections, s)
 	}
-	return t.Execute(w, p)
+	funcs := template.FuncMap{"text": func(b []byte) string { return string(b) }}
+	t, err := template.New("report").Funcs(funcs).Parse(reportPage)
+	if err != nil {
+		return fmt.Errorf("the report's template: %w", err)
+	}
+	return t.Execute(w, page)
 }
 
-// colours gives each backend a class. An engine and what is bare of it share a hue,
-// the bare one dashed; rivals take their hues in turn.
-type colours map[string]string
+// one is what a contender did under one set of circumstances, as "callers=1/procs=2".
+type one struct {
+	backend, circumstances string
+	rounds                 *results
+	medians                map[string]float64
+}
 
-const rivalHues = 7
+// median is that of a unit; NaN if there is none.
+func (o one) median(unit string) float64 {
+	if m, ok := o.medians[unit]; ok {
+		return m
+	}
+	return math.NaN()
+}
 
-func newColours(r *Results) colours {
-	c := colours{}
-	rivals := 0
-	hues := map[string]string{} // by family: redis and redis-everysec share a hue
-	for _, row := range r.Rows {
-		label := row.Param("backend")
-		if _, ok := c[label]; ok {
+func (r *results) section(g string) (*section, error) {
+	s := &section{Group: g, About: about[g], Head: []string{"", "rounds"}}
+	var all []*one
+	byName := map[string]*one{}
+	for _, row := range r.rows {
+		name := row.Name.String()
+		if group(row) != g {
 			continue
 		}
-		switch kindOf(label) {
-		case kindIdem:
-			engine, rest, _ := strings.Cut(label, "-")
-			c[label] = engine
-			if rest != "" {
-				c[label] += " dashed"
+		o := byName[name]
+		if o == nil {
+			o = &one{backend: param(row, "backend"), rounds: &results{}, medians: map[string]float64{}}
+			parts := strings.Split(strings.TrimPrefix(name, g+"/"), "/")[1:] // but for the backend
+			if len(parts) > 0 && strings.HasPrefix(parts[0], "sweep=") {     // with and without in one chart
+				o.backend, parts = o.backend+"-"+parts[0], parts[1:]
 			}
-		case kindLimit:
-			c[label] = "limit dotted"
-		case kindBare:
-			c[label] = "memory dashed"
-			for raw, engine := range map[string]string{"raw-bbolt": "bolt", "raw-pebble": "pebble"} {
-				if strings.HasPrefix(label, raw) {
-					c[label] = engine + " dashed"
+			o.circumstances = strings.Join(parts, "/")
+			byName[name], all = o, append(all, o)
+		}
+		o.rounds.rows = append(o.rounds.rows, row)
+		for _, v := range row.Values {
+			if o.medians[v.Unit] = 0; !slices.Contains(s.Head, v.Unit) {
+				s.Head = append(s.Head, v.Unit)
+			}
+		}
+	}
+	var medians []one
+	for _, o := range all {
+		row := []string{strings.TrimPrefix(o.rounds.rows[0].Name.String(), g+"/"), fmt.Sprint(len(o.rounds.rows))}
+		for _, unit := range s.Head[2:] {
+			if _, ok := o.medians[unit]; ok {
+				o.medians[unit] = o.rounds.median(unit)
+			}
+			row = append(row, chart.Format(o.median(unit), unit))
+		}
+		s.Rows = append(s.Rows, row)
+		medians = append(medians, *o)
+	}
+	for _, x := range c.All(g) {
+		if slices.ContainsFunc(all, func(o *one) bool { return o.backend == x.Name }) {
+			s.Does = append(s.Does, x)
+		}
+	}
+	return s, errors.Join(s.ranges(medians), s.curves(medians))
+}
+
+// ranges adds a chart of latencies for each set of circumstances, the quickest first.
+func (s *section) ranges(all []one) error {
+	percentiles := []string{"p50", "p99", "p99.9", "max"}
+	some := map[string][]one{} // by circumstances
+	for _, o := range all {
+		if o.medians["p50-sec"] > 0 { // NaN is not
+			some[o.circumstances] = append(some[o.circumstances], o)
+		}
+	}
+	for _, x := range slices.SortedFunc(maps.Keys(some), naturally) {
+		if len(some[x]) < 2 || strings.Contains(x, "rate=") {
+			continue
+		}
+		slices.SortStableFunc(some[x], func(a, b one) int { return cmp.Compare(a.medians["p50-sec"], b.medians["p50-sec"]) })
+		var rows []chart.Range
+		for _, o := range some[x] {
+			r := chart.Range{Label: o.backend, Strong: kindOf(o.backend) == ours}
+			for _, p := range percentiles {
+				r.Values = append(r.Values, o.median(p+"-sec"))
+			}
+			rows = append(rows, r)
+		}
+		panel, err := chart.Ranges(s.Group+", "+strings.ReplaceAll(x, "/", ", "), percentiles, rows)
+		if err != nil {
+			return err
+		}
+		s.Charts = append(s.Charts, template.HTML(chart.SVG(panel)))
+	}
+	return nil
+}
+
+// naturally orders "callers=16" before "callers=256".
+func naturally(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) }
+
+// over are the names whose numbers a chart goes over, and what it shows. One over
+// callers shows how many operations a second there are.
+var over = map[string][]string{"callers": {"sec/op"}, "keys": {"p50-sec", "p99-sec"}, "rate": {"p50-sec", "p99-sec", "p99.9-sec"}}
+
+// curves adds charts over the numbers that a name takes, if it takes several.
+func (s *section) curves(all []one) error {
+	for _, x := range slices.Sorted(maps.Keys(over)) {
+		for _, unit := range over[x] {
+			title, y := s.Group+": "+unit+" by "+x, chart.Axis{Unit: unit, Log: true}
+			if x == "callers" {
+				title, y.Unit = s.Group+": operations a second by callers", "/s"
+			}
+			var curves []chart.Curve
+			seen := map[string]bool{}
+			for _, o := range all {
+				at := param(&benchfmt.Result{Name: benchfmt.Name(o.circumstances)}, x)
+				v := o.median(unit)
+				if at == "" || math.IsNaN(v) {
+					continue
 				}
+				if x == "callers" {
+					v = 1 / v
+				}
+				seen[at] = true
+				label := o.backend
+				for part := range strings.SplitSeq(o.circumstances, "/") {
+					if part != x+"="+at && part != "procs=2" {
+						label += ", " + part
+					}
+				}
+				i := slices.IndexFunc(curves, func(c chart.Curve) bool { return c.Label == label })
+				if i < 0 {
+					i = len(curves)
+					curves = append(curves, chart.Curve{Label: label, Strong: kindOf(o.backend) == ours})
+				}
+				curves[i].X, curves[i].Y = append(curves[i].X, number(at)), append(curves[i].Y, v)
 			}
-		case kindRival:
-			family, rest, _ := strings.Cut(label, "-")
-			if hues[family] == "" {
-				hues[family] = fmt.Sprintf("rival%d", rivals%rivalHues+1)
-				rivals++
-			}
-			c[label] = hues[family]
-			if rest != "" {
-				c[label] += " dashed"
-			}
-		}
-	}
-	return c
-}
-
-// rangesOf makes the rows of a latency chart, the quickest first. label says how a
-// row is named, columns what stands beside it.
-func (r *Results) rangesOf(c colours, ms []Match, label func(Match) string, columns func(Match) []string) (rows []rangeRow) {
-	for _, m := range ms {
-		row := rangeRow{label: label(m), class: c[nameOf(m)], strong: kindOf(nameOf(m)) == kindIdem, columns: columns(m)}
-		for _, q := range rangeQuantiles {
-			v, ok := r.Median(m, percentileUnit(q))
-			if !ok {
-				v = math.NaN()
-			}
-			row.at = append(row.at, v)
-		}
-		longest, ok := spreadOf(r.Series(m, "max-ns"))
-		if math.IsNaN(row.at[0]) || !ok {
-			continue
-		}
-		row.longest = longest.Max
-		rows = append(rows, row)
-	}
-	return rows
-}
-
-// show shows the median of a unit.
-func (r *Results) show(m Match, unit string, human func(float64) string) string {
-	v, ok := r.Median(m, unit)
-	if !ok {
-		return "–"
-	}
-	return human(v)
-}
-
-func perSecond(ns float64) string { return humanCount(1e9/ns) + "/s" }
-
-// backends are those with rows that match, the quickest first.
-func (r *Results) backends(m Match) (ms []Match) {
-	for _, name := range r.Distinct(m, "backend") {
-		ms = append(ms, m.with("backend", name))
-	}
-	slices.SortStableFunc(ms, func(a, b Match) int {
-		x, _ := r.Median(a, nsOp)
-		y, _ := r.Median(b, nsOp)
-		return int(math.Copysign(1, x-y))
-	})
-	return ms
-}
-
-// latencies is a chart of all backends with rows that match.
-func (r *Results) latencies(c colours, m Match, title, about, first string, human func(float64) string) []chart {
-	rows := r.rangesOf(c, r.backends(m), nameOf, func(m Match) []string {
-		return []string{
-			r.show(m, nsOp, human), r.show(m, percentileUnit(50), humanNs), r.show(m, percentileUnit(99), humanNs),
-		}
-	})
-	if len(rows) == 0 {
-		return nil
-	}
-	return []chart{{title, about, template.HTML(ranges(title, []string{first, "median", "p99"}, rows))}}
-}
-
-func lookupSection(r *Results, c colours) section {
-	s := section{
-		ID: "lookups", Title: "Look-ups",
-		About: "Latencies of one operation, on a logarithmic axis. ns/op is the time of the whole slice divided by its operations, " +
-			"and what ratios are made of; with two processors two callers run at once. " +
-			"floor-map is a concurrent map, one reading of the clock and a copy of a Record: what a look-up in memory cannot do without.",
-	}
-	for _, group := range []string{GetHit, GetMiss, ClaimReplay, CycleMemory} {
-		for _, keys := range append(r.numbers(where(group), "keys"), "") {
-			if keys == "" && group != CycleMemory {
+			if len(seen) < 2 {
 				continue
 			}
-			for _, procs := range r.numbers(where(group), "procs") {
-				m, title := where(group, "procs", procs), group
-				if keys != "" {
-					m, title = m.with("keys", keys), title+", "+keys+" keys"
-				}
-				s.Charts = append(s.Charts, r.latencies(c, m, title+onProcs(procs), "", "ns/op", humanNs)...)
+			panel, err := chart.Lines(title, chart.Axis{Label: x, Log: true}, y, curves)
+			if err != nil {
+				return err
 			}
+			s.Charts = append(s.Charts, template.HTML(chart.SVG(panel)))
 		}
 	}
-	return s
-}
-
-func cycleSection(r *Results, c colours) section {
-	s := section{
-		ID: "cycles", Title: "Durable cycles",
-		About: "One cycle is a claim of a new key and its completion with a result, each on disk before the next step. Solid lines are idem's, " +
-			"dashed ones of the same colour the bare engine writing the same bytes; the dotted line is the limit: an append-only log with group commit.",
-	}
-	callers := r.numbers(where(CycleDurable), "callers")
-	chartOf := lineChart{
-		title: "Cycles a second by callers", xTitle: "callers", yTitle: "cycles a second", width: chartWidth,
-		showX: humanCount, showY: humanCount,
-	}
-	for _, name := range sortedBy(r.Distinct(where(CycleDurable), "backend"), byKind) {
-		l := curve{label: name, class: c[name], strong: kindOf(name) == kindIdem}
-		for _, n := range callers {
-			if v, ok := r.Median(cycles(name, n), nsOp); ok {
-				l.points = append(l.points, point{float64(parseKeyCount(n)), 1e9 / v})
-			}
-		}
-		chartOf.curves = append(chartOf.curves, l)
-	}
-	if len(callers) > 1 {
-		chartOf.height = max(420, 15*float64(len(chartOf.curves))+110)
-		s.Charts = append(s.Charts, chart{Title: chartOf.title, SVG: template.HTML(chartOf.String())})
-	}
-	for _, n := range callers {
-		s.Charts = append(s.Charts, r.latencies(c, where(CycleDurable, "callers", n),
-			"Latency of a cycle, callers: "+n, "", "cycles/s", perSecond)...)
-	}
-	s.Tables = append(syncsTable(r), writtenTable(r)...)
-	return s
-}
-
-func sortedBy[T any](s []T, compare func(a, b T) int) []T {
-	return slices.SortedFunc(slices.Values(s), compare)
-}
-
-func effectSection(r *Results, c colours) section {
-	s := section{
-		ID: "effects", Title: "Effects in the same commit",
-		About: "bolt.Do and pebble.Do commit the claim, a write of the caller's own and the completion at once.",
-	}
-	for _, n := range r.numbers(where(DoSameCommit), "callers") {
-		s.Charts = append(s.Charts, r.latencies(c, where(DoSameCommit, "callers", n), "Latency of an operation, callers: "+n, "", "op/s", perSecond)...)
-	}
-	return s
-}
-
-func openSection(r *Results, c colours) section {
-	s := section{
-		ID: "open", Title: "Latency against rate",
-		About: "Cycles arrive on a schedule (a Poisson process, the same for all), and latency counts from the scheduled arrival: " +
-			"a stall counts for everybody who arrives while it lasts. A line ends at the first rate that was not kept up with, or at the last that was tried.",
-	}
-	for _, q := range []float64{50, 99, 99.9} {
-		name := strings.TrimSuffix(percentileUnit(q), "-ns")
-		l := lineChart{
-			title: "Latency against rate, " + name, xTitle: "arrivals a second", yTitle: name + " from the scheduled arrival",
-			width: chartWidth, showX: humanCount, showY: humanNs,
-		}
-		for _, backend := range sortedBy(r.Distinct(where(OpenLoop), "backend"), byKind) {
-			one := curve{label: backend, class: c[backend], strong: kindOf(backend) == kindIdem}
-			for _, rate := range r.numbers(where(OpenLoop, "backend", backend), "rate") {
-				if v, ok := r.Median(where(OpenLoop, "backend", backend, "rate", rate), percentileUnit(q)); ok {
-					one.points = append(one.points, point{float64(parseKeyCount(rate)), v})
-				}
-			}
-			if len(one.points) > 0 {
-				l.curves = append(l.curves, one)
-			}
-		}
-		if len(l.curves) > 0 {
-			l.height = max(400, 15*float64(len(l.curves))+110)
-			s.Charts = append(s.Charts, chart{Title: l.title, SVG: template.HTML(l.String())})
-		}
-	}
-	return s
+	return nil
 }

@@ -1,260 +1,173 @@
-package bench
+package main
 
 import (
-	"bufio"
+	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/perf/benchfmt"
+	"golang.org/x/perf/benchmath"
+	"golang.org/x/perf/benchunit"
 )
 
-// Param is one name and value of a row's name or of the header.
-type Param struct{ Name, Value string }
-
-// Value is one figure and its unit, as "ns/op" or "p99-ns".
-type Value struct {
-	Unit   string
-	Amount float64
+// results are everything of one run, as raw.txt has it: the table and the report are
+// made of it. A result is what one contender did in one round. Notes are configuration
+// too, as "absent/get/hit/redis: not installed".
+type results struct {
+	config []benchfmt.Config
+	rows   []*benchfmt.Result
+	failed bool // a contender failed in its work
 }
 
-// Row is what was measured in one round: a line of the raw text.
-type Row struct {
-	// Group is what was measured, as "Get/hit".
-	Group string
-	// Params are under which circumstances: backend, keys, procs, callers, …
-	Params []Param
-	// Ops is how many operations the figures are of.
-	Ops uint64
-	// Values are the figures.
-	Values []Value
+// set says something of the whole run, once for each key.
+func (r *results) set(key, format string, args ...any) {
+	key = strings.ToLower(strings.Join(strings.Fields(key), "-"))
+	value := []byte(strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " "))
+	if len(value) == 0 {
+		return
+	}
+	for i := range r.config {
+		if r.config[i].Key == key {
+			r.config[i].Value = value
+			return
+		}
+	}
+	r.config = append(r.config, benchfmt.Config{Key: key, Value: value, File: true})
 }
 
-// Param returns the value of a parameter, "" if the row has none of that name.
-func (r Row) Param(name string) string {
-	for _, p := range r.Params {
-		if p.Name == name {
-			return p.Value
+func (r *results) get(key string) string {
+	for _, c := range r.config {
+		if c.Key == key {
+			return string(c.Value)
 		}
 	}
 	return ""
 }
 
-// Value returns the figure of a unit, and whether the row has it.
-func (r Row) Value(unit string) (float64, bool) {
-	for _, v := range r.Values {
-		if v.Unit == unit {
-			return v.Amount, true
+// notes are the configuration of a kind: "absent" or "failed".
+func (r *results) notes(kind string) (all []benchfmt.Config) {
+	for _, c := range r.config {
+		if subject, ok := strings.CutPrefix(c.Key, kind+"/"); ok {
+			all = append(all, benchfmt.Config{Key: subject, Value: c.Value})
 		}
 	}
-	return 0, false
+	return all
 }
 
-// Name is the row's name as benchstat reads it: Get/hit/backend=bolt/keys=1e6.
-func (r Row) Name() string {
-	var b strings.Builder
-	b.WriteString(r.Group)
-	for _, p := range r.Params {
-		b.WriteString("/" + p.Name + "=" + p.Value)
+// value is a figure in a unit as Go benchmarks have them. It is kept in the base unit,
+// "sec/op" for "ns/op", and written as it is here.
+func value(v float64, unit string) benchfmt.Value {
+	v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 7, 64), 64)
+	tidied, base := benchunit.Tidy(v, unit)
+	if base == unit {
+		return benchfmt.Value{Value: v, Unit: unit}
 	}
-	return b.String()
+	return benchfmt.Value{Value: tidied, Unit: base, OrigValue: v, OrigUnit: unit}
 }
 
-// Note is something that is no figure: what a contender does, or why it is absent.
-type Note struct {
-	// Kind is "does", "absent", "failed" or "about".
-	Kind string
-	// Subject is the contender, with its group: "Get/hit redis".
-	Subject string
-	// Text is the note, of one line.
-	Text string
+// add adds what was measured in a round. The name's parts are the group and name=value.
+func (r *results) add(ops uint64, values []benchfmt.Value, name ...string) {
+	r.rows = append(r.rows, &benchfmt.Result{Name: benchfmt.Name(strings.Join(name, "/")), Iters: int(ops), Values: values})
 }
 
-// Results is everything of one run. The raw text holds all of it, so that the
-// table and the report can be made again from it.
-type Results struct {
-	// Header is of the whole run: machine, commit, command, …
-	Header []Param
-	// Notes are in the order in which they came up.
-	Notes []Note
-	// Rows are in the order in which they were measured.
-	Rows []Row
-}
-
-// Fact returns a value of the header, "" if there is none.
-func (r *Results) Fact(name string) string {
-	for _, p := range r.Header {
-		if p.Name == name {
-			return p.Value
-		}
-	}
-	return ""
-}
-
-// note adds a note, once.
-func (r *Results) note(kind, subject, format string, args ...any) {
-	n := Note{kind, subject, oneLine(fmt.Sprintf(format, args...))}
-	if !slices.Contains(r.Notes, n) {
-		r.Notes = append(r.Notes, n)
-	}
-}
-
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
-
-// Label is the name of a contender as it stands in names of benchmarks, where a
-// slash would end it: idem/bolt/uncached is bolt-uncached, redis/aof-always is
-// redis-aof-always.
-func Label(name string) string {
-	return strings.ReplaceAll(strings.TrimPrefix(name, IdemPrefix), "/", "-")
-}
-
-// keyCount writes a number of keys as names have it: 100000 is 1e5, 1500 is 1500.
-func keyCount(n int) string {
-	if zeros := len(strconv.Itoa(n)) - len(strings.TrimRight(strconv.Itoa(n), "0")); zeros >= 3 && n > 0 {
-		return strings.TrimRight(strconv.Itoa(n), "0") + "e" + strconv.Itoa(zeros)
-	}
-	return strconv.Itoa(n)
-}
-
-// parseKeyCount reads what keyCount writes.
-func parseKeyCount(s string) int {
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil {
-		return 0
-	}
-	return int(f)
-}
-
-const notePrefix = "# "
-
-// units in which more is better; in all others less is.
+// higherIsBetter are the units that benchstat has to be told of.
 var higherIsBetter = []string{"removed/s", "achieved/s"}
 
-// Write writes the results in the format of Go benchmarks
-// (https://go.dev/design/14313-benchmark-format), one line for each row: what
-// benchstat reads. Notes are lines that begin with "# ", which it passes over.
-func (r *Results) Write(w io.Writer) error {
-	b := bufio.NewWriter(w)
-	for _, p := range r.Header {
-		fmt.Fprintf(b, "%s: %s\n", p.Name, oneLine(p.Value))
+// write writes the format that benchstat reads.
+func (r *results) write(w io.Writer) error {
+	out := benchfmt.NewWriter(w)
+	var err error
+	for _, unit := range higherIsBetter {
+		err = errors.Join(err, out.Write(&benchfmt.UnitMetadata{
+			UnitMetadataKey: benchfmt.UnitMetadataKey{Unit: unit, Key: "better"}, OrigUnit: unit, Value: "higher",
+		}))
 	}
-	for _, u := range higherIsBetter {
-		fmt.Fprintf(b, "Unit %s better=higher\n", u)
+	for _, row := range r.rows {
+		err = errors.Join(err, out.Write(&benchfmt.Result{Config: r.config, Name: row.Name, Iters: row.Iters, Values: row.Values}))
 	}
-	for _, n := range r.Notes {
-		fmt.Fprintf(b, "%s%s %s: %s\n", notePrefix, n.Kind, n.Subject, n.Text)
-	}
-	b.WriteByte('\n')
-	for _, row := range r.Rows {
-		fmt.Fprintf(b, "Benchmark%s\t%d", row.Name(), row.Ops)
-		for _, v := range row.Values {
-			fmt.Fprintf(b, "\t%s %s", strconv.FormatFloat(v.Amount, 'g', 7, 64), v.Unit)
-		}
-		b.WriteByte('\n')
-	}
-	return b.Flush()
+	return err
 }
 
-// Parse reads what Write wrote.
-func Parse(r io.Reader) (*Results, error) {
-	out := &Results{}
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	for n := 1; lines.Scan(); n++ {
-		line := lines.Text()
-		switch {
-		case strings.HasPrefix(line, "Benchmark"):
-			row, err := parseRow(strings.TrimPrefix(line, "Benchmark"))
-			if err != nil {
-				return nil, fmt.Errorf("line %d: %w", n, err)
-			}
-			out.Rows = append(out.Rows, row)
-		case strings.HasPrefix(line, notePrefix):
-			subject, text, ok := strings.Cut(strings.TrimPrefix(line, notePrefix), ": ")
-			kind, subject, ok2 := strings.Cut(subject, " ")
-			if ok && ok2 {
-				out.Notes = append(out.Notes, Note{kind, subject, text})
-			}
-		case line == "", strings.HasPrefix(line, "Unit "):
-		default:
-			if name, value, ok := strings.Cut(line, ": "); ok {
-				out.Header = append(out.Header, Param{name, value})
-			}
+func parse(from io.Reader, name string) (*results, error) {
+	r, in := &results{}, benchfmt.NewReader(from, name)
+	for in.Scan() {
+		switch rec := in.Result().(type) {
+		case *benchfmt.Result:
+			row := rec.Clone()
+			r.config, row.Config = row.Config, nil
+			r.rows = append(r.rows, row)
+		case *benchfmt.SyntaxError:
+			return nil, rec
 		}
 	}
-	return out, lines.Err()
+	return r, in.Err()
 }
 
-func parseRow(line string) (row Row, err error) {
-	fields := strings.Fields(line)
-	if len(fields) < 2 || len(fields)%2 != 0 {
-		return row, fmt.Errorf("%q is not a name, a count and pairs of figure and unit", line)
+func load(path string) (*results, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
-	for i, part := range strings.Split(fields[0], "/") {
-		name, value, ok := strings.Cut(part, "=")
-		switch {
-		case ok:
-			row.Params = append(row.Params, Param{name, value})
-		case i == 0:
-			row.Group = part
-		default:
-			row.Group += "/" + part
+	defer func() { _ = f.Close() }()
+	return parse(f, path)
+}
+
+// save writes raw.txt, table.txt and report.html to dir, which it makes. The last two are
+// made of what stands in the first, and can be made again.
+func (r *results) save(dir string) error {
+	var raw, table, page bytes.Buffer
+	if err := r.write(&raw); err != nil {
+		return err
+	}
+	written, err := parse(bytes.NewReader(raw.Bytes()), "raw.txt")
+	if err == nil {
+		err = errors.Join(writeTable(&table, written), writeReport(&page, written), os.MkdirAll(dir, 0o755))
+	}
+	for name, b := range map[string]*bytes.Buffer{"raw.txt": &raw, "table.txt": &table, "report.html": &page} {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o644)
 		}
 	}
-	if row.Ops, err = strconv.ParseUint(fields[1], 10, 64); err != nil {
-		return row, err
-	}
-	for i := 2; i < len(fields); i += 2 {
-		f, err := strconv.ParseFloat(fields[i], 64)
-		if err != nil {
-			return row, err
+	return err
+}
+
+// fits reports whether all parts are in the row's name: a group, backend=bolt, procs=1.
+func fits(row *benchfmt.Result, parts []string) bool {
+	name := "/" + row.Name.String() + "/"
+	return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(name, "/"+part+"/") })
+}
+
+// group is the first two parts of a row's name, as "Get/hit", or the only one.
+func group(row *benchfmt.Result) string {
+	var parts []string
+	for part := range strings.SplitSeq(row.Name.String(), "/") {
+		if strings.Contains(part, "=") {
+			break
 		}
-		row.Values = append(row.Values, Value{fields[i+1], f})
+		parts = append(parts, part)
 	}
-	return row, nil
+	return strings.Join(parts, "/")
 }
 
-// Match says which rows are meant: of this group, with these parameters among
-// theirs.
-type Match struct {
-	Group  string
-	Params []Param
+// param is the value of a name in the row's name.
+func param(row *benchfmt.Result, name string) string {
+	_, after, _ := strings.Cut("/"+row.Name.String(), "/"+name+"=")
+	v, _, _ := strings.Cut(after, "/")
+	return v
 }
 
-// where makes a Match of pairs of name and value.
-func where(group string, pairs ...string) Match {
-	m := Match{Group: group}
-	for i := 0; i < len(pairs); i += 2 {
-		m.Params = append(m.Params, Param{pairs[i], pairs[i+1]})
-	}
-	return m
-}
-
-// with is m with one more parameter.
-func (m Match) with(name, value string) Match {
-	m.Params = append(slices.Clone(m.Params), Param{name, value})
-	return m
-}
-
-func (m Match) fits(r Row) bool {
-	if r.Group != m.Group {
-		return false
-	}
-	for _, p := range m.Params {
-		if r.Param(p.Name) != p.Value {
-			return false
-		}
-	}
-	return true
-}
-
-// Series returns the figures of a unit in the rows that match, round after round;
-// NaN for a row that has none.
-func (r *Results) Series(m Match, unit string) (figures []float64) {
-	for _, row := range r.Rows {
-		if m.fits(row) {
+// series are the figures of a unit, round after round; NaN in a round without one.
+func (r *results) series(unit string, parts ...string) (figures []float64) {
+	for _, row := range r.rows {
+		if fits(row, parts) {
 			v, ok := row.Value(unit)
 			if !ok {
 				v = math.NaN()
@@ -265,20 +178,61 @@ func (r *Results) Series(m Match, unit string) (figures []float64) {
 	return figures
 }
 
-// Distinct returns the values that a parameter takes in the rows that match, in
-// the order in which they come up.
-func (r *Results) Distinct(m Match, param string) (values []string) {
-	for _, row := range r.Rows {
-		if v := row.Param(param); v != "" && m.fits(row) && !slices.Contains(values, v) {
-			values = append(values, v)
+// values are those that a name takes in rows that fit. Numbers are in their order, others
+// as they come up.
+func (r *results) values(name string, parts ...string) (all []string) {
+	for _, row := range r.rows {
+		if v := param(row, name); v != "" && fits(row, parts) && !slices.Contains(all, v) {
+			all = append(all, v)
 		}
 	}
-	return values
+	slices.SortStableFunc(all, func(a, b string) int { return cmp.Compare(number(a), number(b)) })
+	return all
 }
 
-// numbers is Distinct in the order of the numbers that the values are.
-func (r *Results) numbers(m Match, param string) []string {
-	values := r.Distinct(m, param)
-	slices.SortFunc(values, func(a, b string) int { return cmp.Compare(parseKeyCount(a), parseKeyCount(b)) })
-	return values
+// number reads "256" and "1e5"; 0 is what is no number.
+func number(s string) float64 {
+	f, _ := strconv.ParseFloat(s, 64)
+	return f
+}
+
+// count writes a number of keys as names have it: 100000 is 1e5, 1500 is 1500.
+func count(n int) string {
+	digits := strconv.Itoa(n)
+	if short := strings.TrimRight(digits, "0"); len(digits)-len(short) >= 3 {
+		return short + "e" + strconv.Itoa(len(digits)-len(short))
+	}
+	return digits
+}
+
+// summary is the median of the figures with its 95 % confidence interval, which is
+// infinite for fewer than six rounds. What is no number does not count.
+func summary(figures []float64) (s benchmath.Summary, ok bool) {
+	figures = slices.DeleteFunc(slices.Clone(figures), func(f float64) bool { return math.IsNaN(f) || math.IsInf(f, 0) })
+	if len(figures) == 0 {
+		return s, false
+	}
+	return benchmath.AssumeNothing.Summary(benchmath.NewSample(figures, &benchmath.DefaultThresholds), 0.95), true
+}
+
+// median is that of a unit; NaN if it was not measured in all rounds. Rounds that have
+// samples enough for a high percentile are the quick ones.
+func (r *results) median(unit string, parts ...string) float64 {
+	figures := r.series(unit, parts...)
+	s, ok := summary(figures)
+	if !ok || slices.ContainsFunc(figures, math.IsNaN) {
+		return math.NaN()
+	}
+	return s.Center
+}
+
+// ratios divides round by round: both were measured within moments of each other in a
+// round, and what the machine did to the one it did to the other. A round that only one
+// of them has is left out.
+func ratios(of, to []float64) []float64 {
+	out := make([]float64, min(len(of), len(to)))
+	for i := range out {
+		out[i] = of[i] / to[i]
+	}
+	return out
 }

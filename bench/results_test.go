@@ -1,183 +1,136 @@
-package bench
+package main
 
 import (
 	"bytes"
+	"fmt"
 	"math"
-	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/perf/benchfmt"
 )
+
+// made adds rounds of one figure.
+func (r *results) made(unit string, figures []float64, name ...string) {
+	for _, f := range figures {
+		r.add(1, []benchfmt.Value{value(f, unit)}, name...)
+	}
+}
 
 func TestResultsAreParsedBack(t *testing.T) {
 	t.Parallel()
-	r := &Results{
-		Header: []Param{{"goos", "linux"}, {"cpu", "Some CPU @ 2.00GHz: fast"}, {"command", "go run ./cmd/bench -out x"}},
-		Notes:  []Note{{"does", "Get/hit redis", "GET: over a socket"}, {"absent", "Cycle/durable redis", "bench: absent: not installed"}},
-		Rows: []Row{
-			{Group: "Get/hit", Params: []Param{{"backend", "bolt-uncached"}, {"keys", "1e6"}, {"procs", "2"}}, Ops: 12345, Values: []Value{{"ns/op", 123.4567}, {"p99.9-ns", 1e9}, {"allocs/op", 0}}},
-			{Group: "Idle", Params: []Param{{"backend", "none"}}, Ops: 1, Values: []Value{{"cpu-ns/s", -1234567}}},
-		},
-	}
-	var text bytes.Buffer
-	require.NoError(t, r.Write(&text))
-	back, err := Parse(bytes.NewReader(text.Bytes()))
+	r := &results{}
+	r.set("goos", "linux")
+	r.set("cpu", "Some CPU @ 2.00GHz:\n fast")
+	r.set("empty", "")
+	r.set("absent/Get/hit/raw-map-sync.Map", "no: %s", "socket")
+	r.add(12345, []benchfmt.Value{value(123.4567891, "ns/op"), value(1e9, "p99.9-ns"), value(0, "allocs/op")}, "Get/hit", "backend=bolt-uncached", "keys=1e6", "procs=2")
+	r.add(1, []benchfmt.Value{value(-1234567, "cpu-ns/s")}, "Idle", "backend=none")
+	var text, again bytes.Buffer
+	require.NoError(t, r.write(&text))
+	back, err := parse(bytes.NewReader(text.Bytes()), "raw.txt")
 	require.NoError(t, err)
-	assert.Equal(t, r, back)
-	assert.Equal(t, "Some CPU @ 2.00GHz: fast", back.Fact("cpu"))
-	assert.Empty(t, back.Fact("absent"))
+	require.NoError(t, back.write(&again))
+	assert.Equal(t, text.String(), again.String())
+	assert.Equal(t, "Some CPU @ 2.00GHz: fast", back.get("cpu"))
+	assert.Empty(t, back.get("empty"))
+	require.Len(t, back.notes("absent"), 1)
+	assert.Equal(t, "get/hit/raw-map-sync.map", back.notes("absent")[0].Key)
+	assert.Equal(t, "no: socket", string(back.notes("absent")[0].Value))
+	assert.Contains(t, text.String(), "\nBenchmarkGet/hit/backend=bolt-uncached/keys=1e6/procs=2 12345 123.4568 ns/op 1e+09 p99.9-ns 0 allocs/op\n")
+	assert.Contains(t, text.String(), "Unit removed/s better=higher\n")
+	assert.Equal(t, "Get/hit", group(back.rows[0]))
+	assert.Equal(t, "Idle", group(back.rows[1]))
+	assert.Equal(t, "1e6", param(back.rows[0], "keys"))
+	assert.Empty(t, param(back.rows[1], "keys"))
 
-	// The format as golang.org/design/14313 has it: benchstat drops what differs.
-	benchmark := regexp.MustCompile(`^Benchmark[A-Z][^\s]*\t\d+(\t-?[0-9.e+]+ [^\s]+)+$`)
-	config := regexp.MustCompile(`^[a-z][^\sA-Z]*: .+$`)
-	for _, line := range strings.Split(strings.TrimSpace(text.String()), "\n") {
-		known := line == "" || strings.HasPrefix(line, "# ") || strings.HasPrefix(line, "Unit ") || benchmark.MatchString(line) || config.MatchString(line)
-		assert.True(t, known, line)
-	}
-	assert.Contains(t, text.String(), "\nBenchmarkGet/hit/backend=bolt-uncached/keys=1e6/procs=2\t12345\t123.4567 ns/op\t1e+09 p99.9-ns\t0 allocs/op\n")
+	_, err = parse(strings.NewReader("goos: linux\nBenchmarkGet 1 x ns/op\n"), "raw.txt")
+	require.ErrorContains(t, err, "raw.txt:2")
+	_, err = load("/no/such/raw.txt")
+	require.Error(t, err)
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestCounts(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{
-		"BenchmarkGet\n", "BenchmarkGet 1 2\n", "BenchmarkGet x 2 ns/op\n", "BenchmarkGet 1 x ns/op\n", "BenchmarkGet 1 2 ns/op 3\n",
-	} {
-		_, err := Parse(strings.NewReader("goos: linux\n" + text))
-		require.Error(t, err, text)
-		assert.Contains(t, err.Error(), "line 2")
-	}
-}
-
-func TestNames(t *testing.T) {
-	t.Parallel()
-	for name, label := range map[string]string{
-		"idem/bolt": "bolt", "idem/bolt/uncached": "bolt-uncached", "raw-pebble/grouped": "raw-pebble-grouped", "redis": "redis",
-	} {
-		assert.Equal(t, label, Label(name))
-	}
-	for n, s := range map[int]string{0: "0", 7: "7", 100: "100", 1500: "1500", 1000: "1e3", 100_000: "1e5", 20_000: "2e4", 1_000_000: "1e6", 12_000: "12e3"} {
-		assert.Equal(t, s, keyCount(n))
-		assert.Equal(t, n, parseKeyCount(s))
-	}
-	for label, k := range map[string]kind{
-		"memory": kindIdem, "bolt-uncached": kindIdem, "pebble-claim-complete": kindIdem, "raw-bbolt-two": kindBare, "raw-map-xsync": kindBare,
-		"floor-map-xsync": kindLimit, "limit-log": kindLimit, "redis": kindRival, "badger-grouped": kindRival, "boltdb": kindRival,
-	} {
-		assert.Equal(t, k, kindOf(label), label)
+	for n, s := range map[int]string{0: "0", 7: "7", 100: "100", 1500: "1500", 1000: "1e3", 100_000: "1e5", 20_000: "2e4", 12_000: "12e3"} {
+		assert.Equal(t, s, count(n))
+		assert.InDelta(t, n, number(s), 0)
 	}
 }
 
-func TestHumanFigures(t *testing.T) {
+func TestValuesAreInOrder(t *testing.T) {
 	t.Parallel()
-	for ns, s := range map[float64]string{
-		0: "0 ns", 5: "5 ns", 640: "640 ns", 999.4: "999 ns", 999.9: "1 µs", 1250: "1.25 µs", 12_345: "12.3 µs", 35e6: "35 ms", 2e9: "2 s", 0.5: "0.5 ns",
-	} {
-		assert.Equal(t, s, humanNs(ns))
+	r := &results{}
+	for _, callers := range []int{256, 1, 16, 256} {
+		r.made("ns/op", []float64{1}, "Cycle/durable", "backend=b", fmt.Sprint("callers=", callers))
 	}
-	assert.Equal(t, "1.5 KB", humanBytes(1500))
-	assert.Equal(t, "512 B", humanBytes(512))
-	for f, s := range map[float64]string{0: "0", 1.254: "1.25", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1500: "-1,500"} {
-		assert.Equal(t, s, humanCount(f))
-	}
+	r.made("ns/op", []float64{1}, "Cycle/memory", "backend=a", "callers=2")
+	assert.Equal(t, []string{"1", "16", "256"}, r.values("callers", "Cycle/durable"))
+	assert.Equal(t, []string{"b", "a"}, r.values("backend"))
 }
 
-func TestSpread(t *testing.T) {
+// A summary is a median with an interval that is said to be unknown for fewer than six
+// rounds.
+func TestSummary(t *testing.T) {
 	t.Parallel()
-	_, ok := spreadOf(nil)
+	_, ok := summary(nil)
 	assert.False(t, ok)
-	_, ok = spreadOf([]float64{math.NaN(), math.Inf(1)})
+	_, ok = summary([]float64{math.NaN(), math.Inf(1)})
 	assert.False(t, ok)
-	s, ok := spreadOf([]float64{3, math.NaN(), 1, 2})
+	figures := []float64{4, 1, math.NaN(), 3, 2}
+	s, ok := summary(figures)
 	assert.True(t, ok)
-	assert.Equal(t, Spread{2, 1, 3}, s)
-	figures := []float64{4, 1, 3, 2}
-	s, _ = spreadOf(figures)
-	assert.Equal(t, Spread{2.5, 1, 4}, s)
-	assert.Equal(t, []float64{4, 1, 3, 2}, figures, "left as they were")
+	assert.InDelta(t, 2.5, s.Center, 1e-9)
+	assert.True(t, math.IsInf(s.Lo, -1) && math.IsInf(s.Hi, 1))
+	assert.InDelta(t, 4, figures[0], 0, "left as they were")
+	s, _ = summary([]float64{6, 5, 4, 3, 2, 1})
+	assert.Equal(t, []float64{3.5, 1, 6}, []float64{s.Center, s.Lo, s.Hi})
 }
 
 // The figure is the median of the rounds' ratios, not the ratio of the medians: in a
 // round in which the machine was slow, it was slow for both.
 func TestRatioIsTakenInEachRound(t *testing.T) {
 	t.Parallel()
-	r := &Results{}
-	for round, of := range []float64{100, 1000, 110} {
-		r.Rows = append(r.Rows, row("Get/hit", "a", "ns/op", of), row("Get/hit", "b", "ns/op", []float64{50, 500, 100}[round]))
+	r := &results{}
+	r.made("x", []float64{100, 1000, 110}, "Get/hit", "backend=a")
+	r.made("x", []float64{50, 500, 100}, "Get/hit", "backend=b")
+	ratio := func() []float64 {
+		return ratios(r.series("x", "Get/hit", "backend=a"), r.series("x", "Get/hit", "backend=b"))
 	}
-	s, ok := r.Ratio(where("Get/hit", "backend", "a"), where("Get/hit", "backend", "b"), "ns/op")
-	assert.True(t, ok)
-	assert.Equal(t, Spread{2, 1.1, 2}, s)
-
-	// A round without the figure, or one that only one of them has, does not count, and
-	// shifts no other.
-	r.Rows = append(r.Rows, row("Get/hit", "a", "other", 1), row("Get/hit", "b", "ns/op", 1), row("Get/hit", "a", "ns/op", 300),
-		row("Get/hit", "b", "ns/op", 100), row("Get/hit", "a", "ns/op", 1))
-	s, _ = r.Ratio(where("Get/hit", "backend", "a"), where("Get/hit", "backend", "b"), "ns/op")
-	assert.Equal(t, Spread{2, 1.1, 3}, s)
-	_, ok = r.Ratio(where("Get/hit", "backend", "a"), where("Get/hit", "backend", "none"), "ns/op")
-	assert.False(t, ok)
+	assert.Equal(t, []float64{2, 2, 1.1}, ratio())
+	// A round without the figure, or one that only one of them has, shifts no other.
+	r.made("other", []float64{1}, "Get/hit", "backend=a")
+	r.made("x", []float64{300, 1}, "Get/hit", "backend=a")
+	r.made("x", []float64{1, 100}, "Get/hit", "backend=b")
+	got := ratio()
+	assert.True(t, math.IsNaN(got[3]))
+	assert.InDelta(t, 3, got[4], 1e-9)
+	assert.Len(t, got, 5)
+	s, _ := summary(got)
+	assert.InDelta(t, 2, s.Center, 1e-9)
+	assert.Empty(t, ratios(got, nil))
 }
 
 // A percentile that only the rounds with many samples have is of the quick ones alone.
 func TestMedianWantsEveryRound(t *testing.T) {
 	t.Parallel()
-	r := &Results{Rows: []Row{row("g", "a", "p99-ns", 10), row("g", "a", "p50-ns", 20), row("g", "b", "p99-ns", 1), row("g", "b", "p99-ns", 3)}}
-	_, ok := r.Median(where("g", "backend", "a"), "p99-ns")
-	assert.False(t, ok)
-	v, ok := r.Median(where("g", "backend", "b"), "p99-ns")
-	assert.True(t, ok)
-	assert.InDelta(t, 2, v, 0)
-	_, ok = r.Median(where("g", "backend", "c"), "p99-ns")
-	assert.False(t, ok)
+	r := &results{}
+	r.made("p99-ns", []float64{10}, "g", "backend=a")
+	r.made("p50-ns", []float64{20}, "g", "backend=a")
+	r.made("p99-ns", []float64{1e9, 3e9}, "g", "backend=b")
+	assert.True(t, math.IsNaN(r.median("p99-sec", "g", "backend=a")))
+	assert.InDelta(t, 2, r.median("p99-sec", "g", "backend=b"), 1e-9)
+	assert.True(t, math.IsNaN(r.median("p99-sec", "g", "backend=c")))
 }
 
-func TestLeastIsChosenByItsMedian(t *testing.T) {
+func TestFastestIsChosenByItsMedian(t *testing.T) {
 	t.Parallel()
-	r := &Results{}
-	for round := range 3 {
-		r.Rows = append(r.Rows, row("g", "steady", "ns/op", 100), row("g", "lucky", "ns/op", []float64{1, 200, 200}[round]))
-	}
-	ms := []Match{where("g", "backend", "lucky"), where("g", "backend", "steady"), where("g", "backend", "absent")}
-	best, ok := r.least(ms, "ns/op")
-	assert.True(t, ok)
-	assert.Equal(t, "steady", nameOf(best))
-	_, ok = r.least(ms[2:], "ns/op")
-	assert.False(t, ok)
-}
-
-func row(group, backend, unit string, v float64, params ...string) Row {
-	r := Row{Group: group, Params: []Param{{"backend", backend}}, Ops: 1, Values: []Value{{unit, v}}}
-	for i := 0; i < len(params); i += 2 {
-		r.Params = append(r.Params, Param{params[i], params[i+1]})
-	}
-	return r
-}
-
-func TestHistogram(t *testing.T) {
-	t.Parallel()
-	h, other := newHistogram(), newHistogram()
-	assert.Nil(t, h.values())
-	for i := 1; i <= 500; i++ {
-		h.record(time.Duration(i) * time.Microsecond)
-		other.record(time.Duration(500+i) * time.Microsecond)
-	}
-	h.add(other)
-	assert.Equal(t, uint64(1000), h.count())
-	got := map[string]float64{}
-	for _, v := range h.values() {
-		got[v.Unit] = v.Amount
-	}
-	assert.InEpsilon(t, 500e3, got["p50-ns"], 0.002)
-	assert.InEpsilon(t, 900e3, got["p90-ns"], 0.002)
-	assert.InEpsilon(t, 990e3, got["p99-ns"], 0.002)
-	assert.InEpsilon(t, 1000e3, got["max-ns"], 0.002)
-	assert.NotContains(t, got, "p99.9-ns", "of a thousand, one lies beyond")
-
-	h.reset()
-	h.record(0)
-	h.record(time.Hour)
-	assert.Equal(t, uint64(2), h.count(), "what is out of range counts as the nearest")
+	r := &results{}
+	r.made("ns/op", []float64{100, 100, 100}, "g", "backend=steady")
+	r.made("ns/op", []float64{1, 200, 200}, "g", "backend=lucky")
+	tab := &table{results: r}
+	assert.Equal(t, "steady", tab.fastest([]string{"lucky", "steady", "absent"}, "g"))
+	assert.Empty(t, tab.fastest([]string{"absent"}, "g"))
 }

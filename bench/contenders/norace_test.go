@@ -1,0 +1,5 @@
+//go:build !race
+
+package contenders
+
+const raceDetector = false

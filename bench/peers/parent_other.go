@@ -1,8 +1,0 @@
-//go:build !linux
-
-package peers
-
-import "os/exec"
-
-// endWithParent: only Linux has it.
-func endWithParent(*exec.Cmd) {}
