@@ -8,6 +8,7 @@ import (
 	"image/color"
 	"math"
 	"strings"
+	"sync"
 
 	"golang.org/x/perf/benchunit"
 	"gonum.org/v1/plot"
@@ -19,7 +20,13 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-func init() { plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"} }
+// newPlot is plot.New with a font that browsers have.
+func newPlot() *plot.Plot {
+	setFont()
+	return plot.New()
+}
+
+var setFont = sync.OnceFunc(func() { plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"} })
 
 const (
 	width       = vg.Length(860)
@@ -172,7 +179,7 @@ func Ranges(title string, names []string, rows []Range) (Panel, error) {
 }
 
 func newPanel(title string, height vg.Length) Panel {
-	p := Panel{plot: plot.New(), legend: plot.NewLegend(), height: height}
+	p := Panel{plot: newPlot(), legend: plot.NewLegend(), height: height}
 	p.plot.Title.Text = title
 	p.plot.Add(plotter.NewGrid())
 	p.legend.Top, p.legend.Left, p.legend.TextStyle.Font.Size = true, true, 10
