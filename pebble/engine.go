@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -216,8 +217,22 @@ func (e *driver) Scan(space txbackend.Space, from, to []byte, limit int) (pairs 
 
 func (e *driver) Room() error { return diskspace.Room(e.dir, e.opts.MinFree) }
 
-func (e *driver) Size() (int64, error) {
-	return int64(e.db.Metrics().DiskSpaceUsage()), nil
+// Size adds up the files. Pebble's Metrics would tell as well, but it waits while the list
+// of files is being written: forever, if that write never returns.
+func (e *driver) Size() (n int64, err error) {
+	disk := e.opts.fs
+	path := disk.PathJoin(e.dir, dbName)
+	names, err := disk.List(path)
+	for _, name := range names {
+		info, err := disk.Stat(disk.PathJoin(path, name))
+		switch {
+		case err == nil:
+			n += info.Size()
+		case !errors.Is(err, fs.ErrNotExist): // Pebble removes files
+			return 0, err
+		}
+	}
+	return n, err
 }
 
 func (e *driver) Update(fn func(txbackend.Tx) error) (err error) {

@@ -80,6 +80,7 @@ func From(store *idem.Store) (*Backend, error) {
 // and do not close it. It may show data that is not durable yet. Close iterators,
 // snapshots and the values of Get before the store. Otherwise the store's Close returns
 // an error, though nothing is lost, and an iterator used after that may crash.
+// When the store is broken, calls of DB may not return.
 func (b *Backend) DB() *pebble.DB { return b.engine.db }
 
 // Update runs fn in a commit of the store, which it may share with other callers, and

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -152,4 +153,34 @@ func TestFaultsSlowDisk(t *testing.T) {
 		require.NoError(t, l.trial.Broken)
 	}
 	t.Logf("pebble, seed %d: %d stores, %d writes delayed; no violation", seed, stores, delays)
+}
+
+// Stats does not wait for Pebble's list of files, whose write may never return.
+func TestSizeWhileTheManifestIsStuck(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	f := newFaulty()
+	stick, reached, release := f.sticky(func(op errorfs.Op) bool {
+		return strings.Contains(op.Path, "MANIFEST") && op.Kind.ReadOrWrite() == errorfs.OpIsWrite
+	})
+	b, err := Open("store", smallOptions(f))
+	require.NoError(t, err)
+	s := storetest.Open(t, b, idem.Options{SweepInterval: -1, Stall: -1})
+	storetest.Complete(t, s, "done", "result")
+	before, err := s.Stats(ctx)
+	require.NoError(t, err)
+	require.Positive(t, before.EngineBytes)
+
+	stick()
+	flushed, err := b.DB().AsyncFlush()
+	require.NoError(t, err)
+	<-reached
+	within(t, "Stats while the manifest is stuck", func() {
+		st, err := s.Stats(ctx)
+		require.NoError(t, err)
+		require.Equal(t, 1, st.Completed)
+		require.Positive(t, st.EngineBytes)
+	})
+	release()
+	<-flushed
 }
