@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/race"
 )
 
 // protocolDepth is how many steps from the start everything is explored, in each
@@ -22,15 +23,6 @@ const (
 	protocolDepth  = 20
 	protocolBeyond = 10
 )
-
-// skipUnderRace skips an exploration that one goroutine makes alone: the race detector
-// finds nothing in it and takes six times as long. make test runs them without.
-func skipUnderRace(t *testing.T) {
-	t.Helper()
-	if raceDetector {
-		t.Skip("one goroutine explores: run it without -race, as make test does")
-	}
-}
 
 func depthsWanted(t *testing.T) (depth, beyond int) {
 	text := os.Getenv("IDEM_PROTOCOL_DEPTH")
@@ -91,7 +83,7 @@ var protocols = map[string]pProtocol{
 // any two steps, in every order.
 func TestProtocol(t *testing.T) {
 	t.Parallel()
-	skipUnderRace(t)
+	race.Skip(t)
 	depth, beyond := depthsWanted(t)
 	for name, p := range protocols {
 		t.Run(name, func(t *testing.T) {

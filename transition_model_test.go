@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/race"
 )
 
 // The small world that is explored whole: a lease and a retention that end at the
@@ -171,7 +172,7 @@ func covered(seen map[world]bool, w world) bool {
 // second model.
 func TestTransitionAgainstModel(t *testing.T) {
 	t.Parallel()
-	skipUnderRace(t)
+	race.Skip(t)
 	steps := 0
 	answers := map[string]int{}
 	states := explore(func(n node, a action, now engine.Instant) (*engine.Entry, bool) {

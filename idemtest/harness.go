@@ -50,7 +50,7 @@ type Harness struct {
 	// closed. Nil: the engine stores nothing that could be damaged.
 	Damage func(t testing.TB, dir, key string)
 
-	// Histories is how many random histories Run checks. Zero: 200, or 70 under the race
+	// Histories is how many random histories Run checks. Zero: 210, or 70 under the race
 	// detector, or 20 with go test -short. The environment variable IDEMTEST_HISTORIES
 	// overrides it.
 	Histories int

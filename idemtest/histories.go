@@ -22,6 +22,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/race"
 )
 
 const (
@@ -54,7 +55,7 @@ func Histories(t *testing.T, h Harness, n int, seed uint64) {
 
 // runHistories is Histories as Run calls it.
 func runHistories(t *testing.T, h Harness) {
-	n := cmp.Or(h.Histories, histories)
+	n := cmp.Or(h.Histories, 210/race.Share)
 	if testing.Short() {
 		n = cmp.Or(h.Histories, 20)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/race"
 )
 
 // hostileEnv, set to "long", makes RunHostile use ten times as much of everything.
@@ -63,6 +64,15 @@ func scaled(n int) int {
 	return n
 }
 
+// crowdSize is how many callers a crowd has. The race detector ends the process at 8,128
+// goroutines, including those of the cases that run at the same time.
+func crowdSize() int {
+	if race.Enabled {
+		return 3_000
+	}
+	return 10_000
+}
+
 // report prints the first few of many failures that goroutines may meet together.
 type report struct {
 	t *testing.T
@@ -92,20 +102,20 @@ func crowdOfClaims(t *testing.T, e *env) {
 		crowds.Add(1)
 		crowd := async(func() struct{} {
 			defer crowds.Done()
-			inParallel(crowdSize, func(int) {
+			inParallel(crowdSize(), func(int) {
 				c, err := s.Claim(e.ctx, idem.Request{Key: "k"})
 				if err == nil {
 					granted.Add(1)
 					token.Store(&c.Token)
 				}
-				if answered.Add(1) == crowdSize {
+				if answered.Add(1) == int64(crowdSize()) {
 					close(allAnswered)
 				}
 				if err == nil {
 					return
 				}
 				if err != idem.ErrInFlight {
-					bad.errorf("Claim: %v, of %d callers one is granted and the others are refused", err, crowdSize)
+					bad.errorf("Claim: %v, of %d callers one is granted and the others are refused", err, crowdSize())
 				}
 				if c.Token != (idem.Token{}) {
 					bad.errorf("a refused claim has a token")
@@ -128,7 +138,7 @@ func crowdOfClaims(t *testing.T, e *env) {
 		})
 		e.await("claims of a crowd", allAnswered)
 		require.EqualValues(t, 1, granted.Load(), "grants")
-		e.timers(crowdSize - 1) // all refused callers are waiting
+		e.timers(crowdSize() - 1) // all refused callers are waiting
 		if round == 0 {
 			e.clock.Advance(time.Hour)
 		} else {
@@ -138,14 +148,14 @@ func crowdOfClaims(t *testing.T, e *env) {
 		require.Zero(t, e.clock.Pending(), "a waiter left its timer behind")
 	}
 	require.Equal(t, 2, e.get("k").Attempt)
-	t.Logf("%d callers at once", crowdSize)
+	t.Logf("%d callers at once", crowdSize())
 }
 
 func crowdOfDo(t *testing.T, e *env) {
 	s := e.open(idem.Options{})
 	var ran, first atomic.Int64
 	bad := &report{t: t}
-	e.together(crowdSize, func(int) {
+	e.together(crowdSize(), func(int) {
 		value, replayed, err := idem.Do(e.ctx, s, idem.Request{Key: "k"}, func(context.Context, idem.Claim) ([]byte, error) {
 			ran.Add(1)
 			settle()

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/robustness/oracle"
 	"github.com/idemkv/idem/internal/selfexec"
 	"github.com/idemkv/idem/internal/storetest"
@@ -162,7 +163,7 @@ func TestEveryWriteFails(t *testing.T) {
 	if only := os.Getenv("IDEM_ATTACK_ENGINE"); only != "" && only != "pebble" {
 		t.Skip("not the engine asked for")
 	}
-	most := uint64(100 / raceShare)
+	most := uint64(100 / race.Share)
 	if testing.Short() {
 		most = 20
 	}

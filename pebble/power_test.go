@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/robustness/oracle"
 	"github.com/idemkv/idem/internal/storetest"
 )
@@ -142,7 +143,7 @@ func powerCuts(seed uint64, images int, lying bool) *oracle.Cuts {
 // What was not synced is lost, all or some of it. Make power runs it long.
 func TestPower(t *testing.T) {
 	t.Parallel()
-	images := uint64(200 / raceShare)
+	images := uint64(200 / race.Share)
 	if testing.Short() {
 		images = 40
 	}

@@ -2,17 +2,17 @@
 # Measures coverage and fails below the bounds: every statement of transition.go,
 # and more than 90 % of the root, of each engine, of ttl, idemhttp and consume and of
 # each internal package. A statement counts when any test of the module runs it, so that the
-# conformance suite run by an engine counts for that engine. internal/formattest,
-# internal/demo runs in processes of its own, where nothing is measured. internal/storetest,
-# internal/selfexec, internal/robustness and internal/outcomes are for tests themselves: what they
-# say when a check fails need not run.
+# conformance suite run by an engine counts for that engine. internal/demo runs in
+# processes of its own, where nothing is measured. internal/formattest, internal/storetest,
+# internal/race, internal/selfexec, internal/robustness and internal/outcomes are for tests
+# themselves: what they say when a check fails need not run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 go=${GO:-go}
 export GOWORK=off
 module=$("$go" list -m)
 
-packages=$("$go" list . ./memory/... ./bolt/... ./pebble/... ./ttl/... ./idemhttp/... ./consume/... ./internal/... | grep -v -e /internal/formattest -e /internal/storetest -e /internal/robustness -e /internal/outcomes -e /internal/demo -e /internal/selfexec | paste -sd, -)
+packages=$("$go" list . ./memory/... ./bolt/... ./pebble/... ./ttl/... ./idemhttp/... ./consume/... ./internal/... | grep -v -e /internal/formattest -e /internal/storetest -e /internal/robustness -e /internal/outcomes -e /internal/demo -e /internal/race -e /internal/selfexec | paste -sd, -)
 profile=$(mktemp)
 trap 'rm -f "$profile"' EXIT
 "$go" test -shuffle=on -timeout 40m -coverpkg="$packages" -coverprofile="$profile" ./... |

@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem/internal/race"
 )
 
 // The example of RFC 8785, 3.2.2 to 3.2.4, with the bytes given there. Its first number
@@ -160,7 +162,7 @@ func TestRFC8785NumberSums(t *testing.T) {
 		10_000:  "b9f7a8e75ef22a835685a52ccba7f7d6bdc99e34b010992cbc5864cd12be6892",
 		100_000: "22776e6d4b49fa294a0d0f349268e5c28808fe7e0cb2bcbe28f63894e494d4c7",
 	}
-	if !raceDetector { // which makes it take seven times as long
+	if !race.Enabled { // which makes it take seven times as long
 		sums[1_000_000] = "49415fee2c56c77864931bd3624faad425c3c577d6d74e89a83bc725506dad16"
 	}
 	lines, sum := 0, sha256.New()

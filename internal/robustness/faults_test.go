@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/robustness/oracle"
 	"github.com/idemkv/idem/internal/storetest"
 )
@@ -112,9 +113,9 @@ func TestFaults(t *testing.T) {
 	how := tracer(t)
 	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
 	eachEngine(t, func(t *testing.T, engine string) {
-		most := 30 / raceShare
+		most := 30 / race.Share
 		if engine == "pebble" {
-			most = 6 / raceShare
+			most = 6 / race.Share
 		}
 		if testing.Short() {
 			most /= 5

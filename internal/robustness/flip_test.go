@@ -21,6 +21,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/progress"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/robustness/oracle"
 	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/pebble"
@@ -312,9 +313,9 @@ func TestFaultsFlippedBits(t *testing.T) {
 	asked(t, "flip")
 	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
 	eachEngine(t, func(t *testing.T, engine string) {
-		most := 60 / raceShare
+		most := 60 / race.Share
 		if testing.Short() {
-			most = 24 / raceShare
+			most = 24 / race.Share
 		}
 		most = int(storetest.Setting(t, faultsEnv, uint64(most)))
 		f := &flipper{t: t, engine: engine, what: engine}

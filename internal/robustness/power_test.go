@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/robustness/oracle"
 	"github.com/idemkv/idem/internal/storetest"
 )
@@ -25,7 +26,7 @@ func TestPower(t *testing.T) {
 	if only := os.Getenv(engineEnv); only != "" && only != "bolt" {
 		t.Skip("not the engine asked for")
 	}
-	images := uint64(200 / raceShare)
+	images := uint64(200 / race.Share)
 	if testing.Short() {
 		images = 40
 	}

@@ -1,5 +1,0 @@
-//go:build race
-
-package jcs
-
-const raceDetector = true

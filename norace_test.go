@@ -1,5 +1,0 @@
-//go:build !race
-
-package idem
-
-const raceDetector = false
