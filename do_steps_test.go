@@ -30,7 +30,7 @@ func TestDoStepsInProcessesThatAreKilled(t *testing.T) {
 	process := func(dies string) error {
 		t.Helper()
 		cmd := selfexec.Command(t.Context(), "-test.run=^TestDoStepsChild$", "-test.count=1")
-		cmd.Env = append(os.Environ(), "IDEM_STEPS_DIR="+dir, "IDEM_STEPS_DIES="+dies)
+		cmd.Env = selfexec.Env("IDEM_STEPS_DIR="+dir, "IDEM_STEPS_DIES="+dies)
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError
 		if err != nil {

@@ -141,7 +141,7 @@ func hostileSuite(t *testing.T, mutant string, cases ...string) (out string, err
 	}
 	cmd := selfexec.Command(t.Context(), "-test.v", "-test.timeout="+rest(t),
 		"-test.run=^TestHostileMutantSuite$/^("+strings.Join(cases, "|")+")$")
-	cmd.Env = append(os.Environ(), mutantEnv+"="+mutant)
+	cmd.Env = selfexec.Env(mutantEnv + "=" + mutant)
 	b, err := cmd.CombinedOutput()
 	return string(b), err
 }

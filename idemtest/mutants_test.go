@@ -34,7 +34,7 @@ func TestMutants(t *testing.T) {
 				"-test.run=^TestMutantSuite$/^("+strings.Join(run, "|")+")$")
 			// Random tests end at the first failure, so that many tries cost little
 			// and leave nothing to luck.
-			cmd.Env = append(os.Environ(), mutantEnv+"="+name, "IDEMTEST_HISTORIES=2000",
+			cmd.Env = selfexec.Env(mutantEnv+"="+name, "IDEMTEST_HISTORIES=2000",
 				"RAPID_CHECKS=2000", "RAPID_NOFAILFILE=true", "RAPID_SHRINKTIME=100ms")
 			out, err := cmd.CombinedOutput()
 			var exit *exec.ExitError

@@ -260,7 +260,7 @@ func manyProcesses(t *testing.T, n int, seed uint64) {
 	tally := map[string]int{}
 	for i := range n {
 		cmd := selfexec.Command(t.Context(), "-test.run=^TestEveryWriteFails$", "-test.v", "-test.timeout=0")
-		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d/%d", partEnv, i, n), fmt.Sprintf("IDEM_ATTACK_SEED=%d", seed))
+		cmd.Env = selfexec.Env(fmt.Sprintf("%s=%d/%d", partEnv, i, n), fmt.Sprintf("IDEM_ATTACK_SEED=%d", seed))
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("part %d of %d: %v:\n%s", i, n, err, out)

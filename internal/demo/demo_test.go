@@ -16,6 +16,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/examples/payments/service"
+	"github.com/idemkv/idem/internal/selfexec"
 )
 
 // playDemo makes the test binary the demo itself, and the servers that it starts, too. Its
@@ -70,8 +71,7 @@ func program(t *testing.T, fault string, args ...string) (cmd *exec.Cmd, out *by
 	out = new(bytes.Buffer)
 	// However slow the machine is, the demo goes on; args may say otherwise.
 	cmd = exec.CommandContext(t.Context(), self, append([]string{"-timeout", "24h"}, args...)...)
-	cmd.Env = append(os.Environ(), playDemo+"="+fault, "TMPDIR="+tmp, "TMP="+tmp, "TEMP="+tmp,
-		"GORACE=atexit_sleep_ms=0") // or each process sleeps for a second at its end
+	cmd.Env = selfexec.Env(playDemo+"="+fault, "TMPDIR="+tmp, "TMP="+tmp, "TEMP="+tmp)
 	cmd.Stdout, cmd.Stderr = out, out
 	return cmd, out, tmp
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/selfexec"
 	"github.com/idemkv/idem/internal/storetest"
 )
 
@@ -214,7 +215,7 @@ func (k *killer) run(p Plan, when string, delay time.Duration) (killed bool, err
 		return false, err
 	}
 	cmd := child()
-	cmd.Env = append(os.Environ(), childEnv+"="+string(plan))
+	cmd.Env = selfexec.Env(childEnv + "=" + string(plan))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()

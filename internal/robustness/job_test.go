@@ -18,6 +18,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/progress"
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/selfexec"
 )
 
 // jobEnv holds the job of a process that was started for one.
@@ -73,7 +74,7 @@ func (j job) command(how ...string) *exec.Cmd {
 		panic(err) // it holds nothing that cannot be
 	}
 	cmd := child(how...)
-	cmd.Env = append(os.Environ(), jobEnv+"="+string(text))
+	cmd.Env = selfexec.Env(jobEnv + "=" + string(text))
 	return cmd
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/selfexec"
 	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/pebble"
 )
@@ -102,7 +103,7 @@ func own(p Plan) (*owner, error) {
 		return nil, err
 	}
 	o := &owner{plan: p, cmd: child()}
-	o.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
+	o.cmd.Env = selfexec.Env(childEnv + "=" + string(text))
 	o.cmd.Stderr = &o.stderr
 	if o.in, err = o.cmd.StdinPipe(); err != nil {
 		return nil, err

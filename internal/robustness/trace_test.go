@@ -65,7 +65,7 @@ func trace(how []string, p Plan, log string) ([]*call, error) {
 	how = append(how[:len(how):len(how)], "-e", "signal=none", "-e", "trace="+traced,
 		"-ttt", "-y", "-xx", "-s", strconv.Itoa(64<<20), "-o", log)
 	cmd := child(how...)
-	cmd.Env = append(os.Environ(), childEnv+"="+string(plan))
+	cmd.Env = selfexec.Env(childEnv + "=" + string(plan))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("the traced child: %w: %s", err, out)

@@ -35,6 +35,12 @@ func Command(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, words[0], words[1:]...)
 }
 
+// Env returns the environment of a command that runs this program, with more in it. A
+// program with the race detector would otherwise sleep for a second before it exits.
+func Env(more ...string) []string {
+	return append(append(os.Environ(), "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0"), more...)
+}
+
 // NeedsFaultAddress skips tests of memory faults where the emulator does not say at
 // which address they were: qemu-user says 0, which Go takes for a nil pointer.
 func NeedsFaultAddress(t testing.TB) {

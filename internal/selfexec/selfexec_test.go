@@ -15,7 +15,7 @@ func TestCommandRunsThisProgram(t *testing.T) {
 		return
 	}
 	cmd := Command(t.Context(), "-test.run=^TestCommandRunsThisProgram$", "-test.v")
-	cmd.Env = append(os.Environ(), childEnv+"=1")
+	cmd.Env = Env(childEnv + "=1")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	assert.Contains(t, string(out), "PASS: TestCommandRunsThisProgram")

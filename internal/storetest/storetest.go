@@ -89,7 +89,7 @@ func RefusesToOpen[B io.Closer](t testing.TB, path string, open func() (B, error
 func Elsewhere(t testing.TB, name, env, value string) {
 	t.Helper()
 	cmd := selfexec.Command(t.Context(), "-test.run=^"+name+"$", "-test.v")
-	cmd.Env = append(os.Environ(), env+"="+value)
+	cmd.Env = selfexec.Env(env + "=" + value)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Contains(t, string(out), "PASS: "+name)
