@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,19 +13,6 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 )
-
-// still is an idem.Clock that stands still until it is told, with a wall clock that reads
-// something else. AfterFunc never calls f.
-type still struct {
-	Stopped
-	nanos atomic.Int64
-	walls Walls
-}
-
-func (c *still) Now() (time.Time, time.Duration) {
-	n := c.nanos.Load()
-	return time.Unix(0, n+c.walls.ahead(n)), time.Duration(n)
-}
 
 // skewedLife is a life of a store. Its durations follow each other.
 type skewedLife struct {
@@ -92,9 +78,9 @@ func (s *skewed) live(l skewedLife) int64 {
 	s.n++
 	pass := func(d time.Duration) { s.now += int64(d) }
 	pass(l.closed)
-	clock := &still{walls: l.walls}
+	clock := WallClock{Clock: Stopped(0), Walls: l.walls}
 	if l.walls.At != 0 {
-		clock.walls.At += s.now
+		clock.Walls.At += s.now
 	}
 	var events []*Event
 	tell := func(e Event) {
@@ -106,7 +92,7 @@ func (s *skewed) live(l skewedLife) int64 {
 	began := s.now
 	tell(Event{Life: &Life{N: s.n}})
 	pass(l.boots)
-	clock.nanos.Store(s.now)
+	clock.last.Store(s.now)
 
 	// What time an opening has is asked of a copy: here nothing may be saved yet.
 	probe := s.crash()
@@ -121,7 +107,7 @@ func (s *skewed) live(l skewedLife) int64 {
 	tell(Event{Audit: &Audit{Began: s.now}})
 	for _, c := range l.claims {
 		pass(c.after)
-		clock.nanos.Store(s.now)
+		clock.last.Store(s.now)
 		tell(Event{Call: &Op{ID: s.id + 1, Kind: Claim}})
 		s.commits = append(s.commits, moment{life: s.n, real: s.now, store: s.claim(subject.Store, s.disk)})
 		if id := s.id; !c.cut {
@@ -130,7 +116,7 @@ func (s *skewed) live(l skewedLife) int64 {
 		}
 	}
 	pass(l.rests)
-	clock.nanos.Store(s.now)
+	clock.last.Store(s.now)
 	next := s.crash()
 	require.NoError(s.t, subject.Store.Close())
 	if !l.killed && !l.silent {
@@ -138,7 +124,7 @@ func (s *skewed) live(l skewedLife) int64 {
 	}
 	s.disk = next
 
-	s.skew.Life(clock.walls, s.now, events)
+	s.skew.Life(clock.Walls, s.now, events)
 	moved := events[0].T - began
 	for _, of := range [][]moment{s.opened, s.commits} {
 		for i := range of {
