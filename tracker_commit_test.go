@@ -17,6 +17,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/internal/groupcommit"
 )
 
@@ -238,7 +239,7 @@ func TestSeenIsNeverMistaken(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := open(t, backend, idem.Options{SweepInterval: -1, Lease: time.Millisecond, Clock: new(hastyClock)})
+			s := open(t, backend, idem.Options{SweepInterval: -1, Lease: time.Millisecond, Clock: hastyClock{newClock()}})
 			var wg sync.WaitGroup
 			for range 8 {
 				wg.Go(func() {
@@ -271,17 +272,15 @@ func TestSeenIsNeverMistaken(t *testing.T) {
 }
 
 // hastyClock goes on by a tenth of a millisecond whenever it is read.
-type hastyClock struct{ reads atomic.Int64 }
+// Timers fire at once.
+type hastyClock struct{ *idemtest.Clock }
 
-func (c *hastyClock) Now() (time.Time, time.Duration) {
-	elapsed := time.Duration(c.reads.Add(1)) * (time.Millisecond / 10)
-	return time.Unix(1_800_000_000, 0).Add(elapsed), elapsed
+func (c hastyClock) Now() (time.Time, time.Duration) {
+	c.Advance(time.Millisecond / 10)
+	return c.Clock.Now()
 }
 
-func (c *hastyClock) AfterFunc(_ time.Duration, f func()) func() bool {
-	go f()
-	return func() bool { return false }
-}
+func (c hastyClock) AfterFunc(_ time.Duration, f func()) func() bool { return c.Clock.AfterFunc(0, f) }
 
 // seenCaller does anything to a few keys.
 type seenCaller struct {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/idemtest"
 )
 
 func testHash(key string) uint64 { return maphash.String(testSeed, key) }
@@ -157,7 +158,7 @@ func TestExpiringMerges(t *testing.T) {
 func TestKeysAreCopied(t *testing.T) {
 	t.Parallel()
 	b := New(Options{})
-	clock := &steppedClock{}
+	clock := idemtest.NewClock(time.Unix(1e9, 0))
 	s, err := idem.New(b, idem.Options{SweepInterval: -1, Clock: clock})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
@@ -166,7 +167,7 @@ func TestKeysAreCopied(t *testing.T) {
 	for range 3 { // new, and again over an expired record
 		_, err = s.Claim(context.Background(), idem.Request{Key: key, Lease: time.Millisecond, Retention: 1})
 		require.NoError(t, err)
-		clock.elapsed += time.Hour
+		clock.Advance(time.Hour)
 	}
 	begin := uintptr(unsafe.Pointer(unsafe.StringData(body)))
 	inBody := func(s string) bool {
@@ -181,16 +182,4 @@ func TestKeysAreCopied(t *testing.T) {
 	for _, d := range shard.index.places.items {
 		require.False(t, inBody(d.Key), "a place's key")
 	}
-}
-
-// steppedClock is a clock without timers. (idemtest imports nothing of memory, but
-// this test is inside of it.)
-type steppedClock struct{ elapsed time.Duration }
-
-func (c *steppedClock) Now() (time.Time, time.Duration) {
-	return time.Unix(1e9, 0).Add(c.elapsed), c.elapsed
-}
-
-func (c *steppedClock) AfterFunc(time.Duration, func()) func() bool {
-	return func() bool { return true }
 }
