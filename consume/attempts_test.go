@@ -12,6 +12,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/consume"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // What counts as an attempt: what was begun.
@@ -53,14 +54,14 @@ func TestContextEndsInTheClaim(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newFailing()
-			s := storeOn(t, b, idem.Options{})
+			b := newFaulty()
+			s := storetest.Open(t, b, idem.Options{})
 			o := messages()
 			set(&o)
 			c, err := consume.New(s, "billing", mustNotRun, o)
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
-			b.applied = cancel
+			b.Applied = cancel
 			for _, v := range c.HandleBatch(ctx, []message{m1, {"evt-2", ""}}) {
 				gets(t, consume.Retry, consume.Unavailable, v)
 				assert.ErrorIs(t, v.Err, context.Canceled)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/consume"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -161,7 +162,7 @@ func TestBatchHeartbeat(t *testing.T) {
 func TestBatchClaimLostBeforeItsTurn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := storeOn(t, memory.New(memory.Options{}), idem.Options{})
+		s := storetest.Open(t, memory.New(memory.Options{}), idem.Options{})
 		c, err := consume.New(s, "billing", func(ctx context.Context, m message) error {
 			require.NotEqual(t, "2", m.id, "it is another's")
 			if m.id == "1" {
@@ -185,15 +186,15 @@ func TestBatchClaimLostBeforeItsTurn(t *testing.T) {
 // handler begins whose end cannot be recorded.
 func TestBatchStoreBreaks(t *testing.T) {
 	t.Parallel()
-	b := newFailing()
-	s := storeOn(t, b, idem.Options{})
+	b := newFaulty()
+	s := storetest.Open(t, b, idem.Options{})
 	o := messages()
 	o.MissingID = consume.RunUnprotected
 	unprotected := 0
 	c, err := consume.New(s, "billing", func(_ context.Context, m message) error {
 		switch m.id {
 		case "2":
-			b.fails.Store(true)
+			b.Breaks.Store(true)
 			return errBank
 		case "3", "4":
 			t.Error("it was run for nothing")

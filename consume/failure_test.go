@@ -11,6 +11,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/consume"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -27,12 +28,12 @@ func TestPermanentInTheLastAttempt(t *testing.T) {
 func TestStoreUnavailable(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		ruin func(s *idem.Store, b *failing)
+		ruin func(s *idem.Store, b *storetest.Faulty)
 		err  error
 	}{
-		"breaks at the claim": {func(_ *idem.Store, b *failing) { b.fails.Store(true) }, idem.ErrBroken},
-		"closed":              {func(s *idem.Store, _ *failing) { _ = s.Close() }, idem.ErrClosed},
-		"full": {func(s *idem.Store, _ *failing) {
+		"breaks at the claim": {func(_ *idem.Store, b *storetest.Faulty) { b.Breaks.Store(true) }, idem.ErrBroken},
+		"closed":              {func(s *idem.Store, _ *storetest.Faulty) { _ = s.Close() }, idem.ErrClosed},
+		"full": {func(s *idem.Store, _ *storetest.Faulty) {
 			_, err := s.Claim(context.Background(), idem.Request{Key: "another"})
 			if err != nil {
 				panic(err)
@@ -41,9 +42,8 @@ func TestStoreUnavailable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newFailing()
-			b.Backend = memory.New(memory.Options{MaxRecords: 1})
-			s := storeOn(t, b, idem.Options{})
+			b := storetest.NewFaulty(memory.New(memory.Options{MaxRecords: 1}))
+			s := storetest.Open(t, b, idem.Options{})
 			consumer, err := consume.New(s, "billing", mustNotRun, messages())
 			require.NoError(t, err)
 			c.ruin(s, b)
@@ -89,9 +89,9 @@ func TestHeartbeat(t *testing.T) {
 // the attempt that has the claim now decides.
 func TestUnrecorded(t *testing.T) {
 	t.Parallel()
-	for how, ruin := range map[error]func(*testing.T, *idem.Store, *failing, idem.Token){
-		idem.ErrBroken: func(_ *testing.T, _ *idem.Store, b *failing, _ idem.Token) { b.fails.Store(true) },
-		idem.ErrFenced: func(t *testing.T, s *idem.Store, _ *failing, token idem.Token) {
+	for how, ruin := range map[error]func(*testing.T, *idem.Store, *storetest.Faulty, idem.Token){
+		idem.ErrBroken: func(_ *testing.T, _ *idem.Store, b *storetest.Faulty, _ idem.Token) { b.Breaks.Store(true) },
+		idem.ErrFenced: func(t *testing.T, s *idem.Store, _ *storetest.Faulty, token idem.Token) {
 			require.NoError(t, s.Forget(t.Context(), idem.Token{Key: token.Key}))
 		},
 	} {
@@ -100,8 +100,8 @@ func TestUnrecorded(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(how, ", ", name), func(t *testing.T) {
 				t.Parallel()
-				b := newFailing()
-				s := storeOn(t, b, idem.Options{})
+				b := newFaulty()
+				s := storetest.Open(t, b, idem.Options{})
 				c, err := consume.New(s, "billing", func(ctx context.Context, _ message) error {
 					ruin(t, s, b, consume.FromContext(ctx).Token())
 					return ends

@@ -18,6 +18,7 @@ import (
 	"github.com/idemkv/idem/consume"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -77,29 +78,20 @@ func durable(t *testing.T, o idem.Options, f func(t *testing.T, e *env)) {
 
 func (e *env) open() {
 	e.t.Helper()
-	var b engine.Backend = newFailing()
+	var b engine.Backend = newFaulty()
 	if e.path != "" {
 		var err error
 		b, err = bolt.Open(e.path, bolt.Options{})
 		require.NoError(e.t, err)
 	}
-	e.Store = storeOn(e.t, b, e.opts)
-}
-
-// storeOn is a store that is closed with the test.
-func storeOn(t *testing.T, b engine.Backend, o idem.Options) *idem.Store {
-	t.Helper()
-	s, err := idem.New(b, o)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = s.Close() })
-	return s
+	e.Store = storetest.Open(e.t, b, e.opts)
 }
 
 // commits counts them; in memory they are the calls that may change something.
 func (e *env) commits() uint64 {
 	e.t.Helper()
-	if b, ok := engine.Of(e).(*failing); ok {
-		return b.applies.Load()
+	if b, ok := engine.Of(e).(*storetest.Faulty); ok {
+		return b.Applies.Load()
 	}
 	s, err := e.Stats(context.Background())
 	require.NoError(e.t, err)
@@ -185,31 +177,4 @@ func decisions(vs []consume.Verdict) (s []string) {
 	return s
 }
 
-// failing is memory whose next commit fails when it is told so.
-type failing struct {
-	engine.Backend
-	host    engine.Host
-	fails   atomic.Bool
-	applies atomic.Uint64
-	applied func() // called after each commit, if it is set
-}
-
-func newFailing() *failing { return &failing{Backend: memory.New(memory.Options{})} }
-
-func (b *failing) Bind(h engine.Host) (engine.Binding, error) {
-	b.host = h
-	return b.Backend.Bind(h)
-}
-
-func (b *failing) Apply(ctx context.Context, ops []engine.Op) error {
-	if b.fails.Load() {
-		err := fmt.Errorf("%w: input/output error", idem.ErrBroken)
-		b.host.Broken(err)
-		return err
-	}
-	b.applies.Add(1)
-	if b.applied != nil {
-		defer b.applied()
-	}
-	return b.Backend.Apply(ctx, ops)
-}
+func newFaulty() *storetest.Faulty { return storetest.NewFaulty(memory.New(memory.Options{})) }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/consume"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -42,7 +43,7 @@ func TestNames(t *testing.T) {
 // was computed by another program.
 func TestKeyIsFrozen(t *testing.T) {
 	t.Parallel()
-	s := storeOn(t, memory.New(memory.Options{}), idem.Options{})
+	s := storetest.Open(t, memory.New(memory.Options{}), idem.Options{})
 	for _, c := range []struct {
 		name string
 		m    message
@@ -63,7 +64,7 @@ func TestKeyIsFrozen(t *testing.T) {
 // New refuses what is left open.
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
-	s := storeOn(t, memory.New(memory.Options{}), idem.Options{})
+	s := storetest.Open(t, memory.New(memory.Options{}), idem.Options{})
 	handle := func(context.Context, message) error { return nil }
 	with := func(change func(*consume.Options[message])) consume.Options[message] {
 		o := messages()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/consume"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -191,7 +192,7 @@ func TestWaitInABatch(t *testing.T) {
 func TestWaitIsOfTheCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := storeOn(t, memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
+		s := storetest.Open(t, memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
 		c, err := consume.New(s, "billing", mustNotRun, waiting(wait))
 		require.NoError(t, err)
 		batch := []message{{"1", ""}, {"2", ""}, {"3", ""}}
@@ -214,7 +215,7 @@ func TestWaitIsOfTheCall(t *testing.T) {
 func TestWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := storeOn(t, memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
+		s := storetest.Open(t, memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
 		m1, m2 := message{"1", ""}, message{"2", ""}
 		running := map[message]chan struct{}{m1: make(chan struct{}), m2: make(chan struct{})}
 		c, err := consume.New(s, "billing", func(_ context.Context, m message) error {

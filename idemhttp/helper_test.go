@@ -2,7 +2,6 @@ package idemhttp_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -25,6 +24,7 @@ import (
 	"github.com/idemkv/idem/bolt"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemhttp"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -43,10 +43,7 @@ func storeOn(t testing.TB, b engine.Backend, o idem.Options) *idem.Store {
 	if o.Clock == nil && o.Lease == 0 {
 		o.Lease = time.Hour // the clock is real, and the machine may be busy
 	}
-	s, err := idem.New(b, o)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = s.Close() })
-	return s
+	return storetest.Open(t, b, o)
 }
 
 // engines runs a test on a store of each engine.
@@ -327,40 +324,6 @@ func (g *gate) wait() {
 
 // discard takes what servers log of handlers that panic.
 var discard = log.New(io.Discard, "", 0)
-
-// breakable is an engine whose reads and commits can be made to fail.
-type breakable struct {
-	*memory.Backend
-	host   engine.Host
-	read   atomic.Pointer[error]
-	commit atomic.Bool // the next one fails
-
-	applied func() // called after each commit, if it is set
-}
-
-func (b *breakable) Bind(h engine.Host) (engine.Binding, error) {
-	b.host = h
-	return b.Backend.Bind(h)
-}
-
-func (b *breakable) Read(ctx context.Context, key string) (*engine.Entry, error) {
-	if err := b.read.Load(); err != nil {
-		return nil, *err
-	}
-	return b.Backend.Read(ctx, key)
-}
-
-func (b *breakable) Apply(ctx context.Context, ops []engine.Op) error {
-	if b.commit.Load() {
-		err := fmt.Errorf("%w: the disk is gone", idem.ErrBroken)
-		b.host.Broken(err)
-		return err
-	}
-	if b.applied != nil {
-		defer b.applied()
-	}
-	return b.Backend.Apply(ctx, ops)
-}
 
 // fingerprintOf is the fingerprint that key was claimed with.
 func (s *site) fingerprintOf(key string) idem.Fingerprint {

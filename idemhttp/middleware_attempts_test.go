@@ -14,6 +14,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemhttp"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -93,11 +94,11 @@ func TestBegunIsAnAttempt(t *testing.T) {
 		"500":    {idemhttp.Options{RetryUnknown: true}, does(code(500)), "the handler answered with status 500"},
 		"panics": {idemhttp.Options{RetryUnknown: true}, does(quit), "the handler panicked"},
 		"further in": {idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
-			b := &breakable{Backend: memory.New(memory.Options{})}
+			b := storetest.NewFaulty(memory.New(memory.Options{}))
 			store, err := idem.New(b, idem.Options{})
 			assert.NoError(t, err)
 			defer store.Close()
-			once(store, idemhttp.Options{}, func(http.ResponseWriter, *http.Request) { b.commit.Store(true) }).ServeHTTP(w, r)
+			once(store, idemhttp.Options{}, func(http.ResponseWriter, *http.Request) { b.Breaks.Store(true) }).ServeHTTP(w, r)
 		}, "the handler answered with status 503"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -153,13 +154,13 @@ func TestContextEndsInTheClaim(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := &breakable{Backend: memory.New(memory.Options{})}
+			b := storetest.NewFaulty(memory.New(memory.Options{}))
 			store := storeOn(t, b, idem.Options{SweepInterval: -1})
 			var told []error
 			c.o.OnError = func(_ *http.Request, err error) { told = append(told, err) }
 			h := once(store, c.o, func(http.ResponseWriter, *http.Request) { t.Error("it was run") })
 			ctx := &endable{Context: t.Context(), done: make(chan struct{})}
-			b.applied = func() { b.applied = nil; ctx.err = c.cause; close(ctx.done) }
+			b.Applied = func() { b.Applied = nil; ctx.err = c.cause; close(ctx.done) }
 			wantProblem(t, serve(h, keyed("k").WithContext(ctx)), 503, idemhttp.TypeUnavailable)
 			_, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
 			require.Equal(t, idem.ErrNotFound, err)
@@ -192,7 +193,7 @@ func (c *endable) Err() error {
 // A grant that took longer to become durable than half its lease is extended at once.
 func TestLateGrantIsExtendedAtOnce(t *testing.T) {
 	t.Parallel()
-	b := &breakable{Backend: memory.New(memory.Options{})}
+	b := storetest.NewFaulty(memory.New(memory.Options{}))
 	clock := idemtest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	extended := make(chan struct{}, 1)
 	store := storeOn(t, b, idem.Options{Clock: clock, SweepInterval: -1, Observer: func(_ context.Context, e idem.Event) {
@@ -200,7 +201,7 @@ func TestLateGrantIsExtendedAtOnce(t *testing.T) {
 			extended <- struct{}{}
 		}
 	}})
-	b.applied = func() { b.applied = nil; clock.Advance(20 * time.Second) }
+	b.Applied = func() { b.Applied = nil; clock.Advance(20 * time.Second) }
 	h := once(store, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
 		clock.BlockUntil(1)
 		clock.Advance(1)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemhttp"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -70,9 +71,9 @@ func TestTimeoutHandlerInside(t *testing.T) {
 func TestStoreDown(t *testing.T) {
 	t.Parallel()
 	broken := func(t *testing.T) *idem.Store {
-		b := &breakable{Backend: memory.New(memory.Options{})}
+		b := storetest.NewFaulty(memory.New(memory.Options{}))
 		store := storeOn(t, b, idem.Options{})
-		b.commit.Store(true)
+		b.Breaks.Store(true)
 		return store
 	}
 	for name, c := range map[string]struct {
@@ -100,15 +101,15 @@ func TestStoreDown(t *testing.T) {
 			return store
 		}, 503, idemhttp.TypeFull, idem.ErrFull},
 		"corrupt record": {func(t *testing.T) *idem.Store {
-			b := &breakable{Backend: memory.New(memory.Options{})}
+			b := storetest.NewFaulty(memory.New(memory.Options{}))
 			corrupt := fmt.Errorf("%w: a bit", idem.ErrCorrupt)
-			b.read.Store(&corrupt)
+			b.Unreadable.Store(&corrupt)
 			return storeOn(t, b, idem.Options{})
 		}, 500, idemhttp.TypeUnreadable, idem.ErrCorrupt},
 		"newer record": {func(t *testing.T) *idem.Store {
-			b := &breakable{Backend: memory.New(memory.Options{})}
+			b := storetest.NewFaulty(memory.New(memory.Options{}))
 			newer := fmt.Errorf("%w: 9", idem.ErrVersion)
-			b.read.Store(&newer)
+			b.Unreadable.Store(&newer)
 			return storeOn(t, b, idem.Options{})
 		}, 500, idemhttp.TypeUnreadable, idem.ErrVersion},
 		"exhausted": {func(t *testing.T) *idem.Store {
@@ -169,7 +170,7 @@ func TestNotRecorded(t *testing.T) {
 			}
 			t.Run(name+", "+how, func(t *testing.T) {
 				t.Parallel()
-				b := &breakable{Backend: memory.New(memory.Options{})}
+				b := storetest.NewFaulty(memory.New(memory.Options{}))
 				store := storeOn(t, b, idem.Options{})
 				s := newSite(t, store, idemhttp.Options{MaxResponse: 10_000}, func(w http.ResponseWriter, r *http.Request) {
 					w.Header().Set("Location", "/payments/1")
@@ -178,7 +179,7 @@ func TestNotRecorded(t *testing.T) {
 					c.answer(w, r)
 					switch how {
 					case "broken":
-						b.commit.Store(true)
+						b.Breaks.Store(true)
 					case "closed":
 						assert.NoError(t, store.Close())
 					case "forgotten":
