@@ -39,6 +39,11 @@ PLATFORMS = windows/amd64 darwin/arm64 linux/386 linux/arm linux/arm64
 ARM_PACKAGES ?= . ./memory ./bolt ./pebble ./idemhttp ./internal/callback
 ARM_FLAGS    ?= -short -skip '^(TestTransitionAgainstModel|TestProtocol.*)$$'
 
+# What is skipped under the race detector, which finds nothing in it and makes it take six
+# times as long (race.Skip), and where it is.
+WITHOUT_RACE = Test(TransitionAgainstModel|Protocol|.*Mutants)
+WITHOUT_RACE_IN = . ./idemtest ./internal/robustness/oracle
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-arm race lint cross cover fuzz bench bench-full microbench crash power soak tidy cc
 
@@ -48,15 +53,16 @@ help: ## list the targets
 demo: ## a payment service that is killed again and again, and its audit (DEMO="-engine pebble")
 	$(GO) run ./internal/demo $(DEMO)
 
-test: cc ## go vet, then every test with the race detector, in random order
-	$(GO) vet ./...
-	$(GO) test -run '^(TestTransitionAgainstModel|TestProtocol)$$' -timeout $(TIMEOUT) . # skipped by the next line
-	$(GO) test -race -shuffle=on -timeout $(TIMEOUT) ./...
+# go test vets what it compiles: go vet alone would compile everything once more, without
+# the race detector.
+test: cc ## every test with the race detector, in random order, and all that go vet looks for
+	$(GO) test -vet=off -run '^$(WITHOUT_RACE)$$' -timeout $(TIMEOUT) $(WITHOUT_RACE_IN)
+	$(GO) test -race -vet=all -shuffle=on -timeout $(TIMEOUT) ./...
 
 test-all: test ## the same, and then the modules of their own: bench, brokers, clients
 	@set -e; for m in $(NESTED); do \
 		echo "module $$m"; \
-		(cd $$m && $(GO) vet ./... && $(GO) test -race -shuffle=on -timeout $(TIMEOUT) ./...); \
+		(cd $$m && $(GO) test -race -vet=all -shuffle=on -timeout $(TIMEOUT) ./...); \
 	done
 
 race: cc ## the tests COUNT times over, to find what one run does not (COUNT=5)

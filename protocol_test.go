@@ -169,6 +169,7 @@ var protocolMutants = []struct {
 
 func TestProtocolFindsMutants(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	for _, m := range protocolMutants {
 		t.Run(m.name, func(t *testing.T) {
 			p := protocols[m.in]

@@ -18,6 +18,7 @@ import (
 
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/selfexec"
 )
 
@@ -148,6 +149,7 @@ func hostileSuite(t *testing.T, mutant string, cases ...string) (out string, err
 
 func TestHostileMutants(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	for name, m := range hostileMutants {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

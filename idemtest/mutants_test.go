@@ -13,6 +13,7 @@ import (
 
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/selfexec"
 )
 
@@ -23,6 +24,7 @@ const mutantEnv = "IDEMTEST_MUTANT"
 // the cases that must notice it, in a process of its own because it fails there.
 func TestMutants(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	for name, m := range mutants() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

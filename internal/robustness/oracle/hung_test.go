@@ -13,6 +13,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/progress"
+	"github.com/idemkv/idem/internal/race"
 )
 
 // hungToy is a Hung on a toy that is locked once it was opened.
@@ -60,6 +61,7 @@ func TestHungHealthyStore(t *testing.T) {
 
 func TestHungNoticesMutants(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	for name, c := range map[string]struct {
 		change func(h *Hung)
 		says   string

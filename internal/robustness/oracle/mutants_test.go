@@ -15,6 +15,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
@@ -77,6 +78,7 @@ func meta(s *spaces, to func(*engine.Meta)) {
 // Each store that breaks a promise is found out.
 func TestMutants(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	lose := func(loses func(*rand.Rand, *spaces)) faults { return faults{loses: loses} }
 	loseRecord := func(of func(*engine.Entry) bool, to func(*engine.Entry) *engine.Entry) faults {
 		return lose(func(rng *rand.Rand, s *spaces) { change(s, rng, of, to) })

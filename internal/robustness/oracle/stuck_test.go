@@ -14,6 +14,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/progress"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
@@ -73,6 +74,7 @@ func (l *lockstep) Read(ctx context.Context, key string) (*engine.Entry, error) 
 
 func TestStuckNoticesMutants(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	for name, c := range map[string]struct {
 		faults faults
 		says   string

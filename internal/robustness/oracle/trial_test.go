@@ -14,6 +14,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/progress"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/txbackend"
 )
 
@@ -128,6 +129,7 @@ func (s stuck) Close() error {
 // Each store that does the wrong thing about an error of its disk is found out.
 func TestTrialNoticesMutants(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	free := make(chan struct{})
 	t.Cleanup(func() { close(free) })
 	for name, c := range map[string]struct {
