@@ -1,5 +1,0 @@
-//go:build !race
-
-package contenders
-
-const raceDetector = false
