@@ -238,7 +238,7 @@ func TestEngineSaysClosed(t *testing.T) {
 	_, err = s.Get(t.Context(), "k")
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 	_, err = s.Claim(t.Context(), idem.Request{Key: "k"})
-	require.ErrorIs(t, err, idem.ErrCorrupt, "rule 5: never a grant")
+	require.ErrorIs(t, err, idem.ErrCorrupt, "damage must not grant")
 }
 
 // A commit fails while the store is being closed: its caller hears that the store is

@@ -347,7 +347,7 @@ func TestFullStoreWhoseSecondGoFails(t *testing.T) {
 			}
 			out := s.ClaimMany(ctx, []idem.Request{{Key: "lucky"}, {Key: "unlucky"}})
 			require.Equal(t, 3, applies)
-			require.NoError(t, out[0].Err, "rule 11: nobody is told \"not done\" of what was done")
+			require.NoError(t, out[0].Err, "nobody is told \"not done\" of what was done")
 			require.NotZero(t, out[0].Token)
 			require.ErrorIs(t, out[1].Err, want)
 			require.Zero(t, out[1].Token)

@@ -14,7 +14,7 @@ import (
 
 var boundedCases = []testCase{
 	{"a full store refuses new claims only", full},
-	{"rule 8 nothing is evicted", nothingEvicted},
+	{"nothing is evicted", nothingEvicted},
 	{"expired records make room", roomByExpiry},
 	{"expired records make room for all who come at once", roomForMany},
 }

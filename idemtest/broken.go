@@ -12,8 +12,8 @@ import (
 )
 
 var brokenCases = []testCase{
-	{"rule 4 a failed commit breaks the store", commitFails},
-	{"rule 4 a commit fails in traffic", commitFailsInTraffic},
+	{"a failed commit breaks the store", commitFails},
+	{"a commit fails in traffic", commitFailsInTraffic},
 	{"a broken store wakes Wait", brokenWakesWait},
 	{"a damaged record", damaged},
 	{"a damaged record does not stop the sweep", damagedSweep},

@@ -15,13 +15,13 @@ import (
 )
 
 var durableCases = []testCase{
-	{"rule 3 a claim under way is not seen", stalledClaim},
-	{"rule 3 a completion under way is not seen", stalledComplete},
-	{"rule 3 a removal under way is not seen", stalledForget},
-	{"rule 3 a takeover under way is not seen", stalledTakeover},
-	{"rule 3 observers hear of what is durable", stalledEvents},
-	{"rule 11 cancelled while queued", cancelledQueued},
-	{"rule 11 cancelled after joining a commit", cancelledJoined},
+	{"a claim under way is not seen", stalledClaim},
+	{"a completion under way is not seen", stalledComplete},
+	{"a removal under way is not seen", stalledForget},
+	{"a takeover under way is not seen", stalledTakeover},
+	{"observers hear of what is durable", stalledEvents},
+	{"cancelled while queued", cancelledQueued},
+	{"cancelled after joining a commit", cancelledJoined},
 	{"killed between operations", killedBetween},
 	{"killed in mid-commit", killedInCommit},
 	{"what a duplicate was told holds after a kill", toldBeforeKill},

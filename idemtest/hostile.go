@@ -53,7 +53,7 @@ var hostileCases = []testCase{
 	{"Close by an Observer", closeByObserver},
 	{"Close within Do", closeWithinDo},
 	{"Close and Shutdown at once", closeAndShutdown},
-	{"rule 11 contexts cancelled at random", cancelAnywhere},
+	{"contexts cancelled at random", cancelAnywhere},
 }
 
 // scaled returns n, or ten times n in a long run.

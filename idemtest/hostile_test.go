@@ -34,7 +34,7 @@ var hostileMutants = map[string]struct {
 	fails string
 	bend  func(b *toy, dir string) engine.Backend
 }{
-	"says not done of what was done": {"rule 11 contexts cancelled at random", func(b *toy, _ string) engine.Backend { return liar{b} }},
+	"says not done of what was done": {"contexts cancelled at random", func(b *toy, _ string) engine.Backend { return liar{b} }},
 	"grants whatever there is": {"a crowd that claims and waits", func(b *toy, _ string) engine.Backend {
 		b.faults.decide = func(op engine.Op, _ *engine.Entry, readErr error) (*engine.Entry, bool) { return op.Run(nil, readErr) }
 		return b

@@ -13,9 +13,9 @@ import (
 )
 
 var observeCases = []testCase{
-	{"rule 13 what observers are told", observerTold},
-	{"rule 13 observers run under no lock", observerReenters},
-	{"rule 13 an observer's panic is caught", observerPanics},
+	{"what observers are told", observerTold},
+	{"observers run under no lock", observerReenters},
+	{"an observer's panic is caught", observerPanics},
 }
 
 // told collects the events that are the same for every engine.

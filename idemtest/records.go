@@ -20,7 +20,7 @@ var recordCases = []testCase{
 	{"the loop body may use the store", recordsReentrant},
 	{"Stats", stats},
 	{"Stats during writes", statsDuringWrites},
-	{"rule 3 readers never go back", readersNeverGoBack},
+	{"readers never go back", readersNeverGoBack},
 }
 
 // records collects what Records yields, by key, and requires that nothing is yielded

@@ -22,7 +22,7 @@ var resultCases = []testCase{
 	{"one of many results stays", oneResultStays},
 	{"Fail", fail},
 	{"result over MaxResult", tooLarge},
-	{"rule 12 limits of input", limits},
+	{"limits of input", limits},
 }
 
 // payloads returns results, reasons, notes and checkpoints of every kind.

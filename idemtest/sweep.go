@@ -22,7 +22,7 @@ var sweepCases = []testCase{
 	{"at most limit, in time order", sweepOrder},
 	{"tens of thousands expired", sweepMany},
 	{"background sweep", backgroundSweep},
-	{"rule 12 an idle store does nothing", idle},
+	{"an idle store does nothing", idle},
 }
 
 func replayInMidSweep(t *testing.T, e *env) {

@@ -96,20 +96,20 @@ func TestMutants(t *testing.T) {
 			e.Result = bytes.TrimSuffix(e.Result, e.Result[max(0, len(e.Result)-1):])
 			return e
 		}),
-		"undoes a completion":        loseRecord(inState(idem.Completed), func(e *engine.Entry) *engine.Entry { e.State, e.FinishedAt, e.Result = idem.InFlight, 0, nil; return e }),
-		"undoes an extension":        loseRecord(inState(idem.InFlight), func(e *engine.Entry) *engine.Entry { e.LeaseUntil = e.ClaimedAt + engine.Instant(e.Lease); return e }),
-		"rule 1 grants a live claim": {overlooks: 50},
-		"rule 2 gives a fence twice": lose(func(_ *rand.Rand, s *spaces) { meta(s, func(m *engine.Meta) { m.Fence -= 1 << 33 }) }), // more than an opening steps ahead
-		"rule 9 replays another result": loseRecord(func(e *engine.Entry) bool { return len(e.Result) > 0 }, func(e *engine.Entry) *engine.Entry {
+		"undoes a completion": loseRecord(inState(idem.Completed), func(e *engine.Entry) *engine.Entry { e.State, e.FinishedAt, e.Result = idem.InFlight, 0, nil; return e }),
+		"undoes an extension": loseRecord(inState(idem.InFlight), func(e *engine.Entry) *engine.Entry { e.LeaseUntil = e.ClaimedAt + engine.Instant(e.Lease); return e }),
+		"grants a live claim": {overlooks: 50},
+		"gives a fence twice": lose(func(_ *rand.Rand, s *spaces) { meta(s, func(m *engine.Meta) { m.Fence -= 1 << 33 }) }), // more than an opening steps ahead
+		"replays another result": loseRecord(func(e *engine.Entry) bool { return len(e.Result) > 0 }, func(e *engine.Entry) *engine.Entry {
 			e.Result = bytes.ToUpper(append([]byte("x"), e.Result[1:]...))
 			return e
 		}),
-		"rule 10 loses the time":                  lose(func(_ *rand.Rand, s *spaces) { meta(s, func(m *engine.Meta) { m.Time -= 1e9 }) }),
-		"the effect without the completion":       {withholds: []txbackend.Space{txbackend.Records}},
-		"the completion without the effect":       {withholds: []txbackend.Space{own}},
-		"runs an effect twice in a commit":        {runsTwice: true},
-		"loses an update of a balance":            {spoilsCommit: loseBalance},
-		"rule 7 removes a record before its time": {spoilsCommit: loseAny},
+		"loses the time":                    lose(func(_ *rand.Rand, s *spaces) { meta(s, func(m *engine.Meta) { m.Time -= 1e9 }) }),
+		"the effect without the completion": {withholds: []txbackend.Space{txbackend.Records}},
+		"the completion without the effect": {withholds: []txbackend.Space{own}},
+		"runs an effect twice in a commit":  {runsTwice: true},
+		"loses an update of a balance":      {spoilsCommit: loseBalance},
+		"removes a record before its time":  {spoilsCommit: loseAny},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
