@@ -73,6 +73,30 @@ func undocumentedFields(fset *token.FileSet, owner string, t *ast.StructType) (m
 	return missing
 }
 
+// misnamed returns the functions and types of a file whose comment does not begin with
+// their name. After a renaming it often still begins with the old one, and linters look
+// only at what is exported.
+func misnamed(file *ast.File) (wrong []string) {
+	check := func(name *ast.Ident, doc *ast.CommentGroup) {
+		if first, _, _ := strings.Cut(doc.Text(), " "); doc != nil && strings.TrimRight(first, ",.:") != name.Name {
+			wrong = append(wrong, name.Name+" is called "+first+" in its comment")
+		}
+	}
+	for _, d := range file.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			check(d.Name, d.Doc)
+		case *ast.GenDecl:
+			for _, s := range d.Specs {
+				if s, ok := s.(*ast.TypeSpec); ok && !d.Lparen.IsValid() {
+					check(s.Name, d.Doc)
+				}
+			}
+		}
+	}
+	return wrong
+}
+
 func TestFieldsAndListsAreDocumented(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
@@ -84,7 +108,7 @@ func TestFieldsAndListsAreDocumented(t *testing.T) {
 			_, err := os.Stat(filepath.Join(path, "go.mod"))
 			nested := path != "." && err == nil
 			if nested || path != "." && strings.HasPrefix(d.Name(), ".") ||
-				slices.Contains([]string{"bench", "cmd", "examples", "internal", "testdata"}, d.Name()) {
+				slices.Contains([]string{"bench", "cmd", "examples", "testdata"}, d.Name()) {
 				return filepath.SkipDir
 			}
 			return nil
@@ -98,12 +122,17 @@ func TestFieldsAndListsAreDocumented(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for _, name := range undocumented(fset, file) {
-			t.Errorf("%s: %s", path, name)
+		found := misnamed(file)
+		if !strings.HasPrefix(path, "internal"+string(filepath.Separator)) {
+			found = append(found, undocumented(fset, file)...)
+		}
+		for _, what := range found {
+			t.Errorf("%s: %s", path, what)
 		}
 		return nil
 	}))
-	for _, dir := range []string{".", "engine", "bolt", "consume"} {
+	for _, dir := range []string{".", "engine", "bolt", "consume", "internal/txbackend"} {
+		dir = filepath.FromSlash(dir)
 		require.True(t, seen[dir], "the walk missed %s", dir)
 	}
 }
@@ -139,6 +168,16 @@ func TestUndocumentedFindsWhatIsMissing(t *testing.T) {
 		)
 		// ErrAlone is returned when it should.
 		var ErrAlone error
+		// Now: a comment that begins with a name.
+		func Now() {}
+		// before says what this was called.
+		func after() {}
+		// before was a method,
+		// of two lines.
+		func (h hidden) method() {}
+		func silent() {}
+		// older is a type.
+		type newer int
 	`
 	fset := token.NewFileSet()
 	file, err := parser.ParseFile(fset, "p.go", source, parser.ParseComments)
@@ -146,4 +185,7 @@ func TestUndocumentedFindsWhatIsMissing(t *testing.T) {
 	assert.Equal(t, []string{
 		"Shown.Field", "Shown.Alone", "One", `ErrB does not say when it "is returned"`, "ErrC",
 	}, undocumented(fset, file))
+	assert.Equal(t, []string{
+		"after is called before in its comment", "method is called before in its comment", "newer is called older in its comment",
+	}, misnamed(file))
 }

@@ -121,14 +121,14 @@ func (k EventKind) Duplicate() bool {
 	return k >= ClaimReplayed && k <= ClaimExhausted && k != ClaimMismatch
 }
 
-// emit calls the observer. Hold no lock when calling it.
+// observe calls the observer. Hold no lock when calling it.
 func (s *Store) observe(ctx context.Context, e Event) {
 	defer func() { _ = recover() }()
 	s.opts.Observer(context.WithoutCancel(ctx), e)
 }
 
-// tell is emit for goroutines that Close waits for. The observer may itself call Close,
-// so tell stops waiting for it once the store is closing.
+// observeLater is observe for goroutines that Close waits for. The observer may itself
+// call Close, so observeLater stops waiting for it once the store is closing.
 func (s *Store) observeLater(e Event) {
 	told := make(chan struct{})
 	go func() {
@@ -144,7 +144,7 @@ func (s *Store) observeLater(e Event) {
 // observed reports whether there is an observer. Without one, callers build no events.
 func (s *Store) observed() bool { return s.opts.Observer != nil }
 
-// tellRefused tells the observer of a claim that was not granted.
+// observeRefused tells the observer of a claim that was not granted.
 func (s *Store) observeRefused(ctx context.Context, r *Record, refusal error) {
 	if !s.observed() {
 		return

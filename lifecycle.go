@@ -210,7 +210,7 @@ func (s *Store) outranked(err error) error {
 	return err
 }
 
-// tellBroken sends StoreBroken once, from the first call that notices.
+// observeBroken sends StoreBroken once, from the first call that notices.
 func (s *Store) observeBroken() {
 	end := s.ended.Load()
 	if end == nil || !s.observed() || !errors.Is(*end, ErrBroken) {

@@ -30,8 +30,9 @@ func (o *openClaims) init() {
 
 func (o *openClaims) shard(fence uint64) *openShard { return &o.shards[fence%openShards] }
 
-func (o *openClaims) changed(op *operation, opening uint64) {
-	open := func(e *engine.Entry) bool { return e != nil && e.State == InFlight && e.Epoch == opening }
+// changed follows a change that can be read.
+func (o *openClaims) changed(op *operation, epoch uint64) {
+	open := func(e *engine.Entry) bool { return e != nil && e.State == InFlight && e.Epoch == epoch }
 	was, is := open(op.prev), open(op.next)
 	if is {
 		s := o.shard(op.next.Fence)

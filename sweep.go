@@ -33,7 +33,7 @@ func (s *Store) Sweep(ctx context.Context, limit int) (removed int, err error) {
 	return removed, err
 }
 
-func (s *Store) sweep(ctx context.Context, x engine.Expirer, limit int, emit func(Event)) (removed, looked int, err error) {
+func (s *Store) sweep(ctx context.Context, x engine.Expirer, limit int, observe func(Event)) (removed, looked int, err error) {
 	total := sweepSlice{}
 	for looked < limit {
 		var places []engine.Due
@@ -57,7 +57,7 @@ func (s *Store) sweep(ctx context.Context, x engine.Expirer, limit int, emit fun
 			e.Kind, e.Err = SweepFailed, err
 		}
 		if err != nil || total.removed+total.corrupt > 0 {
-			emit(e)
+			observe(e)
 		}
 	}
 	return total.removed, looked, err

@@ -58,8 +58,8 @@ func newTracker(t *timeline, direct bool, cacheBytes int64) *tracker {
 	return tr
 }
 
-// seen is an entry, nil for none, with its key's count from before it was read. The
-// zero seen is never current.
+// snapshot is an entry, nil for none, with its key's count from before it was read. The
+// zero snapshot is never current.
 type snapshot struct {
 	entry *engine.Entry
 	hash  uint64 // of the key

@@ -134,7 +134,7 @@ func closing(db *bbolt.DB, err error) error {
 	return fmt.Errorf("%w; closing it: %w", err, closeErr)
 }
 
-// checkLocked checks the file's trees while a shared lock keeps writers out.
+// checkUnderSharedLock checks the file's trees while a shared lock keeps writers out.
 func checkUnderSharedLock(path string, o Options) (err error) {
 	db, _, err := openDB(path, o, true)
 	if err != nil {

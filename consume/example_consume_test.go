@@ -17,7 +17,7 @@ type Message struct {
 	Body []byte
 }
 
-// queue and its broker are not idem's: here it prints what it is told.
+// printingQueue stands for a broker's client. It prints what it is told to do.
 type printingQueue struct{}
 
 func (printingQueue) Delete(m Message) error {

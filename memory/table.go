@@ -137,7 +137,7 @@ func (t *table) renew() {
 	t.slots.Store(&slots)
 }
 
-// claim returns the slot where a key that is not there yet goes.
+// freeSlot returns the slot where a key that is not there yet goes.
 func freeSlot(slots []slot, meta uint64) *slot {
 	for i := meta >> lengthBits; ; i++ {
 		if s := &slots[i&uint64(len(slots)-1)]; s.key.Load() == nil {

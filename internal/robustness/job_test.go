@@ -189,7 +189,7 @@ func (p *trialJob) judge(report trialReport) (*oracle.Checker, error) {
 	})
 }
 
-// storeIn names a trial's store and journal in dir.
+// in names a trial's store and journal in dir.
 func (p trialJob) in(dir string) *trialJob {
 	p.Path, p.Journal = filepath.Join(dir, "store"), filepath.Join(dir, "journal")
 	return &p
