@@ -50,6 +50,32 @@ func TestHealth(t *testing.T) {
 	require.Equal(t, idem.ErrClosed, s.Health(t.Context()))
 }
 
+// Whether a full store would make room depends on the slice that a claim would sweep, and
+// that is the one after the slice that was swept last.
+func TestHealthLooksWhereAClaimWouldSweep(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	b := &checked{rich: newBounded(3)}
+	b.check = func(context.Context) error {
+		if len(b.entries) < b.most {
+			return nil
+		}
+		return fmt.Errorf("%w: the stub", idem.ErrFull)
+	}
+	s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1, SweepSlice: 1})
+	fillUp(t, s, clock, 3)
+	b.damage("old0")
+	// The first slice is a record that cannot be read, and stays.
+	require.ErrorIs(t, s.Health(t.Context()), idem.ErrFull)
+	_, err := s.Claim(t.Context(), k)
+	require.ErrorIs(t, err, idem.ErrFull)
+	for _, key := range []string{"new1", "new2"} { // the next two have expired
+		require.NoError(t, s.Health(t.Context()), key)
+		mustClaim(t, s, idem.Request{Key: key})
+	}
+	require.ErrorIs(t, s.Health(t.Context()), idem.ErrFull, "old0 again, and two claims")
+}
+
 // A store that is shutting down grants nothing, although it is open to tokens.
 func TestHealthWhileDraining(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -175,7 +175,15 @@ func (s *Store) hasExpired(ctx context.Context) bool {
 	if !ok {
 		return false
 	}
-	places, err := s.expiring(ctx, x, engine.Due{}, s.opts.SweepSlice)
+	var from engine.Due
+	swept := s.swept.Load()
+	if swept != nil {
+		from = *swept
+	}
+	places, err := s.expiring(ctx, x, from, s.opts.SweepSlice)
+	if err == nil && len(places) == 0 && swept != nil { // a sweep would start over
+		places, err = s.expiring(ctx, x, engine.Due{}, s.opts.SweepSlice)
+	}
 	if err != nil {
 		return false
 	}
