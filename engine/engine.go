@@ -28,13 +28,14 @@ import (
 //
 // Without Scanner, Store.Records and Stats return ErrInvalid. Without Expirer, expired
 // records are invisible to readers but never removed; the owner of the engine must then free
-// the space. An engine that runs no same-commit functions ignores Op.Effect. An op with an
-// effect then reports no change, and the store tells its caller that the engine runs no
-// effects.
+// the space. Without Checker, Store.Health does not see that the engine is full. An engine
+// that runs no same-commit functions ignores Op.Effect. An op with an effect then reports
+// no change, and the store tells its caller that the engine runs no effects.
 type Backend interface {
 	// Bind ties the backend to host and returns the Meta of the last commit. idem.New
-	// calls it once, before any other method. ErrInvalid is returned when the backend is
-	// bound already, ErrClosed when it is closed.
+	// calls it once, before any other method. Host.Meta and Host.KeyHash wait until Bind
+	// has returned, so Bind must not call them. ErrInvalid is returned when the backend
+	// is bound already, ErrClosed when it is closed.
 	Bind(host Host) (Binding, error)
 
 	// Read returns the entry of key, nil if there is none. It never returns what a crash
@@ -54,6 +55,9 @@ type Backend interface {
 	//
 	//	next, changed := op.Run(current, readErr)
 	//
+	// readErr is ErrCorrupt or ErrVersion, wrapped, when the entry is there and cannot be
+	// read; current is then nil. An engine that cannot read at all is broken.
+	//
 	// If changed, it stores next under op.Key(), or removes the entry if next is nil.
 	// From Run until the commit is done, no other commit can change the key and nobody can
 	// read the change. An engine that must restart the commit calls Run again.
@@ -62,17 +66,20 @@ type Backend interface {
 	// op in the same commit changed the key, it knows nothing.
 	//
 	// An engine with bounded capacity may call Op.Refuse with ErrFull instead of storing an
-	// op's change, but only if Op.Grants is true. The store then sweeps through Expirer to
-	// free room, and applies the op once more if anything was removed.
+	// op's change or running its effect, but only if Op.Grants is true. The store then sweeps
+	// through Expirer to free room, and applies the op once more if anything was removed.
 	//
-	// An op with an Effect takes two steps. The engine runs the caller's function, then calls
-	// Op.Finish in place of Run. If the function failed, the engine undoes what it wrote. It
-	// then stores what Finish asks for, if anything, before any other change of the key.
+	// An op may have an Effect, a function of the caller's to run in the same commit. Run then
+	// reports no change, and Op.Effect returns the function. The engine runs it and calls
+	// Op.Finish, whose answer counts in place of Run's. If the function failed, the engine
+	// undoes what it wrote. It stores what Finish asks for, if anything, before any other
+	// change of the key.
 	//
-	// With the changes it saves Host.Meta(), called after every Run of the commit. If nothing
-	// changed, it need not save anything. It calls Op.Committed for every op that changed
-	// something, once everything is durable and Read returns the new state, and before another
-	// commit can change one of the keys. Then Apply returns nil. The answers are in the ops.
+	// With the changes it saves Host.Meta(), called after the last Run and Finish of the
+	// commit. If nothing changed, it need not save anything. Once everything is durable and
+	// Read returns the new state, it calls Op.Committed for every op that changed something,
+	// for one key in the order of the ops, before another commit can change that key. Then
+	// Apply returns nil. The answers are in the ops.
 	//
 	// Apply may return ctx's error only if no op was or will be stored. Once the ops have
 	// joined a commit, it returns that commit's answer, even if ctx ends. An error means that
@@ -106,15 +113,16 @@ type Host struct {
 	Group func(ops int, took time.Duration)
 	// Clock is the store's.
 	Clock Clock
-	// Stall is how long a commit may take; zero or less: no bound. Measure it in short
-	// pieces, to count only time in which the process was running: a stopped process is
-	// not stuck.
+	// Stall is how long a commit may take; zero or less: no bound. It is real time, not
+	// Clock's. Measure it in short pieces, to count only time in which the process was
+	// running: a stopped process is not stuck.
 	Stall time.Duration
 	// KeyHash returns the hash that stands for a key in messages. Messages never contain
 	// the key itself.
 	KeyHash func(key string) string
-	// Within marks a context for a function that runs in a commit. Calls to the store
-	// with that context would wait for the commit, so they are refused.
+	// Within returns the context for a function that runs in a commit, made from its
+	// caller's. Calls to the store with that context would wait for the commit, so they
+	// are refused.
 	Within func(ctx context.Context) context.Context
 }
 

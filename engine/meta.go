@@ -27,7 +27,7 @@ type Meta struct {
 	Epoch uint64
 	// LostUntil is the wall clock, Unix nanoseconds, up to which records may have been
 	// lost: a backup was restored, or the engine keeps its records in memory. Zero if
-	// none were.
+	// none were. An engine that has lost records says so here when it is bound.
 	LostUntil int64
 	// Secret is the key of Store.KeyHash, drawn when the store is created.
 	Secret [16]byte

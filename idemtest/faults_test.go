@@ -13,6 +13,7 @@ type faults struct {
 	deaf      bool // to ctx, while queued
 	reversed  bool // order of the ops in a commit
 	mute      bool // never calls Committed
+	backwards bool // calls Committed from the last op to the first
 	dirty     bool // keeps what a failed same-commit function wrote
 	forgetful bool // does not record that such a function failed
 	stubborn  bool // runs one that failed ever again
@@ -70,8 +71,14 @@ func (f *faults) meta(before, now engine.Meta) engine.Meta {
 	return f.save(before, now)
 }
 
-func (f *faults) committed(op engine.Op) {
-	if !f.mute {
-		op.Committed()
+func (f *faults) committed(ops []engine.Op) {
+	if f.backwards {
+		ops = slices.Clone(ops)
+		slices.Reverse(ops)
+	}
+	for _, op := range ops {
+		if !f.mute {
+			op.Committed()
+		}
 	}
 }

@@ -229,6 +229,7 @@ var commitMutants = map[string]mutant{
 		}
 	})},
 	"Committed forgotten": {durableFirst, []string{"Wait until settled"}, inside(func(b *toy) { b.faults.mute = true })},
+	"Committed backwards": {durableFirst, []string{"Backend calls Committed in the order of Run"}, inside(func(b *toy) { b.faults.backwards = true })},
 	"deaf to ctx":         {cancellation, []string{"cancelled while queued", "Backend heeds a ctx that ended"}, inside(func(b *toy) { b.faults.deaf = true })},
 	"ctx denies what is done": {cancellation, []string{"cancelled after joining a commit", "histories"}, func(b *toy) engine.Backend {
 		return applying{b, func(ctx context.Context, ops []engine.Op) error {

@@ -188,9 +188,7 @@ func (b *toy) commit(ops []engine.Op) (changed int, err error) {
 	}
 	b.places, b.mine = places, mine
 	b.mu.Unlock()
-	for _, op := range ops {
-		b.faults.committed(op)
-	}
+	b.faults.committed(ops)
 	return changed, nil
 }
 
