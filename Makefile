@@ -45,7 +45,7 @@ WITHOUT_RACE = Test(TransitionAgainstModel|Protocol|.*Mutants)
 WITHOUT_RACE_IN = . ./idemtest ./internal/robustness/oracle
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-arm race lint cross cover fuzz bench bench-full microbench crash power soak tidy cc
+.PHONY: help demo test test-all test-arm race lint cross cover fuzz bench bench-full microbench crash power faults soak tidy cc
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -78,7 +78,7 @@ lint: ## golangci-lint, a tidy go.mod, go.work, and the workflows of .github
 	[ "$$listed" = "$$there" ] || { echo "make lint: go.work must list these modules:"; echo "$$there"; exit 1; }
 	$(ACTIONLINT) -shellcheck= -pyflakes=
 
-cross: ## vet, and build every test, for the platforms that CI does not run on
+cross: ## vet, and build every test, for Windows, macOS, 32-bit x86 and ARM
 	@set -e; for p in $(PLATFORMS); do \
 		echo "cross $$p"; \
 		export CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/}; \
@@ -113,20 +113,20 @@ bench-full: ## the same with more keys, more rounds and open-loop load: over an 
 microbench: ## every Go benchmark in the root module (BENCH=regexp)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 0 ./...
 
-# What the attacks are told by their environment.
-ATTACK = IDEM_ATTACK_SEED="$(SEED)" IDEM_ATTACK_ENGINE="$(ENGINE)"
+# What the robustness tests are told by their environment.
+ROBUSTNESS = IDEM_ROBUSTNESS_SEED="$(SEED)" IDEM_ROBUSTNESS_ENGINE="$(ENGINE)"
 
 crash: ## kill stores in their work, ROUNDS times per engine, and judge what is left (ROUNDS=500 SEED=n ENGINE=bolt)
-	$(ATTACK) IDEM_ATTACK_ROUNDS="$(ROUNDS)" $(GO) test -count=1 -timeout 0 -v -run '^TestCrash' ./internal/robustness
+	$(ROBUSTNESS) IDEM_ROBUSTNESS_ROUNDS="$(ROUNDS)" $(GO) test -count=1 -timeout 0 -v -run '^TestCrash' ./internal/robustness
 
 power: ## cut the power of stores, lose what was not synced, and judge IMAGES disks per engine (IMAGES=5000 SEED=n ENGINE=pebble)
-	$(ATTACK) IDEM_ATTACK_IMAGES="$(IMAGES)" $(GO) test -count=1 -timeout 0 -v -run '^TestPower' ./internal/robustness ./pebble
+	$(ROBUSTNESS) IDEM_ROBUSTNESS_IMAGES="$(IMAGES)" $(GO) test -count=1 -timeout 0 -v -run '^TestPower' ./internal/robustness ./pebble
 
 soak: ## drive stores for DURATION per engine, sample and chart what must not grow, and judge (DURATION=10m ENGINE=bolt RATE=400)
 	cd bench && $(GO) run ./soak -duration "$(DURATION)" -engine "$(ENGINE)" -rate "$(RATE)"
 
 faults: ## fail every call on files, fill up, stick and slow down disks, and flip bits, FAULTS of each per engine (FAULTS=4000 SEED=n ENGINE=bolt CASE=name)
-	$(ATTACK) IDEM_ATTACK_FAULTS="$(FAULTS)" IDEM_ATTACK_CASE="$(CASE)" IDEM_ATTACK_STORE="$(STORE)" $(GO) test -count=1 -timeout 0 -v -run '^TestFaults|^TestEveryWriteFails$$' ./internal/robustness ./pebble
+	$(ROBUSTNESS) IDEM_ROBUSTNESS_FAULTS="$(FAULTS)" IDEM_ROBUSTNESS_CASE="$(CASE)" IDEM_ROBUSTNESS_STORE="$(STORE)" $(GO) test -count=1 -timeout 0 -v -run '^TestFaults|^TestEveryWriteFails$$' ./internal/robustness ./pebble
 
 tidy: ## format, and make go.mod and go.sum what the imports need
 	@set -e; for m in . $(NESTED); do \

@@ -123,10 +123,10 @@ func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Through a network that drops, cuts, delays and reorders, each operation has its
 // effect exactly once, and each client gets the answer of its own. More
-// operations: IDEM_ATTACK_OPS=10000 go test -run TestProxy -v ./idemhttp
+// operations: IDEM_ROBUSTNESS_OPS=10000 go test -run TestProxy -v ./idemhttp
 func TestProxy(t *testing.T) {
 	t.Parallel()
-	ops, seed := fromEnv(t, "IDEM_ATTACK_OPS", 750), fromEnv(t, "IDEM_ATTACK_SEED", 1)
+	ops, seed := fromEnv(t, "IDEM_ROBUSTNESS_OPS", 750), fromEnv(t, "IDEM_ROBUSTNESS_SEED", 1)
 	engines(t, func(t *testing.T, store *idem.Store) {
 		proxied(t, store, int(ops), seed)
 	})

@@ -160,15 +160,15 @@ func (l *life) live() error {
 // faults runs all.
 func TestEveryWriteFails(t *testing.T) {
 	t.Parallel()
-	if only := os.Getenv("IDEM_ATTACK_ENGINE"); only != "" && only != "pebble" {
+	if only := os.Getenv("IDEM_ROBUSTNESS_ENGINE"); only != "" && only != "pebble" {
 		t.Skip("not the engine asked for")
 	}
 	most := uint64(100 / race.Share)
 	if testing.Short() {
 		most = 20
 	}
-	most = storetest.Setting(t, "IDEM_ATTACK_FAULTS", most)
-	seed := storetest.Setting(t, "IDEM_ATTACK_SEED", rand.Uint64N(1<<32))
+	most = storetest.Setting(t, "IDEM_ROBUSTNESS_FAULTS", most)
+	seed := storetest.Setting(t, "IDEM_ROBUSTNESS_SEED", rand.Uint64N(1<<32))
 
 	healthy := newLife(fault{}, seed)
 	require.NoError(t, healthy.live())
@@ -253,14 +253,14 @@ func heard(tally map[string]int, words string) {
 const inOneProcess = 300
 
 // partEnv says which part of the cases is a process's own: 3/8.
-const partEnv = "IDEM_ATTACK_PART"
+const partEnv = "IDEM_ROBUSTNESS_PART"
 
 // manyProcesses has the cases done by n processes, one after the other.
 func manyProcesses(t *testing.T, n int, seed uint64) {
 	tally := map[string]int{}
 	for i := range n {
 		cmd := selfexec.Command(t.Context(), "-test.run=^TestEveryWriteFails$", "-test.v", "-test.timeout=0")
-		cmd.Env = selfexec.Env(fmt.Sprintf("%s=%d/%d", partEnv, i, n), fmt.Sprintf("IDEM_ATTACK_SEED=%d", seed))
+		cmd.Env = selfexec.Env(fmt.Sprintf("%s=%d/%d", partEnv, i, n), fmt.Sprintf("IDEM_ROBUSTNESS_SEED=%d", seed))
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("part %d of %d: %v:\n%s", i, n, err, out)
@@ -295,7 +295,7 @@ func (l *life) count(tally map[string]int) {
 // chosen returns up to n of the cases, as seed chooses them; if one was asked for by its
 // name, that one alone, also where this time no life has come so far.
 func chosen(t *testing.T, cases []fault, n int, seed uint64) []fault {
-	if only := os.Getenv("IDEM_ATTACK_CASE"); only != "" {
+	if only := os.Getenv("IDEM_ROBUSTNESS_CASE"); only != "" {
 		last := strings.LastIndex(only, "-")
 		for _, f := range cases {
 			var err error

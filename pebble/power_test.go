@@ -147,9 +147,9 @@ func TestPower(t *testing.T) {
 	if testing.Short() {
 		images = 40
 	}
-	images = storetest.Setting(t, "IDEM_ATTACK_IMAGES", images)
-	seed := storetest.Setting(t, "IDEM_ATTACK_SEED", rand.Uint64N(1<<32))
-	if only := os.Getenv("IDEM_ATTACK_ENGINE"); only != "" && only != "pebble" {
+	images = storetest.Setting(t, "IDEM_ROBUSTNESS_IMAGES", images)
+	seed := storetest.Setting(t, "IDEM_ROBUSTNESS_SEED", rand.Uint64N(1<<32))
+	if only := os.Getenv("IDEM_ROBUSTNESS_ENGINE"); only != "" && only != "pebble" {
 		t.Skip("not the engine asked for")
 	}
 	c := powerCuts(seed, int(images), false)

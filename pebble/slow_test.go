@@ -123,14 +123,14 @@ func TestFaultsStuckFlush(t *testing.T) {
 // on a broken engine takes it for one, and every answer is right.
 func TestFaultsSlowDisk(t *testing.T) {
 	t.Parallel()
-	if only := os.Getenv("IDEM_ATTACK_ENGINE"); only != "" && only != "pebble" {
+	if only := os.Getenv("IDEM_ROBUSTNESS_ENGINE"); only != "" && only != "pebble" {
 		t.Skip("not the engine asked for")
 	}
-	if only := os.Getenv("IDEM_ATTACK_CASE"); only != "" {
+	if only := os.Getenv("IDEM_ROBUSTNESS_CASE"); only != "" {
 		t.Skipf("%s was asked for", only)
 	}
-	seed := storetest.Setting(t, "IDEM_ATTACK_SEED", rand.Uint64N(1<<32))
-	stores := 1 + storetest.Setting(t, "IDEM_ATTACK_FAULTS", 0)/200
+	seed := storetest.Setting(t, "IDEM_ROBUSTNESS_SEED", rand.Uint64N(1<<32))
+	stores := 1 + storetest.Setting(t, "IDEM_ROBUSTNESS_FAULTS", 0)/200
 	delays := 0
 	for i := range stores {
 		l := newLife(fault{traffic: true}, seed+i)

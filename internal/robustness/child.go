@@ -162,7 +162,7 @@ func broken(ctx context.Context, s *idem.Store) error {
 }
 
 // childEnv holds the Plan of a process that is to be a child.
-const childEnv = "IDEM_ATTACK_CHILD"
+const childEnv = "IDEM_ROBUSTNESS_CHILD"
 
 // BeChild lives the life that this process was started for, and ends the process;
 // it returns if it was started for something else. Call it first in TestMain.

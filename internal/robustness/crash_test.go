@@ -87,7 +87,7 @@ func (s tally) String() string {
 
 // keptDir returns a folder that stays if the test fails.
 func keptDir(t *testing.T) string {
-	dir, err := os.MkdirTemp("", "idem-attack-")
+	dir, err := os.MkdirTemp("", "idem-robustness-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ import (
 )
 
 // jobEnv holds the job of a process that was started for one.
-const jobEnv = "IDEM_ATTACK_JOB"
+const jobEnv = "IDEM_ROBUSTNESS_JOB"
 
 // job is what a child does, and prints what came of it as JSON. A child may be
 // traced, be short of disk, or read what is damaged: what ends it, ends only it.
@@ -236,7 +236,7 @@ func verdict(t *testing.T) string {
 
 // kept copies a folder to where it stays, to be looked at.
 func kept(dir string) string {
-	to, err := os.MkdirTemp("", "idem-attack-")
+	to, err := os.MkdirTemp("", "idem-robustness-")
 	if err == nil {
 		err = os.CopyFS(to, os.DirFS(dir))
 	}

@@ -46,11 +46,11 @@ func child(how ...string) *exec.Cmd {
 
 // What the make targets set.
 const (
-	roundsEnv = "IDEM_ATTACK_ROUNDS" // kills
-	imagesEnv = "IDEM_ATTACK_IMAGES" // of disks
-	faultsEnv = "IDEM_ATTACK_FAULTS" // calls that fail, and bits flipped
-	caseEnv   = "IDEM_ATTACK_CASE"   // the only one, by its name
-	storeEnv  = "IDEM_ATTACK_STORE"  // where a store was kept whose bit is to be flipped again
-	seedEnv   = "IDEM_ATTACK_SEED"
-	engineEnv = "IDEM_ATTACK_ENGINE" // the only one
+	roundsEnv = "IDEM_ROBUSTNESS_ROUNDS" // kills
+	imagesEnv = "IDEM_ROBUSTNESS_IMAGES" // of disks
+	faultsEnv = "IDEM_ROBUSTNESS_FAULTS" // calls that fail, and bits flipped
+	caseEnv   = "IDEM_ROBUSTNESS_CASE"   // the only one, by its name
+	storeEnv  = "IDEM_ROBUSTNESS_STORE"  // where a store was kept whose bit is to be flipped again
+	seedEnv   = "IDEM_ROBUSTNESS_SEED"
+	engineEnv = "IDEM_ROBUSTNESS_ENGINE" // the only one
 )

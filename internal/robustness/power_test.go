@@ -74,7 +74,7 @@ func TestPowerNoticesLostSyncs(t *testing.T) {
 // fastDir returns a folder that is in memory where there is one: thousands of images
 // are synced in it.
 func fastDir(t *testing.T) string {
-	dir, err := os.MkdirTemp("/dev/shm", "idem-attack-")
+	dir, err := os.MkdirTemp("/dev/shm", "idem-robustness-")
 	if err != nil {
 		return t.TempDir()
 	}
