@@ -45,7 +45,7 @@ const (
 	maxDowntime = 7 * 24 * time.Hour
 )
 
-// timeline is the store's time, fences and opening number: what Meta saves.
+// timeline is the store's time, fences and epoch: what Meta saves.
 type timeline struct {
 	clock     Clock
 	base      engine.Instant // store time at anchor

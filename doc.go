@@ -189,7 +189,7 @@
 //
 // ctx counts until an operation has joined a commit. Cancelled before, nothing has changed.
 // After that the call returns the commit's true answer. Calls that settle a claim (Complete,
-// Fail, Release, Unclaim, Hold) are recorded even if ctx has ended.
+// Fail, Release, Unclaim, Hold, End) are recorded even if ctx has ended.
 //
 // # Errors
 //

@@ -19,7 +19,8 @@ type Options struct {
 	// MaxResult bounds results, reasons, notes and checkpoints, in bytes. Default
 	// 1 MiB, at most 256 MiB.
 	MaxResult int
-	// MaxBatch bounds the requests of one ClaimMany or CompleteMany. Default 1,000.
+	// MaxBatch bounds the requests of one ClaimMany, CompleteMany or EndMany. Default
+	// 1,000.
 	MaxBatch int
 	// CacheBytes bounds the cache of final records in front of an engine that reads from
 	// disk. Keys, results and overhead count. Default 32 MiB; negative: no cache.

@@ -15,9 +15,9 @@ import (
 // goroutines at once. Every method returns ErrClosed after Close and ErrBroken after a
 // failed commit. If ctx ends before the operation has joined a commit, the method
 // returns ctx's error; from then on it returns that commit's answer. Methods that
-// settle a claim (Complete, CompleteMany, Fail, Release, Unclaim and Hold) ignore the
-// end of ctx, because the work is done whatever became of its caller. Options.Stall
-// bounds them.
+// settle a claim (Complete, CompleteMany, Fail, Release, Unclaim, Hold, End and EndMany)
+// ignore the end of ctx, because the work is done whatever became of its caller.
+// Options.Stall bounds them.
 //
 // A commit waits for its same-commit function, so the function must not call the store.
 // If it does so with the context it was given, the call gets ErrInvalid at once.
@@ -190,8 +190,8 @@ func (s *Store) Complete(ctx context.Context, t Token, result []byte) error {
 }
 
 // CompleteMany completes each operation on its own merits and in order, all in one
-// commit. The answers are in the order of cs. Those past Options.MaxBatch are
-// ErrInvalid.
+// commit, or in a few if the results are very large. The answers are in the order of
+// cs. Those past Options.MaxBatch are ErrInvalid.
 func (s *Store) CompleteMany(ctx context.Context, cs []Completion) []error {
 	return s.settleMany(ctx, len(cs), func(i int) (Token, action, error) {
 		act := action{kind: actComplete}

@@ -42,6 +42,7 @@ var (
 	_ engine.Scanner = (*Backend)(nil)
 	_ engine.Expirer = (*Backend)(nil)
 	_ engine.Sizer   = (*Backend)(nil)
+	_ engine.Checker = (*Backend)(nil)
 )
 
 // Open opens the store's file at path, creating it if necessary. The file belongs to

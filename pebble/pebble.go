@@ -35,6 +35,7 @@ var (
 	_ engine.Scanner = (*Backend)(nil)
 	_ engine.Expirer = (*Backend)(nil)
 	_ engine.Sizer   = (*Backend)(nil)
+	_ engine.Checker = (*Backend)(nil)
 )
 
 // Open opens the store in directory dir, creating it if necessary. The directory

@@ -1,5 +1,6 @@
-// Package diskspace asks the operating system about free space, locks and file
-// identity.
+// Package diskspace is what engines on disk ask of a file system besides reading and
+// writing: its free space, durable names, locks on directories, the identity of a file,
+// and a rename that replaces nothing.
 package diskspace
 
 import (
