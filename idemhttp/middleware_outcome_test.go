@@ -146,7 +146,7 @@ func TestOwnPolicy(t *testing.T) {
 	a := s.post("500")
 	require.True(t, a.replayed())
 	require.Equal(t, 500, a.status)
-	require.Equal(t, "[none stored not now released unknown outcome(9)]",
+	require.Equal(t, "[none stored not_now released unknown outcome(9)]",
 		fmt.Sprint([]idemhttp.Outcome{0, idemhttp.Stored, idemhttp.NotNow, idemhttp.Released, idemhttp.Unknown, 9}))
 }
 

@@ -12,23 +12,24 @@ const (
 	// Stored: the operation is done. Its answer is stored and replayed to every
 	// retry for the retention.
 	Stored Outcome = iota + 1
-	// NotNow: the request was turned away before anything was done. Nothing is stored,
-	// and no attempt is counted (idem.Store.Unclaim). The next request with the key runs
+	// NotNow: the request was turned away before anything was done. Nothing is stored and
+	// the attempt does not count (idem.Store.Unclaim). The next request with the key runs
 	// the handler.
 	NotNow
-	// Released: an attempt was made, and another one may be. The answer is not stored
-	// and the attempt counts (idem.Store.Release). The next request with the key runs
-	// the handler again.
+	// Released: an attempt was made, and another may follow. The answer is not stored and
+	// the attempt counts (idem.Store.Release). The next request with the key runs the
+	// handler again.
 	Released
-	// Unknown: whether it happened is not known. The operation is held
-	// (idem.Store.Hold): retries get TypeOutcomeUnknown, and nothing runs again until
-	// someone who has found out settles it. With Options.RetryUnknown it is Released.
+	// Unknown: nobody knows whether it was done. The operation is held (idem.Store.Hold):
+	// retries get TypeOutcomeUnknown, and nothing runs again until someone finds out and
+	// settles it. With Options.RetryUnknown it is Released.
 	Unknown
 )
 
-var outcomeNames = [...]string{"none", "stored", "not now", "released", "unknown"}
+var outcomeNames = [...]string{"none", "stored", "not_now", "released", "unknown"}
 
-// String returns the outcome's name in lower case, "none" for zero.
+// String returns the outcome's name in snake case, fit for a metric label; "none" for
+// zero.
 func (o Outcome) String() string {
 	if int(o) < len(outcomeNames) {
 		return outcomeNames[o]
@@ -66,6 +67,6 @@ func DefaultOutcome(status int, header http.Header) Outcome {
 	return Unknown
 }
 
-// statusClientClosedRequest is what nginx, and frameworks after it, answer when the
+// statusClientClosedRequest is the status that nginx, and frameworks like it, use when the
 // client has gone.
 const statusClientClosedRequest = 499
