@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -183,4 +184,27 @@ func TestSizeWhileTheManifestIsStuck(t *testing.T) {
 	})
 	release()
 	<-flushed
+}
+
+// Stats of a process that has no descriptor left to list the directory with fails. The
+// store goes on.
+func TestSizeWithoutDescriptors(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	f := newFaulty()
+	b, err := Open("store", smallOptions(f))
+	require.NoError(t, err)
+	s := storetest.Open(t, b, idem.Options{SweepInterval: -1})
+	storetest.Complete(t, s, "done", "result")
+	for _, kind := range []errorfs.OpKind{errorfs.OpList, errorfs.OpStat} {
+		f.on(failing(syscall.EMFILE, func(op errorfs.Op) bool { return op.Kind == kind && strings.HasPrefix(op.Path, "store/"+dbName) }))
+		_, err = s.Stats(ctx)
+		require.ErrorIs(t, err, syscall.EMFILE)
+		require.NotErrorIs(t, err, idem.ErrBroken)
+		f.on(func(errorfs.Op) error { return nil })
+	}
+	storetest.Claim(t, s, "new")
+	st, err := s.Stats(ctx)
+	require.NoError(t, err)
+	require.Positive(t, st.EngineBytes)
 }

@@ -326,14 +326,15 @@ func (b *Backend) Check(ctx context.Context) (err error) {
 	return b.engine.Room()
 }
 
-// Size implements engine.Sizer.
+// Size implements engine.Sizer. An error breaks nothing: how large the database is says
+// nothing about its content, and a process that is out of descriptors cannot list files.
 func (b *Backend) Size() (n int64, err error) {
 	if err := b.err(); err != nil {
 		return 0, err
 	}
 	defer b.guard(&err)
 	if n, err = b.engine.Size(); err != nil {
-		return 0, b.breakWith("measuring", err)
+		return 0, fmt.Errorf("idem: measuring %s: %w", b.engine.Name(), err)
 	}
 	return n, nil
 }

@@ -25,8 +25,8 @@ type Pair struct{ Key, Value []byte }
 
 // Engine is the database under a Backend. What it returns belongs to the caller, copied
 // out of pages and buffers. Read errors that wrap idem.ErrCorrupt or idem.ErrVersion
-// concern only the key. Any other error, panic or memory fault means that the database
-// cannot be trusted, and breaks the store.
+// concern only the key. Unless a method says otherwise, any other error, panic or memory
+// fault means that the database cannot be trusted, and breaks the store.
 type Engine interface {
 	// Name is the path, for messages.
 	Name() string
@@ -45,7 +45,7 @@ type Engine interface {
 	// Room returns an error that wraps idem.ErrFull, and says what to do, when no new
 	// record should be accepted.
 	Room() error
-	// Size returns the bytes on disk.
+	// Size returns the bytes on disk. Its error breaks nothing.
 	Size() (int64, error)
 	// Close frees everything. It is called once.
 	Close() error
