@@ -59,12 +59,14 @@ func TestShownCodeSearch(t *testing.T) {
 }
 
 // A link of README.md, CONTRIBUTING.md, CHANGELOG.md, SECURITY.md or a page of docs leads to a file of
-// the tree, and to a heading of it if it names one. A make target they name is one.
+// the tree, and to a heading of it if it names one. A make target they name is one, and so
+// is a test.
 func TestShownLinksAndTargets(t *testing.T) {
 	t.Parallel()
-	makefile := readFile(t, "Makefile")
+	makefile, tests := readFile(t, "Makefile"), testNames(t)
 	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
-	target := regexp.MustCompile(`(?m)(?:^|` + "`" + `)make ([a-z]+)`)
+	target := regexp.MustCompile(`(?m)(?:^|` + "`" + `)make ([a-z][a-z-]*)`)
+	test := regexp.MustCompile(`\bTest[A-Z]\w*`)
 	headings := 0
 	for _, file := range append(pages(t), "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md") {
 		text := readFile(t, file)
@@ -82,8 +84,29 @@ func TestShownLinksAndTargets(t *testing.T) {
 		for _, m := range target.FindAllStringSubmatch(text, -1) {
 			assert.Contains(t, makefile, "\n"+m[1]+":", "make target in %s", file)
 		}
+		for _, name := range test.FindAllString(text, -1) {
+			assert.True(t, tests[name] || name == "TestX", "%s names %s, which is no test", file, name)
+		}
 	}
 	require.NotZero(t, headings)
+}
+
+// testNames returns the names of all tests of the tree, nested modules included.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		for _, m := range declared.FindAllStringSubmatch(readFile(t, path), -1) {
+			found[m[1]] = true
+		}
+		return nil
+	}))
+	require.NotEmpty(t, found)
+	return found
 }
 
 // anchors returns the names by which a page's headings are linked to.

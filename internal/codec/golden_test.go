@@ -34,7 +34,7 @@ type goldenRecord struct {
 	Bound         bool           `json:"bound"`
 	Attempt       uint32         `json:"attempt"`
 	Fence         uint64         `json:"fence"`
-	Opening       uint64         `json:"opening"`
+	Epoch         uint64         `json:"opening"`
 	ClaimedAt     engine.Instant `json:"claimed_at"`
 	LeaseUntil    engine.Instant `json:"lease_until"`
 	FinishedAt    engine.Instant `json:"finished_at"`
@@ -58,7 +58,7 @@ type goldenMeta struct {
 	Time      engine.Instant `json:"time"`
 	Wall      int64          `json:"wall"`
 	Fence     uint64         `json:"fence"`
-	Opening   uint64         `json:"opening"`
+	Epoch     uint64         `json:"opening"`
 	LostUntil int64          `json:"lost_until"`
 	Secret    hexBytes       `json:"secret"`
 	Bytes     hexBytes       `json:"bytes"`
@@ -101,7 +101,7 @@ func (g goldenRecord) entry(t testing.TB) *engine.Entry {
 	require.Len(t, g.Fingerprint, 32)
 	return &engine.Entry{
 		State: states[g.State], HoldUnknown: g.HoldUnknown, ResultDropped: g.ResultDropped, Bound: g.Bound, Attempt: g.Attempt,
-		Fence: g.Fence, Epoch: g.Opening, Fingerprint: idem.Fingerprint(g.Fingerprint),
+		Fence: g.Fence, Epoch: g.Epoch, Fingerprint: idem.Fingerprint(g.Fingerprint),
 		ClaimedAt: g.ClaimedAt, LeaseUntil: g.LeaseUntil, FinishedAt: g.FinishedAt, ExpiresAt: g.ExpiresAt, Due: g.Due,
 		Lease: g.Lease, Retention: g.Retention, Checkpoint: g.Checkpoint, Result: g.Result,
 	}
@@ -133,7 +133,7 @@ func TestGolden(t *testing.T) {
 	for _, m := range g.Metas {
 		require.Len(t, m.Secret, 16)
 		want := engine.Meta{
-			Time: m.Time, Wall: m.Wall, Fence: m.Fence, Epoch: m.Opening,
+			Time: m.Time, Wall: m.Wall, Fence: m.Fence, Epoch: m.Epoch,
 			LostUntil: m.LostUntil, Secret: [16]byte(m.Secret),
 		}
 		got, err := DecodeMeta(m.Bytes)
