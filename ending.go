@@ -3,6 +3,8 @@ package idem
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 )
 
 // Ending is how an attempt ended, for Store.End.
@@ -14,6 +16,19 @@ type Ending struct {
 	// Result is the result of Completed. For the other states it is the reason, for
 	// people to read. The store copies it.
 	Result []byte
+}
+
+// String names the ending without disclosing its key or result.
+func (e Ending) String() string {
+	return fmt.Sprintf("ending(%v, %v, %d bytes)", e.Token, e.State, len(e.Result))
+}
+
+// GoString is String: %#v does not disclose the key or result either.
+func (e Ending) GoString() string { return e.String() }
+
+// LogValue logs the token, the state and the result's size.
+func (e Ending) LogValue() slog.Value {
+	return slog.GroupValue(slog.Any("token", e.Token), slog.String("state", e.State.String()), slog.Int("result_bytes", len(e.Result)))
 }
 
 // Ending returns how c's attempt ended, given what the work returned. nil completes it.

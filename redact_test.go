@@ -57,8 +57,9 @@ func TestLogsDiscloseNothing(t *testing.T) {
 		kept := slices.Concat(secrets(key), secrets(result), secrets(point), secrets(print[:]))
 		claim := idem.Claim{Token: token, Record: record}
 		completion := idem.Completion{Token: token, Result: result}
+		ending := idem.Ending{Token: token, State: idem.Completed, Result: result}
 		for _, v := range []any{
-			token, &token, request, &request, record, &record, claim, &claim, completion, &completion,
+			token, &token, request, &request, record, &record, claim, &claim, completion, &completion, ending, &ending,
 			idem.ClaimResult{Claim: claim, Err: idem.ErrHeld},
 		} {
 			logged := renderings(t, v)
@@ -69,7 +70,7 @@ func TestLogsDiscloseNothing(t *testing.T) {
 			}
 		}
 		// A list of them, or a map, shows each as it shows itself.
-		for _, v := range []any{[]idem.Token{token}, []idem.Completion{completion}, map[string]any{"record": record}} {
+		for _, v := range []any{[]idem.Token{token}, []idem.Completion{completion}, []idem.Ending{ending}, map[string]any{"record": record}} {
 			line := fmt.Sprintf("%v %+v %#v", v, v, v)
 			for _, secret := range kept {
 				if strings.Contains(line, secret) {
@@ -89,6 +90,8 @@ func TestLogsNameTheOperation(t *testing.T) {
 	assert.Equal(t, "token(fence 7)", token.String())
 	assert.Equal(t, "record(completed, fence 7, attempt 2)", record.String())
 	assert.Equal(t, "request(key of 7 bytes, lease 1m0s, retention 1h0m0s)", request.String())
+	ending := idem.Ending{Token: token, State: idem.Held, Result: []byte("abc")}
+	assert.Equal(t, "ending(token(fence 7), held, 3 bytes)", ending.String())
 	assert.Equal(t, token, record.Token())
 
 	var b bytes.Buffer
@@ -99,13 +102,14 @@ func TestLogsNameTheOperation(t *testing.T) {
 		return a
 	}}))
 	log.Info("x", "token", token, "record", record, "request", request,
-		"completion", idem.Completion{Token: token, Result: []byte("abc")},
+		"completion", idem.Completion{Token: token, Result: []byte("abc")}, "ending", ending,
 		"result", idem.ClaimResult{Claim: idem.Claim{Token: token}, Err: idem.ErrHeld})
 	assert.JSONEq(t, `{"msg":"x",
 		"token":{"fence":7},
 		"record":{"state":"completed","fence":7,"attempt":2,"result_bytes":3,"checkpoint_bytes":2},
 		"request":{"key_bytes":7,"lease":60000000000,"retention":3600000000000,"hold_unknown":true},
 		"completion":{"token":{"fence":7},"result_bytes":3},
+		"ending":{"token":{"fence":7},"state":"held","result_bytes":3},
 		"result":{
 			"claim":{
 				"token":{"fence":7},

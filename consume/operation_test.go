@@ -34,6 +34,9 @@ func TestOperation(t *testing.T) {
 			assert.Equal(t, idem.DownstreamKey(idem.JoinKey("consume", "billing", m.id), "mail"), op.DownstreamKey("mail"))
 			logged := fmt.Sprintf("[key_hash=%s attempt=%d]", e.KeyHash("consume/billing/evt-1"), op.Attempt())
 			assert.Equal(t, logged, op.LogValue().String())
+			for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+				assert.NotContains(t, fmt.Sprintf(format, op), "evt-1")
+			}
 			switch op.Attempt() {
 			case 1:
 				assert.Nil(t, op.Checkpoint())
@@ -71,6 +74,7 @@ func TestNoOperation(t *testing.T) {
 	assert.Empty(t, op.DownstreamKey("x"))
 	require.NoError(t, op.SaveCheckpoint(t.Context(), []byte("x")))
 	assert.Zero(t, op.LogValue())
+	assert.Equal(t, "operation(none)", fmt.Sprint(op))
 }
 
 // A handler may settle its own claim: with its writes in the same commit, above all.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -59,6 +60,19 @@ func (a *Answer) UnmarshalBinary(b []byte) error {
 	s.apply(got.Header)
 	*a = got
 	return nil
+}
+
+// String names the answer without disclosing its header or body.
+func (a Answer) String() string {
+	return fmt.Sprintf("answer(status %d, %d bytes)", a.Status, len(a.Body))
+}
+
+// GoString is String: %#v does not disclose the header or body either.
+func (a Answer) GoString() string { return a.String() }
+
+// LogValue logs the status and the body's size.
+func (a Answer) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int("status", a.Status), slog.Int("body_bytes", len(a.Body)), slog.Bool("not_retained", a.NotRetained))
 }
 
 // field is a header field of an answer, as a change to what middleware further out

@@ -3,6 +3,7 @@ package idemhttp
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -93,6 +94,12 @@ func TestAnswer(t *testing.T) {
 	var got Answer
 	require.NoError(t, got.UnmarshalBinary(b))
 	require.Equal(t, Answer{Status: 201, Body: []byte("paid"), Header: http.Header{"Location": {"/1"}, "Link": {"<a>", "<b>"}, "X-Empty": {}}}, got)
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+		shown := fmt.Sprintf(format, got)
+		require.Contains(t, shown, "answer(status 201, 4 bytes)")
+		require.NotContains(t, shown, "paid")
+	}
+	require.Equal(t, "[status=201 body_bytes=4 not_retained=false]", got.LogValue().String())
 	clear(b)
 	require.Equal(t, "/1", got.Header.Get("Location"), "it shares nothing with the bytes")
 	require.Equal(t, "paid", string(got.Body))

@@ -330,6 +330,7 @@ func TestOperationNil(t *testing.T) {
 	require.Empty(t, op.Key()+op.DownstreamKey("step"))
 	require.Equal(t, idem.Token{}, op.Token())
 	require.Equal(t, slog.Value{}, op.LogValue())
+	require.Equal(t, "operation(none)", fmt.Sprintf("%v", op))
 }
 
 func TestOperation(t *testing.T) {
@@ -351,6 +352,9 @@ func TestOperation(t *testing.T) {
 			var text strings.Builder
 			slog.New(slog.NewTextHandler(&text, nil)).Info("x", "op", op)
 			assert.Contains(t, text.String(), fmt.Sprint("op.key_hash=", store.KeyHash(op.Token().Key), " op.attempt=", op.Attempt()))
+			for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+				fmt.Fprintf(&text, format, op)
+			}
 			assert.NotContains(t, text.String(), "shop")
 			switch op.Attempt() {
 			case 1:

@@ -3,6 +3,7 @@ package idemhttp
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -148,6 +149,17 @@ func (op *Operation) DownstreamKey(step string) string {
 	}
 	return idem.DownstreamKey(op.token.Key, step)
 }
+
+// String names the operation by the key's hash, without disclosing the key.
+func (op *Operation) String() string {
+	if op == nil {
+		return "operation(none)"
+	}
+	return fmt.Sprintf("operation(key hash %s, attempt %d)", op.store.KeyHash(op.token.Key), op.attempt)
+}
+
+// GoString is String: %#v does not disclose the key either.
+func (op *Operation) GoString() string { return op.String() }
 
 // LogValue logs the key's hash and the attempt, never the key.
 func (op *Operation) LogValue() slog.Value {
