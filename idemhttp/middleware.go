@@ -216,8 +216,10 @@ func (m *middleware) nested(r *http.Request, key string) bool {
 
 // await waits until the operation is not in flight, or for Options.Wait, and claims.
 func (m *middleware) await(ctx context.Context, req idem.Request) (idem.Claim, error) {
-	waiting, cancel := context.WithTimeout(ctx, m.o.Wait)
+	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
+	stop := m.store.Options().Clock.AfterFunc(m.o.Wait, cancel)
+	defer stop()
 	for {
 		ended, err := m.store.Wait(waiting, req.Key)
 		if err != nil && !errors.Is(err, idem.ErrNotFound) {

@@ -148,6 +148,26 @@ func TestBeatRacesEnd(t *testing.T) {
 	}
 }
 
+// Wait is counted on the store's clock.
+func TestWaitIsOnTheStoresClock(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clock, store, post := clocked(t, idemhttp.Options{Wait: 10 * time.Second}, echo)
+		_, err := store.Claim(t.Context(), idem.Request{Key: idemhttp.StoreKey("shop", "k")})
+		require.NoError(t, err)
+		answers := make(chan answer, 1)
+		go func() { answers <- post("k") }()
+		synctest.Wait()
+		clock.Advance(10*time.Second - 1)
+		synctest.Wait()
+		require.Empty(t, answers)
+		clock.Advance(1)
+		synctest.Wait()
+		require.Len(t, answers, 1)
+		wantProblem(t, <-answers, 409, idemhttp.TypeInFlight)
+	})
+}
+
 // With Wait, requests that come while the first is being worked on get its answer.
 func TestWait(t *testing.T) {
 	t.Parallel()

@@ -73,7 +73,8 @@ type Options struct {
 	RetryUnknown bool
 	// Wait is how long a request waits for the first one with its key, to be answered
 	// as that one is: with a few seconds, a double click is shown one answer and no
-	// conflict. When it is over, and by default at once, it gets TypeInFlight.
+	// conflict. When it is over, on the store's clock, and by default at once, it gets
+	// TypeInFlight.
 	Wait time.Duration
 	// Lease is how long an attempt holds its claim without a sign of life. Default:
 	// the store's.
