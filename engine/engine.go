@@ -49,9 +49,9 @@ type Backend interface {
 	// returned once the engine is broken.
 	Read(ctx context.Context, key string) (*Entry, error)
 
-	// Apply runs ops in one commit, in their order. It may add ops of other callers to
-	// the commit. To each op it passes the entry that is current at that point of the
-	// commit, earlier ops of the same commit included:
+	// Apply runs ops in their order and in one commit, or in several if they are too much
+	// for one. It may add ops of other callers to a commit. To each op it passes the entry
+	// that is current at that point of the commit, earlier ops of the same commit included:
 	//
 	//	next, changed := op.Run(current, readErr)
 	//
@@ -84,8 +84,8 @@ type Backend interface {
 	// Apply may return ctx's error only if no op was or will be stored. Once the ops have
 	// joined a commit, it returns that commit's answer, even if ctx ends. An error means that
 	// no op was answered. A failed commit returns the error given to Host.Broken. So does one
-	// that takes longer than Host.Stall, however it ends: Apply abandons it together with its
-	// ops, which nobody else uses from then on.
+	// that takes longer than Host.Stall, however it ends: Apply returns without waiting for
+	// it. The ops then stay with the engine, and the store does not touch them again.
 	Apply(ctx context.Context, ops []Op) error
 
 	// Close saves Host.Meta(), if the backend is bound and intact, and frees the
