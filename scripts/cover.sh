@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures coverage and fails below the bounds: every statement of transition.go,
-# and more than 90 % of the root, of each engine, of ttl, idemhttp and consume and of
+# and more than 90 % of the root, of engine, of each engine, of ttl, idemhttp and consume and of
 # each internal package. A statement counts when any test of the module runs it: the
 # conformance suite run by an engine counts for that engine. Left out are internal/demo,
 # which runs in processes of its own, where nothing is measured, and what serves tests
@@ -12,7 +12,7 @@ go=${GO:-go}
 export GOWORK=off
 module=$("$go" list -m)
 
-packages=$("$go" list . ./memory/... ./bolt/... ./pebble/... ./ttl/... ./idemhttp/... ./consume/... ./internal/... | grep -v -e /internal/formattest -e /internal/storetest -e /internal/robustness -e /internal/outcomes -e /internal/demo -e /internal/race -e /internal/selfexec | paste -sd, -)
+packages=$("$go" list . ./engine ./memory/... ./bolt/... ./pebble/... ./ttl/... ./idemhttp/... ./consume/... ./internal/... | grep -v -e /internal/formattest -e /internal/storetest -e /internal/robustness -e /internal/outcomes -e /internal/demo -e /internal/race -e /internal/selfexec | paste -sd, -)
 profile=$(mktemp)
 trap 'rm -f "$profile"' EXIT
 "$go" test -shuffle=on -timeout 40m -coverpkg="$packages" -coverprofile="$profile" ./... |
