@@ -2,8 +2,8 @@
 // were asked for and how they ended. A retry gets the first answer, and the work is not done
 // twice.
 //
-// The store is a library over one local file or directory, for one process at a time, without
-// a server. Open it on an engine:
+// The store is a library over one local file or directory, for one process at a time. There is
+// no server. Open it on an engine:
 //
 //	backend, err := bolt.Open(path, bolt.Options{})
 //	if err != nil {
@@ -34,29 +34,30 @@
 //		return nil, err
 //	}
 //
-// A nil error of [Store.Claim] is the only licence to run the work. A caller that checks
+// A nil error from [Store.Claim] is the only permission to run the work. A caller that checks
 // nothing else never runs an operation that is running or done.
 //
-// A claim whose work was begun ends in one of four ways:
+// A claim whose work has begun ends in one of four ways:
 //
 //   - [Store.Complete] records success. It is final and replays.
 //   - [Store.Fail] records a failure that no retry will fix. It is final and replays.
 //   - [Store.Release] gives the claim up: the key can be claimed again at once.
 //   - [Store.Hold] says that nobody knows the outcome; see below.
 //
-// [Store.Unclaim] undoes a claim whose work was not begun.
+// [Store.Unclaim] undoes a claim whose work has not begun.
 //
-// Many clients and purposes share one store: [JoinKey] joins a tenant, a kind and the client's
-// key without collisions. [FingerprintOf] digests what was asked. A claim with another
-// fingerprint gets [ErrMismatch] and learns nothing about the request that has the key.
+// Many clients and purposes can share one store: [JoinKey] joins a tenant, a kind and the
+// client's key without collisions. [FingerprintOf] makes a digest of what was asked. A claim with
+// another fingerprint gets [ErrMismatch] and learns nothing about the request that has the key.
 // [Store.ClaimMany] and [Store.CompleteMany] do many in one commit.
 //
 // # Tokens and fences
 //
 // A granted claim comes with a [Token]: the key and a fence, a number that is never given out
 // again, not after a restart and not after the record is gone. Pass the token to Complete,
-// Fail, Release and so on. If another attempt has taken the key over, or someone has forgotten
-// it, the token is stale: the answer is [ErrFenced] and nothing changes, however late it comes.
+// Fail, Release and so on. If another attempt has taken the key over, or the record has been
+// removed with [Store.Forget], the token is stale: the answer is [ErrFenced] and nothing changes,
+// however late it comes.
 //
 // A token is plain data. It has a text form and can be saved with a job, sent to another
 // service, and used after a restart:
@@ -70,11 +71,11 @@
 //
 // The process that holds a claim may die, so every claim has a lease (Request.Lease, 30 s by
 // default). While the lease holds, other claims of the key get [ErrInFlight]. After it has
-// lapsed, the next claim takes the operation over: it gets a new fence, Record.Attempt counts
-// up, and the previous token is stale. If nobody asks for the key, a lapsed lease costs its
-// holder nothing: it may still complete.
+// lapsed, the next claim takes the operation over: it gets a new fence, Record.Attempt goes up by
+// one, and the previous token is stale. If nobody claims the key, a lapsed lease costs its holder
+// nothing: it may still complete.
 //
-// Work that may outlast its lease extends it now and then, and stops when it has lost the
+// Work that may outlast its lease extends it from time to time, and stops once it has lost the
 // claim:
 //
 //	if err := store.Extend(ctx, claim.Token, 0); err != nil {
@@ -93,15 +94,15 @@
 //		}
 //	}
 //
-// Options.MaxAttempts ends work that never succeeds ([ErrExhausted]). Options.LapseOnOpen
-// frees the claims of the previous process, if only the process that opens the store runs its
-// work. [Store.Wait] waits until a key is no longer in flight, and [Store.Shutdown] until all
-// claims granted here have ended.
+// Options.MaxAttempts ends work that never succeeds ([ErrExhausted]). Set Options.LapseOnOpen
+// if only the process that opens the store runs its work: it frees the claims of the previous
+// process. [Store.Wait] waits until a key is no longer in flight, and [Store.Shutdown] until all
+// claims granted by this store have ended.
 //
 // # Held: the outcome is unknown
 //
 // A takeover runs the work again. If the previous attempt may have charged the card, and the
-// bank checks no key of ours, that is a guess nobody should make. With Request.HoldUnknown, an
+// bank does not check our key, nobody should make that guess. With Request.HoldUnknown, an
 // attempt that ends without reporting a result is held instead: claims get [ErrHeld], and the
 // record does not expire, until someone settles it with the record's own token:
 //
@@ -113,14 +114,14 @@
 //		return store.Release(ctx, claim.Record.Token(), nil) // it never happened
 //	}
 //
-// An attempt that does not know itself, because the bank never answered, says so at once with
+// An attempt that cannot tell either, because the bank never answered, says so at once with
 // [Store.Hold]. [Store.Records] with Filter.Unsettled lists what waits to be settled.
 //
 // # Replay
 //
 // A completed record replays its result, byte for byte, and a failed one its reason. That
-// lasts for Request.Retention after it finished (24 h by default; [Forever] is allowed). Then
-// the key is free, exactly then: expiry is decided when a record is read. The sweeper only
+// lasts for Request.Retention after it finished (24 h by default; [Forever] is allowed). The key is
+// free at exactly that moment, because expiry is decided when a record is read. The sweeper only
 // frees space. Nothing is evicted: a full store answers [ErrFull] to new claims and still
 // takes every completion.
 //
@@ -130,8 +131,8 @@
 //
 // # Do
 //
-// [Do] combines claim, heartbeat, completion and replay. The value is stored as JSON, or as it
-// is if it is a []byte:
+// [Do] combines claim, heartbeat, completion and replay. The value is stored as JSON; a []byte is
+// stored as it is:
 //
 //	receipt, replayed, err := idem.Do(ctx, store, idem.Request{Key: id},
 //		func(ctx context.Context, claim idem.Claim) (Receipt, error) {
@@ -160,10 +161,10 @@
 //		})
 //
 // The function may use only its transaction and must not call the store. It may run more than
-// once, and one run's writes commit. Packages bolt and pebble both have Do and Complete of this
-// kind, and Update for your own writes without a key. Nothing else may write to the database.
+// once, but the writes of only one run commit. Packages bolt and pebble both have such a Do and
+// Complete, and Update for your own writes without a key. Nothing else may write to the database.
 //
-// If the work is a request to another service, send that service a key derived from ours,
+// If the work is a request to another service, send it a key that is derived from yours and is
 // the same on every attempt: [DownstreamKey].
 //
 // # Engines
@@ -183,13 +184,13 @@
 // Leases and retention follow the store's own timeline. While a store is open, that is elapsed
 // time; each commit saves it together with the wall clock. An opened store continues from
 // there, and counts the time it was closed, up to 7 days, if the wall clock says that any has
-// passed. So a clock that steps, either way, neither ends a lease nor prolongs one, and a
-// machine that boots in 1970 replays what it should. The times in a [Record] are converted to
-// the wall clock, for people.
+// passed. So a wall clock that steps while the store is open, either way, neither ends a lease nor
+// prolongs one, and a machine that boots in 1970 replays what it should. The times in a [Record]
+// are converted to the wall clock, for people to read.
 //
-// ctx counts until an operation has joined a commit. Cancelled before, nothing has changed.
-// After that the call returns the commit's true answer. Calls that settle a claim (Complete,
-// Fail, Release, Unclaim, Hold, End) are recorded even if ctx has ended.
+// A call's ctx counts until the operation has joined a commit. If ctx ends before that, nothing
+// has changed. After that the call returns the commit's true answer. Calls that settle a claim
+// (Complete, Fail, Release, Unclaim, Hold, End) are recorded even if ctx has ended.
 //
 // # Errors
 //
@@ -207,11 +208,11 @@
 // Of the answers to a token, [ErrFenced] says that the claim is lost: stop, and record
 // nothing. [ErrCompleted] and [ErrFailed] say that this claim was settled before, differently.
 //
-// The rest concern input ([ErrInvalid], [ErrTooLarge]), room ([ErrFull]), one record
+// The rest are about input ([ErrInvalid], [ErrTooLarge]), room ([ErrFull]), one record
 // ([ErrCorrupt], [ErrVersion]) or the whole store. [ErrLocked] says that the store is open
 // elsewhere. [ErrBroken] says that a commit failed or hung, or that the file was moved or
-// replaced, and nobody knows what the disk holds. The store then answers nothing else, until
-// it is closed and opened again.
+// replaced, and nobody knows what the disk holds. The store answers nothing else until it is
+// closed and opened again. [ErrClosed] is what a closed store answers.
 //
 // # Operating a store
 //
@@ -224,13 +225,13 @@
 // # What is not promised
 //
 //   - Exactly-once effects, in general. The store promises at most one owner and one recorded
-//     outcome of a key. It cannot know what the work did before a crash. Only the same commit
+//     outcome for each key. It cannot know what the work did before a crash. Only the same commit
 //     (bolt.Do, pebble.Do) or a service that checks a derived key closes that gap.
 //   - That a lapsed attempt has stopped. Its token is refused here. A service that it still
 //     calls does not know that, unless it gets the fence and compares it.
 //   - More than one process, or more than one machine. Another process gets ErrLocked. Nothing
 //     is replicated.
-//   - Anything after the retention. The key is then a new operation.
+//   - Anything after the retention. The key then names a new operation.
 //   - Detection of every flipped bit. Records carry a checksum over key and value; not all of
 //     the engines' own pages do.
 package idem

@@ -1,8 +1,8 @@
 // Package idemhttp makes HTTP requests idempotent by a key, in the server and in the
 // client. A client that got no answer sends its request again with the same
 // Idempotency-Key header. The server runs it once, and answers each retry as it
-// answered the first request. It follows the IETF draft "The Idempotency-Key HTTP Header
-// Field" (draft-ietf-httpapi-idempotency-key-header-07) and the practice of Stripe.
+// answered the first request. The package follows the IETF draft "The Idempotency-Key HTTP
+// Header Field" (draft-ietf-httpapi-idempotency-key-header-07) and what Stripe does.
 //
 // # The server
 //
@@ -11,46 +11,46 @@
 //
 //	mux.Handle("POST /payments", idemhttp.New(store, account, idemhttp.Options{})(payments))
 //
-// Here account names the tenant, from what the service has checked:
+// Here account names the tenant, as authentication has established it:
 //
 //	func account(r *http.Request) (string, error) {
 //		id, _ := r.Context().Value(accountKey{}).(string)
 //		return id, nil // "" is nobody: 403
 //	}
 //
-// Tenants do not see or block each other's keys. A service with one tenant says so with
-// [GlobalScope]. Put the middleware inside of whatever authenticates, limits, compresses
-// and logs, and outside of whatever reads the body.
+// Tenants do not see or block each other's keys. A service with one tenant passes
+// [GlobalScope]. Put the middleware inside whatever authenticates, limits, compresses and
+// logs, and outside whatever reads the body.
 //
-// Never put [http.TimeoutHandler] inside of it, or anything else that answers while the
+// Never put [http.TimeoutHandler] inside it, or anything else that answers while the
 // handler goes on. Its bare 503 leaves the outcome unknown, and with Options.RetryUnknown
 // the next request runs the handler a second time while the first still runs. Put it
-// outside, where its deadline reaches the handler's context. [Options.MaxRun] bounds the
-// handler where nothing outside does. Neither frees the key while the handler runs.
+// outside, where its deadline reaches the handler's context and the claim stays with the
+// handler. If nothing outside bounds the handler, set [Options.MaxRun].
 //
 // The middleware handles POST and PATCH requests that have a key. All others pass through
-// untouched. Of the requests with one key
+// untouched. Of several requests with the same key
 //
 //   - the first runs the handler, and its answer is stored before it is sent;
 //   - one that arrives while the first runs gets 409 or, with Options.Wait, its answer;
 //   - a later one gets the stored answer, marked Idempotent-Replayed: true;
 //   - a different request (method, target or body) gets 422.
 //
-// The middleware's own answers are [Problem] values, each with a type. docs/HTTP.md lists
-// all problems and all options.
+// The middleware's own answers are [Problem] values, each with a type. docs/HTTP.md in the
+// repository lists all problems and all options.
 //
 // # What becomes of the operation
 //
 // Final answers are stored: 2xx, 3xx, and most 4xx. Answers that turn a request away mean
 // "not now", and the request may come again: 401, 403, 407, 408, 412, 421, 423, 425, 429,
-// and 503 or any 4xx with Retry-After. They are no attempt and do not count towards
+// and 503 or any 4xx with Retry-After. They are no attempts and do not count towards
 // MaxAttempts. [DefaultOutcome] is this rule; [Options.Outcome] replaces it.
 //
 // Any other 5xx, a bare 503, 499, a panic and a process that died leave the outcome
-// unknown. So does a handler that writes no answer. net/http makes an empty 200 of that,
-// which counts only if the handler returned in time, without an error, and nothing was
-// written to a ResponseWriter further out. By default the middleware does not guess: it
-// holds the operation and tells retries, and nothing runs a second time until someone
+// unknown. A handler that writes nothing answers an empty 200, as always in net/http. But
+// if its context has ended, it reported an error, or something was written to a
+// ResponseWriter further out, that leaves the outcome unknown too. By default the
+// middleware does not guess: it holds the operation, and retries get 500 until someone
 // finds out what happened and settles it. If a handler can be repeated, set
 // Options.RetryUnknown: the next request then runs it again.
 //
@@ -75,8 +75,8 @@
 //		return
 //	}
 //
-// Settle a held operation with the token of its record, and complete it with the bytes of
-// an [Answer]:
+// To settle a held operation, use the token of its record. If the work was done, complete
+// it with the bytes of an [Answer]:
 //
 //	answer, err := idemhttp.Answer{Status: http.StatusCreated, Body: []byte("paid")}.MarshalBinary()
 //	if err != nil {
@@ -89,7 +89,7 @@
 //	return store.Complete(ctx, rec.Token(), answer)
 //
 // Frameworks whose handlers return errors need an adaptor. It calls [Operation.Returned],
-// and writes the answer inside of the middleware.
+// and writes the answer inside the middleware.
 //
 // # When the answer is sent
 //
@@ -101,8 +101,7 @@
 // An answer that the handler flushes, or that is over Options.MaxResponse, cannot wait. It
 // is sent as it is written. A flushed answer is still stored if it fits. If an answer is
 // too long, has trailers, hijacks the connection or breaks off, the record only says that
-// the operation is done. A retry is told so, and that its answer was not retained. Half an
-// answer is never replayed.
+// the operation is done. A retry learns that, and that the answer was not retained.
 //
 // # The client
 //
