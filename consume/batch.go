@@ -10,28 +10,28 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// HandleBatch is Handle for many messages, with one verdict each, in their order. All
-// are claimed in one commit; the handler runs for those granted, one after the other,
-// in their order, while the leases of all are extended; and those that went well are
-// completed in one commit. A batch longer than the store's Options.MaxBatch is handled
-// in parts of that length.
+// HandleBatch is Handle for many messages, with one verdict each, in their order. All are
+// claimed in one commit. The handler runs for those granted, one after the other in their
+// order, while the leases of all are extended. Those that went well are completed in one
+// commit. A batch longer than the store's Options.MaxBatch is handled in parts of that
+// length.
 //
-// A message that repeats one before it in the batch, ID and body, gets the verdict of
-// that one. Messages are otherwise judged on their own merits, and one that fails stops
-// none after it unless Options.Order says so. Those whose turn does not come, because ctx
-// ended or a handler panicked or ran into MaxRun, are given back: it is as if they had
+// If a message repeats an earlier one in the batch, with the same ID and body, it gets that
+// one's verdict. Otherwise messages are judged on their own merits, and one that fails
+// stops none after it unless Options.Order says so. If ctx ends, or a handler panics or
+// runs into MaxRun, the messages whose turn has not come are given back, as if they had
 // never been delivered.
 //
 // With Options.Wait, messages that are in flight elsewhere come last or, with
-// Options.Order, in their turn. They are waited for while nothing is claimed, so two
-// consumers never wait for each other. Those that are released then are run one by one.
+// Options.Order, in their turn. Nothing is claimed while HandleBatch waits for them, so two
+// consumers never wait for each other. Those that turn out to be released run one by one.
 //
-// The price of one commit: a process that dies leaves the messages of the batch in
-// flight until their leases end, and those that it had handled run again. Where it
-// matters which of them had begun, because attempts are counted (MaxAttempts), unknown
-// outcomes held (HoldUnknown) or messages kept in order (Order), each is claimed right
-// before its turn and completed right after it. A process that dies then leaves one
-// message in flight. That costs two commits for each message in place of two for the batch.
+// Sharing a commit has a price: a process that dies leaves the messages of the batch in
+// flight until their leases end, and those that it had handled run again. If it matters
+// which of them had begun, because attempts are counted (MaxAttempts), unknown outcomes
+// held (HoldUnknown) or messages kept in order (Order), each is claimed right before its
+// turn and completed right after it. A process that dies then leaves one message in flight.
+// That costs two commits for each message instead of two for the batch.
 func (c *Consumer[M]) HandleBatch(ctx context.Context, ms []M) []Verdict {
 	b := batch[M]{Consumer: c, ctx: ctx, messages: ms, verdicts: make([]Verdict, len(ms)), wait: c.opts.Wait}
 	todo := b.sort()

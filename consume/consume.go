@@ -9,76 +9,79 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// Options says what New must know of messages of type M. ID, MissingID and one of
-// Body and Fingerprint are required; other zero fields mean the default named at
-// each. The functions may be called from many goroutines at once.
+// Options tells New about messages of type M. ID, MissingID and one of Body and
+// Fingerprint are required; every other zero field means the default that its comment
+// names. The functions may be called from many goroutines at once.
 type Options[M any] struct {
-	// ID returns what names the operation that the message asks for: the same for
-	// every delivery and every copy of it, another for every other message. "" if it
-	// has none. Where the producer gives an ID, that is better than the broker's: a
-	// producer that sends twice gets two of the broker's.
+	// ID returns the name of the operation that the message asks for: the same for
+	// every delivery and every copy of it, another for every other message, "" if it
+	// has none. Prefer the producer's ID to the broker's: if a producer sends a message
+	// twice, the copies have two IDs of the broker's.
 	ID func(M) string
 	// MissingID is what to do with a message whose ID is "".
 	MissingID MissingID
 	// Body returns what the message says. The same ID with another body is a
-	// Mismatch. It is only read, while Handle runs.
+	// Mismatch. The bytes are only read, and only while Handle runs.
 	Body func(M) []byte
-	// Fingerprint replaces Body where not every byte counts: where producers write
-	// JSON in any order (idem.CanonicalJSON), or stamp each copy with its time. An
+	// Fingerprint replaces Body if not every byte counts: if producers write JSON
+	// fields in any order (idem.CanonicalJSON), or stamp each copy with the time. An
 	// error makes the message Invalid. The zero Fingerprint is not compared.
 	Fingerprint func(M) (idem.Fingerprint, error)
-	// Lease is how long an attempt holds its claim without a sign of life. Default:
-	// the store's.
+	// Lease is how long a claim outlives a process that died. It is extended while the
+	// handler runs. Default: the store's.
 	Lease time.Duration
-	// Retention is how long a processed message is known as such. It must be longer
-	// than the broker, or a person with a dead-letter queue, may take to deliver it
-	// again. Default: the store's; idem.Forever is allowed.
+	// Retention is how long a processed message is remembered. It must be longer than
+	// the broker, or a person with a dead-letter queue, may take to deliver it again.
+	// Default: the store's; idem.Forever is allowed.
 	Retention time.Duration
-	// HoldUnknown: an attempt that does not say how it ended is held, and not run again
-	// until somebody has settled it: its process died, the handler panicked, or it
-	// returned an error without a mark. One that knows that it has done nothing, at the
-	// end of ctx for example, returns idem.Retryable. Right where the handler's effect can
-	// neither be repeated nor looked up. Default: the next delivery runs it again.
+	// HoldUnknown: if an attempt does not say how it ended, the message is held and not
+	// run again until someone has settled it. That is so if the process died, the
+	// handler panicked, or it returned an error without a mark. A handler that knows
+	// that it has done nothing, because ctx ended for example, returns idem.Retryable.
+	// Set it if the handler's effect can neither be repeated nor looked up. Each
+	// message of a batch then takes two commits of its own. Default: the next delivery
+	// runs the handler again.
 	HoldUnknown bool
-	// MaxAttempts is how often the handler is begun for a message before it is Dead
-	// with Exhausted. A message of a batch whose turn did not come has not been begun.
-	// Default: the store's, which is without limit by default.
+	// MaxAttempts is how often the handler is begun for a message before the message is
+	// Dead with Exhausted. A message whose turn in a batch did not come has not been
+	// begun. Each message of a batch then takes two commits of its own. Default: the
+	// store's, which is unlimited by default.
 	MaxAttempts int
-	// Wait is how long one call of Handle or HandleBatch waits in all for messages that
-	// are in flight elsewhere, one after the other, on the store's clock. A message whose
-	// other delivery ends within it is a Duplicate or Dead, or is run if it was released.
-	// When it is over, and by default at once, the message is a Retry, InFlight. It keeps
-	// the worker, so keep it below the time after which the broker delivers a message again.
+	// Wait is how long one call of Handle or HandleBatch waits, in total, for messages
+	// that are in flight elsewhere, on the store's clock. If the other delivery ends in
+	// that time, the message is a Duplicate or Dead, or is run if it was released.
+	// Otherwise, and by default at once, it is a Retry with InFlight. Waiting blocks
+	// the worker, so keep it below the time after which the broker delivers again.
 	Wait time.Duration
 	// Order says whether a message that is not processed stops those behind it in its
-	// batch. Default: AnyOrder. Handle knows no order.
+	// batch. Default: AnyOrder. Handle has no order.
 	Order Order
-	// Group returns what has an order of its own, where a batch can hold several: the
-	// Kafka partition, the SQS message group. A message then stops its own group alone.
-	// Default: the batch is one group.
+	// Group returns the group of a message, if a batch can hold several that are each
+	// ordered: the Kafka partition, the SQS message group. A message then stops only
+	// its own group. Default: the batch is one group.
 	Group func(M) string
-	// MaxRun bounds one run of the handler, on the store's clock. At its end the
+	// MaxRun bounds one run of the handler, on the store's clock. When it is over, the
 	// handler's context is cancelled with ErrMaxRun as its cause, and the claim is no
-	// longer extended. It is not released while the handler runs: when its lease ends,
-	// another delivery may run the message, or with HoldUnknown it is held. What the
-	// handler returns after that is recorded if the claim is still its own. Default:
-	// without bound, so a handler that hangs keeps its message for ever.
+	// longer extended. Once its lease has ended, another delivery may run the message,
+	// even if this handler is still running; with HoldUnknown the message is held
+	// instead. What the handler returns late is recorded if the claim is still its own.
+	// Default: no bound, so a handler that hangs keeps its message forever.
 	MaxRun time.Duration
 }
 
-// MissingID is a policy for messages without an ID. There is no default: each costs
-// something, and it must be chosen.
+// MissingID is a policy for messages without an ID. There is no default, because each
+// choice costs something.
 type MissingID uint8
 
 const (
 	// RejectMissing: the message is Dead with NoID, and not run.
 	RejectMissing MissingID = iota + 1
-	// DeriveMissing: the fingerprint stands for the ID. Two messages that say the same
-	// are then one, and the second is acknowledged without being run. Right where the
-	// body itself names the operation (an order number), and wrong where two equal
-	// messages mean it twice ("add 1"). One without a body is rejected.
+	// DeriveMissing: the fingerprint stands in for the ID. Two messages that say the
+	// same are then one, and the second is acknowledged without being run. That is right
+	// if the body itself names the operation (an order number), and wrong if two equal
+	// messages mean it twice ("add 1"). A message without a body is rejected.
 	DeriveMissing
-	// RunUnprotected: the handler is run for every delivery, duplicates included.
+	// RunUnprotected: the handler runs for every delivery, duplicates included.
 	RunUnprotected
 )
 
@@ -91,17 +94,17 @@ type Consumer[M any] struct {
 	opts   Options[M]
 	limits idem.Options // of the store
 
-	maxAttempts int // 0: without limit
+	maxAttempts int // 0: unlimited
 }
 
 // New returns a Consumer that runs handle for messages of type M and keeps its
-// records in s, which stays the caller's. name tells the consumers that share s
-// apart: each runs a message once. A name that is changed makes all messages new.
+// records in s, which remains the caller's to close. name tells the consumers that share
+// s apart: each runs a message once. If the name changes, all messages are new.
 //
-// handle ends a message by what it returns: nil for processed, an idem.Permanent error
-// for "never", an idem.Unknown one for "nobody knows", an idem.Retryable one for "not
-// now". An error without a mark is Retryable, or Unknown with Options.HoldUnknown.
-// FromContext tells it more.
+// What handle returns decides what becomes of the message: nil means processed, an
+// idem.Permanent error "never", an idem.Unknown one "nobody knows", an idem.Retryable one
+// "not now". An error without a mark counts as Retryable, or as Unknown with
+// Options.HoldUnknown. FromContext gives handle its Operation.
 //
 // idem.ErrInvalid is returned when something required is missing, or an option is out
 // of range.
@@ -145,19 +148,19 @@ func New[M any](s *idem.Store, name string, handle func(context.Context, M) erro
 // maxName leaves three quarters of a key for the ID.
 const maxName = idem.MaxKey / 4
 
-// Key returns the key of the message's record in the store, for whoever settles a
-// Held message, or has the store forget one so that it can run again. It is
-// idem.JoinKey("consume", name, ID), so that the records of one consumer share a
-// prefix and meet those of nobody else. ErrNoID is
-// returned when the message has no ID and is not given one, idem.ErrInvalid when the
-// key would be too long; other errors are those of Options.Fingerprint.
+// Key returns the key of the message's record in the store. Use it to settle a Held
+// message, or to make the store forget one that should run again. It is
+// idem.JoinKey("consume", name, ID): the records of one consumer share a prefix with each
+// other and with no others. ErrNoID is returned when the message has no ID and gets none
+// from DeriveMissing, idem.ErrInvalid when the key would be too long. Other errors are
+// those of Options.Fingerprint.
 func (c *Consumer[M]) Key(m M) (string, error) {
 	r, _, err := c.request(m)
 	return r.Key, err
 }
 
-// request is what to claim for m. If err is not nil, reason is why there is nothing
-// to claim: NoID, Invalid, or Unprotected for a message that is run without.
+// request returns what to claim for m. If err is not nil, reason says why there is nothing
+// to claim: NoID, Invalid, or Unprotected for a message that runs without a claim.
 func (c *Consumer[M]) request(m M) (r idem.Request, reason Reason, err error) {
 	id := c.opts.ID(m)
 	if id == "" && c.opts.MissingID == RunUnprotected {
@@ -176,7 +179,7 @@ func (c *Consumer[M]) request(m M) (r idem.Request, reason Reason, err error) {
 	case id != "":
 		r.Key = idem.JoinKey("consume", c.name, id)
 	case c.opts.MissingID == DeriveMissing && !empty:
-		// One part more than a key with an ID has: the two cannot meet.
+		// It has one part more than a key with an ID, so the two never collide.
 		r.Key = idem.JoinKey("consume", c.name, "content", idem.ContentKey(r.Fingerprint[:]))
 	default:
 		return r, NoID, ErrNoID

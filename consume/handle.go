@@ -12,16 +12,17 @@ import (
 // it ended, and returns what to tell the broker. A message that is in flight elsewhere is
 // a Retry, at once or after Options.Wait.
 //
-// ctx's cancellation reaches the handler, and does not keep what the handler did from
-// being recorded. If ctx ends before the handler begins, the claim is undone, and does
-// not count as an attempt. A panic or Goexit of the handler goes on in the caller after
-// the claim is released, or held with Options.HoldUnknown. What the handler has settled or
-// held by itself (Operation.Token) stays as it is, whatever it returns then.
+// Cancelling ctx reaches the handler, but does not keep what it did from being recorded.
+// If ctx ends before the handler begins, the claim is undone and does not count as an
+// attempt. After a panic or Goexit of the handler the claim is released, or held with
+// Options.HoldUnknown, and the panic or Goexit continues in the caller. If the handler
+// settles or holds its claim itself (Operation.Token), the record stays as it is, whatever
+// the handler returns.
 func (c *Consumer[M]) Handle(ctx context.Context, m M) Verdict {
 	return c.HandleBatch(ctx, []M{m})[0]
 }
 
-// refused is the verdict over a delivery whose claim was not granted.
+// refused returns the verdict on a delivery whose claim was not granted.
 func (c *Consumer[M]) refused(r idem.Record, err error) Verdict {
 	v := Verdict{Decision: Dead, Err: err, Attempt: r.Attempt}
 	switch {
@@ -49,8 +50,8 @@ func (c *Consumer[M]) refused(r idem.Record, err error) Verdict {
 	return v
 }
 
-// judge is the verdict over an attempt that ended as state: err is what the handler
-// returned, and answer the store's to recording it.
+// judge returns the verdict on an attempt that ended as state. err is what the handler
+// returned, and answer what the store said when that was recorded.
 func (c *Consumer[M]) judge(ctx context.Context, claim idem.Claim, state idem.State, err, answer error) Verdict {
 	v := Verdict{Err: err, Attempt: claim.Record.Attempt}
 	if answer != nil {
@@ -82,9 +83,9 @@ func (c *Consumer[M]) judge(ctx context.Context, claim idem.Claim, state idem.St
 	return v
 }
 
-// left returns the record as the handler left it that completed, failed, held or
-// released its claim by itself. Its State is 0 if that is not known, because the claim
-// was lost or the store gave no answer.
+// left returns the record of a handler that completed, failed, held or released its claim
+// itself, as the handler left it. Its State is 0 if that is unknown, because the claim was
+// lost or the store gave no answer.
 func (c *Consumer[M]) left(ctx context.Context, t idem.Token, answer error) (left idem.Record) {
 	switch answer {
 	case idem.ErrCompleted:
@@ -104,14 +105,14 @@ func (c *Consumer[M]) left(ctx context.Context, t idem.Token, answer error) (lef
 	return left
 }
 
-// settledAs says why a message is not processed whose handler returned no error.
+// settledAs says why a message is not processed although its handler returned no error.
 var settledAs = map[idem.State]error{
 	idem.Failed: idem.ErrFailed, idem.Held: idem.ErrHeld, idem.Released: errReleased,
 }
 
 var errReleased = errors.New("idem: the handler released the message")
 
-// outcome is what an attempt that ended as state means for the delivery.
+// outcome returns what an attempt that ended as state means for the delivery.
 func outcome(state idem.State) (Decision, Reason) {
 	switch state {
 	case idem.Completed:
@@ -124,7 +125,7 @@ func outcome(state idem.State) (Decision, Reason) {
 	return Retry, Failed
 }
 
-// unprotected is the verdict over a delivery that was run without a claim: the decision
+// unprotected returns the verdict on a delivery that was run without a claim. The decision
 // is what it would be with one.
 func (c *Consumer[M]) unprotected(err error) Verdict {
 	would := idem.Claim{Record: idem.Record{HoldUnknown: c.opts.HoldUnknown}}.Ending(err)
@@ -133,7 +134,7 @@ func (c *Consumer[M]) unprotected(err error) Verdict {
 	return v
 }
 
-// because is err with the text that a record has for people, if it has one.
+// because returns err with the text that a record has for people, if it has one.
 func because(err error, text []byte) error {
 	if len(text) == 0 {
 		return err
