@@ -69,7 +69,7 @@ type batch[M any] struct {
 	down     error         // the store's last word, once it records nothing more
 }
 
-// work is one run of the handler that is to be.
+// work is one run of the handler, still to come.
 type work struct {
 	message int
 	request idem.Request // without a key: unprotected
@@ -188,8 +188,8 @@ func (b *batch[M]) run() {
 }
 
 // attempt runs the handler. At MaxRun it tells the handler to stop and lets the lease
-// lapse, for whoever may take over then. What waits for this handler to return must not
-// be kept by it either.
+// lapse, so another attempt may take over. It also gives back the messages that wait behind
+// this handler.
 func (b *batch[M]) attempt(w *work) error {
 	if b.opts.MaxRun == 0 {
 		return b.handle(w.ctx, b.messages[w.message])
@@ -211,8 +211,8 @@ func (b *batch[M]) attempt(w *work) error {
 	return b.handle(ctx, b.messages[w.message])
 }
 
-// end ends what is not judged yet. Only a panic or Goexit, which goes on when this
-// returns, leaves one running.
+// end ends what is not judged yet. Only a panic or Goexit, which continues when end
+// returns, leaves work in the state running.
 func (b *batch[M]) end() {
 	for i := range b.work {
 		w := &b.work[i]
@@ -229,8 +229,8 @@ func (b *batch[M]) end() {
 
 var errPanicked = errors.New("the handler panicked")
 
-// flush records what was handled, in one commit, and gives back what was claimed and
-// has not begun. ended says why it will not, where its own context does not.
+// flush records what was handled, in one commit, and gives back what was claimed but has
+// not begun. ended says why it will not begin, if its own context does not.
 func (b *batch[M]) flush(ended error) {
 	var done []idem.Ending
 	var doneBy []*work
@@ -259,7 +259,7 @@ func (b *batch[M]) flush(ended error) {
 	unclaims.Wait()
 }
 
-// judgeRepeat gives a message that repeats one before it the verdict of that.
+// judgeRepeat gives a message that repeats an earlier one the verdict of that one.
 func (b *batch[M]) judgeRepeat(again int) {
 	before, ok := b.repeats[again]
 	if !ok {

@@ -11,10 +11,9 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// Operation is what a handler can know of the operation that it runs; FromContext
-// finds it. Its methods may be called from many goroutines at once, until the handler
-// returns. On a nil Operation, which a message without protection has, they do nothing
-// and return zero values.
+// Operation is what a handler can know about the operation it runs; FromContext finds it.
+// Its methods may be called from many goroutines at once, until the handler returns. On a
+// nil Operation, which an unprotected message has, they do nothing and return zero values.
 type Operation struct {
 	store *idem.Store
 	claim idem.Claim
@@ -25,14 +24,14 @@ type Operation struct {
 
 type operationKey struct{}
 
-// FromContext returns the operation of the handler whose context ctx is, or comes
-// from; nil if there is none.
+// FromContext returns the operation of a handler, given the handler's context or one
+// derived from it; nil if there is none.
 func FromContext(ctx context.Context) *Operation {
 	op, _ := ctx.Value(operationKey{}).(*Operation)
 	return op
 }
 
-// Attempt returns which run of the handler for this message this is, from 1.
+// Attempt returns the number of this run of the handler for this message, from 1.
 func (op *Operation) Attempt() int {
 	if op == nil {
 		return 0
@@ -40,9 +39,8 @@ func (op *Operation) Attempt() int {
 	return op.claim.Record.Attempt
 }
 
-// Token returns the claim's token, for what the other methods do not do: to complete
-// the operation in the commit of the handler's own writes (bolt.Complete,
-// pebble.Complete).
+// Token returns the claim's token. Use it to complete the operation in the commit of the
+// handler's own writes (bolt.Complete, pebble.Complete), or to hold it.
 func (op *Operation) Token() idem.Token {
 	if op == nil {
 		return idem.Token{}
@@ -50,8 +48,8 @@ func (op *Operation) Token() idem.Token {
 	return op.claim.Token
 }
 
-// Checkpoint returns what this attempt, or one before it, saved last; nil if nothing.
-// It is shared: read it or append to it, do not change it.
+// Checkpoint returns what this attempt or an earlier one saved last; nil if nothing.
+// The bytes are shared: you may read them and append to them, but not change them.
 func (op *Operation) Checkpoint() []byte {
 	if op == nil {
 		return nil
@@ -61,9 +59,9 @@ func (op *Operation) Checkpoint() []byte {
 	return op.checkpoint
 }
 
-// SaveCheckpoint saves how far the operation has come, for the attempts after this
-// one. The store copies point. The errors are those of idem.Store.Checkpoint;
-// idem.ErrFenced is returned when the claim is lost: stop then.
+// SaveCheckpoint saves how far the operation has come, for later attempts. The store
+// copies point. The errors are those of idem.Store.Checkpoint; idem.ErrFenced is returned
+// when the claim is lost: stop then.
 func (op *Operation) SaveCheckpoint(ctx context.Context, point []byte) error {
 	if op == nil {
 		return nil
@@ -77,8 +75,8 @@ func (op *Operation) SaveCheckpoint(ctx context.Context, point []byte) error {
 	return nil
 }
 
-// DownstreamKey returns the idempotency key to show to another service for one step
-// of the operation: the same on every attempt, and another for every step, message
+// DownstreamKey returns the idempotency key to send to another service for one step of
+// the operation. It is the same on every attempt, and different for every step, message
 // and consumer.
 func (op *Operation) DownstreamKey(step string) string {
 	if op == nil {

@@ -1,21 +1,21 @@
 package consume
 
 // Order says what a message that is not processed means for those behind it in the batch,
-// or in its group of the batch; see Options.Group. Of one group, handle the next batch
-// when HandleBatch has returned.
+// or in its group of the batch; see Options.Group. Do not handle the next batch of a group
+// before HandleBatch has returned.
 type Order uint8
 
 const (
 	// AnyOrder: each message is handled on its own merits, and one that fails stops none.
 	AnyOrder Order = iota
 	// StopAtRetry: the first message that is a Retry stops its group. Those behind it are
-	// a Retry, too, with Behind: whatever is wrong with them, they have not been looked
-	// at. A message that is Dead stops nothing: put it aside, and those behind it go on,
-	// as they do with dead-letter topics everywhere.
+	// a Retry too, with Behind, without having been looked at. A message that is Dead
+	// stops nothing: put it aside, and those behind it go on, as is usual with dead-letter
+	// topics.
 	StopAtRetry
 	// StopAtDead: the first message that is Dead stops its group as well. It is for
-	// sequences in which nothing may be left out. Do not put that message aside then, but
-	// stop until somebody has settled or forgotten its record; see Consumer.Key.
+	// sequences in which nothing may be left out. Do not put that message aside, but stop
+	// until someone has settled or forgotten its record; see Consumer.Key.
 	StopAtDead
 )
 
@@ -24,10 +24,9 @@ var orders = [...]string{"any_order", "stop_at_retry", "stop_at_dead"}
 // String returns the order's name in lower case, words joined by "_".
 func (o Order) String() string { return name(orders[:], int(o)) }
 
-// inOrder handles the batch in its order, each message when those before it are recorded:
-// a process that dies never goes back behind the message that it was at. Nothing is
-// claimed before its turn, so those behind a message that stops are as if they had never
-// been delivered.
+// inOrder handles the batch in its order, each message once those before it are recorded.
+// So after a crash at most the message being handled runs again. Nothing is claimed before
+// its turn, so those behind a message that stops are as if they had never been delivered.
 func (b *batch[M]) inOrder(todo []work) {
 	stopped := make(map[string]Verdict)
 	for i := range b.messages {

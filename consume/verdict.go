@@ -13,21 +13,23 @@ import (
 type Verdict struct {
 	// Decision is what to tell the broker.
 	Decision Decision
-	// Reason is why, in one word: count it, and alert on what is Dead.
+	// Reason is why, in one word. Count verdicts by it, and alert on those that are Dead.
 	Reason Reason
 	// Err is why in full: the handler's error, or the store's. It is nil after
-	// Processed (but see there), Duplicate, and Unprotected that went well.
+	// Processed (but see there), after Duplicate, and after an Unprotected run that went
+	// well.
 	Err error
-	// After is how long to wait before the message is delivered again: after InFlight, and
-	// for those Behind such a message, the time until the lease of the other attempt ends,
-	// should that die. Zero: nothing is known; use what the broker or your own backoff says.
+	// After is how long to wait before the message is delivered again. With InFlight, and
+	// with Behind such a message, it is the time until the other attempt's lease ends,
+	// in case that attempt died. Zero means that nothing is known: use the broker's
+	// backoff or your own.
 	After time.Duration
-	// Attempt counts the runs of the operation that were begun, this one or the one
-	// in the way included, from 1; zero if there is none, or nothing was looked up.
+	// Attempt is how many runs of the operation have begun, counting this one or the one
+	// in the way; zero if there was none, or nothing was looked up.
 	Attempt int
 }
 
-// String says decision, reason and error.
+// String returns decision, reason and error.
 func (v Verdict) String() string {
 	s := fmt.Sprintf("%v: %v", v.Decision, v.Reason)
 	if v.Err != nil {
@@ -40,12 +42,12 @@ func (v Verdict) String() string {
 type Decision uint8
 
 const (
-	// Retry: do not acknowledge; have it delivered again, later.
+	// Retry: do not acknowledge the message; have it delivered again later.
 	Retry Decision = iota
-	// Ack: acknowledge. The message is processed.
+	// Ack: acknowledge the message. It is processed.
 	Ack
-	// Dead: put it aside, into a dead-letter queue, and tell somebody. Delivering it
-	// again by itself changes nothing.
+	// Dead: put the message aside, in a dead-letter queue, and tell someone. Delivering it
+	// again changes nothing by itself.
 	Dead
 )
 
@@ -60,61 +62,61 @@ type Reason uint8
 const (
 	_ Reason = iota
 
-	// Processed, Ack: the handler ran and it is recorded. Err is set if the handler
-	// completed the operation by itself (Operation.Token) and returned an error then.
+	// Processed, Ack: the handler ran and that is recorded. Err is set if the handler
+	// completed the operation itself (Operation.Token) and then returned an error.
 	Processed
-	// Duplicate, Ack: an earlier delivery was processed. The handler was not run.
+	// Duplicate, Ack: an earlier delivery was processed. The handler did not run.
 	Duplicate
 
-	// Failed, Retry: the handler returned an error after which the message may be run
-	// again, or released its claim by itself. The attempt counts.
+	// Failed, Retry: the handler returned an error after which the message may run
+	// again, or released its claim itself. The attempt counts.
 	Failed
 	// InFlight, Retry: another attempt is running elsewhere, and did not end within
 	// Options.Wait.
 	InFlight
-	// Behind, Retry: a message before it in the batch has to come first; see
-	// Options.Order. The handler was not run, nothing was claimed, and no attempt is
-	// counted. After is that of the message that has to come first.
+	// Behind, Retry: an earlier message in the batch has to come first; see
+	// Options.Order. The handler did not run, nothing was claimed, and no attempt is
+	// counted. After is that of the earlier message.
 	Behind
-	// Unavailable, Retry: the store gave no answer (it is closed, broken or full, or
-	// the record is corrupt), or ctx ended first, or the message's turn in the batch
-	// did not come: its claim was lost, a handler before it ran into MaxRun, or how one
-	// before it ended could not be recorded because the store was closed or broke. The
-	// handler was not run, and no attempt is counted.
+	// Unavailable, Retry: the store gave no answer (it is closed, broken or full, or the
+	// record is corrupt), ctx ended first, or the message's turn in the batch did not
+	// come. The latter happens if its claim was lost, if an earlier handler ran into
+	// MaxRun, or if the store was closed or broke when an earlier message was recorded.
+	// The handler did not run, and no attempt is counted.
 	Unavailable
-	// Unrecorded, Retry: the handler ran and what came of it could not be recorded,
-	// because the claim was lost or the store broke. Another attempt may run it
-	// again; Err says how the handler ended, too.
+	// Unrecorded, Retry: the handler ran, but how it ended could not be recorded,
+	// because the claim was lost or the store broke. Another attempt may run the
+	// message again. Err also says how the handler ended.
 	Unrecorded
 
 	// Permanent, Dead: the handler returned an idem.Permanent error, now or for an
-	// earlier delivery, or failed the operation by itself. It is recorded.
+	// earlier delivery, or failed the operation itself. It is recorded.
 	Permanent
-	// Exhausted, Dead: MaxAttempts, the consumer's or the store's, are used up, and
-	// none ended well: a message that kills its consumer, for one. Err wraps
-	// idem.ErrExhausted and says how the last attempt failed, if it said so.
+	// Exhausted, Dead: MaxAttempts, the consumer's or the store's, are used up, and none
+	// ended well. One cause is a message that kills its consumer. Err wraps
+	// idem.ErrExhausted and says how the last attempt failed, if that is known.
 	Exhausted
-	// Mismatch, Dead: the ID is that of an earlier message with another fingerprint.
-	// The handler was not run: one of the two is not what its ID says.
+	// Mismatch, Dead: the ID belongs to an earlier message with another fingerprint. The
+	// handler did not run: one of the two messages has the wrong ID.
 	Mismatch
-	// Held, Dead: it is not known whether the message was processed, and it must not
-	// be guessed: the handler returned an idem.Unknown error or, with
-	// Options.HoldUnknown, any without a mark; or it held the operation by itself; or
-	// its process died. Whoever finds out settles the record (Consumer.Key). After that
-	// a redelivery is Duplicate, or runs.
+	// Held, Dead: nobody knows whether the message was processed, and the store must not
+	// guess. The handler returned an idem.Unknown error or held the operation itself. Or,
+	// with Options.HoldUnknown, it returned an error without a mark, panicked, or its
+	// process died. Someone must find out and settle the record (Consumer.Key). After
+	// that a redelivery is a Duplicate, or runs.
 	Held
 	// NoID, Dead: the message has no ID, and the policy is to reject it.
 	NoID
-	// Invalid, Dead: the key would be too long, or Options.Fingerprint refused it.
+	// Invalid, Dead: the key would be too long, or Options.Fingerprint returned an error.
 	Invalid
 
-	// Unprotected: a message without an ID was run as RunUnprotected says. The
-	// Decision is what it would be with an ID; nothing was recorded.
+	// Unprotected: a message without an ID was run, as RunUnprotected says. The Decision
+	// is what it would be with an ID; nothing was recorded.
 	Unprotected
 )
 
-// String returns the reason in lower case, words joined by "_": fit for a label of a
-// metric.
+// String returns the reason in lower case, with words joined by "_", fit for a metric
+// label.
 func (r Reason) String() string { return name(reasons[:], int(r)) }
 
 var reasons = [...]string{

@@ -7,8 +7,8 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// outwait handles a message that was in flight elsewhere, once the attempt in its way
-// has ended. When there is no time left to wait, it still asks what has become of it.
+// outwait handles a message that was in flight elsewhere, once the attempt in its way has
+// ended. If no time is left to wait, it still asks once what has become of the message.
 func (b *batch[M]) outwait(w work) {
 	for b.opts.Wait > 0 {
 		left, ended := b.await(w.request.Key)
@@ -19,7 +19,8 @@ func (b *batch[M]) outwait(w work) {
 		b.run()
 		if v := &b.verdicts[w.message]; endings[left.State] != nil && left.Fingerprint == w.request.Fingerprint &&
 			v.Reason == Unavailable && errors.Is(v.Err, idem.ErrClosed) {
-			// The store shuts down and answers no claim. How the other ended is known.
+			// The store is shutting down and answers no claim, but how the other attempt ended is
+			// known.
 			*v = b.refused(left, endings[left.State])
 		}
 		if !ended || len(inFlight) == 0 {
@@ -28,12 +29,12 @@ func (b *batch[M]) outwait(w work) {
 	}
 }
 
-// endings are what a claim hears of an operation that has ended.
+// endings are the answers to a claim of an operation that has ended.
 var endings = map[idem.State]error{idem.Completed: idem.ErrCompleted, idem.Failed: idem.ErrFailed, idem.Held: idem.ErrHeld}
 
-// await waits until key is not in flight, and reports whether it is so, and what is left
-// of it if there is anything. It takes from what is left of Options.Wait. Nothing may be
-// claimed while it waits: two consumers could wait for each other.
+// await waits until key is no longer in flight, within what is left of Options.Wait. It
+// reports whether that is so, and the record if there is one. The caller may hold no claim
+// while it waits, or two consumers could wait for each other.
 func (b *batch[M]) await(key string) (left idem.Record, ended bool) {
 	if b.wait <= 0 {
 		return left, false
