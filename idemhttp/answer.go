@@ -15,26 +15,26 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// Answer is what is stored of an HTTP answer, and replays. The middleware makes and
-// reads it by itself. It is exported for whoever settles an operation by hand, or
+// Answer is the part of an HTTP answer that is stored and replays. The middleware makes and
+// reads Answers itself. The type is exported for code that settles an operation by hand, or
 // completes it in a commit of its own (see Operation.Token), and for tools that show
 // records.
 type Answer struct {
 	// Status is the HTTP status: 200 to 999, or from 100 on if NotRetained.
 	Status int
-	// Header holds the fields that replay. They take the place of fields of the same
-	// name that middleware further out has set for the request at hand.
+	// Header holds the fields that replay. They replace fields of the same name that
+	// middleware further out has set for the current request.
 	Header http.Header
-	// Body is the body as the client is to get it. Content-Length follows from it.
+	// Body is the body that the client gets. Content-Length follows from it.
 	Body []byte
-	// NotRetained: the operation is done and answered with Status, and the rest of the
+	// NotRetained: the operation is done and was answered with Status, but the rest of the
 	// answer cannot be replayed. Header and Body are then empty.
 	NotRetained bool
 }
 
-// MarshalBinary returns the bytes to complete an operation with, without the header
-// fields that are about one connection, Content-Length and Date. Their format is
-// frozen: see docs/HTTP.md. idem.ErrInvalid is returned when Status is out of range.
+// MarshalBinary returns the bytes to complete an operation with. It leaves out
+// Content-Length, Date and the header fields that are about one connection. The format is
+// frozen; see docs/HTTP.md. idem.ErrInvalid is returned when Status is out of range.
 func (a Answer) MarshalBinary() ([]byte, error) {
 	if a.NotRetained {
 		return appendAnswer(nil, a.Status, true, nil, nil)
@@ -48,9 +48,9 @@ func (a Answer) MarshalBinary() ([]byte, error) {
 	return appendAnswer(nil, a.Status, false, fields, a.Body)
 }
 
-// UnmarshalBinary reads what MarshalBinary, or the middleware, wrote. idem.ErrCorrupt
-// is returned when b is anything else, idem.ErrVersion when a newer version of this
-// library wrote it; a is then unchanged. It copies b.
+// UnmarshalBinary reads what MarshalBinary or the middleware wrote. It copies b.
+// idem.ErrCorrupt is returned when b is anything else, idem.ErrVersion when a newer version
+// of this library wrote it; a is then unchanged.
 func (a *Answer) UnmarshalBinary(b []byte) error {
 	s, err := openAnswer(bytes.Clone(b))
 	if err != nil {
@@ -142,8 +142,8 @@ type storedAnswer struct {
 	body        []byte
 }
 
-// openAnswer checks b, all of it: what it lets pass, appendAnswer writes just so, and
-// nothing that is done with it can fail.
+// openAnswer checks all of b. It accepts exactly what appendAnswer writes, and nothing done
+// with the result can fail.
 func openAnswer(b []byte) (a storedAnswer, err error) {
 	if len(b) < 2 || b[0] != answerMark {
 		return a, errNotAnswer
@@ -163,8 +163,8 @@ func openAnswer(b []byte) (a storedAnswer, err error) {
 		return a, errNotAnswer
 	}
 	b = b[answerHead:]
-	// Nobody changes a stored result, so that its text need not be copied: it would be
-	// a third of what a replay allocates.
+	// Nobody changes a stored result, so its text need not be copied. The copy would be a
+	// third of what a replay allocates.
 	a.fields = unsafe.String(unsafe.SliceData(b), int(size))
 	a.body = b[size:]
 	if !a.fieldsAreWhole() {
@@ -174,7 +174,7 @@ func openAnswer(b []byte) (a storedAnswer, err error) {
 }
 
 // fieldsAreWhole reports whether the fields are as appendAnswer writes them: sorted,
-// each once, with as many values as the head says, and nothing behind them.
+// each once, with as many values as the head says, and nothing after them.
 func (a *storedAnswer) fieldsAreWhole() bool {
 	values, previous, first := 0, "", true
 	for s := a.fields; s != ""; first = false {
@@ -199,8 +199,8 @@ func (a *storedAnswer) fieldsAreWhole() bool {
 	return values == a.values
 }
 
-// apply makes the changes to h that the handler made when it was run. All values lie
-// in one slice, which it returns, with room for two more.
+// apply makes the changes to h that the handler made when it ran. All values share one
+// slice, which it returns, with room for two more.
 func (a *storedAnswer) apply(h http.Header) []string {
 	all := make([]string, a.values, a.values+2)
 	free := all
@@ -223,7 +223,7 @@ func (a *storedAnswer) apply(h http.Header) []string {
 	return all
 }
 
-// take cuts a text, with its length before it, off s, which is known to be whole.
+// take cuts a text, preceded by its length, off s, which is known to be whole.
 func take(s string) (text, rest string) {
 	n := length(s)
 	return s[4 : 4+n], s[4+n:]
@@ -234,7 +234,7 @@ func length(s string) uint32 {
 	return uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24
 }
 
-// cutText cuts a text, with its length before it, off s.
+// cutText cuts a text, preceded by its length, off s.
 func cutText(s string) (text, rest string, ok bool) {
 	if len(s) < 4 {
 		return "", "", false
@@ -265,8 +265,8 @@ func (a *storedAnswer) replay(w http.ResponseWriter, marker string) {
 	}
 }
 
-// isNotAnswer reports whether err says that a result is something else than an
-// answer, rather than an answer of a newer version.
+// isNotAnswer reports whether err says that a result is no answer at all, rather than an
+// answer of a newer version.
 func isNotAnswer(err error) bool { return errors.Is(err, idem.ErrCorrupt) }
 
 // bodyAllowed reports whether an answer with this status can have a body (RFC 9110,

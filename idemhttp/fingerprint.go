@@ -11,19 +11,19 @@ import (
 )
 
 // RequestFingerprint is the default of Options.Fingerprint: idem.FingerprintOf of the
-// method, the target and the body. The target is path and query as the client sent
-// them, whatever routers have made of them since; the host is not part of it, and
-// neither is any header field. body is not changed and not kept.
+// method, the target and the body. The target is the path and query as the client sent
+// them, whatever routers have made of them since. The host and the header fields are not
+// part of it. body is neither changed nor kept.
 func RequestFingerprint(r *http.Request, body []byte) (idem.Fingerprint, error) {
 	return idem.FingerprintOf([]byte(r.Method), []byte(target(r)), body), nil
 }
 
-// JSONFingerprint is RequestFingerprint for JSON of which only the meaning counts:
-// the body is put into its canonical form first ([idem.CanonicalJSON]). The order of
-// members and white space do not matter, values do, and numbers compare exactly. It
-// returns a Problem for a body that is not JSON: 415 if its Content-Type names anything
-// else, 400 if it cannot be read as such. The detail then says at which byte and why,
-// and quotes nothing of the body. An empty body is taken as it is.
+// JSONFingerprint is RequestFingerprint for JSON bodies that are compared by meaning: the
+// body is put into its canonical form first ([idem.CanonicalJSON]). The order of members
+// and white space do not matter, values do, and numbers compare exactly. It returns a
+// Problem for a body that is not JSON: 415 if its Content-Type names anything else, 400 if
+// it is not valid JSON. The detail of the 400 says at which byte and why, and quotes
+// nothing of the body. An empty body is taken as it is.
 func JSONFingerprint(r *http.Request, body []byte) (idem.Fingerprint, error) {
 	if len(body) == 0 {
 		return RequestFingerprint(r, body)
@@ -46,9 +46,9 @@ func isJSON(contentType string) bool {
 	return err == nil && (t == "application/json" || strings.HasSuffix(t, "+json"))
 }
 
-// target returns path and query as the client sent them. A request that did not come
-// through a server has no RequestURI; one in absolute form, as proxies send it, has
-// more.
+// target returns the path and query as the client sent them. A request that did not come
+// through a server has no RequestURI. That of a request in absolute form, as proxies send
+// it, has more.
 func target(r *http.Request) string {
 	if strings.HasPrefix(r.RequestURI, "/") {
 		return r.RequestURI
@@ -59,7 +59,7 @@ func target(r *http.Request) string {
 	return r.URL.RequestURI()
 }
 
-// appendPart appends part as idem.FingerprintOf digests it: after its length.
+// appendPart appends part as idem.FingerprintOf hashes it: preceded by its length.
 func appendPart(b []byte, part string) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(len(part)))
 	return append(b, part...)

@@ -8,22 +8,22 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// MaxKey is the longest key that a request may bring, in bytes, without quotes and
-// escapes. The shortest is one byte.
+// MaxKey is the length of the longest key that a request may bring, in bytes, without
+// quotes and escapes. The shortest key is one byte.
 const MaxKey = 255
 
-// GlobalScope is the scope of a service that has one tenant only, "*": its records are
-// those of StoreKey("*", key). All clients share one space of keys, and a client that guesses another's key, and sends the same
-// request, is shown its answer.
+// GlobalScope is the scope function of a service with only one tenant. It returns "*", so
+// a record's key is StoreKey("*", key). All clients share one space of keys: a client that
+// guesses another's key and sends the same request gets the other's answer.
 func GlobalScope(*http.Request) (string, error) { return "*", nil }
 
-// StoreKey returns the key under which the store keeps the operation that a client
-// of scope has named key: to find its record with [idem.Store.Get] or to remove it
-// with Forget. It is idem.JoinKey("http", scope, key), so that no two pairs meet
-// and the records of one scope share a prefix. Where that is longer than
-// idem.MaxKey, which takes a scope of more than 250 bytes, scope and key are hashed:
-// idem.JoinKey("http", "", "", h), h being the base64, URL-safe and unpadded, of
-// idem.FingerprintOf(scope, key).
+// StoreKey returns the key under which the store keeps the operation that a client of
+// scope has named key. Use it with [idem.Store.Get] and Forget. It is
+// idem.JoinKey("http", scope, key): no two pairs give the same key, and the records of one
+// scope share a prefix. If that would be longer than idem.MaxKey, which takes a scope of
+// more than 250 bytes, scope and key are hashed. The result is then
+// idem.JoinKey("http", "", "", h), where h is idem.FingerprintOf(scope, key) in unpadded,
+// URL-safe base64.
 func StoreKey(scope, key string) string {
 	if plain(scope) && plain(key) {
 		if n := len(storePrefix) + len(scope) + 1 + len(key); n <= idem.MaxKey {
@@ -48,8 +48,8 @@ const storePrefix = "http/"
 func plain(part string) bool { return part != "" && kinds(part)&escaped == 0 }
 
 // parseKey reads the key from the lines of its header field. The key is an RFC 9651
-// string, whose parameters are checked and mean nothing, or, unless strict, the bare
-// text that most clients send. If it is neither, wrong is why, as keyFaults has it.
+// string, whose parameters are checked and ignored, or, unless strict, the bare text that
+// most clients send. If it is neither, wrong says why, with a key of keyFaults.
 func parseKey(lines []string, strict bool) (key, wrong string) {
 	if len(lines) != 1 {
 		return "", "repeated"
@@ -100,8 +100,8 @@ var keyFaults = map[string]string{
 // bare reports whether s can be a key without quotes.
 func bare(s string) bool { return kinds(s)&notBare == 0 }
 
-// kinds is what the bytes of s are, any of them. There is no branch in its loop, which
-// each request with a key goes through twice.
+// kinds returns the kinds of all bytes of s together. Its loop has no branch, because each
+// request with a key goes through it twice.
 func kinds(s string) (all byte) {
 	for i := range len(s) {
 		all |= kindOf[s[i]]
@@ -109,12 +109,12 @@ func kinds(s string) (all byte) {
 	return all
 }
 
-// What a byte of a key can be beside plain text.
+// What a byte of a key can be, besides plain text.
 const (
-	// notBare: not visible ASCII, or it structures a field, so that a text with it
-	// could be read in two ways.
+	// notBare: not visible ASCII, or a delimiter, which would let the text be read in two
+	// ways.
 	notBare byte = 1 << iota
-	// escaped: idem.JoinKey writes it in another way.
+	// escaped: idem.JoinKey escapes it.
 	escaped
 )
 

@@ -17,25 +17,25 @@ type middleware struct {
 	store *idem.Store
 	scope func(*http.Request) (string, error)
 	o     Options
-	// Buffers for the bodies of requests that are not granted and for answers on
-	// their way into the store. Nobody else keeps them.
+	// Buffers for the bodies of requests that are not granted, and for answers on their
+	// way into the store. Nobody else keeps them.
 	bodies, answers sync.Pool
 }
 
-// New returns the middleware: it makes each operation that a client has named with a
-// key run once, and answers retries as the first request was answered. The handlers
-// it wraps share one space of keys, as do those of other middlewares on the same
-// store. The store stays the caller's to shut down and close, after the server.
+// New returns the middleware. It runs each operation that a client has named with a key
+// once, and answers retries as the first request was answered. The handlers it wraps share
+// one space of keys, also with those of other middlewares on the same store. The store
+// remains the caller's to shut down and close, after the server.
 //
-// scope names the tenant or principal that the request is of, whose keys nobody else
-// sees or blocks. It comes from what the service has checked, such as the account of
-// the credentials, never from what the client merely says. A request without one is
-// not for the handler: "" is answered with TypeScopeMissing. A Problem that scope returns
-// is answered as it is; any other error means that scope could not find out, which is
-// TypeUnavailable. A service with one tenant says so: GlobalScope.
+// scope returns the tenant or principal behind the request, whose keys nobody else sees or
+// blocks. Take it from what the service has authenticated, such as the account of the
+// credentials, never from what the client merely claims. If it is "", the handler does not
+// run and the client gets TypeScopeMissing. If scope returns a Problem, that is the answer.
+// Any other error means that scope could not find out, which is TypeUnavailable. A service
+// with one tenant passes GlobalScope.
 //
-// New panics if store or scope is nil or an option is out of range, so that a server
-// that is put together wrongly does not start.
+// New panics if store or scope is nil or an option is out of range: a server with a wrong
+// middleware must not start.
 func New(store *idem.Store, scope func(*http.Request) (string, error), o Options) func(http.Handler) http.Handler {
 	if store == nil {
 		refuse("the store is nil; open one with idem.New")
@@ -100,8 +100,8 @@ func (m *middleware) serveByBody(w http.ResponseWriter, r *http.Request, next ht
 	}
 }
 
-// findKey asks Options.Key, and removes the files of a form that it has parsed, also if it
-// panics: the server knows nothing of them.
+// findKey calls Options.Key. It then removes the files of a form that Key parsed, even if it
+// panicked, because the server does not know of them.
 func (m *middleware) findKey(r *http.Request, body []byte, before *multipart.Form) (string, error) {
 	defer func() {
 		if form := r.MultipartForm; form != nil && form != before {

@@ -11,10 +11,10 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// Operation is what the handler of a request with a key can know and say about it;
+// Operation is what the handler of a request with a key can learn and say about it;
 // FromContext finds it. Its methods may be called from many goroutines at once, until
-// the handler returns. On a nil Operation, which is what a request without a key has,
-// they do nothing and return zero values.
+// the handler returns. On a nil Operation, which a request without a key has, they do
+// nothing and return zero values.
 type Operation struct {
 	store   *idem.Store
 	key     string
@@ -33,8 +33,9 @@ type Operation struct {
 
 type operationKey struct{}
 
-// FromContext returns the operation of the request whose context ctx is, or comes
-// from. It is nil if the request has no key, or did not come through the middleware.
+// FromContext returns the operation of a request, given the request's context or one
+// derived from it. It is nil if the request has no key, or did not come through the
+// middleware.
 func FromContext(ctx context.Context) *Operation {
 	op, _ := ctx.Value(operationKey{}).(*Operation)
 	return op
@@ -49,9 +50,9 @@ func (op *Operation) Key() string {
 	return op.key
 }
 
-// Attempt returns which run of the handler for this operation this is, from 1. It is
-// more than 1 after an attempt that was released, or with Options.RetryUnknown one
-// that ended without a word.
+// Attempt returns the number of this run of the handler for this operation, from 1. It is
+// more than 1 if an earlier attempt was released or, with Options.RetryUnknown, ended
+// without saying how.
 func (op *Operation) Attempt() int {
 	if op == nil {
 		return 0
@@ -59,12 +60,12 @@ func (op *Operation) Attempt() int {
 	return op.attempt
 }
 
-// Token returns the claim's token, for what the other methods do not do: to complete
-// the operation in the commit of the handler's own writes (bolt.Complete,
-// pebble.Complete), with the bytes of an Answer. That answer is then sent, whatever
-// the handler writes: the first client hears what retries hear. Of an operation that the
-// handler holds with the token, a 2xx is not sent and the client gets
-// TypeOutcomeUnknown; Unknown holds it and sends whatever the handler writes.
+// Token returns the claim's token. Use it to complete the operation in the commit of the
+// handler's own writes (bolt.Complete, pebble.Complete), with the bytes of an Answer. The
+// middleware then sends that answer, whatever the handler writes, so the first client gets
+// what retries get. If the handler holds the operation with the token, a 2xx of its own is
+// not sent, and the client gets TypeOutcomeUnknown. Unknown, in contrast, holds it and
+// sends whatever the handler writes.
 func (op *Operation) Token() idem.Token {
 	if op == nil {
 		return idem.Token{}
@@ -72,8 +73,8 @@ func (op *Operation) Token() idem.Token {
 	return op.token
 }
 
-// Checkpoint returns what this attempt, or one before it, saved last; nil if nothing.
-// It is shared: read it or append to it, do not change it.
+// Checkpoint returns what this attempt or an earlier one saved last; nil if nothing.
+// The bytes are shared: you may read them and append to them, but not change them.
 func (op *Operation) Checkpoint() []byte {
 	if op == nil {
 		return nil
@@ -83,9 +84,9 @@ func (op *Operation) Checkpoint() []byte {
 	return op.checkpoint
 }
 
-// SaveCheckpoint saves how far the operation has come, for the attempts after this
-// one. The store copies point. The errors are those of idem.Store.Checkpoint;
-// ErrFenced is returned when the claim is lost: stop then.
+// SaveCheckpoint saves how far the operation has come, for later attempts. The store
+// copies point. The errors are those of idem.Store.Checkpoint; idem.ErrFenced is returned
+// when the claim is lost: stop then.
 func (op *Operation) SaveCheckpoint(ctx context.Context, point []byte) error {
 	if op == nil {
 		return nil
@@ -101,28 +102,28 @@ func (op *Operation) SaveCheckpoint(ctx context.Context, point []byte) error {
 
 // Retryable says that nothing was done that a retry could repeat: whatever the
 // status, the answer is not stored, and the next request with the key runs the
-// handler again. The attempt counts towards Options.MaxAttempts. The last word of
-// Retryable, Final and Unknown counts, also in a handler that panics.
+// handler again. The attempt counts towards Options.MaxAttempts. Of Retryable, Final and
+// Unknown the last one called counts, even if the handler then panics.
 func (op *Operation) Retryable() { op.say(Released) }
 
 // Final says that the operation is done, for better or worse: whatever the status,
 // the answer is stored and replays.
 func (op *Operation) Final() { op.say(Stored) }
 
-// Unknown says that nobody knows whether it was done, because a service further down
-// did not answer: whatever the status, and also with Options.RetryUnknown, the
-// operation is held until somebody settles it.
+// Unknown says that nobody knows whether the operation was done, because a service that
+// the handler calls did not answer, for example. Whatever the status, and even with
+// Options.RetryUnknown, the operation is held until someone settles it.
 func (op *Operation) Unknown() { op.say(Unknown) }
 
-// Returned says which error the handler returned, nil for none. Adaptors of frameworks
+// Returned says which error the handler returned, nil for none. Adaptors for frameworks
 // whose handlers return errors call it, and then write the answer that the framework
-// makes of the error, on the ResponseWriter of the middleware.
+// makes of the error to the middleware's ResponseWriter.
 //
-// A mark of err counts as the handler's word: idem.Permanent is Final, idem.Retryable
-// and idem.Unknown are Retryable and Unknown. Without one the status decides. If nobody
-// has written an answer, there is no status: the outcome is then Unknown, a Permanent
-// error is recorded with idem.Store.Fail, and the client gets a Problem. Returned(nil)
-// says that an answer that was not written is the empty 200 which net/http makes of it.
+// A mark on err counts like a call: idem.Permanent like Final, idem.Retryable like
+// Retryable, and idem.Unknown like Unknown. Without a mark the status decides. If nobody
+// wrote an answer, there is no status. The client then gets a Problem, and the outcome is
+// Unknown; after a Permanent error the operation is recorded as failed. Returned(nil) says
+// that a handler that wrote nothing means the empty 200 that net/http sends.
 func (op *Operation) Returned(err error) {
 	if op == nil {
 		return
@@ -140,9 +141,9 @@ func (op *Operation) Returned(err error) {
 	}
 }
 
-// DownstreamKey returns the idempotency key to show to another service for one step
-// of the operation: the same on every attempt, and another for every step, client key
-// and scope. It is idem.DownstreamKey of the StoreKey.
+// DownstreamKey returns the idempotency key to send to another service for one step of
+// the operation. It is the same on every attempt, and different for every step, client
+// key and scope. It is idem.DownstreamKey of the StoreKey.
 func (op *Operation) DownstreamKey(step string) string {
 	if op == nil {
 		return ""
@@ -178,9 +179,9 @@ func (op *Operation) say(o Outcome) {
 	op.said = o
 }
 
-// refused says for a middleware further in, whose refusal is the answer, that the next
-// request may run. It counts as an attempt if the handler in there had run. What the
-// handler has said itself, or answered before, counts for more.
+// refused says, on behalf of a nested middleware whose refusal is the answer, that the next
+// request may run. It counts as an attempt if the nested handler had run. What the handler
+// itself has said, or answered before, counts for more.
 func (op *Operation) refused(ran bool) {
 	op.mu.Lock()
 	defer op.mu.Unlock()

@@ -10,111 +10,111 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// Options configures the middleware. The zero value is good; zero fields mean the
-// default named at each.
+// Options configures the middleware. The zero value is good: each zero field means the
+// default that its comment names.
 type Options struct {
-	// Methods are the methods whose requests are looked at; all others pass through
-	// untouched. Default POST and PATCH. GET, HEAD, OPTIONS, TRACE and CONNECT cannot
-	// be among them.
+	// Methods are the methods whose requests the middleware handles; all others pass
+	// through untouched. Default POST and PATCH. GET, HEAD, OPTIONS, TRACE and CONNECT
+	// are not allowed.
 	Methods []string
-	// Header is the field that brings the key. Default Idempotency-Key. Webhooks send
-	// X-GitHub-Delivery, webhook-id and the like.
+	// Header is the header field that brings the key. Default Idempotency-Key. Webhooks
+	// send X-GitHub-Delivery, webhook-id and the like.
 	Header string
-	// Key finds the key of a request in place of Header: in its body, query or form. A
-	// webhook has the id of its event in JSON, a page's form a hidden field. body is the
-	// whole body; it may be read until the function returns, and not be changed or kept.
-	// r.Body and r.FormValue may be used too: the handler gets a body of its own.
+	// Key finds the key in the request's body, query or form, instead of in Header: the
+	// ID of a webhook's event in JSON, or a hidden field of a form. body is the whole
+	// body. The function may read it until it returns, but not change or keep it. It may
+	// also use r.Body and r.FormValue: the handler gets a body of its own.
 	//
-	// "" is no key: what RequireKey says happens. A Problem that Key returns is answered,
-	// any other error, and a key longer than MaxKey, is TypeKeyInvalid. The body is read
-	// first, so MaxBody bounds requests without a key too. Header and StrictKey cannot be
-	// set as well.
+	// "" means no key, and RequireKey says what happens. If Key returns a Problem, that is
+	// the answer. Any other error, and a key longer than MaxKey, is TypeKeyInvalid. The
+	// body is read first, so MaxBody bounds requests without a key too. With Key, Header
+	// and StrictKey must not be set.
 	Key func(r *http.Request, body []byte) (string, error)
 	// RequireKey: a request without a key gets TypeKeyMissing. Default: it passes
 	// through, without any protection.
 	RequireKey bool
-	// StrictKey: the key must be a string in double quotes, as the draft says.
-	// Default: text without quotes is a key too, which is what most clients send.
+	// StrictKey: the key must be a string in double quotes, as in the draft. Default:
+	// text without quotes is a key too, which is what most clients send.
 	StrictKey bool
-	// Fingerprint digests what tells one request from another under the same key.
-	// body is the whole body; it may be read until the function returns, and not be
-	// changed or kept; r.Body has nothing left. A Problem that it returns is answered,
-	// any other error is TypeBodyUnreadable. Default RequestFingerprint; see also
-	// JSONFingerprint.
+	// Fingerprint returns a digest of what tells one request from another under the same
+	// key. body is the whole body. The function may read it until it returns, but not
+	// change or keep it; r.Body has nothing left. If Fingerprint returns a Problem, that
+	// is the answer. Any other error is TypeBodyUnreadable. Default RequestFingerprint;
+	// see also JSONFingerprint.
 	Fingerprint func(r *http.Request, body []byte) (idem.Fingerprint, error)
-	// MaxBody bounds the body of a request with a key, in bytes: it is held in memory.
-	// Default 1 MiB.
+	// MaxBody bounds the body of a request with a key, in bytes, because it is held in
+	// memory. Default 1 MiB.
 	MaxBody int64
-	// MaxResponse bounds the body of an answer that is stored, in bytes: it is held in
-	// memory until it is recorded. A longer one is sent as it is written, and a retry
-	// gets TypeNotRetained. Default, and most: the store's MaxResult, which bounds body
-	// and header together.
+	// MaxResponse bounds the body of an answer that is stored, in bytes, because it is
+	// held in memory until it is recorded. A longer one is sent as it is written, and a
+	// retry gets TypeNotRetained. Default and maximum: the store's MaxResult, which bounds
+	// body and header together.
 	MaxResponse int
-	// KeepHeader tells which fields of an answer are stored, by canonical name.
-	// Fields of one connection, those that Connection names, Content-Length and Date
-	// are never stored and not asked for. Default DefaultKeepHeader: all but
+	// KeepHeader reports whether a field of an answer is stored, by its canonical name.
+	// It is not asked about fields of one connection, those that Connection names,
+	// Content-Length and Date, which are never stored. Default DefaultKeepHeader: all but
 	// Set-Cookie.
 	KeepHeader func(name string) bool
-	// Outcome tells what an answer with this status and header means for the operation,
-	// where the handler has not said (Operation.Retryable, Final, Unknown). It must not
-	// change the header. What it returns besides the four outcomes counts as Unknown.
-	// Default DefaultOutcome.
+	// Outcome says what an answer with this status and header means for the operation, if
+	// the handler has not said so itself (Operation.Retryable, Final, Unknown). It must
+	// not change the header. Any value but the four outcomes counts as Unknown. Default
+	// DefaultOutcome.
 	//
-	// It is not asked where nobody wrote an answer, or where the handler wrote an error,
-	// 400 or above, when its context had ended: the error may tell of nothing but that.
-	// These are Unknown.
+	// It is not called if nobody wrote an answer, or if the handler wrote an error, 400 or
+	// above, after its context had ended, because that may be the only reason for the
+	// error. Both are Unknown.
 	Outcome func(status int, header http.Header) Outcome
-	// RetryUnknown: an attempt of which nobody knows how it ended is run again by the
-	// next request: after a status that Outcome calls Unknown, a panic, a crash of the
-	// process, or a lease that lapsed. Right where the handler can be repeated: its
-	// effects commit together, or services further down check
-	// Operation.DownstreamKey. Default: it is held, and not run again until somebody
-	// has settled it.
+	// RetryUnknown: if nobody knows how an attempt ended, the next request runs the
+	// handler again. That is so after a status that Outcome calls Unknown, a panic, a
+	// crash of the process, or a lease that lapsed. Set it if the handler can be repeated:
+	// its effects commit with the completion, or the services that it calls check
+	// Operation.DownstreamKey. Default: the operation is held until someone settles it.
 	RetryUnknown bool
-	// Wait is how long a request waits for the first one with its key, to be answered
-	// as that one is: with a few seconds, a double click is shown one answer and no
-	// conflict. When it is over, on the store's clock, and by default at once, it gets
+	// Wait is how long a request waits for an earlier one with its key that is still
+	// running, to get the same answer. With a few seconds, a double click gets one answer
+	// and no conflict. After that, on the store's clock, and by default at once, it gets
 	// TypeInFlight.
 	Wait time.Duration
-	// Lease is how long an attempt holds its claim without a sign of life. Default:
-	// the store's.
+	// Lease is how long a claim outlives a process that died. It is extended while the
+	// handler runs. Default: the store's.
 	Lease time.Duration
-	// MaxRun bounds one run of the handler, on the store's clock. At its end the
+	// MaxRun bounds one run of the handler, on the store's clock. When it is over, the
 	// handler's context is cancelled with ErrMaxRun as its cause, and the lease is no
-	// longer extended. The key is not released while the handler runs: when the lease
-	// ends it is held, or with RetryUnknown free for the next request. What the handler
-	// answers after that is recorded if the claim is still its own. Default: without
-	// bound, so a handler that hangs keeps its key for ever.
+	// longer extended. Once the lease has ended, the operation is held; with RetryUnknown
+	// the next request runs the handler, even if this one is still running. What the
+	// handler answers late is recorded if the claim is still its own. Default: no bound,
+	// so a handler that hangs keeps its key forever.
 	MaxRun time.Duration
 	// MaxAttempts is how often the handler is begun for one operation before requests
-	// get TypeExhausted. Answers that are NotNow are no attempts. Default: the store's,
-	// which is without limit by default.
+	// get TypeExhausted. Answers that are NotNow do not count. Default: the store's, which
+	// is unlimited by default.
 	MaxAttempts int
 	// Retention is how long an answer replays. Default: the store's; idem.Forever is
 	// allowed.
 	Retention time.Duration
-	// ReplayedHeader is the field, of value "true", that marks a replay. Default
-	// Idempotent-Replayed.
+	// ReplayedHeader is the header field that marks a replay, with the value "true".
+	// Default Idempotent-Replayed.
 	ReplayedHeader string
-	// CancelWithClient: the handler's context is cancelled when the client goes away,
-	// as it is without the middleware. Default: it is not; it keeps the deadline that
-	// middleware further out has set, and no other cancellation. A handler that stops
-	// half-way for a client that is about to ask again leaves nothing to answer it
-	// with. Handlers that stream until the client goes away need it.
+	// CancelWithClient: the handler's context is cancelled when the client goes away, as
+	// it is without the middleware. Handlers that stream until the client goes away need
+	// that. Default: the context keeps deadlines set further out, but no other
+	// cancellation. The client will probably ask again, and a handler that stopped
+	// half-way leaves nothing to answer it with.
 	CancelWithClient bool
-	// WriteProblem answers w with p, which the middleware answers by itself. Default
+	// WriteProblem writes p, one of the middleware's own answers, to w. Default
 	// WriteProblem.
 	WriteProblem func(w http.ResponseWriter, r *http.Request, p Problem)
-	// OnError is told of what fails on the side of the server: the store, a record, a
-	// recording. err is a Problem. It is called on the request's goroutine, before the
-	// answer, each time that such a problem is answered: for a key that is held, at every
-	// repetition. A panic of it is caught and ignored. Default nil: nobody is told but the
-	// client, and the store's Observer of what concerns the store.
+	// OnError is called for what fails on the server's side: the store, a record, a
+	// recording. err is a Problem. The call is made on the request's goroutine, before the
+	// answer, each time such a problem is answered: for a held key, at every retry. Its
+	// panics are caught and ignored. Default nil: only the client is told, and the store's
+	// Observer if the store is at fault.
 	OnError func(r *http.Request, err error)
-	// OnResult is told once of each request with a key what came of it, be it run,
-	// replayed or refused: for metrics and logs. It is called on the request's goroutine,
-	// when the outcome has been recorded and before the answer is sent, or the last of it
-	// where the handler flushed. A panic of it is caught and ignored. Default nil.
+	// OnResult is called once for each request with a key, for metrics and logs, whether
+	// the request was run, replayed or refused. The call is made on the request's
+	// goroutine, when the outcome has been recorded and before the answer is sent, or
+	// before the last of it if the handler flushed. Its panics are caught and ignored.
+	// Default nil.
 	OnResult func(r *http.Request, res Result)
 }
 
@@ -173,7 +173,7 @@ func (o Options) withDefaults(store idem.Options) Options {
 	return o
 }
 
-// refuse panics: a middleware that is put together wrongly must not start to serve.
+// refuse panics: a middleware with wrong options must not start to serve.
 func refuse(format string, args ...any) {
 	panic("idemhttp.New: " + fmt.Sprintf(format, args...))
 }

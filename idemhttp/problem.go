@@ -11,16 +11,15 @@ const problemMedia = "application/problem+json"
 
 const docs = "https://github.com/idemkv/idem/blob/main/docs/HTTP.md#"
 
-// The types of the problems that the middleware answers with (RFC 9457). They are
-// stable, and lead to what each means. None of these answers is ever stored. The handler
-// was not run for the request that is answered so, but for TypeNotRecorded and
-// TypeNotDone, and where it
-// wrote no answer or had settled its operation: TypeOutcomeUnknown, TypeFailed and
-// TypeUnreadable.
+// The types of the problems that the middleware answers with (RFC 9457). They are stable
+// links to what each means. None of these answers is ever stored. With most of them, the
+// handler did not run for this request. It did with TypeNotRecorded and TypeNotDone. With
+// TypeOutcomeUnknown, TypeFailed and TypeUnreadable it may have run, and written no answer
+// or settled its operation itself.
 const (
 	// TypeKeyMissing (400): there is no key, and Options.RequireKey wants one.
 	TypeKeyMissing = docs + "key-missing"
-	// TypeKeyInvalid (400): the header is there twice, malformed, empty or too long, or
+	// TypeKeyInvalid (400): the header is repeated, malformed, empty or too long, or
 	// Options.Key returned an error.
 	// Reasons: repeated, empty, quotes, parameters, unquoted, characters, length.
 	TypeKeyInvalid = docs + "key-invalid"
@@ -34,16 +33,15 @@ const (
 	// TypeNotJSON (400, 415): JSONFingerprint met a body that is not JSON. Reasons:
 	// json (the 400, whose detail says where), media-type (the 415).
 	TypeNotJSON = docs + "not-json"
-	// TypeInFlight (409, with Retry-After): the first request with the key is being
-	// worked on.
+	// TypeInFlight (409, with Retry-After): an earlier request with the key is still
+	// running.
 	TypeInFlight = docs + "in-flight"
 	// TypeMismatch (422): the key is in use by a different request.
 	TypeMismatch = docs + "mismatch"
-	// TypeOutcomeUnknown (500): an attempt ended, and whether it did its work is not
-	// known. It is not run again until somebody has settled it.
+	// TypeOutcomeUnknown (500): an attempt ended, and nobody knows whether it did its
+	// work. The operation does not run again until someone has settled it.
 	TypeOutcomeUnknown = docs + "outcome-unknown"
-	// TypeNotRetained (500): the operation is done, and its answer was one that
-	// cannot be replayed.
+	// TypeNotRetained (500): the operation is done, but its answer cannot be replayed.
 	TypeNotRetained = docs + "not-retained"
 	// TypeFailed (500): an operator, or the handler, has recorded that the operation
 	// failed for good.
@@ -53,7 +51,7 @@ const (
 	// TypeUnreadable (500): the record of the key is damaged, or newer than this
 	// library.
 	TypeUnreadable = docs + "unreadable"
-	// TypeMisconfigured (500): the middleware stands in the wrong place.
+	// TypeMisconfigured (500): the middleware is in the wrong place.
 	TypeMisconfigured = docs + "misconfigured"
 	// TypeUnavailable (503, with Retry-After): what a request with a key needs is down.
 	// Reasons: store (it is closed, broken or shut down, or did not answer in time),
@@ -61,11 +59,11 @@ const (
 	TypeUnavailable = docs + "unavailable"
 	// TypeFull (503, with Retry-After): the store has no room for another key.
 	TypeFull = docs + "full"
-	// TypeNotRecorded (503, with Retry-After): the handler has run, and how it ended
+	// TypeNotRecorded (503, with Retry-After): the handler has run, but how it ended
 	// could not be recorded.
 	TypeNotRecorded = docs + "not-recorded"
 	// TypeNotDone (503, with Retry-After): the handler has ended without an answer, and
-	// the operation may be run again: it said so, or Options.RetryUnknown does.
+	// the operation may run again, because the handler or Options.RetryUnknown says so.
 	TypeNotDone = docs + "not-done"
 )
 
@@ -90,24 +88,24 @@ var titles = map[string]string{
 	TypeNotDone:        "Operation was not done",
 }
 
-// Problem is an answer that the middleware gives by itself, as RFC 9457 has it. It is
-// also an error: a scope or fingerprint function that returns one has it answered. As
-// JSON it is the body of the answer: a client reads it with encoding/json.
+// Problem is one of the middleware's own answers, in the form of RFC 9457. It is also an
+// error: if a scope, key or fingerprint function returns a Problem, that is the answer. As
+// JSON it is the body of the answer, so a client reads it with encoding/json.
 type Problem struct {
-	// Type is a URI that names the kind of problem: one of the Type constants, or the
-	// function's own; empty is "about:blank".
+	// Type is a URI that names the kind of problem: one of the Type constants, or one of
+	// your own; empty means "about:blank".
 	Type string `json:"type"`
 	// Title is Type in words.
 	Title string `json:"title,omitempty"`
 	// Status is the HTTP status.
 	Status int `json:"status"`
-	// Detail says what to do about it. It never holds a key.
+	// Detail says what to do about it. It never contains a key.
 	Detail string `json:"detail,omitempty"`
-	// Reason tells programs apart what one Type has several cases of, in a word that
-	// does not change; empty if there is nothing to tell apart.
+	// Reason tells programs which case of Type this is, in a word that never changes;
+	// empty if Type has only one.
 	Reason string `json:"reason,omitempty"`
-	// KeyHash stands for the key (Store.KeyHash of the StoreKey), as in what the store's
-	// Observer hears; empty if none is known. It is for logs and is not sent.
+	// KeyHash stands for the key (Store.KeyHash of the StoreKey), as in the events of the
+	// store; empty if no key is known. It is for logs and is not sent.
 	KeyHash string `json:"-"`
 	// RetryAfter is sent in whole seconds, rounded up, if it is not zero. It is in the
 	// header Retry-After, not in the JSON.
@@ -131,8 +129,8 @@ func (p Problem) Error() string {
 // Unwrap returns Err.
 func (p Problem) Unwrap() error { return p.Err }
 
-// WriteProblem is the default of Options.WriteProblem: p as application/problem+json,
-// with Cache-Control: no-store, and Retry-After if p has it.
+// WriteProblem is the default of Options.WriteProblem. It writes p as
+// application/problem+json, with Cache-Control: no-store, and Retry-After if p has one.
 func WriteProblem(w http.ResponseWriter, _ *http.Request, p Problem) {
 	b, _ := json.Marshal(p) // strings and a number: cannot fail
 	h := w.Header()
@@ -147,7 +145,7 @@ func WriteProblem(w http.ResponseWriter, _ *http.Request, p Problem) {
 		h.Set("Retry-After", strconv.FormatInt(int64((p.RetryAfter-1)/time.Second)+1, 10))
 	}
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(b) // a client that is gone asks again
+	_, _ = w.Write(b) // a client that has gone asks again
 }
 
 // problem makes a Problem of one of our own types.

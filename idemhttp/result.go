@@ -4,17 +4,17 @@ import "net/http"
 
 // Result is what came of a request with a key, for Options.OnResult.
 type Result struct {
-	// KeyHash stands for the key (Store.KeyHash of the StoreKey), as in what the store's
-	// Observer hears. It is empty where the request was refused before its key was known.
+	// KeyHash stands for the key (Store.KeyHash of the StoreKey), as in the events of the
+	// store. It is empty if the request was refused before its key was known.
 	KeyHash string
-	// Replayed: the request was answered with the stored answer of an earlier one.
+	// Replayed: the request got the stored answer of an earlier one.
 	Replayed bool
 	// Outcome is what became of the handler's run, and Stored for a replay. It is zero if
-	// the request was refused, or if the outcome could not be recorded: Options.OnError and
-	// Options.WriteProblem are given the Problem.
+	// the request was refused or the outcome could not be recorded. Options.WriteProblem
+	// then gets the Problem, and so does Options.OnError if the server is at fault.
 	Outcome Outcome
-	// Attempt is which run of the handler this was, from 1. Of a request for which the
-	// handler was not run, it is the last one of the record that was found, if any.
+	// Attempt is the number of this run of the handler, from 1. If the handler did not run,
+	// it is that of the record's latest attempt; zero if there is no record.
 	Attempt int
 }
 
