@@ -14,16 +14,17 @@ import (
 	"time"
 )
 
-// DefaultRetry reports whether a Transport makes a try again that ended so: with any
-// error but one of the server's certificate; with 425, 429, 502, 503 or 504; or with
-// 409 if the operation is in flight, which a Retry-After header, the problem type of
-// this package's middleware or Stripe's error tells. Not if the answer is a replay,
-// which will not change.
+// DefaultRetry reports whether a Transport tries again after a try that ended with this
+// response or error. It does after any error, unless the server's certificate was refused
+// or the server does not speak TLS. It does after 425, 429, 502, 503 and 504, and after 409
+// if the operation is in flight: if there is a Retry-After header, the problem type of this
+// package's middleware, or Stripe's error. It does not if the answer is a replay, which
+// will not change.
 //
-// An error status with the header Stripe-Should-Retry or X-Should-Retry (OpenAI,
-// Anthropic and others) is tried again if that is "true", and is not if it is "false",
-// whatever the status. Any 409 of Stripe's is tried again, as by its own libraries. Of
-// the body of a 409 DefaultRetry looks at the first bytes and puts them back.
+// An error status with the header Stripe-Should-Retry or X-Should-Retry (OpenAI, Anthropic
+// and others) is tried again if the header is "true", and is not if it is "false", whatever
+// the status. Every 409 from Stripe is tried again, as Stripe's own libraries do.
+// DefaultRetry looks at the first bytes of the body of a 409, and puts them back.
 func DefaultRetry(resp *http.Response, err error) bool {
 	if err != nil {
 		var certificate *tls.CertificateVerificationError
@@ -53,7 +54,7 @@ func DefaultRetry(resp *http.Response, err error) bool {
 	return false
 }
 
-// inFlight reports whether an answer says that the operation is being worked on.
+// inFlight reports whether an answer says that the operation is in flight.
 func inFlight(resp *http.Response) bool {
 	if resp.StatusCode != http.StatusConflict {
 		return false
@@ -77,14 +78,14 @@ func inFlight(resp *http.Response) bool {
 
 const maxProblem = 8 << 10
 
-// said is what an answer in JSON says about itself: RFC 9457's type, Stripe's error.
+// said is what a JSON answer says about itself: RFC 9457's type, Stripe's error.
 type said struct {
 	Type  string          `json:"type"`
 	Error json.RawMessage `json:"error"` // of other services it may be a string
 }
 
-// peekJSON reads the start of an answer in JSON and leaves its body to be read from
-// there. Of any other answer it returns nothing.
+// peekJSON reads the start of a JSON answer, and leaves the whole body to be read. For any
+// other answer it returns nothing.
 func peekJSON(resp *http.Response) (media string, found said) {
 	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if err != nil || media != problemMedia && media != "application/json" || resp.Body == nil {
@@ -106,9 +107,9 @@ type failingReader struct{ err error }
 
 func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 
-// backoff is the wait after so many tries: anything from zero to a bound that begins
-// at first and doubles, up to most ("full jitter", M. Brooker, Exponential Backoff
-// And Jitter, 2015).
+// backoff returns the wait after so many tries: anything from zero to a bound that begins
+// at first and doubles, up to most ("full jitter", M. Brooker, Exponential Backoff And
+// Jitter, 2015).
 func backoff(first, most time.Duration, tries int) time.Duration {
 	bound := min(first, most)
 	for range tries - 1 {
@@ -124,10 +125,10 @@ func backoff(first, most time.Duration, tries int) time.Duration {
 	return rand.N(bound)
 }
 
-// retryAfter reads a Retry-After header (RFC 9110, section 10.2.3): seconds, or a
-// date, which counts from the server's own Date if the answer has one, because the
-// clocks may differ. Of several, as where a proxy adds its own, the longest wait is right
-// for all who asked. ok is false if there is none that can be read.
+// retryAfter reads a Retry-After header (RFC 9110, section 10.2.3): seconds, or a date. A
+// date counts from the server's own Date if the answer has one, because the clocks may
+// differ. If there are several, because a proxy adds its own, the longest wait suits all
+// who asked. ok is false if none can be read.
 func retryAfter(h http.Header, now time.Time) (wait time.Duration, ok bool) {
 	if date, err := http.ParseTime(h.Get("Date")); err == nil {
 		now = date
@@ -146,8 +147,8 @@ func retryAfter(h http.Header, now time.Time) (wait time.Duration, ok bool) {
 	return wait, ok
 }
 
-// seconds reads a number of seconds. A fraction, which the header cannot have and some
-// services send, counts as a whole one.
+// seconds reads a number of seconds. A fraction, which the header may not have but some
+// services send, is rounded up.
 func seconds(text string) (wait time.Duration, ok bool) {
 	whole, fraction, _ := strings.Cut(text, ".")
 	if whole == "" || strings.Trim(whole+fraction, "0123456789") != "" {
@@ -155,7 +156,7 @@ func seconds(text string) (wait time.Duration, ok bool) {
 	}
 	n, err := strconv.ParseInt(whole, 10, 32)
 	if err != nil {
-		n = 1 << 31 // more than fits is as good as for ever
+		n = 1 << 31 // more than fits is as good as forever
 	} else if strings.Trim(fraction, "0") != "" {
 		n++
 	}

@@ -6,20 +6,20 @@ import (
 	"fmt"
 )
 
-// TransportError is what Transport.RoundTrip returns in place of an answer. If
-// anything was sent, what became of the operation is unknown: to find out, make the
-// request again with the same key.
+// TransportError is what Transport.RoundTrip returns if there is no answer. If anything
+// was sent, nobody knows what became of the operation. To find out, make the request again
+// with the same key.
 type TransportError struct {
-	// Key is the value of the header field that the tries carried, "" if there was
-	// none. Set it in the next request to go on with the same operation.
+	// Key is the value of the header field that the tries carried, "" if there was none.
+	// Set it in the next request to continue the same operation.
 	Key string
-	// Tries is how many there were.
+	// Tries is how many tries there were.
 	Tries int
 	// Err is the error of the last one.
 	Err error
 }
 
-// Error says how many tries there were, and nothing of the key.
+// Error says how many tries there were, and nothing about the key.
 func (e *TransportError) Error() string {
 	tries := fmt.Sprint(e.Tries, " tries")
 	if e.Tries == 1 {
@@ -34,8 +34,8 @@ func (e *TransportError) GoString() string { return e.Error() }
 // Unwrap returns Err.
 func (e *TransportError) Unwrap() error { return e.Err }
 
-// Timeout reports whether time had run out: Transport.Timeout, TryTimeout, a
-// deadline of the context or one of the network.
+// Timeout reports whether time had run out: Transport.Timeout, TryTimeout, a deadline of
+// the context, or a timeout of the network.
 func (e *TransportError) Timeout() bool {
 	var t interface{ Timeout() bool }
 	return errors.As(e.Err, &t) && t.Timeout()
@@ -62,8 +62,8 @@ var errCancel = fmt.Errorf("%w: Request.Cancel is closed", context.Canceled)
 // errNothing is what http.Client says of such a Base.
 var errNothing = errors.New("Transport.Base returned neither an answer nor an error")
 
-// ownError is of the request itself: its body cannot be read. Another try would meet
-// it again.
+// ownError is the request's own fault: its body cannot be read. Another try would meet
+// the same error.
 type ownError struct{ err error }
 
 func (e *ownError) Error() string { return "the request's body: " + e.err.Error() }
@@ -74,7 +74,7 @@ func isOwn(err error) bool {
 	return errors.As(err, &own)
 }
 
-// ctxError is how ctx ended, with its cause; nil while it has not.
+// ctxError returns how ctx ended, with its cause; nil if it has not.
 func ctxError(ctx context.Context) error {
 	err, cause := ctx.Err(), context.Cause(ctx)
 	if err == nil || errors.Is(cause, err) {
