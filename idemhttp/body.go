@@ -11,16 +11,16 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// requestBody is the body of a request, read whole: it must be known before the key
-// is claimed. It lies in one buffer behind what RequestFingerprint digests before
-// it, so that the digest is one pass and costs no allocation.
+// requestBody is the body of a request, read completely, because it must be known before
+// the key is claimed. It is in one buffer, after what RequestFingerprint hashes before it.
+// Hashing is then one pass without an allocation.
 type requestBody struct {
 	buf  []byte
 	from int // where the body begins
 }
 
-// keepBuffer is the largest buffer that is kept for another request, in bytes, and
-// the most that the mere announcement of a body makes us set aside.
+// keepBuffer is the size of the largest buffer that is kept for another request, in bytes,
+// and the most that is allocated for a body that is only announced.
 const keepBuffer = 64 << 10
 
 func (b *requestBody) bytes() []byte { return b.buf[b.from:] }
@@ -37,7 +37,7 @@ func (b *requestBody) read(r *http.Request, limit int64) error {
 	if r.Body == nil || r.Body == http.NoBody {
 		return b.whole(r)
 	}
-	// One byte more than announced, or allowed, so that the end is seen at once.
+	// One byte more than announced, or allowed, to see the end at once.
 	b.grow(int(min(max(r.ContentLength, 511), keepBuffer)) + 1)
 	for {
 		room := b.buf[len(b.buf):cap(b.buf)]
@@ -74,10 +74,9 @@ func bodyFailed(err error) Problem {
 	return because(err, reason("read", problem(TypeBodyUnreadable, http.StatusBadRequest, "The body could not be read.")))
 }
 
-// whole returns a problem unless what was read can be the whole body: without what
-// somebody further out has read of it, different requests look alike. net/http never
-// ends a body short of its length without an error. Of a body without a length, parsed
-// forms tell that it was read.
+// whole returns a problem unless what was read can be the whole body. If code further out
+// has read a part of it, different requests look alike. net/http never ends a body short of
+// its length without an error. If a body has no length, parsed forms show that it was read.
 func (b *requestBody) whole(r *http.Request) error {
 	size := int64(len(b.bytes()))
 	parsed := size == 0 && r.ContentLength < 0 && (r.PostForm != nil || r.MultipartForm != nil)

@@ -12,15 +12,15 @@ import (
 	"sync"
 )
 
-// capture is the ResponseWriter that the handler gets. It takes the answer down, as
-// net/http would send it, and sends it when the outcome has been recorded: a client
-// that has seen an answer must not see another one after a crash.
+// capture is the ResponseWriter that the handler gets. It buffers the answer, as net/http
+// would send it, and sends it once the outcome has been recorded: a client that has seen
+// an answer must not see another one after a crash.
 //
-// An answer that cannot wait goes live, which means that it is sent as it is written:
-// one that the handler flushes, that is over the limit, has trailers, switches
-// protocols or is hijacked. A flushed one that turns out to fit is still stored. Of
-// one whose length is known, the last byte is held back until the outcome has been
-// recorded, so that even then no client takes for done what the store does not know.
+// An answer that cannot wait goes live, which means that it is sent as it is written. That
+// is one that the handler flushes, that is over the limit, has trailers, switches protocols
+// or is hijacked. A flushed one that turns out to fit is still stored. If the length is
+// known, the last byte is held back until the outcome has been recorded. So even then no
+// client believes an operation to be done that the store does not know to be done.
 type capture struct {
 	w      http.ResponseWriter
 	limit  int
@@ -64,8 +64,8 @@ func (c *capture) Unwrap() http.ResponseWriter { return c.w }
 // may change, what is set already.
 func (c *capture) Header() http.Header { return c.w.Header() }
 
-// WriteHeader takes the status and the header down. Informational ones go out at
-// once; a second call is ignored.
+// WriteHeader buffers the status and the header. Informational ones go out at once; a
+// second call is ignored.
 func (c *capture) WriteHeader(status int) { c.writeHeader(status, nil) }
 
 // writeHeader is WriteHeader for a Write of next.
@@ -106,11 +106,11 @@ func (c *capture) writeHeader(status int, next []byte) {
 	}
 }
 
-// errSent is the error for whoever writes when the handler has returned and its answer
-// was sent: a framework around the handler, or a goroutine that it has left behind.
+// errSent is the error for writing after the handler has returned and its answer was sent,
+// by a framework around the handler or a goroutine that it left behind.
 var errSent = errors.New("idemhttp: the answer was sent when the handler returned; write it before")
 
-// Write takes p down, or passes it on. Its errors are those of net/http.
+// Write buffers p, or passes it on. Its errors are those of net/http.
 func (c *capture) Write(p []byte) (int, error) {
 	switch {
 	case c.hijacked || c.direct:
@@ -133,7 +133,7 @@ func (c *capture) Write(p []byte) (int, error) {
 		c.written += int64(len(p))
 		c.body = append(c.body, p...)
 		if c.live {
-			_ = c.pass(p) // who is gone will ask again
+			_ = c.pass(p) // a client that has gone asks again
 		}
 		return len(p), nil
 	}
@@ -150,9 +150,8 @@ func (c *capture) Write(p []byte) (int, error) {
 // WriteString is Write.
 func (c *capture) WriteString(s string) (int, error) { return c.Write([]byte(s)) }
 
-// ReadFrom takes down what src has. Once the answer goes out as it is written, and is
-// not kept, it leaves the copying to the ResponseWriter further out, which may let the
-// kernel do it.
+// ReadFrom buffers what src has. Once the answer is live and not kept, it leaves the
+// copying to the ResponseWriter further out, which may let the kernel do it.
 func (c *capture) ReadFrom(src io.Reader) (n int64, err error) {
 	buf := copyBuffers.Get().(*[copySize]byte)
 	defer copyBuffers.Put(buf)
@@ -191,9 +190,9 @@ const copySize = 32 << 10
 
 var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
 
-// goLive sends what there is so far. From then on the answer goes out as it is
-// written, beginning with next. net/http looks at that to find the Content-Type, and
-// middleware that encodes hides it from net/http.
+// goLive sends what there is so far. From then on the answer goes out as it is written,
+// beginning with next. net/http detects the Content-Type from that, unless middleware that
+// encodes hides it.
 func (c *capture) goLive(next []byte) {
 	if c.live {
 		return
@@ -242,11 +241,11 @@ func (c *capture) pass(p []byte) error {
 // whole reports whether the handler can write nothing more.
 func (c *capture) whole() bool { return !bodyAllowed(c.status) || c.written == c.declared }
 
-// setType settles the Content-Type by how the body begins. net/http would do so when it
-// sends the header, and a replay must have the same one. A nil one keeps net/http from
-// looking.
+// setType detects the Content-Type from the start of the body. net/http would do so when
+// it sends the header, and a replay must have the same type. A nil value keeps net/http
+// from detecting one.
 //
-// A body that the handler has encoded is not looked at, as by net/http. Where middleware
+// Like net/http, it does not look at a body that the handler has encoded. If middleware
 // further out encodes, what the handler writes is still plain.
 func (c *capture) setType(begin []byte) {
 	_, has := c.header["Content-Type"]
@@ -297,7 +296,7 @@ func (c *capture) send() {
 	case !c.live:
 		c.sendHeader()
 		if len(c.body) > 0 {
-			_, _ = c.w.Write(c.body) // a client that is gone asks again
+			_, _ = c.w.Write(c.body) // a client that has gone asks again
 		}
 	default:
 		c.letGo()
@@ -312,9 +311,9 @@ func (c *capture) letGo() {
 	c.held = false
 }
 
-// discard takes the answer back. It reports whether that could be done: not once
-// anything was sent. A framework further out may know no other ResponseWriter than this
-// one, and answers by it what the handler leaves: a panic, an error.
+// discard drops the answer. It reports whether it could, which it cannot once anything was
+// sent. A framework further out may know no other ResponseWriter than this one, and use it
+// to answer a panic or an error of the handler.
 func (c *capture) discard() bool {
 	if c.live || c.hijacked {
 		return false

@@ -8,8 +8,8 @@ import (
 	"net/http"
 )
 
-// What a ResponseWriter may be able to do besides writing: as much of it as the one
-// further out is able to. Deadlines and full duplex are found by way of Unwrap.
+// These are the optional methods of a ResponseWriter. Each works if the ResponseWriter
+// further out supports it. Deadlines and full duplex are found through Unwrap.
 
 // Flush sends what there is so far.
 func (c *capture) Flush() { _ = c.FlushError() }
@@ -67,17 +67,16 @@ func (c *capture) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, err
 }
 
-// CloseNotify returns a channel that hears when the handler's context ends. That the
-// client has gone ends it with Options.CancelWithClient alone: without that a handler
-// finishes its answer for the retry. gin's Context.Stream panics without this method.
+// CloseNotify returns a channel that gets a value when the handler's context ends. A client
+// that goes away ends it only with Options.CancelWithClient; otherwise the handler finishes
+// its answer for the retry. gin's Context.Stream panics without this method.
 func (c *capture) CloseNotify() <-chan bool {
 	over := make(chan bool, 1)
 	context.AfterFunc(c.run, func() { over <- true })
 	return over
 }
 
-// Push promises the client of HTTP/2 another resource, at once and once: a replay
-// pushes nothing.
+// Push promises an HTTP/2 client another resource, at once. A replay pushes nothing.
 func (c *capture) Push(target string, o *http.PushOptions) error {
 	err := fmt.Errorf("%w: the ResponseWriter further out cannot push", http.ErrNotSupported)
 	wraps(c.w, func(w http.ResponseWriter) bool {

@@ -15,8 +15,8 @@ var (
 // handlerContext returns the context that the handler of x runs under, while the lease
 // of its claim is extended. Call stop once, when the handler has returned.
 //
-// At MaxRun the handler is told to stop, and the lease is left to lapse: to release the
-// claim would let a second handler run next to the first.
+// At MaxRun the handler is told to stop, and the lease is left to lapse. Releasing the claim
+// at once would let a second handler run next to the first.
 func (m *middleware) handlerContext(outside context.Context, x *run) (ctx context.Context, stop func()) {
 	ctx, release := m.detach(outside)
 	x.values = operationContext{Context: ctx, op: &x.op}
@@ -54,8 +54,9 @@ func (m *middleware) handlerContext(outside context.Context, x *run) (ctx contex
 	}
 }
 
-// detach keeps the client's leaving from the handler. A deadline that middleware further
-// out has set is not the client's, and holds until release is called, if there is one.
+// detach returns a context that does not end when the client goes away. It keeps a deadline
+// that middleware further out has set, which is not the client's. If there is one, release
+// must be called.
 func (m *middleware) detach(outside context.Context) (ctx context.Context, release context.CancelFunc) {
 	if m.o.CancelWithClient {
 		return outside, nil

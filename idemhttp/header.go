@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// DefaultKeepHeader is the default of Options.KeepHeader: all but Set-Cookie, which
-// is for the client that was answered first, at the time it was.
+// DefaultKeepHeader is the default of Options.KeepHeader: all but Set-Cookie, because a
+// cookie is meant for the first client, at that time.
 func DefaultKeepHeader(name string) bool { return name != "Set-Cookie" && name != "Set-Cookie2" }
 
 // ofOneConnection are the fields that are about one connection or one sending of the
@@ -18,19 +18,18 @@ var ofOneConnection = map[string]bool{
 	"Content-Length": true, "Date": true,
 }
 
-// encoded reports whether h, as middleware further out has set it, announces a coding:
-// that middleware encodes what is written, whose length is then not the one that is
-// sent (the rule of http.ServeContent). It is what Get says, without Get's work on a
-// name that is canonical: each replay asks.
+// encoded reports whether h, as middleware further out has set it, announces a content
+// coding. That middleware then encodes what is written, and the length changes
+// (http.ServeContent has the same rule). It does what Get does, without canonicalizing the
+// name, because each replay calls it.
 func encoded(h http.Header) bool {
 	values := h["Content-Encoding"]
 	return len(values) > 0 && values[0] != ""
 }
 
-// changes returns what has to be done to the header before to get after, in the
-// fields that are stored. Both are as http.Header has them. A field that middleware
-// further out had set, and that is still as it was, is not the handler's: a replay
-// gets it from that middleware anew.
+// changes returns the changes that turn the header before into after, for the fields that
+// are stored. A field that middleware further out had set, and that is still as it was, is
+// not the handler's: a replay gets it from that middleware anew.
 func (m *middleware) changes(before, after http.Header) []field {
 	fields := make([]field, 0, len(after))
 	var listed []string // the fields that Connection names

@@ -9,14 +9,14 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// What clients are told to wait, in Retry-After: a handler takes about a second at
-// most, a store that has to be opened again takes longer.
+// How long Retry-After tells clients to wait. A handler takes about a second at most; a
+// store that has to be opened again takes longer.
 const (
 	soon  = time.Second
 	later = 5 * time.Second
 )
 
-// refusal is the problem for a claim that was not granted and has nothing to replay.
+// refusal returns the problem for a claim that was not granted and has nothing to replay.
 func (m *middleware) refusal(key string, err error) Problem {
 	var p Problem
 	switch {
@@ -44,7 +44,7 @@ func (m *middleware) refusal(key string, err error) Problem {
 	return because(err, m.about(key, p))
 }
 
-// notRecorded is the problem after a handler has run for nothing.
+// notRecorded returns the problem for a handler whose outcome could not be recorded.
 func notRecorded() Problem {
 	p := problem(TypeNotRecorded, http.StatusServiceUnavailable,
 		"The operation was run, and how it ended could not be recorded. Ask again with the same key: another one could do it twice.")
@@ -52,8 +52,8 @@ func notRecorded() Problem {
 	return p
 }
 
-// cutShort is the problem after a handler that stopped without an answer, by what was
-// recorded of it.
+// cutShort returns the problem for a handler that stopped without an answer, by what was
+// recorded about it.
 func cutShort(o Outcome) Problem {
 	if o == Unknown {
 		return problem(TypeOutcomeUnknown, http.StatusInternalServerError,
@@ -71,8 +71,9 @@ func (m *middleware) about(key string, p Problem) Problem {
 	return p
 }
 
-// noScope is the problem for a request whose scope function returned err, or "". An
-// error is not the client's: a session store that is down turns nobody away for good.
+// noScope returns the problem for a request whose scope function returned err, or "". An
+// error is not the client's fault: a session store that is down must not turn clients away
+// for good.
 func noScope(err error) Problem {
 	if err == nil {
 		return problem(TypeScopeMissing, http.StatusForbidden, "An idempotency key belongs to a client, and this request is of none that is known.")
@@ -99,7 +100,7 @@ func asProblem(err error, otherwise Problem) Problem {
 	return because(err, otherwise)
 }
 
-// given returns the Problem that err is, with its gaps filled in.
+// given returns the Problem that err is, with its empty fields filled in.
 func given(err error, status int) (p Problem, ok bool) {
 	var pointer *Problem
 	if errors.As(err, &pointer) && pointer != nil {
@@ -115,16 +116,16 @@ func given(err error, status int) (p Problem, ok bool) {
 	return p, true
 }
 
-// answer answers with a problem. It is no answer of the operation: where this
-// middleware runs inside of another one, that one must not store it. Of a request that
-// a handler makes in-process, with a ResponseWriter of its own, only the handler knows
-// what the answer means for its operation.
+// answer answers with a problem, which is not the operation's own answer. If this
+// middleware runs inside another one, that one must not store it. But if a handler makes a
+// request in-process, with a ResponseWriter of its own, only the handler knows what the
+// answer means for its operation.
 func (m *middleware) answer(w http.ResponseWriter, r *http.Request, p Problem) {
 	if op := FromContext(r.Context()); op != nil && writesTo(w, op.answer) {
 		op.refused(p.Type == TypeNotRecorded || p.Type == TypeNotDone)
 	}
-	// A client that leaves before its operation begins is no fault. What it leaves behind
-	// after that is told: somebody may have to settle it.
+	// A client that leaves before its operation begins is no fault. One that leaves later is
+	// reported, because someone may have to settle the operation.
 	begun := p.Type == TypeOutcomeUnknown || p.Type == TypeNotRecorded
 	if p.Status >= 500 && (begun || !errors.Is(p.Err, context.Canceled)) {
 		m.tell(r, p)
@@ -132,9 +133,9 @@ func (m *middleware) answer(w http.ResponseWriter, r *http.Request, p Problem) {
 	m.o.WriteProblem(w, r, p)
 }
 
-// tell reports what failed to Options.OnError. A panic of it must not take the place of
-// the handler's, or of the one that cuts the connection: middleware that recovers from
-// it would end the answer as if it were whole.
+// tell reports what failed to Options.OnError. A panic in it must not replace the
+// handler's, or the one that cuts the connection: middleware that recovers from it would
+// end the answer as if it were whole.
 func (m *middleware) tell(r *http.Request, p Problem) {
 	if m.o.OnError == nil {
 		return

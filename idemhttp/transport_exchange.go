@@ -28,8 +28,8 @@ type exchange struct {
 	start     time.Duration
 	tries     int
 	began     time.Duration // when the last try did
-	limited   time.Duration // how long it may take; zero: for ever
-	inFlight  int           // how many of them were told so, and do not count against MaxTries
+	limited   time.Duration // how long it may take; zero: forever
+	inFlight  int           // how many tries met an operation in flight; they do not count against MaxTries
 }
 
 func (e *exchange) run() (*http.Response, error) {
@@ -154,7 +154,7 @@ func (e *exchange) removeKey() {
 }
 
 // keepBody keeps the body for more than one try, within Timeout: a pipe whose writer is
-// stuck would hold the call for ever.
+// stuck would block the call forever.
 func (e *exchange) keepBody(ctx context.Context) (again bool, err error) {
 	if e.Timeout <= 0 || e.body.first == nil || e.body.get != nil {
 		return e.body.keep(ctx, e.request, e.MaxBody)

@@ -11,10 +11,10 @@ import (
 )
 
 // FormatKey returns key as the value of an Idempotency-Key header: a string in double
-// quotes as RFC 9651 has it, in which quotes and backslashes are escaped. Middleware
-// of this package reads that form, and the bare one. idem.ErrInvalid is returned when
-// key is empty, longer than MaxKey bytes, or has anything but printable ASCII in it;
-// a hash or base64 makes a key of any bytes fit.
+// quotes as in RFC 9651, with quotes and backslashes escaped. This package's middleware
+// reads that form and the bare one. idem.ErrInvalid is returned when key is empty, longer
+// than MaxKey bytes, or contains anything but printable ASCII; hash or base64-encode a key
+// of other bytes.
 func FormatKey(key string) (string, error) {
 	switch {
 	case key == "":

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Try is what a Transport's Observer is told.
+// Try is one try of a request, for Transport.Observer.
 type Try struct {
 	// Key is the value of the header field that the request carries; "" if it has none.
 	Key string
@@ -18,11 +18,11 @@ type Try struct {
 	Err error
 	// Again: the request will be tried again, after Wait.
 	Again bool
-	// Wait is the time until then; zero if it will not.
+	// Wait is the time until then; zero if it will not be tried again.
 	Wait time.Duration
 }
 
-// String tells how the try ended, and nothing of the key.
+// String says how the try ended, and nothing about the key.
 func (t Try) String() string {
 	ended := fmt.Sprint("status ", t.Status)
 	if t.Err != nil {
@@ -37,7 +37,7 @@ func (t Try) String() string {
 // GoString is String: %#v does not disclose the key either.
 func (t Try) GoString() string { return t.String() }
 
-// LogValue logs what String tells.
+// LogValue logs what String says.
 func (t Try) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.Int("number", t.Number)}
 	if t.Err != nil {
