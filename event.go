@@ -9,18 +9,18 @@ import (
 // Event tells an Options.Observer one thing the store did. Fields that do not apply are
 // zero.
 //
-// Observers run on the goroutine that did it, once the answer is durable, and with no
-// lock held. A panic in one is caught. CommitDone, StoreBroken and the background
-// sweep's events are sent from a goroutine of their own; the store waits for the
-// observer to return, unless it is closed or shut down first. An Observer may call the
-// store, and may close it or shut it down.
+// The observer runs on the goroutine of the call, once the answer is durable, and with no
+// lock held. Its panics are caught. CommitDone, StoreBroken and the background sweep's
+// events are sent from a goroutine of their own; the store waits for the observer to
+// return, unless it is closed or shut down first. An observer may call the store, and may
+// close it or shut it down.
 //
-// The context of an Observer carries the caller's values, for traces and tenants, but
-// never its cancellation. For CommitDone, StoreBroken and the background sweep it is
+// The observer's context has the values of the caller's, for traces and tenants, but not
+// its cancellation. For CommitDone, StoreBroken and the background sweep it is
 // context.Background().
 //
-// duplicate_request_count is the number of events whose Kind.Duplicate() is true.
-// idempotency_cache_hits is the number of CacheHit events.
+// Two counters follow from the events: duplicate_request_count is how many events have a
+// Kind.Duplicate() of true, and idempotency_cache_hits is how many are of kind CacheHit.
 type Event struct {
 	// Kind says what happened.
 	Kind EventKind
@@ -33,9 +33,9 @@ type Event struct {
 	Count int
 	// Corrupt is how many records a sweep skipped because it could not read them.
 	Corrupt int
-	// Duration is how long a commit took. For kinds that settle an operation it is the
-	// time since ClaimGranted. For a sweep it is the lag: the longest time that a record
-	// it removed had been expired.
+	// Duration is how long a commit took. For a call that settles a claim it is the time
+	// since the claim was granted. For a sweep it is not how long the sweep took but its
+	// lag: of the records it removed, the longest time that any had been expired.
 	Duration time.Duration
 	// Err is the cause of StoreBroken and of a failed sweep.
 	Err error
@@ -69,7 +69,7 @@ const (
 	// ClaimTooLate: a claim came when its record may have been forgotten (ErrTooLate).
 	ClaimTooLate
 	// OperationCompleted, OperationFailed, OperationReleased and OperationHeld: an
-	// attempt was settled by its token.
+	// attempt ended so, by a call with its token or in a same-commit function.
 	OperationCompleted
 	OperationFailed
 	OperationReleased
@@ -115,8 +115,8 @@ func (k EventKind) String() string {
 }
 
 // Duplicate reports whether the event is a claim refused because the same operation was
-// asked for before. duplicate_request_count counts these. A mismatch is not a
-// duplicate: it is another operation under the same key.
+// asked for before. A mismatch is not a duplicate: it is another operation under the same
+// key.
 func (k EventKind) Duplicate() bool {
 	return k >= ClaimReplayed && k <= ClaimExhausted && k != ClaimMismatch
 }
@@ -127,8 +127,8 @@ func (s *Store) observe(ctx context.Context, e Event) {
 	s.opts.Observer(context.WithoutCancel(ctx), e)
 }
 
-// observeLater is observe for goroutines that Close waits for. The observer may itself
-// call Close, so observeLater stops waiting for it once the store is closing.
+// observeLater is observe for goroutines that Close waits for. The observer may itself call
+// Close, so observeLater stops waiting for it once the store is closing.
 func (s *Store) observeLater(e Event) {
 	told := make(chan struct{})
 	go func() {
@@ -144,7 +144,7 @@ func (s *Store) observeLater(e Event) {
 // observed reports whether there is an observer. Without one, callers build no events.
 func (s *Store) observed() bool { return s.opts.Observer != nil }
 
-// observeRefused tells the observer of a claim that was not granted.
+// observeRefused tells the observer about a claim that was not granted.
 func (s *Store) observeRefused(ctx context.Context, r *Record, refusal error) {
 	if !s.observed() {
 		return
