@@ -3,8 +3,8 @@
 // delivery, and SQS delivers again what was not deleted in time. Copy the file that you
 // need, and this one.
 //
-// One process has a store open. Messages that the broker delivers to another process
-// meet another store: see docs/CONSUMERS.md.
+// Only one process can have a store open. Messages that the broker delivers to another
+// process meet another store: see docs/CONSUMERS.md.
 package brokers
 
 import (
@@ -38,7 +38,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // fatal returns the errors that end the worker: a closed store answers nothing more, and a
-// broken one only when it is opened again.
+// broken one nothing until it is opened again.
 func fatal(v consume.Verdict) error {
 	if errors.Is(v.Err, idem.ErrBroken) || errors.Is(v.Err, idem.ErrClosed) {
 		return v.Err

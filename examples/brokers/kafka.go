@@ -60,7 +60,7 @@ func handleRecords(ctx context.Context, client *kgo.Client, consumer *consume.Co
 					return err
 				}
 				again = append(again, records[i])
-				if verdict.Reason != consume.Behind { // that waits for one before it
+				if verdict.Reason != consume.Behind { // those wait for an earlier one
 					wait = min(wait, delay(verdict))
 				}
 				continue

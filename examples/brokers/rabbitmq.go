@@ -62,7 +62,7 @@ func answer(ctx context.Context, d amqp.Delivery, verdict consume.Verdict) error
 	if err := fatal(verdict); err != nil {
 		return errors.Join(err, d.Nack(false, true))
 	}
-	// RabbitMQ delivers what is requeued at once; so wait first.
+	// RabbitMQ delivers a requeued message again at once, so wait first.
 	_ = pause(ctx, delay(verdict))
 	return d.Nack(false, true)
 }

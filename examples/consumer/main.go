@@ -28,7 +28,7 @@ type message struct {
 	Tag  int // of this delivery
 }
 
-// queue is a broker. What gets no answer is delivered again.
+// queue is a broker. A message that gets no answer is delivered again.
 type queue interface {
 	Receive(context.Context) (message, error)
 	Ack(message) error
@@ -80,7 +80,8 @@ func setStock(tx *bbolt.Tx, item string, count uint64) error {
 	return b.Put([]byte(item), binary.BigEndian.AppendUint64(nil, count))
 }
 
-// work handles messages until ctx, the queue or the store ends. Run as many as you like.
+// work handles messages until ctx, the queue or the store ends. Run it in as many
+// goroutines as you like.
 func work(ctx context.Context, q queue, consumer *consume.Consumer[message]) error {
 	for {
 		m, err := q.Receive(ctx)
@@ -98,7 +99,7 @@ func work(ctx context.Context, q queue, consumer *consume.Consumer[message]) err
 			err = q.Return(m, max(verdict.After, time.Duration(verdict.Attempt)*10*time.Millisecond))
 		}
 		if errors.Is(verdict.Err, idem.ErrClosed) || errors.Is(verdict.Err, idem.ErrBroken) {
-			err = errors.Join(err, verdict.Err) // only a store that is opened again goes on
+			err = errors.Join(err, verdict.Err) // nothing works until the store is opened again
 		}
 		if err != nil {
 			return err
@@ -111,7 +112,7 @@ func open(path string) (*bolt.Backend, *idem.Store, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// No other process ships. What a dead one had claimed is free.
+	// No other process ships orders, so what the previous one had claimed is free.
 	store, err := idem.New(backend, idem.Options{LapseOnOpen: true, MaxAttempts: 12})
 	if err != nil {
 		return nil, nil, errors.Join(err, backend.Close())

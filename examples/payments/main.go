@@ -27,7 +27,7 @@ func main() {
 	}
 }
 
-// serve runs until ctx ends. Then requests end first, and the store is closed last.
+// serve runs until ctx ends. Then it waits for the requests, and closes the store last.
 func serve(ctx context.Context, addr, path string) error {
 	backend, err := bolt.Open(path, bolt.Options{})
 	if err != nil {
@@ -50,7 +50,7 @@ func serve(ctx context.Context, addr, path string) error {
 	return errors.Join(err, server.Shutdown(grace), store.Shutdown(grace))
 }
 
-// bank takes the place of your bank's client. The bank must check the key.
+// bank stands in for your bank's client. The bank must check the key.
 func bank(_ context.Context, key string, p service.Payment) ([]byte, error) {
 	return fmt.Appendf(nil, "paid %d cents, reference %s\n", p.Cents, key), nil
 }

@@ -1,5 +1,5 @@
 // Command quickstart charges a card once, however often it is asked to and however often
-// it is started: the record is in payments.db.
+// it is started. The record is in payments.db.
 //
 //	go run ./examples/quickstart
 package main

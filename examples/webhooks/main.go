@@ -1,5 +1,5 @@
-// Command webhooks processes each delivery of GitHub's once, though GitHub delivers at
-// least once, in any order, and again when somebody presses Redeliver.
+// Command webhooks processes each delivery from GitHub once, although GitHub delivers at
+// least once, in any order, and again when someone presses Redeliver.
 //
 //	WEBHOOK_SECRET=s3cret go run ./examples/webhooks
 //
@@ -38,7 +38,7 @@ func receiver(store *idem.Store, secret []byte) http.Handler {
 		RequireKey:   true, // GitHub gives every delivery an ID
 		MaxBody:      maxBody,
 		Retention:    30 * 24 * time.Hour, // deliveries can be sent again for three days
-		Wait:         5 * time.Second,     // a copy that comes early gets the same answer
+		Wait:         5 * time.Second,     // a copy that comes while the first runs gets its answer
 		RetryUnknown: true,                // an attempt that died has written nothing
 	})
 	mux := http.NewServeMux()
@@ -46,7 +46,7 @@ func receiver(store *idem.Store, secret []byte) http.Handler {
 	return mux
 }
 
-// signed passes on what the sender has signed.
+// signed passes on requests that the sender has signed.
 func signed(secret []byte, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
@@ -66,12 +66,12 @@ func signed(secret []byte, next http.Handler) http.Handler {
 	})
 }
 
-// issue is what we read of an "issues" event, and keep.
+// issue is what we read from an "issues" event, and keep.
 type issue struct {
 	URL       string    `json:"html_url"`
 	State     string    `json:"state"`
 	UpdatedAt time.Time `json:"updated_at"`
-	Events    int       `json:"events"` // ours: how many there were
+	Events    int       `json:"events"` // our own count
 }
 
 // deliver saves the event in the commit that completes the delivery.
@@ -97,8 +97,8 @@ func deliver(store *idem.Store) http.Handler {
 	})
 }
 
-// save counts the event and keeps the latest state of the issue. Once is not in order: an
-// event may come after a later one, and then only counts.
+// save counts the event and keeps the latest state of the issue. "Once" does not mean "in
+// order": an event that comes after a later one is only counted.
 func (i issue) save(tx *bbolt.Tx) error {
 	issues, err := tx.CreateBucketIfNotExists([]byte("issues"))
 	if err != nil || i.URL == "" {

@@ -1,4 +1,4 @@
-// Package service is the page to copy. `make demo` kills a process that serves this
+// Package service is the part to copy. `make demo` kills a process that serves this
 // Handler again and again, and audits the ledgers.
 package service
 
@@ -17,7 +17,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Payment is the body of a request; numbered, it is the answer and a line in the ledger.
+// Payment is the body of a request. With its number it is also the answer, and a line in
+// the ledger.
 type Payment struct {
 	Number  uint64 `json:"number"`
 	ID      string `json:"id"` // the client's idempotency key
@@ -40,7 +41,7 @@ func Handler(store *idem.Store, ledger Ledger, bank Bank) http.Handler {
 	})
 	mux := http.NewServeMux()
 	mux.Handle("POST /payments", once(handle(func(ctx context.Context, op *idemhttp.Operation, p Payment) ([]byte, error) {
-		return nil, ledger(ctx, store, op.Token(), p) // what was cut short has left nothing
+		return nil, ledger(ctx, store, op.Token(), p) // an attempt that died has written nothing
 	})))
 	mux.Handle("POST /payouts", once(Payout(bank)))
 	return mux
