@@ -13,15 +13,15 @@
 //		})
 //	}
 //
-// Each case is a subtest named after the behaviour it shows, and can be run alone:
+// Each case is a subtest named after the behaviour it checks, and can be run alone:
 // go test -run 'TestConformance/fences'. Cases use a fake Clock; none sleeps. If an engine
 // cannot be made to do something, such as stall or fail a commit, leave that hook of Harness
 // nil. The cases that need it are then skipped and say so. A skipped case is a behaviour that
-// was not shown.
+// was not checked.
 //
 // Run also checks random concurrent histories against a model (Histories) and random
 // sequences of operations against another one (Model).
 //
-// RunHostile, called in the same way, takes longer. It shows that the engine withstands
+// RunHostile is called in the same way and takes longer. It checks that the engine withstands
 // crowds, large results, keys of any bytes, and being closed or cancelled at any moment.
 package idemtest

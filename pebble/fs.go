@@ -73,7 +73,7 @@ func (f *fatal) end(doing, name string, err error) {
 }
 
 // begin is fatal.begin for operations by path. If the directory was moved or replaced,
-// it never returns: Pebble would make, rename or remove files in somebody else's
+// it never returns: Pebble would make, rename or remove files in someone else's
 // database.
 func (g *guardedFS) begin() {
 	g.fatal.begin()

@@ -3,9 +3,9 @@
 // (caches, Badger, SQLite, Redis). The program in the folder above measures them, and
 // docs/BENCHMARKS.md says how to read the figures.
 //
-// Each rival is as fast as it can be while every step of a cycle is on the disk before
-// the next begins; the program counts the syncs. What a rival stores for a claim is as
-// little as it needs and no more than idem stores.
+// Each rival is as fast as it can be while every step of a cycle is on disk before the
+// next begins; the program counts the syncs. A rival stores as little for a claim as it
+// needs, and no more than idem stores.
 //
 // Limits:
 //

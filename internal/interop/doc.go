@@ -1,11 +1,11 @@
-// Package interop holds idemhttp against what nobody here wrote.
+// Package interop tests idemhttp with other people's code.
 //
-// Clients, through the bad network of internal/faultproxy: Go's own http.Transport, which
-// sends a request with an Idempotency-Key again by itself, go-retryablehttp, and
-// stripe-go, which makes keys and tries again by itself.
+// The clients, through the bad network of internal/faultproxy, are Go's own
+// http.Transport, which repeats a request with an Idempotency-Key on its own,
+// go-retryablehttp, and stripe-go, which makes keys and repeats requests on its own.
 //
-// Routers, frameworks and middleware around idemhttp and inside of it: chi, gin, echo,
-// gorilla's handlers, httpsnoop and otelhttp.
+// The routers, frameworks and middleware, around idemhttp and inside it, are chi, gin,
+// echo, gorilla's handlers, httpsnoop and otelhttp.
 //
-// It is a module of its own, so that none of them gets into the other one.
+// The package is its own module, to keep these dependencies out of the root module.
 package interop
