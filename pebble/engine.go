@@ -71,6 +71,7 @@ func (e *driver) Name() string { return e.dir }
 // the files while parts of it still run.
 func (e *driver) Close() error {
 	done := make(chan error, 1)
+	e.fatal.leave()
 	go func() {
 		e.endReaders()
 		err := e.flush()

@@ -2,7 +2,10 @@ package pebble
 
 import (
 	"fmt"
+	"runtime"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -19,17 +22,42 @@ type fatal struct {
 	heard   chan struct{} // closed with the first cause
 	damaged chan struct{} // closed when a background task met damage
 	damage  sync.Once
+	leaving chan struct{} // closed before the database is closed
 	backend *txbackend.Backend
+
+	// pause is called when Pebble cannot read the statistics of a table.
+	pause func()
 }
+
+// statsPause is how long Pebble waits before it tries again to read the statistics of a
+// table.
+const statsPause = time.Second
 
 var _ pebble.Logger = (*fatal)(nil)
 
 func newFatal() *fatal {
-	return &fatal{heard: make(chan struct{}), damaged: make(chan struct{})}
+	f := &fatal{heard: make(chan struct{}), damaged: make(chan struct{}), leaving: make(chan struct{})}
+	f.pause = f.untilNextStats
+	return f
+}
+
+// leave ends all pauses. It is called once, before the database is closed.
+func (f *fatal) leave() { close(f.leaving) }
+
+func (f *fatal) untilNextStats() {
+	timer := time.NewTimer(statsPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-f.leaving:
+	}
 }
 
 // set records the first cause. Pebble may hold any of its locks when calling it.
 func (f *fatal) set(cause error) {
+	if f.err() != nil {
+		return
+	}
 	cause = redact(cause)
 	f.mu.Lock()
 	first := f.cause == nil
@@ -83,10 +111,31 @@ func (f *fatal) listener() *pebble.EventListener {
 		BackgroundError: func(err error) {
 			if pebble.IsCorruptionError(err) {
 				f.damage.Do(func() { close(f.damaged) })
-				return
+			} else {
+				f.set(fmt.Errorf("in the background: %w", err))
 			}
-			f.set(fmt.Errorf("in the background: %w", err))
+			if inTableStats() {
+				f.pause()
+			}
 		},
 		DataCorruption: func(pebble.DataCorruptionInfo) {},
+	}
+}
+
+// inTableStats reports whether it is called by Pebble's job that reads the statistics of
+// tables. If that cannot read one, damaged or gone, it tries again at once, and keeps a
+// processor busy for as long as the database is open. Pebble calls the listener there
+// without any of its locks, unlike elsewhere, so the job can be held up.
+func inTableStats() bool {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		if strings.HasSuffix(frame.Function, ".collectTableStats") {
+			return true
+		}
+		if !more {
+			return false
+		}
 	}
 }

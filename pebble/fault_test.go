@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -226,6 +228,40 @@ func TestDamagedTable(t *testing.T) {
 	require.NoError(t, s.Forget(ctx, idem.Token{Key: bad}))
 	_, err = s.Claim(ctx, idem.Request{Key: bad})
 	require.ErrorIs(t, err, idem.ErrCorrupt, "Pebble reads the damage below its own removal: still never a grant")
+}
+
+// statsJob has the name of Pebble's job that reads the statistics of tables.
+type statsJob struct{ listener *pebble.EventListener }
+
+func (j statsJob) collectTableStats() { j.listener.BackgroundError(pebble.ErrCorruption) }
+
+// A table whose statistics cannot be read does not keep a processor busy: Pebble tries
+// again at once, so each failure is followed by a pause. Elsewhere Pebble holds locks when
+// it reports an error, and is not held up.
+func TestUnreadableStatisticsDoNotSpin(t *testing.T) {
+	t.Parallel()
+	f, paused := newFatal(), 0
+	f.pause = func() { paused++ }
+	job := statsJob{f.listener()}
+	job.collectTableStats()
+	job.collectTableStats()
+	require.Equal(t, 2, paused)
+	job.listener.BackgroundError(pebble.ErrCorruption)
+	require.Equal(t, 2, paused)
+}
+
+// Closing ends a pause.
+func TestClosingEndsThePauseOfStatistics(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFatal()
+		began := time.Now()
+		f.untilNextStats()
+		require.Equal(t, statsPause, time.Since(began))
+		f.leave()
+		f.untilNextStats()
+		require.Equal(t, statsPause, time.Since(began))
+	})
 }
 
 func TestMinFree(t *testing.T) {

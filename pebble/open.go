@@ -205,6 +205,9 @@ func openDB(dir string, o Options, made bool, h *held) (*driver, error) {
 		}
 	}
 	f := newFatal()
+	if o.pause != nil {
+		f.pause = o.pause
+	}
 	e := &driver{dir: dir, opts: o, fatal: f, lock: lock, damagedBound: damagedBound}
 	e.readers.Init(e.openReader, (*reader).close)
 	e.compactions.done = e.expireReaders
@@ -279,7 +282,9 @@ func tryDB(dir string, o Options, lock *dbLock) error {
 	if e.db, err = openGuarded(o.fs.PathJoin(dir, dbName), po, f, func() error { return nil }); err != nil {
 		return openError(dir, err)
 	}
-	return errors.Join(e.verify(), redact(e.db.Close()))
+	err = e.verify()
+	f.leave()
+	return errors.Join(err, redact(e.db.Close()))
 }
 
 // openGuarded is pebble.Open in bounded time. Open panics on some errors of the file

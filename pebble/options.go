@@ -21,7 +21,8 @@ type Options struct {
 	// checked where free space cannot be determined (Windows).
 	MinFree int64
 
-	fs vfs.FS // for tests; nil: the operating system's
+	fs    vfs.FS // for tests; nil: the operating system's
+	pause func() // for tests; see fatal.pause
 }
 
 const (

@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -64,8 +65,11 @@ func onDisk() idemtest.Harness {
 	}
 }
 
+// mustOpen opens a store whose memory is small: many are open at once.
 func mustOpen(t testing.TB, dir string, o Options) *Backend {
 	t.Helper()
+	o.CacheBytes = cmp.Or(o.CacheBytes, 8<<20)
+	o.MemTableBytes = cmp.Or(o.MemTableBytes, 1<<20)
 	b, err := Open(dir, o)
 	require.NoError(t, err)
 	return b
