@@ -160,7 +160,7 @@ func commitFailsInTraffic(t *testing.T, e *env) {
 		return struct{}{}
 	})
 	e.within("traffic", func() {
-		for begun.Load() < 5*workers {
+		for begun.Load() < 5*workers && !traffic.isDone() {
 			settle()
 		}
 	})

@@ -2,6 +2,7 @@ package idemtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"os"
 	"sync"
@@ -84,6 +85,10 @@ func (e *env) open(o idem.Options) *idem.Store {
 	return e.openWith(o, e.h.Open(e.t, e.dir))
 }
 
+// unbounded is how long a commit may take in the suite, unless a case says so: on a busy
+// machine one takes any time, and the store must not break.
+func unbounded(stall time.Duration) time.Duration { return cmp.Or(stall, -1) }
+
 func (e *env) openWith(o idem.Options, b engine.Backend) *idem.Store {
 	e.t.Helper()
 	e.opts = o
@@ -93,6 +98,7 @@ func (e *env) openWith(o idem.Options, b engine.Backend) *idem.Store {
 	if o.SweepInterval == 0 {
 		o.SweepInterval = -1
 	}
+	o.Stall = unbounded(o.Stall)
 	e.backend = b
 	if e.wrap != nil {
 		b = e.wrap(b)

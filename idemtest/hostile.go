@@ -263,7 +263,7 @@ func openAndClose(t *testing.T, e *env) {
 	var early int
 	for i := range cycles {
 		b := e.h.Open(t, dir)
-		s, err := idem.New(b, idem.Options{Clock: e.clock, LapseOnOpen: i%2 == 0})
+		s, err := idem.New(b, idem.Options{Clock: e.clock, LapseOnOpen: i%2 == 0, Stall: unbounded(0)})
 		require.NoError(t, err)
 		if runtime.GOOS == "linux" && countFiles(t, dir) > 0 {
 			require.NotEmpty(t, openFiles(t, dir), "what is open is not seen")

@@ -111,7 +111,7 @@ func newMachine(t *testing.T, r *rapid.T, h Harness, dir string) *machine {
 
 func (m *machine) open() {
 	m.opening++
-	m.o.Clock = m.clock
+	m.o.Clock, m.o.Stall = m.clock, unbounded(m.o.Stall)
 	m.b = m.h.Open(m.t, m.dir)
 	s, err := idem.New(m.b, m.o)
 	if err != nil {

@@ -2,6 +2,7 @@
 package storetest
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"io"
@@ -17,9 +18,11 @@ import (
 	"github.com/idemkv/idem/internal/selfexec"
 )
 
-// Open opens a store on b. It is closed at the end of the test, if it is not by then.
+// Open opens a store on b. It is closed at the end of the test, if it is not by then. Its
+// commits may take any time unless o says otherwise, because they do on a busy machine.
 func Open(t testing.TB, b engine.Backend, o idem.Options) *idem.Store {
 	t.Helper()
+	o.Stall = cmp.Or(o.Stall, -1)
 	s, err := idem.New(b, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
