@@ -91,6 +91,7 @@ func TestObserverThatCallsBack(t *testing.T) {
 			t.Parallel()
 			var s *idem.Store
 			var calling atomic.Bool
+			closed := make(chan struct{})
 			s, b, clock := observed(t, func(_ context.Context, e idem.Event) {
 				if e.Kind == kind && calling.CompareAndSwap(false, true) {
 					_, _ = s.Get(context.Background(), "k")
@@ -98,10 +99,12 @@ func TestObserverThatCallsBack(t *testing.T) {
 					_, _ = s.Sweep(context.Background(), 1)
 					_, _ = s.Stats(context.Background())
 					assert.NoError(t, s.Close())
+					close(closed)
 				}
 			})
 			life(s, b, clock)
 			require.True(t, calling.Load())
+			<-closed // a store that is closing waits for no observer
 			_, err := s.Get(t.Context(), "k")
 			require.Equal(t, idem.ErrClosed, err)
 		})
