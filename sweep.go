@@ -178,6 +178,7 @@ func (s *Store) startSweeper(ready <-chan struct{}) {
 			if s.calls.any() { // others are using the engine
 				slice = max(1, slice/busyShare)
 			}
+			began, _ := s.time.now()
 			_, looked, err := s.sweep(ctx, x, slice, s.observeLater)
 			if err != nil {
 				return false, 0, err
@@ -185,23 +186,24 @@ func (s *Store) startSweeper(ready <-chan struct{}) {
 			if looked == slice {
 				return true, 0, nil
 			}
-			next, err = s.nextDue(ctx, x)
+			next, err = s.nextDue(ctx, x, began)
 			return false, next, err
 		},
 		Ended: func(err error) bool { return errors.Is(err, ErrClosed) || errors.Is(err, ErrBroken) },
 	})
 }
 
-// nextDue returns when the next record that is not due yet will be, in the sweeper's
-// time. Records that a sweep skipped must not trigger another one at once.
-func (s *Store) nextDue(ctx context.Context, x engine.Expirer) (time.Duration, error) {
+// nextDue returns when the next record that was not due at began, when a sweep started,
+// will be or was due, in the sweeper's time. A record may have become due while the sweep
+// ran, after its last look. Records that were due before and that the sweep skipped must
+// not trigger another one at once.
+func (s *Store) nextDue(ctx context.Context, x engine.Expirer, began engine.Instant) (time.Duration, error) {
 	in := s.calls.enter()
 	if in == nil {
 		return 0, s.endedErr()
 	}
 	defer in.leave()
-	now, _ := s.time.now()
-	places, err := x.Expiring(ctx, engine.Due{At: now + 1}, engine.Never, 1)
+	places, err := x.Expiring(ctx, engine.Due{At: began + 1}, engine.Never, 1)
 	if err != nil || len(places) == 0 {
 		return ttl.Idle, s.outranked(err)
 	}

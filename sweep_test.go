@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -282,6 +283,30 @@ func TestBackgroundSweepEndsWithTheStore(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, looks+1, b.looks.Load())
 		assert.Contains(t, kinds(told.take()), "store_broken", "and it told, for nobody else had asked")
+	})
+}
+
+// A record that becomes due after the sweep's last look and before the sweeper goes to
+// sleep is not left until something else is due.
+func TestDueWhileTheSweepEnds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newStub()
+		var once sync.Once
+		var expiring atomic.Bool
+		b.onScan = func(string) error {
+			if expiring.Load() && entries(b) == 1 { // the sweep that removed the first looks for another
+				once.Do(func() { time.Sleep(2 * time.Second) })
+			}
+			return nil
+		}
+		s := open(t, rich{b}, idem.Options{Lease: time.Minute, Retention: time.Hour})
+		mustClaim(t, s, idem.Request{Key: "first"})
+		time.Sleep(time.Second)
+		mustClaim(t, s, idem.Request{Key: "second"})
+		expiring.Store(true)
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		assert.Zero(t, entries(b))
 	})
 }
 
