@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/fakeclock"
 )
 
 const roomy = 1 << 20
@@ -20,7 +21,7 @@ func final(fence uint64) *engine.Entry {
 // trackerOf returns the tracker of a store that was just made, with a cache of so many
 // bytes.
 func trackerOf(bytes int64) *tracker {
-	return newTracker(newTimeline(newHandClock(autumn), engine.Meta{}), false, bytes)
+	return newTracker(newTimeline(fakeclock.New(autumn), engine.Meta{}), false, bytes)
 }
 
 // lookUp is a look-up of key that finds e in the engine.

@@ -10,29 +10,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/fakeclock"
 )
 
 var autumn = time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
-
-// handClock is a Clock that a test of a timeline moves by hand. It has no timers.
-type handClock struct {
-	wall    time.Time
-	elapsed time.Duration
-	reads   int
-}
-
-func newHandClock(wall time.Time) *handClock { return &handClock{wall: wall} }
-
-func (c *handClock) Now() (time.Time, time.Duration) {
-	c.reads++
-	return c.wall, c.elapsed
-}
-
-func (c *handClock) AfterFunc(time.Duration, func()) func() bool { panic("a timeline sets no timers") }
-
-// Advance lets d pass, on the wall clock too; Step sets the wall clock alone.
-func (c *handClock) Advance(d time.Duration) { c.wall, c.elapsed = c.wall.Add(d), c.elapsed+d }
-func (c *handClock) Step(wall time.Time)     { c.wall = wall }
 
 func TestInstantAddSaturates(t *testing.T) {
 	t.Parallel()
@@ -120,7 +101,7 @@ func TestTimelineOfNewStore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tl := newTimeline(newHandClock(c.wall), engine.Meta{})
+			tl := newTimeline(fakeclock.New(c.wall), engine.Meta{})
 			now, _ := tl.now()
 			assert.Equal(t, c.time, now)
 			newFences(t, tl, c.fence)
@@ -137,7 +118,7 @@ func TestTimelineOfNewStore(t *testing.T) {
 // which is safe; everything lapsing and expiring at once would not be.
 func TestTimelineStaysShortOfNever(t *testing.T) {
 	t.Parallel()
-	c := newHandClock(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
+	c := fakeclock.New(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
 	tl := newTimeline(c, engine.Meta{Time: 100, Wall: 100, Fence: 1, Epoch: 1})
 	for range 3 {
 		now, _ := tl.now()
@@ -150,7 +131,7 @@ func TestTimelineStaysShortOfNever(t *testing.T) {
 		assert.Equal(t, ErrInFlight, refuseClaim(claimed, &a, now), "the lease holds")
 		c.Advance(time.Hour)
 	}
-	again := newTimeline(newHandClock(autumn), tl.meta())
+	again := newTimeline(fakeclock.New(autumn), tl.meta())
 	now, _ := again.now()
 	assert.Less(t, now, engine.Never, "and from what was saved")
 }
@@ -168,11 +149,11 @@ func TestTimelineWallStepsAtRunTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newHandClock(autumn)
+			c := fakeclock.New(autumn)
 			tl := newTimeline(c, engine.Meta{})
 			start, toWall := tl.now()
 			require.Zero(t, toWall)
-			c.Step(step)
+			c.SetWall(step)
 			c.Advance(time.Minute)
 			now, toWall := tl.now()
 			assert.Equal(t, start+engine.Instant(time.Minute), now)
@@ -227,7 +208,7 @@ func TestTimelineAcrossOpenings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tl := newTimeline(newHandClock(c.wall), c.saved)
+			tl := newTimeline(fakeclock.New(c.wall), c.saved)
 			now, _ := tl.now()
 			assert.Equal(t, c.want, now)
 			assert.Equal(t, uint64(4), tl.epoch)
@@ -253,24 +234,24 @@ func TestSavedWallNeverGoesBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			saved := engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Epoch: 1}
-			c := newHandClock(autumn.Add(2 * day)) // it was closed for two days
+			c := fakeclock.New(autumn.Add(2 * day)) // it was closed for two days
 			tl := newTimeline(c, saved)
 			saved = tl.meta()
 			require.Equal(t, autumn.Add(2*day).UnixNano(), saved.Wall)
-			c.Step(back)
+			c.SetWall(back)
 			c.Advance(time.Hour)
 			saved = tl.meta()
 			require.Equal(t, autumn.Add(2*day+time.Hour).UnixNano(), saved.Wall)
 
-			again := newTimeline(newHandClock(autumn.Add(2*day+2*time.Hour)), saved)
+			again := newTimeline(fakeclock.New(autumn.Add(2*day+2*time.Hour)), saved)
 			now, _ := again.now()
 			assert.Equal(t, engine.Instant(autumn.Add(2*day+2*time.Hour).UnixNano()), now, "it was closed for an hour")
 
 			// Nothing was saved before the clock stepped back.
-			c = newHandClock(autumn.Add(2 * day))
+			c = fakeclock.New(autumn.Add(2 * day))
 			tl = newTimeline(c, engine.Meta{Time: engine.Instant(autumn.UnixNano()), Wall: autumn.UnixNano(), Fence: 1, Epoch: 1})
-			c.Step(back)
-			again = newTimeline(newHandClock(autumn.Add(2*day+time.Hour)), tl.meta())
+			c.SetWall(back)
+			again = newTimeline(fakeclock.New(autumn.Add(2*day+time.Hour)), tl.meta())
 			now, _ = again.now()
 			assert.Equal(t, engine.Instant(autumn.Add(2*day+time.Hour).UnixNano()), now, "the two days count once")
 		})
@@ -286,24 +267,24 @@ func TestWallClockCatchesUp(t *testing.T) {
 	for name, first := range map[string]time.Time{"from 1970": time.Unix(9, 0), "from a year before": autumn.AddDate(-1, 0, 0)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newHandClock(first) // it was closed for two days
+			c := fakeclock.New(first) // it was closed for two days
 			tl := newTimeline(c, engine.Meta{Time: engine.Instant(was), Wall: was, Fence: 1, Epoch: 1})
 			c.Advance(time.Hour)
 			require.Equal(t, -was-int64(time.Hour), tl.meta().Wall)
-			c.Step(autumn.Add(time.Hour - 1))
+			c.SetWall(autumn.Add(time.Hour - 1))
 			require.Equal(t, -was-int64(time.Hour), tl.meta().Wall, "a nanosecond is missing")
-			for _, missing := range []engine.Meta{tl.meta(), newTimeline(newHandClock(first), tl.meta()).meta()} {
-				again := newTimeline(newHandClock(autumn.Add(3*day)), missing)
+			for _, missing := range []engine.Meta{tl.meta(), newTimeline(fakeclock.New(first), tl.meta()).meta()} {
+				again := newTimeline(fakeclock.New(autumn.Add(3*day)), missing)
 				now, _ := again.now()
 				require.Equal(t, missing.Time, now, "none of it can be told")
 				require.Equal(t, autumn.Add(3*day).UnixNano(), again.meta().Wall)
 			}
-			c.Step(autumn.Add(2*day + time.Hour))
+			c.SetWall(autumn.Add(2*day + time.Hour))
 			require.Equal(t, autumn.Add(2*day+time.Hour).UnixNano(), tl.meta().Wall)
-			c.Step(first)
+			c.SetWall(first)
 			saved := tl.meta()
 			require.Equal(t, autumn.Add(2*day+time.Hour).UnixNano(), saved.Wall, "it is lost again")
-			now, _ := newTimeline(newHandClock(autumn.Add(3*day)), saved).now()
+			now, _ := newTimeline(fakeclock.New(autumn.Add(3*day)), saved).now()
 			require.Equal(t, saved.Time+engine.Instant(23*time.Hour), now)
 		})
 	}
@@ -318,13 +299,13 @@ func TestWallStepsBackBeforeTheFirstCommit(t *testing.T) {
 	for name, wall := range map[string]int64{"seven of thirty days were counted": was, "none were counted": -was} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newHandClock(autumn.Add(30 * day))
+			c := fakeclock.New(autumn.Add(30 * day))
 			tl := newTimeline(c, engine.Meta{Time: engine.Instant(was), Wall: wall, Fence: 1, Epoch: 1})
-			c.Step(autumn)
+			c.SetWall(autumn)
 			c.Advance(time.Hour)
 			saved := tl.meta()
 			assert.Equal(t, autumn.Add(30*day+time.Hour).UnixNano(), saved.Wall)
-			now, _ := newTimeline(newHandClock(autumn.Add(30*day+2*time.Hour)), saved).now()
+			now, _ := newTimeline(fakeclock.New(autumn.Add(30*day+2*time.Hour)), saved).now()
 			assert.Equal(t, saved.Time+engine.Instant(time.Hour), now)
 		})
 	}
@@ -334,7 +315,7 @@ func TestWallStepsBackBeforeTheFirstCommit(t *testing.T) {
 // clock that was not set: no token of one fits the other.
 func TestFencesOfTwoLivesAreApart(t *testing.T) {
 	t.Parallel()
-	saved := newTimeline(newHandClock(autumn), engine.Meta{}).meta()
+	saved := newTimeline(fakeclock.New(autumn), engine.Meta{}).meta()
 	ahead := saved
 	ahead.Fence += 1 << 40 // by claims, or a clock that was ahead
 	for name, lives := range map[string][2]engine.Meta{
@@ -347,7 +328,7 @@ func TestFencesOfTwoLivesAreApart(t *testing.T) {
 				t.Parallel()
 				drawn := map[uint64]bool{}
 				for _, m := range lives {
-					tl := newTimeline(newHandClock(wall), m)
+					tl := newTimeline(fakeclock.New(wall), m)
 					for range 100 {
 						n := tl.fence.Add(1)
 						assert.False(t, drawn[n], "fence %d is drawn in both", n)
@@ -360,11 +341,22 @@ func TestFencesOfTwoLivesAreApart(t *testing.T) {
 	}
 }
 
+// countingClock counts how often it is read.
+type countingClock struct {
+	*fakeclock.Clock
+	reads int
+}
+
+func (c *countingClock) Now() (time.Time, time.Duration) {
+	c.reads++
+	return c.Clock.Now()
+}
+
 // A deadline differs from the real one by the gap between two readings; so wall
 // and elapsed time come from one.
 func TestTimelineReadsTheClockOnce(t *testing.T) {
 	t.Parallel()
-	c := newHandClock(autumn)
+	c := &countingClock{Clock: fakeclock.New(autumn)}
 	tl := newTimeline(c, engine.Meta{})
 	assert.Equal(t, 1, c.reads)
 	tl.now()

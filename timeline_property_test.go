@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/fakeclock"
 )
 
 // Random lives of a store under a wall clock that is right, not set, ahead, or steps as
@@ -73,7 +74,7 @@ func TestTimelineProperty(t *testing.T) {
 		}
 		offset := func(w time.Time) time.Duration { return w.Sub(autumn.Add(true_)) }
 		first := wall()
-		c := newHandClock(first)
+		c := fakeclock.New(first)
 		tl := newTimeline(c, engine.Meta{})
 		began, _ := tl.now()
 		now := life{ahead: offset(first), exact: true, read: offset(first), told: true}
@@ -101,7 +102,7 @@ func TestTimelineProperty(t *testing.T) {
 				c.Advance(d)
 			case "step":
 				if len(kinds) > 1 {
-					c.Step(wall())
+					c.SetWall(wall())
 				}
 			case "save":
 				now = save()
@@ -116,7 +117,7 @@ func TestTimelineProperty(t *testing.T) {
 				down := duration(rapid.SampledFrom([]time.Duration{time.Hour, 7 * day, 60 * day}).Draw(t, "down"))
 				true_ += down
 				w := wall()
-				c = newHandClock(w)
+				c = fakeclock.New(w)
 				tl = newTimeline(c, saved.meta)
 				now, before = saved, saved.meta
 				if saved.meta.Wall >= clockFloor {

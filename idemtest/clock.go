@@ -1,151 +1,42 @@
 package idemtest
 
 import (
-	"container/heap"
-	"sync"
 	"time"
+
+	"github.com/idemkv/idem/internal/fakeclock"
 )
 
 // Clock is an idem.Clock that stands still until it is told to move. It is safe for
 // concurrent use.
-type Clock struct {
-	mu      sync.Mutex
-	wall    time.Time
-	elapsed time.Duration
-	timers  timers
-	started uint64        // timers started so far; orders those due at the same moment
-	fired   uint64        // timers fired so far
-	changed chan struct{} // closed and replaced when a timer is added
-}
+type Clock struct{ fake *fakeclock.Clock }
 
 // NewClock returns a Clock whose wall clock reads start.
-func NewClock(start time.Time) *Clock {
-	return &Clock{wall: start.Round(0), changed: make(chan struct{})}
-}
+func NewClock(start time.Time) *Clock { return &Clock{fakeclock.New(start)} }
 
 // Now implements idem.Clock.
-func (c *Clock) Now() (wall time.Time, elapsed time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.wall, c.elapsed
-}
+func (c *Clock) Now() (wall time.Time, elapsed time.Duration) { return c.fake.Now() }
 
 // AfterFunc implements idem.Clock. f runs in its own goroutine once Advance has moved
 // the clock by d, or at once if d is not positive.
 func (c *Clock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if d <= 0 {
-		go f()
-		return func() bool { return false }
-	}
-	c.started++
-	tm := &timer{at: c.elapsed + d, order: c.started, f: f}
-	if tm.at < c.elapsed { // further off than can be told
-		tm.at = 1<<63 - 1
-	}
-	heap.Push(&c.timers, tm)
-	close(c.changed)
-	c.changed = make(chan struct{})
-	return func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if tm.index < 0 {
-			return false
-		}
-		heap.Remove(&c.timers, tm.index)
-		return true
-	}
+	return c.fake.AfterFunc(d, f)
 }
 
 // Advance moves the wall clock and the elapsed time forward by d, which must not be
 // negative, in one step. It starts the timers that have become due, each in its own
 // goroutine, and does not wait for them.
-func (c *Clock) Advance(d time.Duration) {
-	if d < 0 {
-		panic("idemtest: elapsed time does not go back; use StepWall")
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.wall = c.wall.Add(d)
-	c.elapsed += d
-	for len(c.timers) > 0 && c.timers[0].at <= c.elapsed {
-		c.fired++
-		go heap.Pop(&c.timers).(*timer).f()
-	}
-}
+func (c *Clock) Advance(d time.Duration) { c.fake.Advance(d) }
 
 // StepWall moves only the wall clock by d, either way, as an NTP step or an operator
 // does.
-func (c *Clock) StepWall(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.wall = c.wall.Add(d)
-}
+func (c *Clock) StepWall(d time.Duration) { c.fake.StepWall(d) }
 
 // Pending returns how many timers have been started and have neither fired nor been
 // stopped.
-func (c *Clock) Pending() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.timers)
-}
+func (c *Clock) Pending() int { return c.fake.Timers().Pending }
 
 // BlockUntil returns when at least n timers are pending. A test then knows that the
 // goroutines it started are waiting for time to pass.
 func (c *Clock) BlockUntil(n int) {
-	c.blockUntil(func() bool { return len(c.timers) >= n }, nil)
-}
-
-// blockUntil returns true once so holds, and false when it must give up. so is called
-// under the lock whenever a timer was started.
-func (c *Clock) blockUntil(so func() bool, giveUp <-chan struct{}) bool {
-	for {
-		c.mu.Lock()
-		holds, changed := so(), c.changed
-		c.mu.Unlock()
-		if holds {
-			return true
-		}
-		select {
-		case <-changed:
-		case <-giveUp:
-			return false
-		}
-	}
-}
-
-type timer struct {
-	at    time.Duration
-	order uint64
-	f     func()
-	index int // in the heap; -1 once removed
-}
-
-// timers is a heap in the order of firing.
-type timers []*timer
-
-func (t timers) Len() int { return len(t) }
-func (t timers) Less(i, j int) bool {
-	return t[i].at < t[j].at || t[i].at == t[j].at && t[i].order < t[j].order
-}
-
-func (t timers) Swap(i, j int) {
-	t[i], t[j] = t[j], t[i]
-	t[i].index, t[j].index = i, j
-}
-
-func (t *timers) Push(x any) {
-	tm := x.(*timer)
-	tm.index = len(*t)
-	*t = append(*t, tm)
-}
-
-func (t *timers) Pop() any {
-	old := *t
-	tm := old[len(old)-1]
-	old[len(old)-1] = nil
-	*t = old[:len(old)-1]
-	tm.index = -1
-	return tm
+	c.fake.BlockUntil(func(t fakeclock.Timers) bool { return t.Pending >= n }, nil)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/fakeclock"
 	"github.com/idemkv/idem/internal/progress"
 )
 
@@ -191,7 +192,7 @@ func (e *env) timers(n int) {
 	e.t.Helper()
 	stall := e.watch()
 	defer stall.Stop()
-	if !e.clock.blockUntil(func() bool { return len(e.clock.timers) >= n }, stall.Stalled()) {
+	if !e.clock.fake.BlockUntil(func(t fakeclock.Timers) bool { return t.Pending >= n }, stall.Stalled()) {
 		e.t.Fatalf("%d timers are pending and nobody starts more, %d were to be", e.clock.Pending(), n)
 	}
 }
@@ -202,7 +203,7 @@ func (e *env) started(n uint64) {
 	e.t.Helper()
 	stall := e.watch()
 	defer stall.Stop()
-	if !e.clock.blockUntil(func() bool { return e.clock.started >= n }, stall.Stalled()) {
+	if !e.clock.fake.BlockUntil(func(t fakeclock.Timers) bool { return t.Started >= n }, stall.Stalled()) {
 		e.t.Fatalf("nobody starts timer number %d", n)
 	}
 }

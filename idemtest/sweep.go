@@ -372,18 +372,12 @@ func idle(t *testing.T, e *env) {
 	e.clock.Advance(2 * time.Minute)
 	e.next("sweep", events)
 	e.timers(1) // for the next record due, in a thousand hours
-	fired := e.timersFired()
+	fired := e.clock.fake.Timers().Fired
 	for range 900 {
 		e.clock.Advance(time.Hour)
-		require.Equal(t, fired, e.timersFired(), "the store woke up for nothing")
+		require.Equal(t, fired, e.clock.fake.Timers().Fired, "the store woke up for nothing")
 	}
 	e.clock.Advance(200 * time.Hour)
 	e.next("sweep", events)
-	require.Equal(t, fired+1, e.timersFired())
-}
-
-func (e *env) timersFired() uint64 {
-	e.clock.mu.Lock()
-	defer e.clock.mu.Unlock()
-	return e.clock.fired
+	require.Equal(t, fired+1, e.clock.fake.Timers().Fired)
 }

@@ -7,11 +7,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
-	"github.com/idemkv/idem/internal/robustness/oracle"
+	"github.com/idemkv/idem/internal/fakeclock"
 )
 
 // The judge of flipped bits would notice.
@@ -28,7 +29,7 @@ func TestFlipsNoticeMutants(t *testing.T) {
 
 	changed := func(change func(*idem.Store)) flipped {
 		path := f.copy()
-		s, err := Open("bolt", path, Sizes{}, idem.Options{Clock: oracle.Stopped(is.Now), SweepInterval: -1})
+		s, err := Open("bolt", path, Sizes{}, idem.Options{Clock: fakeclock.New(time.Unix(0, is.Now)), SweepInterval: -1})
 		require.NoError(t, err)
 		change(s.Store)
 		require.NoError(t, s.Store.Close())

@@ -20,6 +20,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/fakeclock"
 	"github.com/idemkv/idem/internal/progress"
 	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/robustness/oracle"
@@ -117,7 +118,7 @@ func (is truth) hold(engine, path string) (found flipped) {
 	var wrong []string
 	defer func() { found.Violation = strings.Join(wrong, "\n") }()
 	bad := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
-	clock := oracle.Stopped(is.Now)
+	clock := fakeclock.New(time.Unix(0, is.Now))
 	s, err := Open(engine, path, Sizes{}, idem.Options{Clock: clock, SweepInterval: -1})
 	if err != nil {
 		found.Refused = err.Error()
@@ -293,7 +294,7 @@ func (f *flipper) build(dir string) {
 	whole := filepath.Join(dir, "whole")
 	require.NoError(f.t, copied(f.path, whole, flip{File: "none"}))
 	now := clock.Nanos()
-	s, err := Open(f.engine, whole, Sizes{}, idem.Options{Clock: oracle.Stopped(now), SweepInterval: -1})
+	s, err := Open(f.engine, whole, Sizes{}, idem.Options{Clock: fakeclock.New(time.Unix(0, now)), SweepInterval: -1})
 	require.NoError(f.t, err)
 	found, err := oracle.Look(ctx, s, now)
 	require.NoError(f.t, err)

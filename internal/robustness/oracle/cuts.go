@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/fakeclock"
 )
 
 // Disk is the disk of a store in this process.
@@ -153,7 +154,7 @@ func (c *Cuts) judge(checker *Checker, im image) error {
 // checker must have advanced to p.
 func JudgeImage(checker *Checker, p Point, open func(idem.Options) (Subject, error)) error {
 	where := fmt.Sprintf("an image of the disk at event %d to %d of the journal", p.Answers, p.Calls)
-	s, err := open(idem.Options{Clock: Stopped(p.T), SweepInterval: -1})
+	s, err := open(idem.Options{Clock: fakeclock.New(time.Unix(0, p.T)), SweepInterval: -1})
 	if err != nil {
 		return fmt.Errorf("%s cannot be opened: %w", where, err)
 	}

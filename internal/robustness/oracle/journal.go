@@ -15,9 +15,8 @@ import (
 // both wall and elapsed time, which makes times in records exact, and comparable over
 // lives and processes.
 type Clock struct {
-	last    atomic.Int64
-	ahead   int64
-	stopped bool
+	last  atomic.Int64
+	ahead int64
 }
 
 // NewClock returns a Clock that starts no earlier than from, in Unix nanoseconds: the
@@ -36,19 +35,8 @@ func NewClockAhead(from int64, ahead time.Duration) *Clock {
 	return c
 }
 
-// Stopped returns a Clock that stands still at that time, and whose timers never fire:
-// the instant of an image of a disk.
-func Stopped(at int64) *Clock {
-	c := NewClock(at)
-	c.stopped = true
-	return c
-}
-
 // Nanos returns the time in Unix nanoseconds.
 func (c *Clock) Nanos() int64 {
-	if c.stopped {
-		return c.last.Load()
-	}
 	now := time.Now().UnixNano() + c.ahead
 	for {
 		last := c.last.Load()
@@ -69,9 +57,6 @@ func (c *Clock) Now() (time.Time, time.Duration) {
 
 // AfterFunc implements idem.Clock.
 func (c *Clock) AfterFunc(d time.Duration, f func()) func() bool {
-	if c.stopped {
-		return func() bool { return true }
-	}
 	return time.AfterFunc(d, f).Stop
 }
 

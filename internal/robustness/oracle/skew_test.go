@@ -12,6 +12,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/fakeclock"
 )
 
 // skewedLife is a life of a store. Its durations follow each other.
@@ -78,7 +79,12 @@ func (s *skewed) live(l skewedLife) int64 {
 	s.n++
 	pass := func(d time.Duration) { s.now += int64(d) }
 	pass(l.closed)
-	clock := WallClock{Clock: Stopped(0), Walls: l.walls}
+	fake := fakeclock.New(time.Unix(0, s.now))
+	clock := WallClock{Clock: fake, Walls: l.walls}
+	tick := func() {
+		wall, _ := fake.Now()
+		fake.Advance(time.Duration(s.now - wall.UnixNano()))
+	}
 	if l.walls.At != 0 {
 		clock.Walls.At += s.now
 	}
@@ -92,7 +98,7 @@ func (s *skewed) live(l skewedLife) int64 {
 	began := s.now
 	tell(Event{Life: &Life{N: s.n}})
 	pass(l.boots)
-	clock.last.Store(s.now)
+	tick()
 
 	// What time an opening has is asked of a copy: here nothing may be saved yet.
 	probe := s.crash()
@@ -107,7 +113,7 @@ func (s *skewed) live(l skewedLife) int64 {
 	tell(Event{Audit: &Audit{Began: s.now}})
 	for _, c := range l.claims {
 		pass(c.after)
-		clock.last.Store(s.now)
+		tick()
 		tell(Event{Call: &Op{ID: s.id + 1, Kind: Claim}})
 		s.commits = append(s.commits, moment{life: s.n, real: s.now, store: s.claim(subject.Store, s.disk)})
 		if id := s.id; !c.cut {
@@ -116,7 +122,7 @@ func (s *skewed) live(l skewedLife) int64 {
 		}
 	}
 	pass(l.rests)
-	clock.last.Store(s.now)
+	tick()
 	next := s.crash()
 	require.NoError(s.t, subject.Store.Close())
 	if !l.killed && !l.silent {

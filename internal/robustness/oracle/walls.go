@@ -1,6 +1,10 @@
 package oracle
 
-import "time"
+import (
+	"time"
+
+	"github.com/idemkv/idem"
+)
 
 // Walls is how far a machine's wall clock is ahead of true time, in nanoseconds: at
 // first, and from the true time At on.
@@ -26,14 +30,14 @@ func (w Walls) between(from, to int64) (least, most int64) {
 // WallClock is an idem.Clock with true time as elapsed time and a wall clock that reads
 // something else.
 type WallClock struct {
-	*Clock
+	idem.Clock
 	Walls Walls
 }
 
 // Now implements idem.Clock.
 func (c WallClock) Now() (time.Time, time.Duration) {
-	n := c.Nanos()
-	return time.Unix(0, n+c.Walls.ahead(n)), time.Duration(n)
+	wall, elapsed := c.Clock.Now()
+	return wall.Add(time.Duration(c.Walls.ahead(wall.UnixNano()))), elapsed
 }
 
 // Skew moves the times of journals to the latest that the store's time may be. A store
