@@ -12,6 +12,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // everything calls each method of the store that can answer ErrClosed or ErrBroken.
@@ -36,14 +37,14 @@ func everythingWith(ctx context.Context, s *idem.Store) map[string]error {
 		"Complete2":  s.CompleteMany(ctx, []idem.Completion{{Token: token}})[0],
 		"Negative":   s.Extend(ctx, token, -1),
 		"Large":      s.Checkpoint(ctx, token, make([]byte, 2<<20)),
-		"Effect":     s.CompleteEffect(ctx, token, effect(nil)),
+		"Effect":     s.CompleteEffect(ctx, token, storetest.Effect(nil)),
 	}
 	_, errs["Claim"] = s.Claim(ctx, idem.Request{Key: "k"})
 	_, errs["Get"] = s.Get(ctx, "k")
 	_, errs["Wait"] = s.Wait(ctx, "k")
 	_, errs["Stats"] = s.Stats(ctx)
 	_, errs["Sweep"] = s.Sweep(ctx, 1)
-	_, _, errs["DoEffect"] = s.DoEffect(ctx, idem.Request{Key: "k"}, effect(nil))
+	_, _, errs["DoEffect"] = s.DoEffect(ctx, idem.Request{Key: "k"}, storetest.Effect(nil))
 	_, _, errs["Do"] = idem.Do(ctx, s, idem.Request{Key: "k"}, func(context.Context, idem.Claim) (int, error) {
 		panic("it was run")
 	})
@@ -55,7 +56,7 @@ func everythingWith(ctx context.Context, s *idem.Store) map[string]error {
 
 func TestClosed(t *testing.T) {
 	t.Parallel()
-	s := open(t, rich{newStub()}, idem.Options{})
+	s := open(t, storetest.NewRich(), idem.Options{})
 	require.NoError(t, s.Close())
 	for name, err := range everything(s) {
 		assert.Equal(t, idem.ErrClosed, err, name)
@@ -69,11 +70,11 @@ func TestClosed(t *testing.T) {
 func TestCloseFromSeveralGoroutines(t *testing.T) {
 	t.Parallel()
 	entered, leave := make(chan struct{}), make(chan struct{})
-	b := newStub()
-	b.onClose = func() error {
+	b := storetest.NewStub()
+	b.OnClose = func() error {
 		close(entered)
 		<-leave
-		return errDisk
+		return storetest.ErrDisk
 	}
 	s := open(t, b, idem.Options{})
 	errs := make(chan error, 3)
@@ -85,9 +86,9 @@ func TestCloseFromSeveralGoroutines(t *testing.T) {
 	assert.Empty(t, errs, "closing is not over")
 	close(leave)
 	for range 3 {
-		require.ErrorIs(t, <-errs, errDisk)
+		require.ErrorIs(t, <-errs, storetest.ErrDisk)
 	}
-	assert.Equal(t, int64(1), b.closes.Load())
+	assert.Equal(t, int64(1), b.Closes.Load())
 }
 
 // Calls that are inside the engine end with their own answer, and Close waits
@@ -95,9 +96,9 @@ func TestCloseFromSeveralGoroutines(t *testing.T) {
 func TestCloseWaitsForCallsUnderWay(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var reading, applying gate
-		b := newStub()
-		b.onRead = func(string) error { reading.pass(); return nil }
-		b.onApply = func(context.Context, []engine.Op) error { applying.pass(); return nil }
+		b := storetest.NewStub()
+		b.OnRead = func(string) error { reading.pass(); return nil }
+		b.OnApply = func(context.Context, []engine.Op) error { applying.pass(); return nil }
 		s := open(t, b, idem.Options{})
 		ctx := t.Context()
 		held, err := s.Claim(ctx, idem.Request{Key: "held"})
@@ -124,11 +125,11 @@ func TestCloseWaitsForCallsUnderWay(t *testing.T) {
 		require.NoError(t, <-answers)
 		synctest.Wait()
 		require.Empty(t, closed, "one is still inside")
-		assert.Zero(t, b.closes.Load())
+		assert.Zero(t, b.Closes.Load())
 		applying.open()
 		require.NoError(t, <-answers)
 		require.NoError(t, <-closed)
-		assert.Equal(t, idem.Completed, b.entries["held"].State, "it was told nil, so it is there")
+		assert.Equal(t, idem.Completed, b.Entries["held"].State, "it was told nil, so it is there")
 	})
 }
 
@@ -136,8 +137,8 @@ func TestCloseWaitsForCallsUnderWay(t *testing.T) {
 // error says why; closing outranks it.
 func TestBrokenStore(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newStub()
-		s := open(t, rich{b}, idem.Options{})
+		b := storetest.NewStub()
+		s := open(t, storetest.Rich{Stub: b}, idem.Options{})
 		ctx := t.Context()
 		done, err := s.Claim(ctx, idem.Request{Key: "done"})
 		require.NoError(t, err)
@@ -146,17 +147,17 @@ func TestBrokenStore(t *testing.T) {
 		require.NoError(t, err)
 		woken := waitAll(t, s, "k", 2)
 
-		b.onCommit = func() error { return errDisk }
+		b.OnCommit = func() error { return storetest.ErrDisk }
 		err = s.Complete(ctx, flying.Token, nil)
 		require.ErrorIs(t, err, idem.ErrBroken)
-		require.ErrorIs(t, err, errDisk, "it wraps the cause")
+		require.ErrorIs(t, err, storetest.ErrDisk, "it wraps the cause")
 		for range 2 {
 			require.ErrorIs(t, (<-woken).err, idem.ErrBroken)
 		}
-		b.onCommit = nil
+		b.OnCommit = nil
 		for name, err := range everything(s) {
 			require.ErrorIs(t, err, idem.ErrBroken, name)
-			require.ErrorIs(t, err, errDisk, name)
+			require.ErrorIs(t, err, storetest.ErrDisk, name)
 		}
 		_, err = s.Get(ctx, "done")
 		require.ErrorIs(t, err, idem.ErrBroken, "not even from the cache")
@@ -173,8 +174,8 @@ func TestCloseOfABrokenStoreIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var stuck gate
 		stuck.shut()
-		b := newStub()
-		b.onApply = func(context.Context, []engine.Op) error { stuck.pass(); return nil }
+		b := storetest.NewStub()
+		b.OnApply = func(context.Context, []engine.Op) error { stuck.pass(); return nil }
 		s := open(t, b, idem.Options{})
 		answer := make(chan error, 1)
 		go func() {
@@ -186,7 +187,7 @@ func TestCloseOfABrokenStoreIsBounded(t *testing.T) {
 		go func() { closed <- s.Close() }()
 		time.Sleep(time.Hour)
 		require.Empty(t, closed, "while the engine is whole its calls are waited for")
-		b.fail(errDisk)
+		b.Fail(storetest.ErrDisk)
 		start := time.Now()
 		require.NoError(t, <-closed)
 		assert.Equal(t, 2*time.Second, time.Since(start))
@@ -194,7 +195,7 @@ func TestCloseOfABrokenStoreIsBounded(t *testing.T) {
 		stuck.open()
 		err := <-answer
 		require.ErrorIs(t, err, idem.ErrClosed, "closed outranks broken")
-		require.ErrorIs(t, err, errDisk, "but what was asked may have been done, and the caller hears so")
+		require.ErrorIs(t, err, storetest.ErrDisk, "but what was asked may have been done, and the caller hears so")
 	})
 }
 
@@ -204,8 +205,8 @@ func TestBrokenUnderACall(t *testing.T) {
 		cause := errors.New("background: no space left")
 		var reading gate
 		reading.shut()
-		b := newStub()
-		b.onRead = func(string) error {
+		b := storetest.NewStub()
+		b.OnRead = func(string) error {
 			reading.pass()
 			return errors.Join(idem.ErrBroken, errors.New("a later thing"))
 		}
@@ -216,8 +217,8 @@ func TestBrokenUnderACall(t *testing.T) {
 			answer <- err
 		}()
 		synctest.Wait()
-		b.host.Broken(errors.Join(idem.ErrBroken, cause))
-		b.host.Broken(errors.Join(idem.ErrBroken, errors.New("the second does not count")))
+		b.Host.Broken(errors.Join(idem.ErrBroken, cause))
+		b.Host.Broken(errors.Join(idem.ErrBroken, errors.New("the second does not count")))
 		reading.open()
 		err := <-answer
 		require.ErrorIs(t, err, cause, "the first cause is everybody's")
@@ -229,12 +230,12 @@ func TestBrokenUnderACall(t *testing.T) {
 // engine made up is passed on.
 func TestEngineSaysClosed(t *testing.T) {
 	t.Parallel()
-	b := newStub()
-	b.onRead = func(string) error { return idem.ErrClosed }
+	b := storetest.NewStub()
+	b.OnRead = func(string) error { return idem.ErrClosed }
 	s := open(t, b, idem.Options{})
 	_, err := s.Get(t.Context(), "k")
 	require.Equal(t, idem.ErrClosed, err)
-	b.onRead = func(string) error { return idem.ErrCorrupt }
+	b.OnRead = func(string) error { return idem.ErrCorrupt }
 	_, err = s.Get(t.Context(), "k")
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 	_, err = s.Claim(t.Context(), idem.Request{Key: "k"})
@@ -261,12 +262,12 @@ func TestCommitFailsUnderClose(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				b := newStub()
+				b := storetest.NewStub()
 				s := open(t, b, idem.Options{SweepInterval: -1})
 				token := mustClaim(t, s, k).Token
 				var stuck gate
 				stuck.shut()
-				b.onCommit = func() error { stuck.pass(); return errDisk }
+				b.OnCommit = func() error { stuck.pass(); return storetest.ErrDisk }
 				answer, closed := make(chan error, 1), make(chan error, 1)
 				go func() { answer <- call(s, token) }()
 				synctest.Wait()
@@ -277,7 +278,7 @@ func TestCommitFailsUnderClose(t *testing.T) {
 				err := <-answer
 				require.ErrorIs(t, err, idem.ErrClosed)
 				require.ErrorIs(t, err, idem.ErrBroken)
-				require.ErrorIs(t, err, errDisk)
+				require.ErrorIs(t, err, storetest.ErrDisk)
 				assert.Contains(t, err.Error(), "a commit under way failed")
 				require.NoError(t, <-closed)
 				require.Equal(t, idem.ErrClosed, call(s, token), "and later calls that it is closed")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -306,8 +307,8 @@ func TestDoHeartbeatLost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				var stuck gate
-				b := newStub()
-				b.onApply = func(ctx context.Context, _ []engine.Op) error {
+				b := storetest.NewStub()
+				b.OnApply = func(ctx context.Context, _ []engine.Op) error {
 					if ctx.Value(passing{}) == nil {
 						stuck.pass()
 					}

@@ -14,27 +14,28 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // Same-commit functions on the stub, which runs them as Backend asks. The engines
 // test what they do to their own data.
 
-var neverRun effect = func() ([]byte, error) { panic("the effect was run") }
+var neverRun storetest.Effect = func() ([]byte, error) { panic("the effect was run") }
 
-func saying(result string) effect {
+func saying(result string) storetest.Effect {
 	return func() ([]byte, error) { return []byte(result), nil }
 }
 
 func TestDoEffect(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{})
-	applies := b.applies.Load()
+	applies := b.Applies.Load()
 	result, replayed, err := s.DoEffect(t.Context(), k, saying("charged"))
 	require.NoError(t, err)
 	assert.False(t, replayed)
 	assert.Equal(t, "charged", string(result))
-	assert.Equal(t, applies+1, b.applies.Load(), "claimed and completed in one commit")
+	assert.Equal(t, applies+1, b.Applies.Load(), "claimed and completed in one commit")
 	r := get(t, s, "k")
 	assert.Equal(t, idem.Completed, r.State)
 	assert.Equal(t, 1, r.Attempt)
@@ -50,7 +51,7 @@ func TestDoEffect(t *testing.T) {
 
 func TestDoEffectThatFails(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{})
 	for _, boom := range []error{
 		errors.New("no funds"),
@@ -58,7 +59,7 @@ func TestDoEffectThatFails(t *testing.T) {
 		fmt.Errorf("downstream: %w", idem.ErrFailed),
 		fmt.Errorf("downstream: %w", idem.ErrInFlight),
 	} {
-		_, replayed, err := s.DoEffect(t.Context(), k, effect(func() ([]byte, error) { return []byte("x"), boom }))
+		_, replayed, err := s.DoEffect(t.Context(), k, storetest.Effect(func() ([]byte, error) { return []byte("x"), boom }))
 		require.Equal(t, boom, err)
 		assert.False(t, replayed)
 		_, err = s.Get(t.Context(), "k")
@@ -67,10 +68,10 @@ func TestDoEffectThatFails(t *testing.T) {
 
 	c := mustClaim(t, s, k)
 	require.NoError(t, s.Release(t.Context(), c.Token, nil))
-	before := *b.entries["k"]
-	_, _, err := s.DoEffect(t.Context(), k, effect(func() ([]byte, error) { return nil, errDisk }))
-	require.ErrorIs(t, err, errDisk)
-	assert.Equal(t, before, *b.entries["k"], "the record is as it was: released")
+	before := *b.Entries["k"]
+	_, _, err := s.DoEffect(t.Context(), k, storetest.Effect(func() ([]byte, error) { return nil, storetest.ErrDisk }))
+	require.ErrorIs(t, err, storetest.ErrDisk)
+	assert.Equal(t, before, *b.Entries["k"], "the record is as it was: released")
 	_, _, err = s.DoEffect(t.Context(), k, saying("r"))
 	require.NoError(t, err)
 	assert.Equal(t, 2, get(t, s, "k").Attempt)
@@ -78,12 +79,12 @@ func TestDoEffectThatFails(t *testing.T) {
 
 func TestDoEffectPermanentError(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{})
 	boom := errors.New("card stolen")
-	stolen := effect(func() ([]byte, error) { return nil, idem.Permanent(boom) })
+	stolen := storetest.Effect(func() ([]byte, error) { return nil, idem.Permanent(boom) })
 	ctx, cancel := context.WithCancel(t.Context())
-	_, replayed, err := s.DoEffect(ctx, k, effect(func() ([]byte, error) {
+	_, replayed, err := s.DoEffect(ctx, k, storetest.Effect(func() ([]byte, error) {
 		cancel() // it is recorded all the same
 		return stolen()
 	}))
@@ -102,25 +103,25 @@ func TestDoEffectPermanentError(t *testing.T) {
 // The commit that was to record a function's failure failed: nobody knows what is there.
 func TestEffectFailureInAFailedCommit(t *testing.T) {
 	t.Parallel()
-	for name, call := range map[string]func(s *idem.Store, f effect) error{
-		"DoEffect": func(s *idem.Store, f effect) error {
+	for name, call := range map[string]func(s *idem.Store, f storetest.Effect) error{
+		"DoEffect": func(s *idem.Store, f storetest.Effect) error {
 			_, _, err := s.DoEffect(t.Context(), k, f)
 			return err
 		},
-		"CompleteEffect": func(s *idem.Store, f effect) error {
+		"CompleteEffect": func(s *idem.Store, f storetest.Effect) error {
 			return s.CompleteEffect(t.Context(), mustClaim(t, s, k).Token, f)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newStub()
+			b := storetest.NewStub()
 			s := open(t, b, idem.Options{})
 			err := call(s, func() ([]byte, error) {
-				b.breaking.Store(true)
+				b.Breaking.Store(true)
 				return nil, idem.Permanent(errors.New("card stolen"))
 			})
 			require.ErrorIs(t, err, idem.ErrBroken)
-			require.ErrorIs(t, err, errDisk)
+			require.ErrorIs(t, err, storetest.ErrDisk)
 		})
 	}
 }
@@ -129,19 +130,19 @@ func TestEffectFailureInAFailedCommit(t *testing.T) {
 // a limit nothing is left of it.
 func TestEffectFailureCountsAnAttempt(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	told := new(recorder)
 	s := open(t, b, idem.Options{Observer: told.observe, CacheBytes: -1})
 	boom := errors.New("no seats")
 	runs := 0
-	failing := effect(func() ([]byte, error) { runs++; return nil, boom })
+	failing := storetest.Effect(func() ([]byte, error) { runs++; return nil, boom })
 	limited := idem.Request{Key: "k", MaxAttempts: 2}
 	for n := 1; n <= 2; n++ {
-		commits := b.applies.Load()
+		commits := b.Applies.Load()
 		_, replayed, err := s.DoEffect(t.Context(), limited, failing)
 		require.Equal(t, boom, err)
 		assert.False(t, replayed)
-		assert.Equal(t, int64(1), b.applies.Load()-commits, "in the same commit")
+		assert.Equal(t, int64(1), b.Applies.Load()-commits, "in the same commit")
 		r := get(t, s, "k")
 		assert.Equal(t, idem.Released, r.State)
 		assert.Equal(t, n, r.Attempt)
@@ -174,16 +175,16 @@ func TestEffectErrorsAreNotTheStores(t *testing.T) {
 			t.Parallel()
 			clock := newClock()
 			told := new(recorder)
-			s := open(t, rich{newStub()}, idem.Options{Clock: clock, SweepInterval: -1, Observer: told.observe, MaxAttempts: 9})
+			s := open(t, storetest.NewRich(), idem.Options{Clock: clock, SweepInterval: -1, Observer: told.observe, MaxAttempts: 9})
 			fillUp(t, s, clock, 3) // a claim that is refused for room would sweep these, and run again
 			claim := mustClaim(t, s, idem.Request{Key: "claimed"})
 			told.take()
 			runs := 0
 			theirs := fmt.Errorf("of the other store: %w", err)
-			_, replayed, got := s.DoEffect(t.Context(), k, effect(func() ([]byte, error) { runs++; return nil, theirs }))
+			_, replayed, got := s.DoEffect(t.Context(), k, storetest.Effect(func() ([]byte, error) { runs++; return nil, theirs }))
 			require.Equal(t, theirs, got)
 			assert.False(t, replayed)
-			require.Equal(t, err, s.CompleteEffect(t.Context(), claim.Token, effect(func() ([]byte, error) { runs++; return nil, err })))
+			require.Equal(t, err, s.CompleteEffect(t.Context(), claim.Token, storetest.Effect(func() ([]byte, error) { runs++; return nil, err })))
 			assert.Equal(t, 2, runs)
 			for _, e := range told.take() {
 				assert.Contains(t, []idem.EventKind{idem.CacheMiss, idem.CommitDone, idem.ClaimGranted, idem.OperationReleased}, e.Kind)
@@ -202,9 +203,9 @@ func (e *textless) Error() string { return e.text }
 // The text of an error is asked for in the commit: one that panics breaks nothing.
 func TestErrorsWithoutText(t *testing.T) {
 	t.Parallel()
-	s := open(t, newStub(), idem.Options{})
+	s := open(t, storetest.NewStub(), idem.Options{})
 	var none *textless
-	_, _, err := s.DoEffect(t.Context(), k, effect(func() ([]byte, error) { return nil, idem.Permanent(none) }))
+	_, _, err := s.DoEffect(t.Context(), k, storetest.Effect(func() ([]byte, error) { return nil, idem.Permanent(none) }))
 	require.ErrorIs(t, err, none)
 	r := get(t, s, "k")
 	assert.Equal(t, idem.Failed, r.State)
@@ -217,7 +218,7 @@ func TestErrorsWithoutText(t *testing.T) {
 
 func TestDoEffectResultOverMaxResult(t *testing.T) {
 	t.Parallel()
-	s := open(t, newStub(), idem.Options{MaxResult: 4})
+	s := open(t, storetest.NewStub(), idem.Options{MaxResult: 4})
 	_, replayed, err := s.DoEffect(t.Context(), k, saying("too long"))
 	require.ErrorIs(t, err, idem.ErrTooLarge, "effect and completion are recorded")
 	assert.False(t, replayed)
@@ -229,7 +230,7 @@ func TestDoEffectResultOverMaxResult(t *testing.T) {
 
 func TestDoEffectRefused(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{MaxAttempts: 1})
 	ctx := t.Context()
 	_, _, err := s.DoEffect(ctx, idem.Request{}, neverRun)
@@ -247,12 +248,12 @@ func TestDoEffectRefused(t *testing.T) {
 	_, _, err = s.DoEffect(ctx, k, neverRun)
 	require.Equal(t, idem.ErrExhausted, err)
 
-	b.damage("bad")
+	b.Damage("bad")
 	_, _, err = s.DoEffect(ctx, idem.Request{Key: "bad"}, neverRun)
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 
 	full := fmt.Errorf("%w: no room", idem.ErrFull)
-	b.refuse = func(string) error { return full }
+	b.Refuse = func(string) error { return full }
 	_, _, err = s.DoEffect(ctx, idem.Request{Key: "new"}, neverRun)
 	require.Equal(t, full, err)
 }
@@ -260,10 +261,10 @@ func TestDoEffectRefused(t *testing.T) {
 // The record changed between the look and the commit.
 func TestDoEffectRefusedInTheCommit(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{})
-	b.onApply = func(ctx context.Context, _ []engine.Op) error {
-		b.onApply = nil
+	b.OnApply = func(ctx context.Context, _ []engine.Op) error {
+		b.OnApply = nil
 		c := mustClaim(t, s, k)
 		return s.Complete(ctx, c.Token, []byte("theirs"))
 	}
@@ -275,10 +276,10 @@ func TestDoEffectRefusedInTheCommit(t *testing.T) {
 
 func TestDoEffectWaits(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := open(t, newStub(), idem.Options{Lease: time.Minute})
+		s := open(t, storetest.NewStub(), idem.Options{Lease: time.Minute})
 		c := mustClaim(t, s, k)
 		var runs atomic.Int64
-		run := effect(func() ([]byte, error) { runs.Add(1); return []byte("ours"), nil })
+		run := storetest.Effect(func() ([]byte, error) { runs.Add(1); return []byte("ours"), nil })
 		type answer struct {
 			result   string
 			replayed bool
@@ -322,14 +323,14 @@ func TestDoEffectWaits(t *testing.T) {
 
 func TestCompleteEffect(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{MaxResult: 10})
 	ctx := t.Context()
 	require.ErrorIs(t, s.CompleteEffect(ctx, idem.Token{Key: "k"}, neverRun), idem.ErrInvalid)
 	require.Equal(t, idem.ErrFenced, s.CompleteEffect(ctx, idem.Token{Key: "k", Fence: 1}, neverRun))
 
 	c := mustClaim(t, s, k)
-	require.Equal(t, errDisk, s.CompleteEffect(ctx, c.Token, effect(func() ([]byte, error) { return nil, errDisk })))
+	require.Equal(t, storetest.ErrDisk, s.CompleteEffect(ctx, c.Token, storetest.Effect(func() ([]byte, error) { return nil, storetest.ErrDisk })))
 	assert.Equal(t, idem.InFlight, get(t, s, "k").State, "the record is as it was")
 	require.NoError(t, s.CompleteEffect(ctx, c.Token, saying("r")))
 	assert.Equal(t, "r", string(get(t, s, "k").Result))
@@ -352,8 +353,8 @@ func TestCompleteEffect(t *testing.T) {
 // An engine that leaves the effect alone must not look as if it had run it.
 func TestEffectOnAnEngineWithoutEffects(t *testing.T) {
 	t.Parallel()
-	b := newStub()
-	b.deaf = true
+	b := storetest.NewStub()
+	b.Deaf = true
 	s := open(t, b, idem.Options{})
 	_, _, err := s.DoEffect(t.Context(), k, neverRun)
 	require.ErrorIs(t, err, idem.ErrInvalid)

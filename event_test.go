@@ -17,6 +17,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -68,9 +69,9 @@ var (
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
-	b := newStub()
+	b := storetest.NewStub()
 	told := new(recorder)
-	s := open(t, rich{b}, idem.Options{
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{
 		Clock: clock, Observer: told.observe, SweepInterval: -1,
 		Lease: time.Minute, Retention: time.Hour, MaxAttempts: 2, MaxResult: 10,
 	})
@@ -153,23 +154,23 @@ func TestEvents(t *testing.T) {
 		}, nil, "cache_miss commit_done claim_granted cache_miss commit_done claim_takeover operation_completed"},
 		{"refused by an invalid request", claim(idem.Request{}), idem.ErrInvalid, ""},
 		{"full", func() error {
-			b.refuse = func(string) error { return fmt.Errorf("%w: no room", idem.ErrFull) }
-			defer func() { b.refuse = nil }()
+			b.Refuse = func(string) error { return fmt.Errorf("%w: no room", idem.ErrFull) }
+			defer func() { b.Refuse = nil }()
 			return claim(idem.Request{Key: "new"})()
 		}, idem.ErrFull, "cache_miss claim_full"},
 		{"corrupt", func() error {
-			b.damage("bad")
+			b.Damage("bad")
 			return claim(idem.Request{Key: "bad"})()
 		}, idem.ErrCorrupt, "cache_miss"},
 		{"sweep fails", func() error {
-			b.onScan = func(string) error { return idem.ErrCorrupt }
-			defer func() { b.onScan = nil }()
+			b.OnScan = func(string) error { return idem.ErrCorrupt }
+			defer func() { b.OnScan = nil }()
 			return sweep()
 		}, idem.ErrCorrupt, "sweep_failed"},
 		{"broken", func() error {
-			b.onCommit = func() error { return errDisk }
+			b.OnCommit = func() error { return storetest.ErrDisk }
 			return claim(idem.Request{Key: "new"})()
-		}, errDisk, "cache_miss store_broken"},
+		}, storetest.ErrDisk, "cache_miss store_broken"},
 		{"broken, told once", get, idem.ErrBroken, ""},
 		{"closed", s.Close, nil, ""},
 		{"closed, asked", get, idem.ErrClosed, ""},
@@ -183,9 +184,9 @@ func TestEvents(t *testing.T) {
 func TestEventFields(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
-	b := newStub()
+	b := storetest.NewStub()
 	told := new(recorder)
-	s := open(t, rich{b}, idem.Options{
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{
 		Clock: clock, Observer: told.observe, SweepInterval: -1, CacheBytes: -1, Lease: time.Minute, Retention: time.Hour,
 	})
 	ctx := t.Context()
@@ -229,7 +230,7 @@ func TestEventFields(t *testing.T) {
 	mustClaim(t, s, idem.Request{Key: "bad"})
 	told.take()
 	clock.Advance(2 * time.Hour)
-	b.damage("bad")
+	b.Damage("bad")
 	n, err := s.Sweep(ctx, 10)
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
@@ -237,10 +238,10 @@ func TestEventFields(t *testing.T) {
 	require.Equal(t, idem.Event{Kind: idem.CommitDone, Count: 3, Duration: time.Millisecond}, swept[0])
 	require.Equal(t, idem.Event{Kind: idem.SweepDone, Count: 2, Corrupt: 1, Duration: time.Hour}, swept[1], "the lag is that of the first to expire")
 
-	b.onCommit = func() error { return errDisk }
+	b.OnCommit = func() error { return storetest.ErrDisk }
 	_, err = s.Claim(ctx, k)
-	require.ErrorIs(t, err, errDisk)
-	require.ErrorIs(t, told.take()[0].Err, errDisk)
+	require.ErrorIs(t, err, storetest.ErrDisk)
+	require.ErrorIs(t, told.take()[0].Err, storetest.ErrDisk)
 }
 
 // ClaimMany and CompleteMany tell each of their operations.
@@ -257,10 +258,10 @@ func TestEventsOfBatches(t *testing.T) {
 // Events come on the goroutine that did the thing.
 func TestEventsComeOnTheCallersGoroutine(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	told := new(recorder)
 	clock := newClock()
-	s := open(t, rich{b}, idem.Options{Observer: told.observe, SweepInterval: -1, Clock: clock})
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{Observer: told.observe, SweepInterval: -1, Clock: clock})
 	ctx := t.Context()
 	c := mustClaim(t, s, k)
 	_, _ = s.Claim(ctx, k)
@@ -297,9 +298,9 @@ func TestEventsDiscloseNothing(t *testing.T) {
 		key := rapid.StringMatching(`[a-zA-Z0-9/_-]{14,40}`).Draw(rt, "key")
 		payload := rapid.StringMatching(`[a-z]{20}`).Draw(rt, "payload")
 		var told []idem.Event
-		b := newStub()
+		b := storetest.NewStub()
 		clock := newClock()
-		s, err := idem.New(rich{b}, idem.Options{Clock: clock, SweepInterval: -1, MaxResult: 100, Observer: func(_ context.Context, e idem.Event) { told = append(told, e) }})
+		s, err := idem.New(storetest.Rich{Stub: b}, idem.Options{Clock: clock, SweepInterval: -1, MaxResult: 100, Observer: func(_ context.Context, e idem.Event) { told = append(told, e) }})
 		require.NoError(rt, err)
 		defer func() { _ = s.Close() }()
 		ctx := context.Background()
@@ -314,9 +315,9 @@ func TestEventsDiscloseNothing(t *testing.T) {
 		c, _ = s.Claim(ctx, r)
 		_ = s.Complete(ctx, idem.Token{Key: key, Fence: 1}, []byte(payload))
 		clock.Advance(1000 * time.Hour)
-		b.damage(key)
+		b.Damage(key)
 		_, _ = s.Sweep(ctx, 10)
-		b.breaking.Store(true)
+		b.Breaking.Store(true)
 		_ = s.Forget(ctx, idem.Token{Key: key})
 		require.Greater(rt, len(told), 10)
 		for _, e := range told {
@@ -333,7 +334,7 @@ func TestEventsDiscloseNothing(t *testing.T) {
 // Nothing is built when nobody looks: a replay and a read allocate nothing.
 func TestNoAllocationWithoutObserver(t *testing.T) {
 	ctx := context.Background()
-	for name, b := range map[string]engine.Backend{"memory": memory.New(memory.Options{}), "cached": newStub()} {
+	for name, b := range map[string]engine.Backend{"memory": memory.New(memory.Options{}), "cached": storetest.NewStub()} {
 		s := open(t, b, idem.Options{SweepInterval: -1})
 		c := mustClaim(t, s, k)
 		require.NoError(t, s.Complete(ctx, c.Token, []byte("r")))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // fillUp has s hold n records that have expired.
@@ -26,9 +27,9 @@ func fillUp(t *testing.T, s *idem.Store, clock *idemtest.Clock, n int) {
 }
 
 // newBounded is a stub that holds so many records.
-func newBounded(records int) rich {
-	b := rich{newStub()}
-	b.most = records
+func newBounded(records int) storetest.Rich {
+	b := storetest.NewRich()
+	b.Most = records
 	return b
 }
 
@@ -59,12 +60,12 @@ func TestClaimOnAFullStoreSweepsOneSlice(t *testing.T) {
 				}
 			}
 			clock.Advance(time.Minute)
-			commits, looks := b.applies.Load(), b.looks.Load()
+			commits, looks := b.Applies.Load(), b.Looks.Load()
 			_, err := s.Claim(t.Context(), k)
 			require.ErrorIs(t, err, c.err)
-			assert.Equal(t, c.commits, b.applies.Load()-commits, "the claim, one slice, and the claim again if there is room")
-			assert.Equal(t, int64(1), b.looks.Load()-looks)
-			assert.Len(t, b.entries, c.left)
+			assert.Equal(t, c.commits, b.Applies.Load()-commits, "the claim, one slice, and the claim again if there is room")
+			assert.Equal(t, int64(1), b.Looks.Load()-looks)
+			assert.Len(t, b.Entries, c.left)
 		})
 	}
 }
@@ -80,11 +81,11 @@ func TestClaimOnAFullStoreSeesAnothersRoom(t *testing.T) {
 		var shown gate
 		shown.shut()
 		var swept atomic.Bool
-		b.onScan = func(string) error {
+		b.OnScan = func(string) error {
 			if swept.CompareAndSwap(false, true) { // the claim was refused and is about to sweep
 				made := make(chan struct{})
-				b.onShown = func() {
-					b.onShown = nil
+				b.OnShown = func() {
+					b.OnShown = nil
 					close(made)
 					shown.pass()
 				}
@@ -108,7 +109,7 @@ func TestClaimOnAFullStoreSeesAnothersRoom(t *testing.T) {
 func TestSweepOfOneIsOneCommit(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
-	b := rich{newStub()}
+	b := storetest.NewRich()
 	s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Millisecond})
 	for _, key := range []string{"a", "b", "c"} { // due, and live
 		c := mustClaim(t, s, idem.Request{Key: key, Retention: time.Second})
@@ -116,12 +117,12 @@ func TestSweepOfOneIsOneCommit(t *testing.T) {
 	}
 	fillUp(t, s, clock, 3)
 	for n, want := range []int{0, 0, 0, 1, 1, 1, 0} {
-		commits := b.applies.Load()
+		commits := b.Applies.Load()
 		removed, err := s.Sweep(t.Context(), 1)
 		require.NoError(t, err)
 		assert.Equal(t, want, removed, "%d", n)
 		if n < 6 {
-			assert.Equal(t, int64(1), b.applies.Load()-commits)
+			assert.Equal(t, int64(1), b.Applies.Load()-commits)
 		}
 	}
 }

@@ -10,11 +10,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // checked is a stub that can tell whether it has room.
 type checked struct {
-	rich
+	storetest.Rich
 	check func(ctx context.Context) error
 }
 
@@ -23,9 +24,9 @@ func (b *checked) Check(ctx context.Context) error { return b.check(ctx) }
 // Health says what a claim of a new key would meet.
 func TestHealth(t *testing.T) {
 	t.Parallel()
-	b := &checked{rich: rich{newStub()}}
+	b := &checked{Rich: storetest.NewRich()}
 	b.check = func(context.Context) error {
-		if b.full.Load() {
+		if b.Full.Load() {
 			return fmt.Errorf("%w: the stub", idem.ErrFull)
 		}
 		return nil
@@ -33,19 +34,19 @@ func TestHealth(t *testing.T) {
 	s := open(t, b, idem.Options{SweepInterval: -1})
 	ctx, cancel := context.WithCancel(t.Context())
 	require.NoError(t, s.Health(ctx))
-	b.full.Store(true)
+	b.Full.Store(true)
 	_, err := s.Claim(ctx, k)
 	require.ErrorIs(t, err, idem.ErrFull)
 	require.Equal(t, err, s.Health(ctx))
-	b.full.Store(false)
+	b.Full.Store(false)
 	require.NoError(t, s.Health(ctx))
-	assert.Empty(t, b.entries, "it writes nothing")
+	assert.Empty(t, b.Entries, "it writes nothing")
 	cancel()
 	require.Equal(t, context.Canceled, s.Health(ctx))
 
-	b.fail(errDisk)
+	b.Fail(storetest.ErrDisk)
 	require.ErrorIs(t, s.Health(t.Context()), idem.ErrBroken)
-	require.ErrorIs(t, s.Health(t.Context()), errDisk)
+	require.ErrorIs(t, s.Health(t.Context()), storetest.ErrDisk)
 	require.NoError(t, s.Close())
 	require.Equal(t, idem.ErrClosed, s.Health(t.Context()))
 }
@@ -55,16 +56,16 @@ func TestHealth(t *testing.T) {
 func TestHealthLooksWhereAClaimWouldSweep(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
-	b := &checked{rich: newBounded(3)}
+	b := &checked{Rich: newBounded(3)}
 	b.check = func(context.Context) error {
-		if len(b.entries) < b.most {
+		if len(b.Entries) < b.Most {
 			return nil
 		}
 		return fmt.Errorf("%w: the stub", idem.ErrFull)
 	}
 	s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1, SweepSlice: 1})
 	fillUp(t, s, clock, 3)
-	b.damage("old0")
+	b.Damage("old0")
 	// The first slice is a record that cannot be read, and stays.
 	require.ErrorIs(t, s.Health(t.Context()), idem.ErrFull)
 	_, err := s.Claim(t.Context(), k)
@@ -79,7 +80,7 @@ func TestHealthLooksWhereAClaimWouldSweep(t *testing.T) {
 // A store that is shutting down grants nothing, although it is open to tokens.
 func TestHealthWhileDraining(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := open(t, newStub(), idem.Options{SweepInterval: -1})
+		s := open(t, storetest.NewStub(), idem.Options{SweepInterval: -1})
 		require.NoError(t, s.Health(t.Context()), "of an engine that cannot tell")
 		claim := mustClaim(t, s, k)
 		down := shutdown(t.Context(), s)
@@ -92,7 +93,7 @@ func TestHealthWhileDraining(t *testing.T) {
 // The store closes while its engine is asked.
 func TestHealthWhileClosing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := &checked{rich: rich{newStub()}}
+		b := &checked{Rich: storetest.NewRich()}
 		var asked gate
 		asked.shut()
 		b.check = func(context.Context) error {

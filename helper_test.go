@@ -1,6 +1,7 @@
 package idem_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,3 +35,19 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 
 // newClock returns a clock that stands still in the year 2027.
 func newClock() *idemtest.Clock { return idemtest.NewClock(time.Unix(1_800_000_000, 0)) }
+
+// gate stops a hook until it is opened, once it has been shut.
+type gate struct{ ch atomic.Pointer[chan struct{}] }
+
+func (g *gate) shut() {
+	ch := make(chan struct{})
+	g.ch.Store(&ch)
+}
+
+func (g *gate) open() { close(*g.ch.Swap(nil)) }
+
+func (g *gate) pass() {
+	if ch := g.ch.Load(); ch != nil {
+		<-*ch
+	}
+}

@@ -10,13 +10,14 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // The hash of a key is the store's own: nobody can find keys by it without the store,
 // and it stays what it is when the store is opened again.
 func TestKeyHashIsTheStoresOwn(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{SweepInterval: -1})
 	hashes := map[string]string{}
 	for _, key := range []string{"txn_001", "txn_002", "", "\x00\xff", strings.Repeat("k", idem.MaxKey)} {
@@ -25,13 +26,13 @@ func TestKeyHashIsTheStoresOwn(t *testing.T) {
 		assert.NotContains(t, hashes, hash)
 		hashes[hash] = key
 	}
-	other := open(t, newStub(), idem.Options{SweepInterval: -1})
+	other := open(t, storetest.NewStub(), idem.Options{SweepInterval: -1})
 	assert.NotEqual(t, s.KeyHash("txn_001"), other.KeyHash("txn_001"))
 	assert.NotEqual(t, "b2b281c8e278", s.KeyHash("txn_001"), "what anybody can compute")
-	assert.Equal(t, s.KeyHash("txn_001"), b.host.KeyHash("txn_001"), "the engine's messages show the same")
+	assert.Equal(t, s.KeyHash("txn_001"), b.Host.KeyHash("txn_001"), "the engine's messages show the same")
 
 	require.NoError(t, s.Close())
-	again := open(t, b.reopen(), idem.Options{SweepInterval: -1})
+	again := open(t, b.Reopen(), idem.Options{SweepInterval: -1})
 	for hash, key := range hashes {
 		assert.Equal(t, hash, again.KeyHash(key))
 	}
@@ -40,8 +41,8 @@ func TestKeyHashIsTheStoresOwn(t *testing.T) {
 func TestFilterByKeyHash(t *testing.T) {
 	t.Parallel()
 	told := new(recorder)
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{SweepInterval: -1, Observer: told.observe})
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{SweepInterval: -1, Observer: told.observe})
 	for _, key := range []string{"a", "b", "c"} {
 		mustClaim(t, s, idem.Request{Key: key})
 	}
@@ -63,7 +64,7 @@ func TestFilterByKeyHash(t *testing.T) {
 	assert.Empty(t, found(idem.Filter{KeyHash: hash, State: idem.InFlight}))
 	assert.Empty(t, found(idem.Filter{KeyHash: "000000000000"}))
 
-	b.damage("a", "b")
+	b.Damage("a", "b")
 	for r, err := range s.Records(t.Context(), idem.Filter{KeyHash: hash}) {
 		require.ErrorIs(t, err, idem.ErrCorrupt)
 		assert.Equal(t, "b", r.Key, "of what cannot be read, only that key")
@@ -75,14 +76,14 @@ func TestFilterByKeyHash(t *testing.T) {
 func TestTokensOfAnotherLifeAreStale(t *testing.T) {
 	t.Parallel()
 	clock := idemtest.NewClock(time.Unix(5, 0))
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1})
 	mustClaim(t, s, idem.Request{Key: "before the copy"})
 	lives := []*idem.Store{
-		open(t, b.reopen(), idem.Options{Clock: clock, SweepInterval: -1}),
-		open(t, b.reopen(), idem.Options{Clock: clock, SweepInterval: -1}),
-		open(t, newStub(), idem.Options{Clock: clock, SweepInterval: -1}),
-		open(t, newStub(), idem.Options{Clock: clock, SweepInterval: -1}),
+		open(t, b.Reopen(), idem.Options{Clock: clock, SweepInterval: -1}),
+		open(t, b.Reopen(), idem.Options{Clock: clock, SweepInterval: -1}),
+		open(t, storetest.NewStub(), idem.Options{Clock: clock, SweepInterval: -1}),
+		open(t, storetest.NewStub(), idem.Options{Clock: clock, SweepInterval: -1}),
 	}
 	for i, one := range lives {
 		for range 20 {

@@ -12,12 +12,13 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // keeper is a stub whose commit, once it is stuck, is left behind with its operations,
 // and goes on with them when their callers have long heard that it failed.
 type keeper struct {
-	rich
+	storetest.Rich
 	stuck bool
 	kept  []engine.Op
 	keys  []string
@@ -25,13 +26,13 @@ type keeper struct {
 
 func (b *keeper) Apply(ctx context.Context, ops []engine.Op) error {
 	if !b.stuck {
-		return b.rich.Apply(ctx, ops)
+		return b.Rich.Apply(ctx, ops)
 	}
 	for _, op := range ops {
 		b.kept, b.keys = append(b.kept, op), append(b.keys, op.Key())
 	}
-	err := fmt.Errorf("%w: %w", idem.ErrBroken, errDisk)
-	b.host.Broken(err)
+	err := fmt.Errorf("%w: %w", idem.ErrBroken, storetest.ErrDisk)
+	b.Host.Broken(err)
 	return err
 }
 
@@ -48,12 +49,12 @@ func TestOperationsLeftToTheEngineAreNotReused(t *testing.T) {
 			return s.ClaimMany(context.Background(), []idem.Request{{Key: "new"}, {Key: "other"}})[1].Err
 		},
 		"a claim that was refused at first": func(s *idem.Store, b *keeper, _ idem.Token) error {
-			b.refuse = func(string) error { // until the sweep, whose commit is let through
+			b.Refuse = func(string) error { // until the sweep, whose commit is let through
 				return fmt.Errorf("%w: the stub", idem.ErrFull)
 			}
 			b.stuck = false
-			b.onScan = func(string) error {
-				b.onShown = func() { b.stuck = true } // by the sweep
+			b.OnScan = func(string) error {
+				b.OnShown = func() { b.stuck = true } // by the sweep
 				return nil
 			}
 			_, err := s.Claim(context.Background(), idem.Request{Key: "new"})
@@ -82,7 +83,7 @@ func TestOperationsLeftToTheEngineAreNotReused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			clock := newClock()
-			b := &keeper{rich: rich{newStub()}}
+			b := &keeper{Rich: storetest.NewRich()}
 			s := open(t, b, idem.Options{SweepInterval: -1, Clock: clock, Lease: time.Hour})
 			expired := mustClaim(t, s, idem.Request{Key: "expired", Retention: time.Second})
 			require.NoError(t, s.Complete(t.Context(), expired.Token, nil))
@@ -104,7 +105,7 @@ func TestOperationsLeftToTheEngineAreNotReused(t *testing.T) {
 					}
 				}
 			})
-			healthy := open(t, newStub(), idem.Options{SweepInterval: -1})
+			healthy := open(t, storetest.NewStub(), idem.Options{SweepInterval: -1})
 			for i := range 50 {
 				wg.Go(func() { // others take from the pool
 					c, err := healthy.Claim(context.Background(), idem.Request{Key: fmt.Sprint(i)})

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -40,18 +41,18 @@ func TestMarks(t *testing.T) {
 		}
 	}
 	only("none", nil)
-	only("none", errDisk)
-	only("none", errors.Join(errDisk, errBoom))
+	only("none", storetest.ErrDisk)
+	only("none", errors.Join(storetest.ErrDisk, errBoom))
 	for name, m := range marks {
 		require.NoError(t, m.mark(nil))
-		err := m.mark(errDisk)
-		assert.Equal(t, errDisk.Error(), err.Error())
-		require.ErrorIs(t, err, errDisk)
+		err := m.mark(storetest.ErrDisk)
+		assert.Equal(t, storetest.ErrDisk.Error(), err.Error())
+		require.ErrorIs(t, err, storetest.ErrDisk)
 		only(name, err)
 		only(name, fmt.Errorf("pay: %w", err))
-		only(name, errors.Join(errDisk, fmt.Errorf("pay: %w", err)))
+		only(name, errors.Join(storetest.ErrDisk, fmt.Errorf("pay: %w", err)))
 		for _, inner := range marks { // whoever is further out knows more
-			only(name, m.mark(fmt.Errorf("pay: %w", inner.mark(errDisk))))
+			only(name, m.mark(fmt.Errorf("pay: %w", inner.mark(storetest.ErrDisk))))
 		}
 		// Of errors side by side, one in doubt is enough.
 		only("unknown", errors.Join(err, idem.Unknown(errBoom)))

@@ -12,12 +12,13 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // What an Observer may do: panic, call the store back, and end it.
 
 // life does a little of everything, whatever it is answered.
-func life(s *idem.Store, b *stub, clock *idemtest.Clock) {
+func life(s *idem.Store, b *storetest.Stub, clock *idemtest.Clock) {
 	ctx := context.Background()
 	c, _ := s.Claim(ctx, k)
 	_, _ = s.Claim(ctx, k)
@@ -45,21 +46,21 @@ func life(s *idem.Store, b *stub, clock *idemtest.Clock) {
 	_, _ = s.Claim(ctx, idem.Request{Key: "lapsed"})
 	clock.Advance(time.Minute)
 	_, _ = s.Claim(ctx, idem.Request{Key: "lapsed"})
-	b.full.Store(true)
+	b.Full.Store(true)
 	_, _ = s.Claim(ctx, idem.Request{Key: "full"})
 	clock.Advance(100 * time.Hour)
 	_, _ = s.Sweep(ctx, 10)
-	b.blind.Store(true)
+	b.Blind.Store(true)
 	_, _ = s.Sweep(ctx, 10)
-	b.breaking.Store(true)
+	b.Breaking.Store(true)
 	_ = s.Release(ctx, c.Token, nil)
 	_, _ = s.Get(ctx, "k")
 }
 
-func observed(t *testing.T, observer func(context.Context, idem.Event)) (*idem.Store, *stub, *idemtest.Clock) {
+func observed(t *testing.T, observer func(context.Context, idem.Event)) (*idem.Store, *storetest.Stub, *idemtest.Clock) {
 	clock := newClock()
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{
 		Clock: clock, Lease: time.Minute, MaxAttempts: 2, SweepInterval: -1, Observer: observer,
 	})
 	return s, b, clock
@@ -117,11 +118,11 @@ func TestObserverThatClosesFromTheBackground(t *testing.T) {
 	for _, kind := range []idem.EventKind{idem.SweepDone, idem.SweepFailed, idem.CommitDone, idem.StoreBroken} {
 		t.Run(kind.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				b := newStub()
+				b := storetest.NewStub()
 				var s *idem.Store
 				var armed atomic.Bool
 				closed := make(chan error, 1)
-				s, err := idem.New(rich{b}, idem.Options{
+				s, err := idem.New(storetest.Rich{Stub: b}, idem.Options{
 					Lease: time.Minute, Retention: time.Minute, SweepInterval: time.Second,
 					Observer: func(_ context.Context, e idem.Event) {
 						if e.Kind == kind && armed.CompareAndSwap(true, false) {
@@ -136,9 +137,9 @@ func TestObserverThatClosesFromTheBackground(t *testing.T) {
 				armed.Store(true)
 				switch kind {
 				case idem.SweepFailed:
-					b.blind.Store(true)
+					b.Blind.Store(true)
 				case idem.StoreBroken:
-					b.breaking.Store(true)
+					b.Breaking.Store(true)
 				}
 				require.NoError(t, <-closed, "after %s", kind)
 			})
@@ -152,7 +153,7 @@ func TestObserverThatShutsDown(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var s *idem.Store
 		down := make(chan error, 1)
-		s, err := idem.New(newStub(), idem.Options{Lease: time.Minute, Observer: func(_ context.Context, e idem.Event) {
+		s, err := idem.New(storetest.NewStub(), idem.Options{Lease: time.Minute, Observer: func(_ context.Context, e idem.Event) {
 			if e.Kind == idem.CommitDone {
 				down <- s.Shutdown(context.Background())
 			}
@@ -179,8 +180,8 @@ func TestObserverGetsTheCallersContext(t *testing.T) {
 		tenant any
 	}
 	var all []told
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{SweepInterval: -1, Observer: func(ctx context.Context, e idem.Event) {
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{SweepInterval: -1, Observer: func(ctx context.Context, e idem.Event) {
 		require.NoError(t, ctx.Err())
 		assert.Nil(t, ctx.Done())
 		_, ends := ctx.Deadline()
@@ -214,10 +215,10 @@ func TestObserverGetsTheCallersContext(t *testing.T) {
 			assert.Equal(t, "e", e.tenant, e.kind)
 		}
 	}
-	_, _, err = s.DoEffect(as("f"), idem.Request{Key: "effect"}, effect(func() ([]byte, error) { return nil, nil }))
+	_, _, err = s.DoEffect(as("f"), idem.Request{Key: "effect"}, storetest.Effect(func() ([]byte, error) { return nil, nil }))
 	require.NoError(t, err)
 	assert.Equal(t, []told{{idem.CacheMiss, "f"}, {idem.CommitDone, nil}, {idem.ClaimGranted, "f"}, {idem.OperationCompleted, "f"}}, take())
-	b.breaking.Store(true)
+	b.Breaking.Store(true)
 	require.ErrorIs(t, s.Forget(as("g"), idem.Token{Key: "k"}), idem.ErrBroken)
 	assert.Equal(t, []told{{idem.StoreBroken, nil}}, take())
 }

@@ -12,15 +12,16 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
 // everyState fills a store with one record of each state, two that have lapsed and
 // one that has expired.
-func everyState(t *testing.T) (*idem.Store, *stub, *idemtest.Clock) {
+func everyState(t *testing.T) (*idem.Store, *storetest.Stub, *idemtest.Clock) {
 	clock := newClock()
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Hour})
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Hour})
 	ctx := t.Context()
 	mustClaim(t, s, idem.Request{Key: "expired", Retention: time.Minute})
 	clock.Advance(2 * time.Minute)
@@ -64,15 +65,15 @@ func TestRecordsUnsettled(t *testing.T) {
 // must not be run again is listed, with its token, and what this one has is not.
 func TestUnsettledAfterLapseOnOpen(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	clock := newClock()
 	o := idem.Options{Clock: clock, SweepInterval: -1, LapseOnOpen: true}
-	s := open(t, rich{b}, o)
+	s := open(t, storetest.Rich{Stub: b}, o)
 	mustClaim(t, s, idem.Request{Key: "before", HoldUnknown: true})
 	mustClaim(t, s, idem.Request{Key: "may run again"})
 	require.Empty(t, keys(t, s, idem.Filter{Unsettled: true}), "their leases hold")
 	require.NoError(t, s.Close())
-	s = open(t, rich{b.reopen()}, o)
+	s = open(t, storetest.Rich{Stub: b.Reopen()}, o)
 	mustClaim(t, s, idem.Request{Key: "since", HoldUnknown: true})
 	for range 2 {
 		for r, err := range s.Records(t.Context(), idem.Filter{Unsettled: true}) {
@@ -116,7 +117,7 @@ func TestRecordsOverAnExtend(t *testing.T) {
 func TestRecordsWithABadOne(t *testing.T) {
 	t.Parallel()
 	s, b, _ := everyState(t)
-	b.damage("a/held")
+	b.Damage("a/held")
 	bad, good := "", 0
 	for r, err := range s.Records(t.Context(), idem.Filter{}) {
 		if err != nil {
@@ -140,7 +141,7 @@ func TestRecordsEndWithAnError(t *testing.T) {
 	s, b, _ := everyState(t)
 	var errs []error
 	for _, err := range s.Records(t.Context(), idem.Filter{}) {
-		b.blind.Store(true) // from the second page on
+		b.Blind.Store(true) // from the second page on
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -149,7 +150,7 @@ func TestRecordsEndWithAnError(t *testing.T) {
 	require.ErrorIs(t, errs[0], idem.ErrCorrupt)
 	_, err := s.Stats(t.Context())
 	require.ErrorIs(t, err, idem.ErrCorrupt)
-	b.blind.Store(false)
+	b.Blind.Store(false)
 
 	for _, err := range s.Records(t.Context(), idem.Filter{}) {
 		if err != nil {
@@ -164,7 +165,7 @@ func TestStats(t *testing.T) {
 	t.Parallel()
 	s, b, clock := everyState(t)
 	clock.Advance(time.Second)
-	b.damage("b/failed")
+	b.Damage("b/failed")
 	st, err := s.Stats(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, idem.Stats{
@@ -172,20 +173,20 @@ func TestStats(t *testing.T) {
 		OldestInFlight: time.Minute + time.Second, EngineBytes: 4096,
 		CacheHits: 0, CacheMisses: 8, Commits: 12, CommittedOps: 12,
 	}, st)
-	b.damage()
+	b.Damage()
 	st, err = s.Stats(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, 1, st.Failed)
 
 	sizes := 0
-	b.onScan = func(string) error { // the fifth page there is none: it is Size
+	b.OnScan = func(string) error { // the fifth page there is none: it is Size
 		if sizes++; sizes == 5 {
-			return errDisk
+			return storetest.ErrDisk
 		}
 		return nil
 	}
 	_, err = s.Stats(t.Context())
-	require.ErrorIs(t, err, errDisk, "Size fails")
+	require.ErrorIs(t, err, storetest.ErrDisk, "Size fails")
 	assert.Equal(t, 5, sizes)
 }
 
@@ -194,7 +195,7 @@ func TestStatsWithLapseOnOpen(t *testing.T) {
 	t.Parallel()
 	s, b, clock := everyState(t)
 	require.NoError(t, s.Close())
-	s = open(t, rich{b.reopen()}, idem.Options{Clock: clock, SweepInterval: -1, LapseOnOpen: true})
+	s = open(t, storetest.Rich{Stub: b.Reopen()}, idem.Options{Clock: clock, SweepInterval: -1, LapseOnOpen: true})
 	st, err := s.Stats(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, 3, st.Lapsed)
@@ -203,7 +204,7 @@ func TestStatsWithLapseOnOpen(t *testing.T) {
 // What an engine does not offer is refused, or done without.
 func TestPlainEngine(t *testing.T) {
 	t.Parallel()
-	s := open(t, newStub(), idem.Options{})
+	s := open(t, storetest.NewStub(), idem.Options{})
 	for _, err := range s.Records(t.Context(), idem.Filter{}) {
 		require.ErrorIs(t, err, idem.ErrInvalid)
 		assert.Contains(t, err.Error(), "cannot list its records")
@@ -218,8 +219,8 @@ func TestPlainEngine(t *testing.T) {
 		engine.Backend
 		engine.Scanner
 	}{}
-	b := newStub()
-	only.Backend, only.Scanner = b, rich{b}
+	b := storetest.NewStub()
+	only.Backend, only.Scanner = b, storetest.Rich{Stub: b}
 	s = open(t, only, idem.Options{})
 	mustClaim(t, s, k)
 	st, err := s.Stats(t.Context())

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -85,9 +86,9 @@ func TestContextOfWorkThatEnded(t *testing.T) {
 func TestWorkMayUseAnotherStore(t *testing.T) {
 	t.Parallel()
 	one := open(t, memory.New(memory.Options{}), idem.Options{SweepInterval: -1})
-	b := newStub()
-	two := open(t, rich{b}, idem.Options{SweepInterval: -1})
-	_, _, err := idem.Do(b.host.Within(t.Context()), one, k, func(ctx context.Context, _ idem.Claim) (int, error) {
+	b := storetest.NewStub()
+	two := open(t, storetest.Rich{Stub: b}, idem.Options{SweepInterval: -1})
+	_, _, err := idem.Do(b.Host.Within(t.Context()), one, k, func(ctx context.Context, _ idem.Claim) (int, error) {
 		v, _, err := idem.Do(ctx, one, idem.Request{Key: "other"}, returning(1))
 		require.NoError(t, err)
 		assert.ErrorIs(t, everythingWith(ctx, two)["Get"], idem.ErrInvalid)
@@ -108,22 +109,22 @@ func TestWorkMayUseAnotherStore(t *testing.T) {
 // for the commit that waits for it, whatever it calls, also with a context that ended.
 func TestCallsFromWithinACommit(t *testing.T) {
 	t.Parallel()
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{SweepInterval: -1})
-	ctx, cancel := context.WithCancel(b.host.Within(t.Context()))
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{SweepInterval: -1})
+	ctx, cancel := context.WithCancel(b.Host.Within(t.Context()))
 	check := func(ctx context.Context) {
-		_, _, err := s.DoEffect(t.Context(), k, effect(func() ([]byte, error) {
+		_, _, err := s.DoEffect(t.Context(), k, storetest.Effect(func() ([]byte, error) {
 			for name, err := range everythingWith(ctx, s) {
 				assert.ErrorIs(t, err, idem.ErrInvalid, name)
 			}
 			assert.ErrorIs(t, s.Shutdown(ctx), idem.ErrInvalid)
-			return nil, errDisk
+			return nil, storetest.ErrDisk
 		}))
-		require.Equal(t, errDisk, err)
+		require.Equal(t, storetest.ErrDisk, err)
 	}
 	check(ctx)
 	cancel()
-	_, _, err := s.DoEffect(t.Context(), k, effect(func() ([]byte, error) {
+	_, _, err := s.DoEffect(t.Context(), k, storetest.Effect(func() ([]byte, error) {
 		for name := range settlers {
 			assert.ErrorIs(t, settlers[name].call(ctx, s, idem.Token{Key: "k", Fence: 1}), idem.ErrInvalid, name)
 		}
@@ -136,7 +137,7 @@ func TestCallsFromWithinACommit(t *testing.T) {
 // however long it has been extended by now.
 func TestHeartbeatOfASavedToken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newStub()
+		b := storetest.NewStub()
 		s := open(t, b, idem.Options{SweepInterval: -1, Lease: time.Hour})
 		token := mustClaim(t, s, idem.Request{Key: "k", Lease: 3 * time.Second}).Token
 		for range 100 { // another process's heartbeat
@@ -146,7 +147,7 @@ func TestHeartbeatOfASavedToken(t *testing.T) {
 		time.Sleep(time.Second)
 		require.NoError(t, s.Close())
 
-		s = open(t, b.reopen(), idem.Options{SweepInterval: -1, Lease: time.Hour})
+		s = open(t, b.Reopen(), idem.Options{SweepInterval: -1, Lease: time.Hour})
 		kept, stop := s.Heartbeat(t.Context(), idem.Claim{Token: token})
 		for range 20 {
 			time.Sleep(time.Second)
@@ -178,8 +179,8 @@ func TestHeartbeatOfALateGrant(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				b := newStub()
-				b.onCommit = func() error { b.onCommit = nil; time.Sleep(c.took); return nil }
+				b := storetest.NewStub()
+				b.OnCommit = func() error { b.OnCommit = nil; time.Sleep(c.took); return nil }
 				s := open(t, b, idem.Options{SweepInterval: -1, Lease: 30 * time.Second})
 				start := time.Now()
 				_, _, err := idem.Do(t.Context(), s, k, func(context.Context, idem.Claim) (int, error) {

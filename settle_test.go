@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // settlers are the calls that end a claim, with what becomes of its record.
@@ -43,7 +44,7 @@ func TestSettlingIgnoresTheEndOfContext(t *testing.T) {
 	for name, c := range settlers {
 		t.Run(name+", ended before", func(t *testing.T) {
 			t.Parallel()
-			s := open(t, newStub(), idem.Options{SweepInterval: -1})
+			s := open(t, storetest.NewStub(), idem.Options{SweepInterval: -1})
 			claim := mustClaim(t, s, k)
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
@@ -52,10 +53,10 @@ func TestSettlingIgnoresTheEndOfContext(t *testing.T) {
 		})
 		t.Run(name+", ends while it is queued", func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				b := newStub()
+				b := storetest.NewStub()
 				s := open(t, b, idem.Options{SweepInterval: -1})
 				claim := mustClaim(t, s, k)
-				b.committing <- struct{}{} // another commit is under way
+				b.Turn <- struct{}{} // another commit is under way
 				ctx, cancel := context.WithCancel(t.Context())
 				answer := make(chan error, 1)
 				go func() { answer <- c.call(ctx, s, claim.Token) }()
@@ -63,7 +64,7 @@ func TestSettlingIgnoresTheEndOfContext(t *testing.T) {
 				cancel()
 				synctest.Wait()
 				require.Empty(t, answer, "it waits on")
-				<-b.committing
+				<-b.Turn
 				require.NoError(t, <-answer)
 				settledAs(t, s, c.want)
 			})
@@ -88,18 +89,18 @@ func TestOthersHeedTheEndOfContext(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				b := newStub()
+				b := storetest.NewStub()
 				s := open(t, b, idem.Options{SweepInterval: -1})
 				claim := mustClaim(t, s, k)
 				was := get(t, s, "k")
-				b.committing <- struct{}{}
+				b.Turn <- struct{}{}
 				ctx, cancel := context.WithCancel(t.Context())
 				answer := make(chan error, 1)
 				go func() { answer <- call(ctx, s, claim.Token) }()
 				synctest.Wait()
 				cancel()
 				require.Equal(t, context.Canceled, <-answer)
-				<-b.committing
+				<-b.Turn
 				assert.Equal(t, was, get(t, s, "k"))
 				_, err := s.Get(t.Context(), "new")
 				assert.Equal(t, idem.ErrNotFound, err)
@@ -112,11 +113,11 @@ func TestOthersHeedTheEndOfContext(t *testing.T) {
 // attempt was used up.
 func TestDoUndoesAClaimNobodyWaitsFor(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{SweepInterval: -1})
 	leave := func() error {
 		ctx, cancel := context.WithCancel(t.Context())
-		b.onCommit = func() error { b.onCommit = nil; cancel(); return nil }
+		b.OnCommit = func() error { b.OnCommit = nil; cancel(); return nil }
 		_, replayed, err := idem.Do(ctx, s, k, notRun[int])
 		assert.False(t, replayed)
 		return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -137,8 +138,8 @@ func TestShutdownWaitsForClaimsUnderWay(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var applying gate
 		applying.shut()
-		b := newStub()
-		b.onApply = func(context.Context, []engine.Op) error { applying.pass(); return nil }
+		b := storetest.NewStub()
+		b.OnApply = func(context.Context, []engine.Op) error { applying.pass(); return nil }
 		s := open(t, b, idem.Options{})
 		var c idem.Claim
 		claimed := make(chan error, 1)
@@ -163,17 +164,19 @@ func TestShutdownWaitsForClaimsUnderWay(t *testing.T) {
 
 func TestShutdownEndsWhileClaimsAreUnderWay(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(b *stub, s *idem.Store, cancel func()){
-		"ctx":    func(_ *stub, _ *idem.Store, cancel func()) { cancel() },
-		"broken": func(b *stub, _ *idem.Store, _ func()) { b.host.Broken(errors.Join(idem.ErrBroken, errDisk)) },
-		"closed": func(_ *stub, s *idem.Store, _ func()) { go func() { _ = s.Close() }() },
+	for name, end := range map[string]func(b *storetest.Stub, s *idem.Store, cancel func()){
+		"ctx": func(_ *storetest.Stub, _ *idem.Store, cancel func()) { cancel() },
+		"broken": func(b *storetest.Stub, _ *idem.Store, _ func()) {
+			b.Host.Broken(errors.Join(idem.ErrBroken, storetest.ErrDisk))
+		},
+		"closed": func(_ *storetest.Stub, s *idem.Store, _ func()) { go func() { _ = s.Close() }() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				var applying gate
 				applying.shut()
-				b := newStub()
-				b.onApply = func(context.Context, []engine.Op) error { applying.pass(); return nil }
+				b := storetest.NewStub()
+				b.OnApply = func(context.Context, []engine.Op) error { applying.pass(); return nil }
 				s := open(t, b, idem.Options{})
 				answer := make(chan error, 1)
 				go func() {
@@ -211,19 +214,19 @@ func read(t *testing.T, s *idem.Store) error {
 // them.
 func TestShutdownAfterReopen(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newStub()
+		b := storetest.NewStub()
 		s := open(t, b, idem.Options{Lease: time.Hour})
 		theirs := mustClaim(t, s, idem.Request{Key: "theirs"})
 		require.NoError(t, s.Close())
 
-		b = b.reopen()
+		b = b.Reopen()
 		s = open(t, b, idem.Options{})
 		require.NoError(t, s.Checkpoint(t.Context(), theirs.Token, []byte("p")))
 		start := time.Now()
 		require.NoError(t, s.Shutdown(t.Context()))
 		assert.Zero(t, time.Since(start))
 
-		s = open(t, b.reopen(), idem.Options{})
+		s = open(t, b.Reopen(), idem.Options{})
 		require.NoError(t, s.Extend(t.Context(), theirs.Token, time.Hour))
 		done := shutdown(t.Context(), s)
 		require.Empty(t, done)

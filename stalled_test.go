@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // A reader that is stalled between reading a record and looking at it, for
@@ -15,13 +16,13 @@ import (
 // there all the while.
 func TestGetStalledOverAnExtend(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	clock := newClock()
 	s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1})
 	c := mustClaim(t, s, idem.Request{Key: "k", Lease: time.Minute, Retention: time.Minute})
 	stalls := 0
-	b.afterGet = func(string) {
-		b.afterGet = nil
+	b.AfterGet = func(string) {
+		b.AfterGet = nil
 		stalls++
 		clock.Advance(time.Minute)
 		require.NoError(t, s.Extend(t.Context(), c.Token, time.Hour))
@@ -34,12 +35,12 @@ func TestGetStalledOverAnExtend(t *testing.T) {
 // The same for one who waits.
 func TestWaitStalledOverAnExtend(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	clock := newClock()
 	s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1})
 	c := mustClaim(t, s, idem.Request{Key: "k", Lease: time.Minute, Retention: time.Minute})
-	b.afterGet = func(string) {
-		b.afterGet = nil
+	b.AfterGet = func(string) {
+		b.AfterGet = nil
 		clock.Advance(time.Minute)
 		require.NoError(t, s.Extend(t.Context(), c.Token, time.Hour))
 		clock.Advance(2 * time.Minute)

@@ -13,20 +13,21 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
 func TestStoreBackend(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	assert.Same(t, b, engine.Of(open(t, b, idem.Options{})))
 }
 
 // What is out of range is refused before the engine hears of it.
 func TestStoreInvalidArguments(t *testing.T) {
 	t.Parallel()
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{SweepInterval: -1})
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{SweepInterval: -1})
 	ctx := t.Context()
 	long := strings.Repeat("k", idem.MaxKey+1)
 	for _, key := range []string{"", long} {
@@ -53,7 +54,7 @@ func TestStoreInvalidArguments(t *testing.T) {
 		_, err := s.Sweep(ctx, limit)
 		require.ErrorIs(t, err, idem.ErrInvalid)
 	}
-	assert.Zero(t, b.applies.Load()+b.reads.Load())
+	assert.Zero(t, b.Applies.Load()+b.Reads.Load())
 
 	c, err := s.Claim(ctx, idem.Request{Key: long[:idem.MaxKey]})
 	require.NoError(t, err, "the longest key")
@@ -64,8 +65,8 @@ func TestStoreInvalidArguments(t *testing.T) {
 // settled.
 func TestStoreContextEnded(t *testing.T) {
 	t.Parallel()
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{SweepInterval: -1})
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{SweepInterval: -1})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	token := idem.Token{Key: "k", Fence: 1}
@@ -85,7 +86,7 @@ func TestStoreContextEnded(t *testing.T) {
 	for _, err := range s.Records(ctx, idem.Filter{}) {
 		require.Equal(t, context.Canceled, err)
 	}
-	assert.Zero(t, b.applies.Load()+b.reads.Load())
+	assert.Zero(t, b.Applies.Load()+b.Reads.Load())
 	for name, c := range settlers {
 		err := c.call(ctx, s, token)
 		if name == "Unclaim" { // there is nothing left to undo
@@ -99,7 +100,7 @@ func TestStoreContextEnded(t *testing.T) {
 // What is over the bound of a batch is told which it is.
 func TestBatchesOverMaxBatch(t *testing.T) {
 	t.Parallel()
-	s := open(t, newStub(), idem.Options{MaxBatch: 1})
+	s := open(t, storetest.NewStub(), idem.Options{MaxBatch: 1})
 	claims := s.ClaimMany(t.Context(), []idem.Request{{Key: "a"}, {Key: "b"}})
 	require.ErrorIs(t, claims[1].Err, idem.ErrInvalid)
 	assert.ErrorContains(t, claims[1].Err, "request 2 is over Options.MaxBatch, 1")
@@ -110,26 +111,26 @@ func TestBatchesOverMaxBatch(t *testing.T) {
 
 func TestManyWhenTheCommitFails(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{})
 	c := mustClaim(t, s, k)
-	b.onApply = func(context.Context, []engine.Op) error { return errDisk }
+	b.OnApply = func(context.Context, []engine.Op) error { return storetest.ErrDisk }
 	for _, r := range s.ClaimMany(t.Context(), []idem.Request{{Key: "a"}, {Key: "b"}}) {
-		require.ErrorIs(t, r.Err, errDisk)
+		require.ErrorIs(t, r.Err, storetest.ErrDisk)
 		assert.Zero(t, r.Claim)
 	}
 	for _, err := range s.CompleteMany(t.Context(), []idem.Completion{{Token: c.Token}, {Token: c.Token}}) {
-		require.ErrorIs(t, err, errDisk)
+		require.ErrorIs(t, err, storetest.ErrDisk)
 	}
 }
 
 // The record can change between the look and the commit; the commit decides.
 func TestClaimIsDecidedInTheCommit(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{})
-	b.onApply = func(context.Context, []engine.Op) error {
-		b.onApply = nil
+	b.OnApply = func(context.Context, []engine.Op) error {
+		b.OnApply = nil
 		mustClaim(t, s, k)
 		return nil
 	}
@@ -142,21 +143,21 @@ func TestClaimIsDecidedInTheCommit(t *testing.T) {
 // The final record is answered from the cache; others are not in it.
 func TestStoreCache(t *testing.T) {
 	t.Parallel()
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{SweepInterval: -1})
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{SweepInterval: -1})
 	ctx := t.Context()
 	c := mustClaim(t, s, k)
-	reads := b.reads.Load()
+	reads := b.Reads.Load()
 	get(t, s, "k")
 	get(t, s, "k")
-	require.Equal(t, reads+2, b.reads.Load(), "in flight: read each time")
+	require.Equal(t, reads+2, b.Reads.Load(), "in flight: read each time")
 	require.NoError(t, s.Complete(ctx, c.Token, []byte("r")))
 	get(t, s, "k")
-	require.Equal(t, reads+3, b.reads.Load(), "completed: the first time")
+	require.Equal(t, reads+3, b.Reads.Load(), "completed: the first time")
 	get(t, s, "k")
 	_, err := s.Claim(ctx, k)
 	require.Equal(t, idem.ErrCompleted, err)
-	require.Equal(t, reads+3, b.reads.Load(), "and then not at all")
+	require.Equal(t, reads+3, b.Reads.Load(), "and then not at all")
 	st, err := s.Stats(ctx)
 	require.NoError(t, err)
 	assert.Equal(t, 1, st.CacheEntries)
@@ -176,31 +177,31 @@ func TestStoreCache(t *testing.T) {
 	require.NoError(t, s.Complete(ctx, c.Token, []byte("again")))
 	get(t, s, "k")
 	require.NoError(t, s.Close())
-	b = b.reopen()
+	b = b.Reopen()
 	s = open(t, b, idem.Options{})
 	for range 3 {
 		assert.Equal(t, "again", string(get(t, s, "k").Result))
 	}
-	assert.Equal(t, int64(1), b.reads.Load())
+	assert.Equal(t, int64(1), b.Reads.Load())
 
-	b = b.reopen()
+	b = b.Reopen()
 	s = open(t, b, idem.Options{CacheBytes: -1})
 	for range 3 {
 		get(t, s, "k")
 	}
-	assert.Equal(t, int64(3), b.reads.Load(), "no cache")
+	assert.Equal(t, int64(3), b.Reads.Load(), "no cache")
 }
 
 // While a commit of the key is under way the cache answers nothing of it,
 // neither what was nor what will be.
 func TestStoreCacheDuringACommit(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{})
 	ctx := t.Context()
 	c := mustClaim(t, s, k)
 	committing := false
-	b.onCommit = func() error {
+	b.OnCommit = func() error {
 		committing = true
 		assert.Equal(t, idem.InFlight, get(t, s, "k").State, "it can be undone yet")
 		_, err := s.Claim(ctx, k)
@@ -213,7 +214,7 @@ func TestStoreCacheDuringACommit(t *testing.T) {
 		assert.Equal(t, "r", string(get(t, s, "k").Result))
 	}
 
-	b.onCommit = func() error {
+	b.OnCommit = func() error {
 		assert.Equal(t, idem.Completed, get(t, s, "k").State)
 		return nil
 	}
@@ -226,7 +227,7 @@ func TestStoreCacheDuringACommit(t *testing.T) {
 // what they are.
 func TestStoreCopiesBytes(t *testing.T) {
 	t.Parallel()
-	for name, b := range map[string]engine.Backend{"memory": memory.New(memory.Options{}), "stub": newStub()} {
+	for name, b := range map[string]engine.Backend{"memory": memory.New(memory.Options{}), "stub": storetest.NewStub()} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := open(t, b, idem.Options{MaxResult: 8})
@@ -289,7 +290,7 @@ func TestFullStoreSweepsFirst(t *testing.T) {
 func TestFullRefusesWhatNeedsRoom(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{Clock: clock, Lease: time.Minute, Retention: time.Hour})
 	ctx := t.Context()
 	mustClaim(t, s, idem.Request{Key: "expired", Retention: time.Second})
@@ -299,7 +300,7 @@ func TestFullRefusesWhatNeedsRoom(t *testing.T) {
 	mustClaim(t, s, idem.Request{Key: "lapsed too"})
 	clock.Advance(time.Minute)
 	require.NoError(t, s.Release(ctx, mustClaim(t, s, idem.Request{Key: "released"}).Token, nil))
-	b.full.Store(true)
+	b.Full.Store(true)
 	for _, key := range []string{"new", "expired", "released"} {
 		_, err := s.Claim(ctx, idem.Request{Key: key})
 		require.ErrorIs(t, err, idem.ErrFull, key)
@@ -318,18 +319,18 @@ func TestFullRefusesWhatNeedsRoom(t *testing.T) {
 // granted is granted, and says so.
 func TestFullStoreWhoseSecondGoFails(t *testing.T) {
 	t.Parallel()
-	for name, fail := range map[string]func(b *stub, cancel func()) error{
-		"cancelled": func(_ *stub, cancel func()) error { cancel(); return context.Canceled },
-		"broken":    func(b *stub, _ func()) error { b.breaking.Store(true); return idem.ErrBroken },
+	for name, fail := range map[string]func(b *storetest.Stub, cancel func()) error{
+		"cancelled": func(_ *storetest.Stub, cancel func()) error { cancel(); return context.Canceled },
+		"broken":    func(b *storetest.Stub, _ func()) error { b.Breaking.Store(true); return idem.ErrBroken },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			clock := newClock()
-			b := newStub()
-			s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Minute})
+			b := storetest.NewStub()
+			s := open(t, storetest.Rich{Stub: b}, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Minute})
 			mustClaim(t, s, idem.Request{Key: "old"})
 			clock.Advance(time.Hour)
-			b.refuse = func(key string) error {
+			b.Refuse = func(key string) error {
 				if key == "unlucky" {
 					return idem.ErrFull
 				}
@@ -339,7 +340,7 @@ func TestFullStoreWhoseSecondGoFails(t *testing.T) {
 			defer cancel()
 			var want error
 			applies := 0
-			b.onApply = func(context.Context, []engine.Op) error {
+			b.OnApply = func(context.Context, []engine.Op) error {
 				if applies++; applies == 3 { // the batch, its sweep, the second go
 					want = fail(b, cancel)
 				}
@@ -359,11 +360,11 @@ func TestFullStoreWhoseSecondGoFails(t *testing.T) {
 // not shown.
 func TestFullDisclosesNothing(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{})
 	c := mustClaim(t, s, idem.Request{Key: "k", Fingerprint: printA})
 	require.NoError(t, s.Release(t.Context(), c.Token, nil))
-	b.full.Store(true)
+	b.Full.Store(true)
 	got, err := s.Claim(t.Context(), idem.Request{Key: "k", Fingerprint: printB})
 	require.ErrorIs(t, err, idem.ErrFull)
 	assert.Equal(t, idem.Claim{Record: idem.Record{Key: "k"}}, got)
@@ -372,12 +373,12 @@ func TestFullDisclosesNothing(t *testing.T) {
 // One bad record is that key's alone.
 func TestCorruptRecord(t *testing.T) {
 	t.Parallel()
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{SweepInterval: -1})
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{SweepInterval: -1})
 	ctx := t.Context()
 	c := mustClaim(t, s, idem.Request{Key: "bad"})
 	mustClaim(t, s, idem.Request{Key: "good"})
-	b.damage("bad")
+	b.Damage("bad")
 	_, err := s.Claim(ctx, idem.Request{Key: "bad"})
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 	out := s.ClaimMany(ctx, []idem.Request{{Key: "bad"}, {Key: "new"}})
@@ -390,7 +391,7 @@ func TestCorruptRecord(t *testing.T) {
 	get(t, s, "good")
 
 	require.NoError(t, s.Forget(ctx, idem.Token{Key: "bad"}), "an operator can be rid of it")
-	b.damage()
+	b.Damage()
 	_, err = s.Get(ctx, "bad")
 	require.Equal(t, idem.ErrNotFound, err)
 }
@@ -399,7 +400,7 @@ func TestCorruptRecord(t *testing.T) {
 func TestStoreReopens(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{Clock: clock, Lease: time.Minute})
 	first := mustClaim(t, s, k)
 	assert.Greater(t, first.Token.Fence, uint64(1_800_000_000_000_000_000), "a new store starts above the time in nanoseconds")
@@ -410,7 +411,7 @@ func TestStoreReopens(t *testing.T) {
 
 	wall, _ := clock.Now()
 	clock.StepWall(time.Unix(0, 0).Sub(wall)) // boot in 1970
-	b = b.reopen()
+	b = b.Reopen()
 	s = open(t, b, idem.Options{Clock: clock})
 	clock.Advance(40*time.Second - 1)
 	c, err := s.Claim(t.Context(), k)

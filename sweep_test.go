@@ -15,15 +15,16 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
 // expired returns a store with n records that have expired, one second apart.
-func expired(t *testing.T, n int, o idem.Options) (*idem.Store, *stub, *idemtest.Clock) {
+func expired(t *testing.T, n int, o idem.Options) (*idem.Store, *storetest.Stub, *idemtest.Clock) {
 	clock := newClock()
-	b := newStub()
+	b := storetest.NewStub()
 	o.Clock, o.SweepInterval, o.Lease, o.Retention = clock, -1, time.Minute, time.Hour
-	s := open(t, rich{b}, o)
+	s := open(t, storetest.Rich{Stub: b}, o)
 	for i := range n {
 		mustClaim(t, s, idem.Request{Key: fmt.Sprint("key", i)})
 		clock.Advance(time.Second)
@@ -37,7 +38,7 @@ func TestSweepInSlices(t *testing.T) {
 	t.Parallel()
 	s, b, _ := expired(t, 10, idem.Options{SweepSlice: 3})
 	var sizes []int
-	b.onApply = func(_ context.Context, ops []engine.Op) error {
+	b.OnApply = func(_ context.Context, ops []engine.Op) error {
 		sizes = append(sizes, len(ops))
 		return nil
 	}
@@ -46,12 +47,12 @@ func TestSweepInSlices(t *testing.T) {
 	assert.Equal(t, 7, n)
 	assert.Equal(t, []int{3, 3, 1}, sizes)
 	for i := range 10 {
-		assert.Equal(t, i >= 7, b.entries[fmt.Sprint("key", i)] != nil, "key%d", i)
+		assert.Equal(t, i >= 7, b.Entries[fmt.Sprint("key", i)] != nil, "key%d", i)
 	}
 	n, err = s.Sweep(t.Context(), 100)
 	require.NoError(t, err)
 	assert.Equal(t, 3, n)
-	assert.Empty(t, b.places)
+	assert.Empty(t, b.Places)
 	n, err = s.Sweep(t.Context(), 100)
 	require.NoError(t, err)
 	assert.Zero(t, n)
@@ -62,8 +63,8 @@ func TestSweepInSlices(t *testing.T) {
 func TestSweepGoesOnInTime(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1, SweepSlice: 3, Lease: time.Minute, Retention: time.Hour})
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{Clock: clock, SweepInterval: -1, SweepSlice: 3, Lease: time.Minute, Retention: time.Hour})
 	bad := map[string]error{}
 	for i := range 12 {
 		key := fmt.Sprintf("key%02d", 99-i) // the earlier the later
@@ -73,13 +74,13 @@ func TestSweepGoesOnInTime(t *testing.T) {
 			bad[key] = idem.ErrCorrupt
 		}
 	}
-	b.corrupt.Store(&bad)
+	b.Corrupt.Store(&bad)
 	clock.Advance(100 * time.Hour)
-	looks := b.looks.Load()
+	looks := b.Looks.Load()
 	n, err := s.Sweep(t.Context(), 100)
 	require.NoError(t, err)
 	assert.Equal(t, 8, n)
-	assert.Equal(t, looks+5, b.looks.Load(), "four slices, and one to find no more")
+	assert.Equal(t, looks+5, b.Looks.Load(), "four slices, and one to find no more")
 }
 
 // What a sweep has read and found expired was forgotten and claimed anew since:
@@ -88,8 +89,8 @@ func TestSweepReadBeforeAClaim(t *testing.T) {
 	t.Parallel()
 	s, b, _ := expired(t, 1, idem.Options{})
 	raced := false
-	b.afterGet = func(string) {
-		b.afterGet, raced = nil, true
+	b.AfterGet = func(string) {
+		b.AfterGet, raced = nil, true
 		mustClaim(t, s, idem.Request{Key: "key0"})
 	}
 	n, err := s.Sweep(t.Context(), 10)
@@ -97,15 +98,15 @@ func TestSweepReadBeforeAClaim(t *testing.T) {
 	require.True(t, raced)
 	assert.Zero(t, n)
 	assert.Equal(t, idem.InFlight, get(t, s, "key0").State)
-	assert.Zero(t, b.mistaken.Load())
+	assert.Zero(t, b.Mistaken.Load())
 }
 
 // What lives on is put back at its time, and looked at no more before.
 func TestSweepPutsBack(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Hour})
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{Clock: clock, SweepInterval: -1, Lease: time.Minute, Retention: time.Hour})
 	c := mustClaim(t, s, k)
 	clock.Advance(50 * time.Minute)
 	require.NoError(t, s.Complete(t.Context(), c.Token, nil))
@@ -114,10 +115,10 @@ func TestSweepPutsBack(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, n)
 	get(t, s, "k")
-	applies := b.applies.Load()
+	applies := b.Applies.Load()
 	_, err = s.Sweep(t.Context(), 10)
 	require.NoError(t, err)
-	assert.Equal(t, applies, b.applies.Load())
+	assert.Equal(t, applies, b.Applies.Load())
 	clock.Advance(1)
 	n, err = s.Sweep(t.Context(), 10)
 	require.NoError(t, err)
@@ -128,14 +129,14 @@ func TestSweepPutsBack(t *testing.T) {
 func TestSweepDropsStalePlaces(t *testing.T) {
 	t.Parallel()
 	s, b, clock := expired(t, 1, idem.Options{})
-	b.places[engine.Due{At: 5, Key: "nothing"}] = true
-	b.places[engine.Due{At: 6, Key: "key0"}] = true
+	b.Places[engine.Due{At: 5, Key: "nothing"}] = true
+	b.Places[engine.Due{At: 6, Key: "key0"}] = true
 	mustClaim(t, s, idem.Request{Key: "alive"})
-	b.places[engine.Due{At: 7, Key: "alive"}] = true
+	b.Places[engine.Due{At: 7, Key: "alive"}] = true
 	n, err := s.Sweep(t.Context(), 10)
 	require.NoError(t, err)
 	assert.Equal(t, 1, n)
-	require.Len(t, b.places, 1)
+	require.Len(t, b.Places, 1)
 	get(t, s, "alive")
 	clock.Advance(100 * time.Hour)
 	n, err = s.Sweep(t.Context(), 10)
@@ -148,7 +149,7 @@ func TestSweepPassesOverBadRecords(t *testing.T) {
 	t.Parallel()
 	var told recorder
 	s, b, _ := expired(t, 5, idem.Options{SweepSlice: 2, Observer: told.observe})
-	b.damage("key0", "key1", "key3")
+	b.Damage("key0", "key1", "key3")
 	told.take()
 	n, err := s.Sweep(t.Context(), 10)
 	require.NoError(t, err)
@@ -157,49 +158,49 @@ func TestSweepPassesOverBadRecords(t *testing.T) {
 	last := events[len(events)-1]
 	assert.Equal(t, idem.SweepDone, last.Kind)
 	assert.Equal(t, 3, last.Corrupt)
-	assert.Len(t, b.entries, 3)
+	assert.Len(t, b.Entries, 3)
 }
 
 func TestSweepErrors(t *testing.T) {
 	t.Parallel()
 	s, b, _ := expired(t, 6, idem.Options{SweepSlice: 2})
 	applies := 0
-	b.onApply = func(context.Context, []engine.Op) error {
+	b.OnApply = func(context.Context, []engine.Op) error {
 		if applies++; applies == 2 {
-			return errDisk
+			return storetest.ErrDisk
 		}
 		return nil
 	}
 	n, err := s.Sweep(t.Context(), 10)
-	require.ErrorIs(t, err, errDisk)
+	require.ErrorIs(t, err, storetest.ErrDisk)
 	assert.Equal(t, 2, n, "what was removed is told all the same")
-	b.blind.Store(true)
+	b.Blind.Store(true)
 	n, err = s.Sweep(t.Context(), 10)
 	require.ErrorIs(t, err, idem.ErrCorrupt)
 	assert.Zero(t, n)
 }
 
 // backgroundTest runs f in a bubble with a store that sweeps by itself.
-func backgroundTest(t *testing.T, f func(t *testing.T, s *idem.Store, b *stub, told *recorder)) {
+func backgroundTest(t *testing.T, f func(t *testing.T, s *idem.Store, b *storetest.Stub, told *recorder)) {
 	bubble(t, func(t *testing.T) {
-		b := newStub()
+		b := storetest.NewStub()
 		told := new(recorder)
-		s := open(t, rich{b}, idem.Options{
+		s := open(t, storetest.Rich{Stub: b}, idem.Options{
 			Lease: time.Minute, Retention: time.Hour, SweepInterval: 10 * time.Second, SweepSlice: 4, Observer: told.observe,
 		})
 		f(t, s, b, told)
 	})
 }
 
-func entries(b *stub) (n int) {
-	b.locked(func() { n = len(b.entries) })
+func entries(b *storetest.Stub) (n int) {
+	b.Locked(func() { n = len(b.Entries) })
 	return n
 }
 
 // What expires is gone soon after, in bounded slices; while nothing is
 // due nothing is looked at.
 func TestBackgroundSweep(t *testing.T) {
-	backgroundTest(t, func(t *testing.T, s *idem.Store, b *stub, told *recorder) {
+	backgroundTest(t, func(t *testing.T, s *idem.Store, b *storetest.Stub, told *recorder) {
 		for i := range 10 {
 			c := mustClaim(t, s, idem.Request{Key: fmt.Sprint("key", i)})
 			require.NoError(t, s.Complete(t.Context(), c.Token, nil))
@@ -210,7 +211,7 @@ func TestBackgroundSweep(t *testing.T) {
 		time.Sleep(time.Hour - 1)
 		synctest.Wait()
 		assert.Equal(t, 11, entries(b))
-		applies := b.applies.Load()
+		applies := b.Applies.Load()
 
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
@@ -224,34 +225,34 @@ func TestBackgroundSweep(t *testing.T) {
 			}
 		}
 		assert.Equal(t, 10, swept)
-		assert.Equal(t, applies+3, b.applies.Load(), "slices of four")
-		looks := b.looks.Load()
+		assert.Equal(t, applies+3, b.Applies.Load(), "slices of four")
+		looks := b.Looks.Load()
 		time.Sleep(1000 * time.Hour)
 		synctest.Wait()
-		assert.Equal(t, looks, b.looks.Load(), "nothing is due, nobody looks")
+		assert.Equal(t, looks, b.Looks.Load(), "nothing is due, nobody looks")
 	})
 }
 
 func TestBackgroundSweepOfBadRecords(t *testing.T) {
-	backgroundTest(t, func(t *testing.T, s *idem.Store, b *stub, told *recorder) {
+	backgroundTest(t, func(t *testing.T, s *idem.Store, b *storetest.Stub, told *recorder) {
 		mustClaim(t, s, idem.Request{Key: "bad"})
 		mustClaim(t, s, idem.Request{Key: "good"})
-		b.damage("bad")
+		b.Damage("bad")
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		assert.Equal(t, 1, entries(b))
 		told.take()
-		applies := b.applies.Load()
+		applies := b.Applies.Load()
 		time.Sleep(1000 * time.Hour)
 		synctest.Wait()
-		assert.Equal(t, applies, b.applies.Load(), "what was passed over does not keep the sweeper awake")
+		assert.Equal(t, applies, b.Applies.Load(), "what was passed over does not keep the sweeper awake")
 	})
 }
 
 func TestBackgroundSweepAfterErrors(t *testing.T) {
-	backgroundTest(t, func(t *testing.T, s *idem.Store, b *stub, told *recorder) {
+	backgroundTest(t, func(t *testing.T, s *idem.Store, b *storetest.Stub, told *recorder) {
 		mustClaim(t, s, k)
-		b.blind.Store(true)
+		b.Blind.Store(true)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
 		failures := 0
@@ -264,7 +265,7 @@ func TestBackgroundSweepAfterErrors(t *testing.T) {
 		assert.Greater(t, failures, 10)
 		assert.Less(t, failures, 200, "later and later, up to a minute apart")
 		assert.Equal(t, 1, entries(b))
-		b.blind.Store(false)
+		b.Blind.Store(false)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		assert.Zero(t, entries(b))
@@ -273,15 +274,15 @@ func TestBackgroundSweepAfterErrors(t *testing.T) {
 
 // A broken store has nothing more to sweep: the goroutine ends by itself.
 func TestBackgroundSweepEndsWithTheStore(t *testing.T) {
-	backgroundTest(t, func(t *testing.T, s *idem.Store, b *stub, told *recorder) {
+	backgroundTest(t, func(t *testing.T, s *idem.Store, b *storetest.Stub, told *recorder) {
 		mustClaim(t, s, k)
 		told.take()
 		synctest.Wait()
-		looks := b.looks.Load()
-		b.fail(errDisk)
+		looks := b.Looks.Load()
+		b.Fail(storetest.ErrDisk)
 		time.Sleep(1000 * time.Hour)
 		synctest.Wait()
-		assert.Equal(t, looks+1, b.looks.Load())
+		assert.Equal(t, looks+1, b.Looks.Load())
 		assert.Contains(t, kinds(told.take()), "store_broken", "and it told, for nobody else had asked")
 	})
 }
@@ -290,16 +291,16 @@ func TestBackgroundSweepEndsWithTheStore(t *testing.T) {
 // sleep is not left until something else is due.
 func TestDueWhileTheSweepEnds(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newStub()
+		b := storetest.NewStub()
 		var once sync.Once
 		var expiring atomic.Bool
-		b.onScan = func(string) error {
+		b.OnScan = func(string) error {
 			if expiring.Load() && entries(b) == 1 { // the sweep that removed the first looks for another
 				once.Do(func() { time.Sleep(2 * time.Second) })
 			}
 			return nil
 		}
-		s := open(t, rich{b}, idem.Options{Lease: time.Minute, Retention: time.Hour})
+		s := open(t, storetest.Rich{Stub: b}, idem.Options{Lease: time.Minute, Retention: time.Hour})
 		mustClaim(t, s, idem.Request{Key: "first"})
 		time.Sleep(time.Second)
 		mustClaim(t, s, idem.Request{Key: "second"})
@@ -337,7 +338,7 @@ func TestIdleStoreHasNoTimer(t *testing.T) {
 
 // Beside calls of others a slice is a quarter as large.
 func TestBackgroundSweepBesideOthers(t *testing.T) {
-	backgroundTest(t, func(t *testing.T, s *idem.Store, b *stub, told *recorder) {
+	backgroundTest(t, func(t *testing.T, s *idem.Store, b *storetest.Stub, told *recorder) {
 		for i := range 8 {
 			c := mustClaim(t, s, idem.Request{Key: fmt.Sprint("key", i)})
 			require.NoError(t, s.Complete(t.Context(), c.Token, nil))
@@ -346,7 +347,7 @@ func TestBackgroundSweepBesideOthers(t *testing.T) {
 		time.Sleep(time.Hour - 1)
 		synctest.Wait()
 		reading, release := make(chan struct{}), make(chan struct{})
-		b.onRead = func(key string) error {
+		b.OnRead = func(key string) error {
 			if key == "other" {
 				close(reading)
 				<-release
@@ -360,11 +361,11 @@ func TestBackgroundSweepBesideOthers(t *testing.T) {
 		})
 		<-reading
 		told.take()
-		applies := b.applies.Load()
+		applies := b.Applies.Load()
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		assert.Zero(t, entries(b))
-		assert.Equal(t, applies+8, b.applies.Load(), "slices of one")
+		assert.Equal(t, applies+8, b.Applies.Load(), "slices of one")
 		close(release)
 		wg.Wait()
 	})

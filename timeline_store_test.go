@@ -9,6 +9,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // opening is one opening of a store in a history: when its wall clock is read, and what
@@ -70,7 +71,7 @@ func TestRecordsOutliveWrongClocks(t *testing.T) {
 			if c.made.IsZero() {
 				c.made = spring
 			}
-			b := newStub()
+			b := storetest.NewStub()
 			live := func(o opening) {
 				clock := idemtest.NewClock(o.wall)
 				s := open(t, b, idem.Options{Clock: clock, SweepInterval: -1})
@@ -81,7 +82,7 @@ func TestRecordsOutliveWrongClocks(t *testing.T) {
 				if !o.killed {
 					require.NoError(t, s.Close())
 				}
-				b = b.reopen()
+				b = b.Reopen()
 			}
 			if !c.before.wall.IsZero() {
 				live(c.before)
@@ -90,7 +91,7 @@ func TestRecordsOutliveWrongClocks(t *testing.T) {
 			claim := mustClaim(t, s, idem.Request{Key: "k", Retention: day})
 			require.NoError(t, s.Complete(t.Context(), claim.Token, []byte("r")))
 			require.NoError(t, s.Close())
-			b = b.reopen()
+			b = b.Reopen()
 			for _, o := range c.openings {
 				live(o)
 			}
@@ -111,14 +112,14 @@ func TestRecordsOutliveWrongClocks(t *testing.T) {
 func TestClosedForLongCountsAWeek(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{Clock: idemtest.NewClock(spring), SweepInterval: -1})
 	for key, kept := range map[string]time.Duration{"a week": 7 * day, "a little longer": 7*day + 1} {
 		claim := mustClaim(t, s, idem.Request{Key: key, Retention: kept})
 		require.NoError(t, s.Complete(t.Context(), claim.Token, nil))
 	}
 	require.NoError(t, s.Close())
-	s = open(t, b.reopen(), idem.Options{Clock: idemtest.NewClock(spring.Add(30 * day)), SweepInterval: -1})
+	s = open(t, b.Reopen(), idem.Options{Clock: idemtest.NewClock(spring.Add(30 * day)), SweepInterval: -1})
 	_, err := s.Get(t.Context(), "a week")
 	require.Equal(t, idem.ErrNotFound, err)
 	get(t, s, "a little longer")
@@ -127,10 +128,10 @@ func TestClosedForLongCountsAWeek(t *testing.T) {
 // While the wall clock has not been set, a request is too late by the one that was saved.
 func TestTooLateBeforeTheClockIsSet(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{Clock: idemtest.NewClock(spring), SweepInterval: -1, Retention: time.Hour})
 	require.NoError(t, s.Close())
-	s = open(t, b.reopen(), idem.Options{Clock: idemtest.NewClock(unset), SweepInterval: -1, Retention: time.Hour})
+	s = open(t, b.Reopen(), idem.Options{Clock: idemtest.NewClock(unset), SweepInterval: -1, Retention: time.Hour})
 	for name, c := range map[string]struct {
 		issued time.Time
 		err    error

@@ -19,20 +19,21 @@ import (
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/internal/groupcommit"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // A claim brings what it read, and its completion what the claim left, so that
 // neither is read for in the commit.
 func TestCommitsNeedNoRead(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{SweepInterval: -1})
 	ctx := t.Context()
 	known := func(want bool, what string, do func()) {
 		t.Helper()
-		before := b.known.Load()
+		before := b.Known.Load()
 		do()
-		assert.Equal(t, want, b.known.Load() > before, what)
+		assert.Equal(t, want, b.Known.Load() > before, what)
 	}
 	var c idem.Claim
 	known(true, "a claim of a new key", func() { c = mustClaim(t, s, k) })
@@ -53,7 +54,7 @@ func TestCommitsNeedNoRead(t *testing.T) {
 	require.NoError(t, rs[0].Err)
 	require.NoError(t, rs[1].Err)
 	require.Equal(t, idem.ErrInFlight, rs[2].Err)
-	assert.Zero(t, b.mistaken.Load())
+	assert.Zero(t, b.Mistaken.Load())
 }
 
 // Of claims that all found nothing one is granted: what the others saw is not
@@ -61,12 +62,12 @@ func TestCommitsNeedNoRead(t *testing.T) {
 // looked or came after.
 func TestWhatWasSeenIsOvertaken(t *testing.T) {
 	t.Parallel()
-	b := newStub()
+	b := storetest.NewStub()
 	s := open(t, b, idem.Options{SweepInterval: -1})
 	ctx := t.Context()
 	looked := make(chan struct{})
-	b.afterGet = func(string) {
-		b.afterGet = nil
+	b.AfterGet = func(string) {
+		b.AfterGet = nil
 		close(looked)
 		mustClaim(t, s, k) // overtakes the reader
 	}
@@ -77,11 +78,11 @@ func TestWhatWasSeenIsOvertaken(t *testing.T) {
 	// And by a commit that had begun.
 	second := idem.Request{Key: "second"}
 	var wg sync.WaitGroup
-	b.onCommit = func() error {
-		b.onCommit = nil
+	b.OnCommit = func() error {
+		b.OnCommit = nil
 		wg.Add(1)
 		read := make(chan struct{})
-		b.afterGet = func(string) { b.afterGet = nil; close(read) }
+		b.AfterGet = func(string) { b.AfterGet = nil; close(read) }
 		go func() {
 			defer wg.Done()
 			_, err := s.Claim(ctx, second)
@@ -92,14 +93,14 @@ func TestWhatWasSeenIsOvertaken(t *testing.T) {
 	}
 	mustClaim(t, s, second)
 	wg.Wait()
-	assert.Zero(t, b.mistaken.Load())
+	assert.Zero(t, b.Mistaken.Load())
 }
 
 // passes is a stub that commits as the engines on disk do: those who wait share a
 // commit, and a same-commit function may spoil it, so that it is begun again without
 // those that failed. plan says after how many operations each pass is spoiled that is.
 type passes struct {
-	rich
+	storetest.Rich
 	queue  *groupcommit.Queue[*job]
 	plan   func(ops int) []int
 	shared atomic.Int64 // commits of several operations
@@ -112,7 +113,7 @@ type job struct {
 }
 
 func newPasses(plan func(ops int) []int) *passes {
-	b := &passes{rich: rich{newStub()}, plan: plan}
+	b := &passes{Rich: storetest.NewRich(), plan: plan}
 	b.queue = groupcommit.New(1<<20, nil, b.run)
 	return b
 }
@@ -136,7 +137,7 @@ func (b *passes) run(jobs []*job) (answered int, after func()) {
 	for _, until := range b.plan(len(ops)) {
 		ops = b.spoil(ops, min(until, len(ops)))
 	}
-	_, err := b.commit(ops)
+	_, err := b.Commit(ops)
 	for _, j := range jobs {
 		j.err = err
 	}
@@ -146,14 +147,14 @@ func (b *passes) run(jobs []*job) (answered int, after func()) {
 // spoil runs the first of ops on a copy that it throws away, and returns those that
 // are to be run again.
 func (b *passes) spoil(ops []engine.Op, until int) (again []engine.Op) {
-	entries := maps.Clone(b.entries)
+	entries := maps.Clone(b.Entries)
 	for _, op := range ops[:until] {
-		key, readErr := op.Key(), b.readErr(op.Key())
+		key, readErr := op.Key(), b.ReadErr(op.Key())
 		cur := entries[key]
 		if e, known := op.Current(); known && readErr == nil {
-			b.known.Add(1)
+			b.Known.Add(1)
 			if e != cur {
-				b.mistaken.Add(1)
+				b.Mistaken.Add(1)
 			}
 		}
 		if readErr != nil {
@@ -161,7 +162,7 @@ func (b *passes) spoil(ops []engine.Op, until int) (again []engine.Op) {
 		}
 		next, wrote := op.Run(cur, readErr)
 		if f := op.Effect(); f != nil {
-			result, err := f.(effect)()
+			result, err := f.(storetest.Effect)()
 			next, wrote = op.Finish(result, err)
 			if err != nil {
 				continue
@@ -184,11 +185,11 @@ func TestSeenInSpoiledPasses(t *testing.T) {
 		s := open(t, b, idem.Options{SweepInterval: -1})
 		ctx := t.Context()
 		stalled := make(chan struct{}) // each commit, when all has run
-		b.onCommit = func() error { <-stalled; return nil }
+		b.OnCommit = func() error { <-stalled; return nil }
 		runs := 0
-		fickle := effect(func() ([]byte, error) {
+		fickle := storetest.Effect(func() ([]byte, error) {
 			if runs++; runs > 1 {
-				return nil, errDisk
+				return nil, storetest.ErrDisk
 			}
 			return []byte("done"), nil
 		})
@@ -203,19 +204,19 @@ func TestSeenInSpoiledPasses(t *testing.T) {
 			go call()
 			synctest.Wait()
 		}
-		known := b.known.Load()
+		known := b.Known.Load()
 		stalled <- struct{}{}
 		synctest.Wait()
 		go func() { _, errs[3] = s.Claim(ctx, k) }() // sees nothing yet
 		synctest.Wait()
 		close(stalled)
 		synctest.Wait()
-		require.Equal(t, []error{errDisk, nil, nil, idem.ErrInFlight}, errs[:])
+		require.Equal(t, []error{storetest.ErrDisk, nil, nil, idem.ErrInFlight}, errs[:])
 		require.Equal(t, 2, runs, "what failed is not run again")
-		require.EqualValues(t, 2, b.known.Load()-known, "the function's operation in the first pass, and the other key's in the last")
+		require.EqualValues(t, 2, b.Known.Load()-known, "the function's operation in the first pass, and the other key's in the last")
 		require.NoError(t, s.Complete(ctx, claim.Token, nil))
 		require.NoError(t, s.Complete(ctx, other.Token, nil))
-		require.Zero(t, b.mistaken.Load())
+		require.Zero(t, b.Mistaken.Load())
 	})
 }
 
@@ -232,8 +233,8 @@ func TestSeenIsNeverMistaken(t *testing.T) {
 		}
 		return until
 	}
-	for _, b := range []*passes{{rich: rich{newStub()}}, newPasses(random)} {
-		name, backend := "one by one", engine.Backend(b.rich)
+	for _, b := range []*passes{{Rich: storetest.NewRich()}, newPasses(random)} {
+		name, backend := "one by one", engine.Backend(b.Rich)
 		if b.queue != nil {
 			name, backend = "in passes", b
 		}
@@ -243,7 +244,7 @@ func TestSeenIsNeverMistaken(t *testing.T) {
 			var wg sync.WaitGroup
 			for range 8 {
 				wg.Go(func() {
-					c := &seenCaller{s: s, stub: b.stub}
+					c := &seenCaller{s: s, stub: b.Stub}
 					for range 300 {
 						if err := c.step(); errors.Is(err, idem.ErrInvalid) || errors.Is(err, idem.ErrBroken) {
 							t.Error(err)
@@ -252,21 +253,21 @@ func TestSeenIsNeverMistaken(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			assert.Zero(t, b.mistaken.Load())
-			assert.Positive(t, b.known.Load())
+			assert.Zero(t, b.Mistaken.Load())
+			assert.Positive(t, b.Known.Load())
 			if b.queue != nil {
 				assert.Positive(t, b.shared.Load())
 			}
-			b.damage()
-			b.full.Store(false)
+			b.Damage()
+			b.Full.Store(false)
 			token := mustClaim(t, s, idem.Request{Key: "last"}).Token
-			b.breaking.Store(true)
+			b.Breaking.Store(true)
 			require.ErrorIs(t, s.Complete(context.Background(), token, nil), idem.ErrBroken)
-			known := b.known.Load()
+			known := b.Known.Load()
 			require.ErrorIs(t, s.Complete(context.Background(), token, nil), idem.ErrBroken)
 			_, err := s.Claim(context.Background(), idem.Request{Key: "last"})
 			require.ErrorIs(t, err, idem.ErrBroken)
-			require.Equal(t, known, b.known.Load(), "a broken store decided something")
+			require.Equal(t, known, b.Known.Load(), "a broken store decided something")
 		})
 	}
 }
@@ -285,7 +286,7 @@ func (c hastyClock) AfterFunc(_ time.Duration, f func()) func() bool { return c.
 // seenCaller does anything to a few keys.
 type seenCaller struct {
 	s      *idem.Store
-	stub   *stub
+	stub   *storetest.Stub
 	tokens []idem.Token
 }
 
@@ -306,9 +307,9 @@ func (c *seenCaller) claimed(claim idem.Claim, err error) error {
 
 func (c *seenCaller) step() error {
 	ctx := context.Background()
-	fickle := effect(func() ([]byte, error) {
+	fickle := storetest.Effect(func() ([]byte, error) {
 		if rand.IntN(3) == 0 {
-			return nil, errDisk
+			return nil, storetest.ErrDisk
 		}
 		return []byte("done"), nil
 	})
@@ -319,10 +320,10 @@ func (c *seenCaller) step() error {
 		_, err := c.s.Sweep(ctx, 1+rand.IntN(5))
 		return err
 	case 2:
-		c.stub.damage(c.request().Key)
+		c.stub.Damage(c.request().Key)
 		return nil
 	case 3:
-		c.stub.full.Store(rand.IntN(2) == 0)
+		c.stub.Full.Store(rand.IntN(2) == 0)
 		return nil
 	case 4, 5, 6:
 		_, _, err := c.s.DoEffect(ctx, c.request(), fickle)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -57,11 +58,11 @@ func TestWaitMissesNothingBeforeItWaits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				b := newStub()
+				b := storetest.NewStub()
 				s := open(t, b, idem.Options{})
 				c := mustClaim(t, s, idem.Request{Key: "k"})
-				b.afterGet = func(string) { // what Wait has read is in flight
-					b.afterGet = nil
+				b.AfterGet = func(string) { // what Wait has read is in flight
+					b.AfterGet = nil
 					assert.NoError(t, settle(s, c.Token))
 				}
 				start := time.Now()
@@ -85,11 +86,11 @@ func TestWaitMissesNothingBeforeItWaits(t *testing.T) {
 // A claim of a process that is gone is not waited for.
 func TestWaitWithLapseOnOpen(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newStub()
+		b := storetest.NewStub()
 		s := open(t, b, idem.Options{Lease: time.Hour})
 		mustClaim(t, s, idem.Request{Key: "k"})
 		require.NoError(t, s.Close())
-		s = open(t, b.reopen(), idem.Options{LapseOnOpen: true})
+		s = open(t, b.Reopen(), idem.Options{LapseOnOpen: true})
 		start := time.Now()
 		rec, err := s.Wait(t.Context(), "k")
 		require.NoError(t, err)
@@ -101,11 +102,11 @@ func TestWaitWithLapseOnOpen(t *testing.T) {
 // What cannot be read is not waited for.
 func TestWaitOnARecordThatGoesBad(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newStub()
+		b := storetest.NewStub()
 		s := open(t, b, idem.Options{Lease: time.Minute})
 		mustClaim(t, s, idem.Request{Key: "k"})
 		woken := waitAll(t, s, "k", 1)
-		b.damage("k")
+		b.Damage("k")
 		require.ErrorIs(t, (<-woken).err, idem.ErrCorrupt, "it looks again when the lease lapses")
 	})
 }
@@ -114,10 +115,10 @@ func TestWaitOnARecordThatGoesBad(t *testing.T) {
 // there to be seen.
 func TestWaitForARecordThatExpiresInItsCommit(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newStub()
+		b := storetest.NewStub()
 		s := open(t, b, idem.Options{Lease: time.Minute, SweepInterval: -1})
 		c := mustClaim(t, s, idem.Request{Key: "k", Retention: time.Second})
-		b.onCommit = func() error { time.Sleep(time.Second); return nil }
+		b.OnCommit = func() error { time.Sleep(time.Second); return nil }
 		woken := waitAll(t, s, "k", 1)
 		require.NoError(t, s.Complete(t.Context(), c.Token, []byte("r")))
 		w := <-woken

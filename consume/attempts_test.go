@@ -54,14 +54,14 @@ func TestContextEndsInTheClaim(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newFaulty()
+			b := storetest.NewRich()
 			s := storetest.Open(t, b, idem.Options{})
 			o := messages()
 			set(&o)
 			c, err := consume.New(s, "billing", mustNotRun, o)
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
-			b.Applied = cancel
+			b.OnApplied = cancel
 			for _, v := range c.HandleBatch(ctx, []message{m1, {"evt-2", ""}}) {
 				gets(t, consume.Retry, consume.Unavailable, v)
 				assert.ErrorIs(t, v.Err, context.Canceled)

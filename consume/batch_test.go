@@ -186,7 +186,7 @@ func TestBatchClaimLostBeforeItsTurn(t *testing.T) {
 // handler begins whose end cannot be recorded.
 func TestBatchStoreBreaks(t *testing.T) {
 	t.Parallel()
-	b := newFaulty()
+	b := storetest.NewRich()
 	s := storetest.Open(t, b, idem.Options{})
 	o := messages()
 	o.MissingID = consume.RunUnprotected
@@ -194,7 +194,7 @@ func TestBatchStoreBreaks(t *testing.T) {
 	c, err := consume.New(s, "billing", func(_ context.Context, m message) error {
 		switch m.id {
 		case "2":
-			b.Breaks.Store(true)
+			b.Breaking.Store(true)
 			return errBank
 		case "3", "4":
 			t.Error("it was run for nothing")

@@ -12,7 +12,6 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/consume"
 	"github.com/idemkv/idem/internal/storetest"
-	"github.com/idemkv/idem/memory"
 )
 
 // A permanent error in the last attempt is permanent.
@@ -28,12 +27,12 @@ func TestPermanentInTheLastAttempt(t *testing.T) {
 func TestStoreUnavailable(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		ruin func(s *idem.Store, b *storetest.Faulty)
+		ruin func(s *idem.Store, b storetest.Rich)
 		err  error
 	}{
-		"breaks at the claim": {func(_ *idem.Store, b *storetest.Faulty) { b.Breaks.Store(true) }, idem.ErrBroken},
-		"closed":              {func(s *idem.Store, _ *storetest.Faulty) { _ = s.Close() }, idem.ErrClosed},
-		"full": {func(s *idem.Store, _ *storetest.Faulty) {
+		"breaks at the claim": {func(_ *idem.Store, b storetest.Rich) { b.Breaking.Store(true) }, idem.ErrBroken},
+		"closed":              {func(s *idem.Store, _ storetest.Rich) { _ = s.Close() }, idem.ErrClosed},
+		"full": {func(s *idem.Store, _ storetest.Rich) {
 			_, err := s.Claim(context.Background(), idem.Request{Key: "another"})
 			if err != nil {
 				panic(err)
@@ -42,7 +41,8 @@ func TestStoreUnavailable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := storetest.NewFaulty(memory.New(memory.Options{MaxRecords: 1}))
+			b := storetest.NewRich()
+			b.Most = 1
 			s := storetest.Open(t, b, idem.Options{})
 			consumer, err := consume.New(s, "billing", mustNotRun, messages())
 			require.NoError(t, err)
@@ -89,9 +89,9 @@ func TestHeartbeat(t *testing.T) {
 // the attempt that has the claim now decides.
 func TestUnrecorded(t *testing.T) {
 	t.Parallel()
-	for how, ruin := range map[error]func(*testing.T, *idem.Store, *storetest.Faulty, idem.Token){
-		idem.ErrBroken: func(_ *testing.T, _ *idem.Store, b *storetest.Faulty, _ idem.Token) { b.Breaks.Store(true) },
-		idem.ErrFenced: func(t *testing.T, s *idem.Store, _ *storetest.Faulty, token idem.Token) {
+	for how, ruin := range map[error]func(*testing.T, *idem.Store, storetest.Rich, idem.Token){
+		idem.ErrBroken: func(_ *testing.T, _ *idem.Store, b storetest.Rich, _ idem.Token) { b.Breaking.Store(true) },
+		idem.ErrFenced: func(t *testing.T, s *idem.Store, _ storetest.Rich, token idem.Token) {
 			require.NoError(t, s.Forget(t.Context(), idem.Token{Key: token.Key}))
 		},
 	} {
@@ -100,7 +100,7 @@ func TestUnrecorded(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(how, ", ", name), func(t *testing.T) {
 				t.Parallel()
-				b := newFaulty()
+				b := storetest.NewRich()
 				s := storetest.Open(t, b, idem.Options{})
 				c, err := consume.New(s, "billing", func(ctx context.Context, _ message) error {
 					ruin(t, s, b, consume.FromContext(ctx).Token())

@@ -19,7 +19,6 @@ import (
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/internal/storetest"
-	"github.com/idemkv/idem/memory"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -78,7 +77,7 @@ func durable(t *testing.T, o idem.Options, f func(t *testing.T, e *env)) {
 
 func (e *env) open() {
 	e.t.Helper()
-	var b engine.Backend = newFaulty()
+	var b engine.Backend = storetest.NewRich()
 	if e.path != "" {
 		var err error
 		b, err = bolt.Open(e.path, bolt.Options{})
@@ -90,8 +89,8 @@ func (e *env) open() {
 // commits counts them; in memory they are the calls that may change something.
 func (e *env) commits() uint64 {
 	e.t.Helper()
-	if b, ok := engine.Of(e).(*storetest.Faulty); ok {
-		return b.Applies.Load()
+	if b, ok := engine.Of(e).(storetest.Rich); ok {
+		return uint64(b.Applies.Load())
 	}
 	s, err := e.Stats(context.Background())
 	require.NoError(e.t, err)
@@ -176,5 +175,3 @@ func decisions(vs []consume.Verdict) (s []string) {
 	}
 	return s
 }
-
-func newFaulty() *storetest.Faulty { return storetest.NewFaulty(memory.New(memory.Options{})) }

@@ -15,7 +15,6 @@ import (
 	"github.com/idemkv/idem/idemhttp"
 	"github.com/idemkv/idem/idemtest"
 	"github.com/idemkv/idem/internal/storetest"
-	"github.com/idemkv/idem/memory"
 )
 
 // What counts towards MaxAttempts.
@@ -94,11 +93,11 @@ func TestBegunIsAnAttempt(t *testing.T) {
 		"500":    {idemhttp.Options{RetryUnknown: true}, does(code(500)), "the handler answered with status 500"},
 		"panics": {idemhttp.Options{RetryUnknown: true}, does(quit), "the handler panicked"},
 		"further in": {idemhttp.Options{}, func(w http.ResponseWriter, r *http.Request) {
-			b := storetest.NewFaulty(memory.New(memory.Options{}))
+			b := storetest.NewRich()
 			store, err := idem.New(b, idem.Options{})
 			assert.NoError(t, err)
 			defer store.Close()
-			once(store, idemhttp.Options{}, func(http.ResponseWriter, *http.Request) { b.Breaks.Store(true) }).ServeHTTP(w, r)
+			once(store, idemhttp.Options{}, func(http.ResponseWriter, *http.Request) { b.Breaking.Store(true) }).ServeHTTP(w, r)
 		}, "the handler answered with status 503"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -154,13 +153,13 @@ func TestContextEndsInTheClaim(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := storetest.NewFaulty(memory.New(memory.Options{}))
+			b := storetest.NewRich()
 			store := storeOn(t, b, idem.Options{SweepInterval: -1})
 			var told []error
 			c.o.OnError = func(_ *http.Request, err error) { told = append(told, err) }
 			h := once(store, c.o, func(http.ResponseWriter, *http.Request) { t.Error("it was run") })
 			ctx := &endable{Context: t.Context(), done: make(chan struct{})}
-			b.Applied = func() { b.Applied = nil; ctx.err = c.cause; close(ctx.done) }
+			b.OnApplied = func() { b.OnApplied = nil; ctx.err = c.cause; close(ctx.done) }
 			wantProblem(t, serve(h, keyed("k").WithContext(ctx)), 503, idemhttp.TypeUnavailable)
 			_, err := store.Get(t.Context(), idemhttp.StoreKey("shop", "k"))
 			require.Equal(t, idem.ErrNotFound, err)
@@ -193,7 +192,7 @@ func (c *endable) Err() error {
 // A grant that took longer to become durable than half its lease is extended at once.
 func TestLateGrantIsExtendedAtOnce(t *testing.T) {
 	t.Parallel()
-	b := storetest.NewFaulty(memory.New(memory.Options{}))
+	b := storetest.NewRich()
 	clock := idemtest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	extended := make(chan struct{}, 1)
 	store := storeOn(t, b, idem.Options{Clock: clock, SweepInterval: -1, Observer: func(_ context.Context, e idem.Event) {
@@ -201,7 +200,7 @@ func TestLateGrantIsExtendedAtOnce(t *testing.T) {
 			extended <- struct{}{}
 		}
 	}})
-	b.Applied = func() { b.Applied = nil; clock.Advance(20 * time.Second) }
+	b.OnApplied = func() { b.OnApplied = nil; clock.Advance(20 * time.Second) }
 	h := once(store, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
 		clock.BlockUntil(1)
 		clock.Advance(1)

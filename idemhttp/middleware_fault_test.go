@@ -71,9 +71,9 @@ func TestTimeoutHandlerInside(t *testing.T) {
 func TestStoreDown(t *testing.T) {
 	t.Parallel()
 	broken := func(t *testing.T) *idem.Store {
-		b := storetest.NewFaulty(memory.New(memory.Options{}))
+		b := storetest.NewRich()
 		store := storeOn(t, b, idem.Options{})
-		b.Breaks.Store(true)
+		b.Breaking.Store(true)
 		return store
 	}
 	for name, c := range map[string]struct {
@@ -101,13 +101,13 @@ func TestStoreDown(t *testing.T) {
 			return store
 		}, 503, idemhttp.TypeFull, idem.ErrFull},
 		"corrupt record": {func(t *testing.T) *idem.Store {
-			b := storetest.NewFaulty(memory.New(memory.Options{}))
+			b := storetest.NewRich()
 			corrupt := fmt.Errorf("%w: a bit", idem.ErrCorrupt)
 			b.Unreadable.Store(&corrupt)
 			return storeOn(t, b, idem.Options{})
 		}, 500, idemhttp.TypeUnreadable, idem.ErrCorrupt},
 		"newer record": {func(t *testing.T) *idem.Store {
-			b := storetest.NewFaulty(memory.New(memory.Options{}))
+			b := storetest.NewRich()
 			newer := fmt.Errorf("%w: 9", idem.ErrVersion)
 			b.Unreadable.Store(&newer)
 			return storeOn(t, b, idem.Options{})
@@ -170,7 +170,7 @@ func TestNotRecorded(t *testing.T) {
 			}
 			t.Run(name+", "+how, func(t *testing.T) {
 				t.Parallel()
-				b := storetest.NewFaulty(memory.New(memory.Options{}))
+				b := storetest.NewRich()
 				store := storeOn(t, b, idem.Options{})
 				s := newSite(t, store, idemhttp.Options{MaxResponse: 10_000}, func(w http.ResponseWriter, r *http.Request) {
 					w.Header().Set("Location", "/payments/1")
@@ -179,7 +179,7 @@ func TestNotRecorded(t *testing.T) {
 					c.answer(w, r)
 					switch how {
 					case "broken":
-						b.Breaks.Store(true)
+						b.Breaking.Store(true)
 					case "closed":
 						assert.NoError(t, store.Close())
 					case "forgotten":

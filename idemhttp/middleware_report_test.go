@@ -14,13 +14,12 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemhttp"
 	"github.com/idemkv/idem/internal/storetest"
-	"github.com/idemkv/idem/memory"
 )
 
 // OnResult is told once of each request with a key, before its answer is sent.
 func TestOnResult(t *testing.T) {
 	t.Parallel()
-	b := storetest.NewFaulty(memory.New(memory.Options{}))
+	b := storetest.NewRich()
 	store := storeOn(t, b, idem.Options{SweepInterval: -1})
 	var got []idemhttp.Result
 	var sent []int // the status that was sent when OnResult was called
@@ -42,7 +41,7 @@ func TestOnResult(t *testing.T) {
 		case "released":
 			_ = store.Release(r.Context(), op.Token(), nil)
 		case "lost":
-			b.Breaks.Store(true)
+			b.Breaking.Store(true)
 		case "panics":
 			panic(http.ErrAbortHandler)
 		case "flushed":

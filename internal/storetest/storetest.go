@@ -1,4 +1,4 @@
-// Package storetest has what the tests of several engines do with a store.
+// Package storetest has a stub engine, and what the tests of several packages do with a store.
 package storetest
 
 import (
