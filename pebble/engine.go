@@ -180,7 +180,7 @@ func (e *driver) Read(key string) (*engine.Entry, error) {
 // damaged marks errors of Pebble's own checksums. They concern the keys of one block
 // and must not affect the others.
 func damaged(err error) error {
-	if err != nil && pebble.IsCorruptionError(err) {
+	if inOneBlock(err) {
 		return fmt.Errorf("%w: %w", idem.ErrCorrupt, redact(err))
 	}
 	return redact(err)

@@ -1,7 +1,9 @@
 package pebble
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"runtime"
 	"strings"
 	"sync"
@@ -109,7 +111,7 @@ func (f *fatal) Fatalf(format string, args ...any) { f.set(fmt.Errorf(format, ar
 func (f *fatal) listener() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) {
-			if pebble.IsCorruptionError(err) {
+			if inOneBlock(err) {
 				f.damage.Do(func() { close(f.damaged) })
 			} else {
 				f.set(fmt.Errorf("in the background: %w", err))
@@ -120,6 +122,13 @@ func (f *fatal) listener() *pebble.EventListener {
 		},
 		DataCorruption: func(pebble.DataCorruptionInfo) {},
 	}
+}
+
+// inOneBlock reports whether err is about a damaged block of a table. Pebble calls a table
+// whose file is gone corrupt too. But then somebody is removing the store, and whatever else
+// is still there counts for nothing.
+func inOneBlock(err error) bool {
+	return err != nil && pebble.IsCorruptionError(err) && !errors.Is(err, fs.ErrNotExist)
 }
 
 // inTableStats reports whether it is called by Pebble's job that reads the statistics of

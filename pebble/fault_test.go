@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 	"path/filepath"
@@ -248,6 +249,49 @@ func TestUnreadableStatisticsDoNotSpin(t *testing.T) {
 	require.Equal(t, 2, paused)
 	job.listener.BackgroundError(pebble.ErrCorruption)
 	require.Equal(t, 2, paused)
+}
+
+// A table whose file is gone is no damaged block: somebody is removing the store, and it
+// answers nothing more, whoever meets that first.
+func TestTableThatIsGone(t *testing.T) {
+	t.Parallel()
+	gone := failing(&fs.PathError{Op: "open", Path: "000009.sst", Err: syscall.ENOENT}, func(op errorfs.Op) bool {
+		return op.Kind == errorfs.OpOpen && filepath.Ext(op.Path) == ".sst"
+	})
+	for name, meets := range map[string]func(*idem.Store) error{
+		"Get": func(s *idem.Store) error { _, err := s.Get(t.Context(), "known"); return err },
+		"Claim": func(s *idem.Store) error {
+			_, err := s.Claim(t.Context(), idem.Request{Key: "known"})
+			return err
+		},
+		"Complete": func(s *idem.Store) error { return s.Complete(t.Context(), idem.Token{Key: "known", Fence: 1}, nil) },
+		"Records": func(s *idem.Store) error {
+			for _, err := range s.Records(t.Context(), idem.Filter{}) {
+				return err
+			}
+			return nil
+		},
+	} {
+		f := newFaulty()
+		s := f.open(t)
+		known := storetest.Complete(t, s, "known", "result")
+		f.on(gone)
+		require.NoError(t, engine.Of(s).(*Backend).DB().Flush())
+		require.ErrorIs(t, meets(s), idem.ErrBroken, name)
+		requireBroken(t, s, known.Token)
+	}
+	f := newFaulty()
+	s := f.open(t)
+	storetest.Complete(t, s, "known", "result")
+	require.NoError(t, s.Close()) // which flushes
+	f.on(gone)
+	_, err := Open("store", Options{fs: errorfs.Wrap(f.mem, f), MinFree: -1})
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+	require.ErrorContains(t, err, "restore the directory from a backup")
+
+	heard := newFatal()
+	heard.listener().BackgroundError(fmt.Errorf("%w: %w", pebble.ErrCorruption, fs.ErrNotExist))
+	require.Error(t, heard.err())
 }
 
 // Closing ends a pause.

@@ -333,6 +333,9 @@ func (e *driver) verify() error {
 	if err == nil {
 		_, err = codec.DecodeMeta(pairs[0].Value)
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return openError(e.dir, err)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", e.dir, damaged(err))
 	}
