@@ -52,7 +52,7 @@ func (w *world) exactly(s state, op *call, a *Answer, now span) []state {
 	case Undo:
 		return undo(s, op, a, now)
 	case Unclaim:
-		return one(w.unclaim(s, op, a, now))
+		return w.unclaim(s, op, a, now)
 	}
 	return one(w.token(s, op, a, now))
 }
@@ -83,11 +83,14 @@ func undo(s state, op *call, a *Answer, now span) []state {
 	return []state{s, s.unclaimed(now)}
 }
 
-func (w *world) unclaim(s state, op *call, a *Answer, now span) (state, bool) {
-	if s.state == 0 {
-		return s, a == nil || a.Err == OK
-	}
-	if s.fence == op.Fence {
+// unclaim leaves two states where the record may have been live or expired. A record that
+// has expired stays as it is, and it may be there again after an opening that counts less
+// time.
+func (w *world) unclaim(s state, op *call, a *Answer, now span) (out []state) {
+	switch {
+	case s.state == 0:
+		return one(s, a == nil || a.Err == OK)
+	case s.fence == op.Fence:
 		if live, ok := s.live(now); ok {
 			next, want := live, OK
 			switch s.state {
@@ -96,21 +99,17 @@ func (w *world) unclaim(s state, op *call, a *Answer, now span) (state, bool) {
 			case idem.Held, idem.Completed, idem.Failed:
 				want = map[idem.State]Code{idem.Held: Held, idem.Completed: Completed, idem.Failed: Failed}[s.state]
 			}
-			if a == nil || a.Err == want {
-				if gone, ok := s.gone(now); ok && next.state == idem.Released && gone.state != 0 {
-					next.expires.lo = min(next.expires.lo, now.lo) // it may have been gone
-				}
-				return next, true
-			}
+			out = one(next, a == nil || a.Err == want)
 		}
-		gone, ok := s.gone(now)
-		return gone, ok && a != nil && a.Err == OK
+	case a == nil:
+		return []state{s}
+	case a.Err == Fenced:
+		return one(s.live(now))
 	}
-	if a != nil && a.Err == Fenced {
-		return s.live(now)
+	if gone, ok := s.gone(now); ok && a != nil && a.Err == OK {
+		out = append(out, gone)
 	}
-	gone, ok := s.gone(now)
-	return gone, a == nil || ok && a.Err == OK
+	return out
 }
 
 func one(s state, ok bool) []state {
