@@ -46,7 +46,10 @@ type driver struct {
 	identity *diskspace.Identity
 	layout   layout
 
-	last int // transaction ID of the last commit; only Update uses it
+	// The newest transaction ID and meta entry in the file, as of opening and then of the
+	// last commit; only Update uses them.
+	last int
+	meta []byte
 
 	pageSize int64
 	size     atomic.Int64 // as of the last commit: readers of it need not wait for the map
@@ -134,14 +137,13 @@ func (e *driver) Update(fn func(txbackend.Tx) error) error {
 	// long as its look-up.
 	e.readers.Hold()
 	defer e.readers.Renew()
-	id := e.last
+	id, meta := e.last, e.meta
 	err := e.db.Update(func(btx *bbolt.Tx) error {
 		// A transaction starts from the meta page in the file. Its ID falls back if an
 		// older copy was written over the file. The free list then does not match that
 		// copy's tree, and its records lack the claims made since.
 		if id = btx.ID(); id <= e.last {
-			return fmt.Errorf("%s was overwritten by an older copy while the store was open; "+
-				"restore it with the process stopped", e.path)
+			return e.overwritten("an older copy")
 		}
 		t := &tx{engine: e, tx: btx, layout: e.layout}
 		for i, name := range buckets {
@@ -151,13 +153,23 @@ func (e *driver) Update(fn func(txbackend.Tx) error) error {
 			}
 			t.buckets[i], t.was[i] = b, state{uint64(b.Root()), b.Sequence()}
 		}
+		// The ID of another store, or of another line of this one, may be higher. Its meta
+		// entry has another secret or another time.
+		if !bytes.Equal(t.buckets[txbackend.Meta].Get([]byte(codec.MetaKey)), e.meta) {
+			return e.overwritten("another store")
+		}
 		if err := fn(t); err != nil {
 			return err
+		}
+		for _, w := range t.writes {
+			if w.space == txbackend.Meta {
+				meta = w.value
+			}
 		}
 		return t.flush()
 	})
 	if err == nil {
-		e.last = id
+		e.last, e.meta = id, meta
 		err = e.measure()
 	}
 	if err != nil {
@@ -167,6 +179,10 @@ func (e *driver) Update(fn func(txbackend.Tx) error) error {
 		return (*after)()
 	}
 	return nil
+}
+
+func (e *driver) overwritten(by string) error {
+	return fmt.Errorf("%s was overwritten by %s while the store was open; restore it with the process stopped", e.path, by)
 }
 
 // Moved returns an error if the path no longer names the open file. The lock is on the

@@ -102,6 +102,60 @@ func TestAStoreOverwrittenByAnOlderCopyGrantsNothing(t *testing.T) {
 	}
 }
 
+// The first commit of a life notices it as later ones do. An operator may see at once
+// that the wrong store was started, and copy the right one over it.
+func TestAStoreOverwrittenBeforeItsFirstCommitGrantsNothing(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows does not let mapped files be cut")
+	}
+	for commits := 1; commits <= 6; commits++ {
+		path := filepath.Join(t.TempDir(), fileName)
+		s := storeAt(t, path, idem.Options{SweepInterval: -1})
+		storetest.Claim(t, s, "before")
+		copied, err := os.ReadFile(path)
+		require.NoError(t, err)
+		for i := range commits {
+			storetest.Claim(t, s, fmt.Sprint("granted ", i))
+		}
+		require.NoError(t, s.Close())
+
+		s = storeAt(t, path, idem.Options{SweepInterval: -1})
+		require.NoError(t, os.WriteFile(path, copied, 0o600))
+		_, err = s.Claim(context.Background(), idem.Request{Key: "granted 0"})
+		require.ErrorIs(t, err, idem.ErrBroken, "%d commits", commits)
+		require.ErrorContains(t, err, "was overwritten by an older copy")
+	}
+}
+
+// The transaction IDs of another store may be ahead. It is another store nonetheless.
+func TestAStoreOverwrittenByAnotherGrantsNothing(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows does not let mapped files be cut")
+	}
+	for ahead := range 6 {
+		dir := t.TempDir()
+		path, other := filepath.Join(dir, fileName), filepath.Join(dir, "other")
+		theirs := storeAt(t, other, idem.Options{SweepInterval: -1})
+		for i := range 6 + ahead {
+			storetest.Claim(t, theirs, fmt.Sprint("theirs ", i))
+		}
+		require.NoError(t, theirs.Close())
+		copied, err := os.ReadFile(other)
+		require.NoError(t, err)
+
+		s := storeAt(t, path, idem.Options{SweepInterval: -1})
+		for i := range 5 {
+			storetest.Claim(t, s, fmt.Sprint("granted ", i))
+		}
+		require.NoError(t, os.WriteFile(path, copied, 0o600))
+		_, err = s.Claim(context.Background(), idem.Request{Key: "granted 0"})
+		require.ErrorIs(t, err, idem.ErrBroken)
+		require.ErrorContains(t, err, "was overwritten by another store", "%d commits ahead", ahead)
+	}
+}
+
 // Settling notices it as claiming does: a result that nobody finds again is not
 // acknowledged.
 func TestCompletingInAMovedStore(t *testing.T) {

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -255,6 +256,7 @@ func (e *driver) verify() (err error) {
 		if missing > 0 {
 			return fmt.Errorf("%w: %s lacks %d of the store's buckets", idem.ErrCorrupt, e.path, missing)
 		}
+		e.last, e.meta = tx.ID(), bytes.Clone(tx.Bucket(buckets[txbackend.Meta]).Get([]byte(codec.MetaKey)))
 		return nil
 	})
 }
