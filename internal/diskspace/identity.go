@@ -14,8 +14,9 @@ import (
 // replaced, another process can open or create a store at the path, and both would
 // grant the same keys.
 type Identity struct {
-	path string // absolute: changing directory does not matter
-	info fs.FileInfo
+	path   string // absolute: changing directory does not matter
+	info   fs.FileInfo
+	linked bool // it had names, and the file system counts them
 }
 
 // Identify returns the identity of the file or directory that path names now.
@@ -31,7 +32,8 @@ func Identify(path string) (*Identity, error) {
 	// Windows looks up the file of a FileInfo by name on its first comparison. Do that
 	// now, before another file can have the name.
 	os.SameFile(info, info)
-	return &Identity{path: abs, info: info}, nil
+	names, counted := links(info)
+	return &Identity{path: abs, info: info, linked: counted && names > 0}, nil
 }
 
 // Is reports whether info, of an open file, describes the same file or directory.
@@ -45,7 +47,14 @@ func (id *Identity) Check() error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("%s was moved or removed while the store was open; put it back and restart the process", id.path)
-	case err != nil || os.SameFile(id.info, info):
+	case err != nil:
+		return nil
+	case os.SameFile(id.info, info):
+		// Through a bind mount, as containers have them, a removed file keeps its path.
+		if names, _ := links(info); id.linked && names == 0 {
+			return fmt.Errorf("%s was removed or replaced beneath its mount while the store was open; "+
+				"mount the directory instead of the file, and restart the process", id.path)
+		}
 		return nil
 	}
 	return fmt.Errorf("%s was replaced while the store was open; restore the file it was opened on and restart the process", id.path)
