@@ -3,6 +3,7 @@ package idem_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,7 +177,7 @@ func TestCloseOfABrokenStoreIsBounded(t *testing.T) {
 		stuck.shut()
 		b := storetest.NewStub()
 		b.OnApply = func(context.Context, []engine.Op) error { stuck.pass(); return nil }
-		s := open(t, b, idem.Options{})
+		s := open(t, b, idem.Options{Stall: -1})
 		answer := make(chan error, 1)
 		go func() {
 			_, err := s.Claim(context.Background(), k)
@@ -197,6 +198,50 @@ func TestCloseOfABrokenStoreIsBounded(t *testing.T) {
 		require.ErrorIs(t, err, idem.ErrClosed, "closed outranks broken")
 		require.ErrorIs(t, err, storetest.ErrDisk, "but what was asked may have been done, and the caller hears so")
 	})
+}
+
+// A read that the operating system does not answer breaks nothing. Close leaves it
+// behind as it would a commit, whether it is a caller's or the sweeper's.
+func TestCloseDuringAStuckReadIsBounded(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		breaks bool
+		bound  time.Duration
+	}{"whole": {false, time.Minute}, "broken": {true, 2 * time.Second}} {
+		for _, sweeps := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, of a sweep %v", name, sweeps), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					var stuck gate
+					b := storetest.NewStub()
+					b.OnRead = func(string) error { stuck.pass(); return nil }
+					b.OnScan = func(string) error { stuck.pass(); return nil }
+					s := open(t, storetest.Rich{Stub: b}, idem.Options{Stall: time.Minute})
+					mustClaim(t, s, idem.Request{Key: "k", Lease: time.Second, Retention: time.Second})
+					stuck.shut()
+					read := make(chan struct{})
+					go func() {
+						defer close(read)
+						if !sweeps {
+							_, _ = s.Get(context.Background(), "other")
+						}
+					}()
+					if sweeps {
+						time.Sleep(time.Hour) // the record is due
+					}
+					synctest.Wait()
+					if c.breaks {
+						b.Fail(storetest.ErrDisk)
+					}
+					start := time.Now()
+					require.NoError(t, s.Close())
+					assert.Equal(t, c.bound, time.Since(start))
+					assert.EqualValues(t, 1, b.Closes.Load())
+					stuck.open()
+					<-read
+				})
+			})
+		}
+	}
 }
 
 // The engine may break under a call that is not its own doing.

@@ -57,27 +57,53 @@ func (l *lifecycle) end(why error) {
 // stuck there for good.
 const brokenWait = 2 * time.Second
 
-// awaitCalls refuses new calls into the engine and waits for those under way.
-func (l *lifecycle) awaitCalls() {
-	idle := l.calls.close()
-	select {
-	case <-idle:
-		return
-	case <-l.broke.c:
+// awaitCalls refuses new calls into the engine and waits for those under way and for the
+// sweeper, at most as long as a commit may take: below zero, as long as they take.
+// Nothing breaks the engine when the operating system does not answer a read.
+func (s *Store) awaitCalls() {
+	left := s.calls.close()
+	if sweeper := s.tracker.sweeper; sweeper != nil {
+		calls, swept := left, make(chan struct{})
+		go func() {
+			sweeper.Close()
+			<-calls
+			close(swept)
+		}()
+		left = swept
 	}
-	timer := time.NewTimer(brokenWait)
-	defer timer.Stop()
-	select {
-	case <-idle:
-	case <-timer.C:
+	if await(s.opts.Stall, left, s.broke.c) {
+		await(brokenWait, left, nil)
 	}
+}
+
+// await waits for done and reports whether over came first. It gives up after d, below
+// zero never. A process that was stopped has most of d left when it continues.
+func await(d time.Duration, done, over <-chan struct{}) bool {
+	const ticks = 20
+	var tick <-chan time.Time
+	if d >= 0 {
+		ticker := time.NewTicker(max(d/ticks, 1))
+		defer ticker.Stop()
+		tick = ticker.C
+	}
+	for n := 0; n < ticks; {
+		select {
+		case <-done:
+			return false
+		case <-over:
+			return true
+		case <-tick:
+			n++
+		}
+	}
+	return false
 }
 
 // Close ends the store. Calls under way end with their answer; waiting and later ones
 // get ErrClosed. The sweeper stops, and the engine saves the time and is closed. Close
 // may be called more than once and returns the engine's error.
 //
-// Close returns in bounded time. It waits for a commit under way no longer than
+// Close returns in bounded time. It waits for calls under way no longer than
 // Options.Stall, and no more than a few seconds for anything in a broken engine. A call
 // stuck in the operating system is left behind. The file or directory then stays locked
 // until that call returns or the process ends.
@@ -86,9 +112,6 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.leaving.set()
 		s.end(ErrClosed)
-		if s.tracker.sweeper != nil {
-			s.tracker.sweeper.Close()
-		}
 		s.granting.close()
 		s.awaitCalls()
 		s.closeErr = s.backend.Close()

@@ -89,8 +89,9 @@ type Backend interface {
 	Apply(ctx context.Context, ops []Op) error
 
 	// Close saves Host.Meta(), if the backend is bound and intact, and frees the
-	// engine's resources. The store calls it once, when no other call is under way, or
-	// when the backend is broken. A caller that opens a backend and never binds it
+	// engine's resources. The store calls it once, when no other call is under way, the
+	// backend is broken, or a call has not returned for Host.Stall: a read that the
+	// operating system does not answer. A caller that opens a backend and never binds it
 	// closes it. Close returns in bounded time, even when broken. After it the store
 	// makes no more calls, except Read if Binding.Direct is set; other engines answer
 	// late calls with ErrClosed.
