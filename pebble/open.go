@@ -213,7 +213,8 @@ func openDB(dir string, o Options, made bool, h *held) (*driver, error) {
 	e.compactions.done = e.expireReaders
 	events := f.listener()
 	events.FlushEnd = func(pebble.FlushInfo) { e.expireSoon() }
-	g := &guardedFS{FS: o.fs, dir: path, fatal: f, ahead: zeroAhead, moved: h.moved}
+	g := &guardedFS{dir: path, fatal: f, ahead: zeroAhead, moved: h.moved}
+	g.FS = patientFS{FS: o.fs, attempts: fileAttempts, over: f.heard, stayed: g.stayed}
 	if o.fs != vfs.Default {
 		g.ahead = zeroAheadInMemory
 	}

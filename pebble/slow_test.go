@@ -208,3 +208,33 @@ func TestSizeWithoutDescriptors(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, st.EngineBytes)
 }
+
+// A read that the disk does not answer holds up its caller alone. Close leaves it
+// behind.
+func TestCloseWhileAReadIsStuck(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	f := newFaulty()
+	stick, reached, release := f.sticky(func(op errorfs.Op) bool {
+		return filepath.Ext(op.Path) == ".sst" && (op.Kind == errorfs.OpFileReadAt || op.Kind == errorfs.OpFileRead || op.Kind == errorfs.OpOpen)
+	})
+	b, err := Open("store", smallOptions(f))
+	require.NoError(t, err)
+	s, err := idem.New(b, idem.Options{SweepInterval: -1, CacheBytes: -1, Stall: 300 * time.Millisecond})
+	require.NoError(t, err)
+	storetest.Complete(t, s, "done", "result")
+	require.NoError(t, b.DB().Flush())
+
+	stick()
+	got := make(chan error, 1)
+	go func() {
+		_, err := s.Get(ctx, "done")
+		got <- err
+	}()
+	<-reached
+	within(t, "Close", func() { err = s.Close() })
+	require.ErrorContains(t, err, "still open")
+	require.Empty(t, got)
+	release()
+	within(t, "the read", func() { require.ErrorIs(t, <-got, idem.ErrClosed) })
+}
