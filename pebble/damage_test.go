@@ -93,12 +93,11 @@ func TestDamageInTheLogOfAKilledStore(t *testing.T) {
 		require.NoError(t, s.Complete(ctx, c.Token, result))
 	}
 	flipped := func(at int) (*idem.Store, error) {
-		killed := filepath.Join(t.TempDir(), "killed")
-		require.NoError(t, os.CopyFS(killed, os.DirFS(dir)))
-		name, log, _ := logEnd(killed)
+		left := killed(t, dir)
+		name, log, _ := logEnd(left)
 		log[at] ^= 1
 		require.NoError(t, os.WriteFile(name, log, 0o600))
-		b, err := Open(killed, Options{})
+		b, err := Open(left, Options{})
 		if err != nil {
 			return nil, err
 		}
