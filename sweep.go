@@ -51,7 +51,7 @@ func (s *Store) sweep(ctx context.Context, x engine.Expirer, limit int, observe 
 			break
 		}
 	}
-	if s.observed() {
+	if s.observed() && (err == nil || ctx.Err() == nil && !errors.Is(err, ErrClosed)) { // to be ended is no failure
 		e := Event{Kind: SweepDone, Count: total.removed, Corrupt: total.corrupt, Duration: total.lag}
 		if err != nil {
 			e.Kind, e.Err = SweepFailed, err

@@ -311,6 +311,33 @@ func TestDueWhileTheSweepEnds(t *testing.T) {
 	})
 }
 
+// A sweep that Close ends, or its caller, has not failed.
+func TestASweepThatIsEndedHasNotFailed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := storetest.NewRich()
+		var looking gate
+		looking.shut()
+		b.OnScan = func(string) error { looking.pass(); return nil }
+		told := new(recorder)
+		s := open(t, b, idem.Options{Observer: told.observe})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 2)
+		go func() { _, err := s.Sweep(ctx, 1); ended <- err }()
+		synctest.Wait() // both sweeps are looking
+		cancel()
+		go func() { ended <- s.Close() }()
+		synctest.Wait()
+		looking.open()
+		for range 2 {
+			if err := <-ended; err != nil {
+				require.NotErrorIs(t, err, idem.ErrBroken)
+			}
+		}
+		synctest.Wait()
+		assert.NotContains(t, kinds(told.take()), "sweep_failed")
+	})
+}
+
 // No timer is left when nothing will be due.
 func TestIdleStoreHasNoTimer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
