@@ -51,6 +51,34 @@ func TestHealth(t *testing.T) {
 	require.Equal(t, idem.ErrClosed, s.Health(t.Context()))
 }
 
+// sized is a stub whose size is told by a function.
+type sized struct {
+	storetest.Rich
+	size func() (int64, error)
+}
+
+func (b sized) Size() (int64, error) { return b.size() }
+
+// A caller that recovers from a panic of the engine, as an HTTP server does, can still
+// close the store: Close does not wait for the call that ended so.
+func TestCloseAfterThePanicOfAnEngine(t *testing.T) {
+	t.Parallel()
+	for name, ask := range map[string]func(t *testing.T){
+		"Health": func(t *testing.T) {
+			s := open(t, &checked{storetest.NewRich(), func(context.Context) error { panic("check") }}, idem.Options{SweepInterval: -1})
+			assert.Panics(t, func() { _ = s.Health(context.Background()) })
+			require.NoError(t, s.Close())
+		},
+		"Stats": func(t *testing.T) {
+			s := open(t, sized{storetest.NewRich(), func() (int64, error) { panic("size") }}, idem.Options{SweepInterval: -1})
+			assert.Panics(t, func() { _, _ = s.Stats(context.Background()) })
+			require.NoError(t, s.Close())
+		},
+	} {
+		t.Run(name, ask)
+	}
+}
+
 // Whether a full store would make room depends on the slice that a claim would sweep, and
 // that is the one after the slice that was swept last.
 func TestHealthLooksWhereAClaimWouldSweep(t *testing.T) {

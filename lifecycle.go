@@ -179,16 +179,21 @@ func (s *Store) Health(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	in := s.calls.enter()
-	if in == nil {
-		return s.endedErr()
-	}
-	err := s.outranked(c.Check(ctx))
-	in.leave()
+	err := s.check(ctx, c)
 	if errors.Is(err, ErrFull) && s.hasExpired(ctx) {
 		return nil // a claim would make room
 	}
 	return err
+}
+
+// check asks the engine. If that panics and a caller recovers, Close must not wait for it.
+func (s *Store) check(ctx context.Context, c engine.Checker) error {
+	in := s.calls.enter()
+	if in == nil {
+		return s.endedErr()
+	}
+	defer in.leave()
+	return s.outranked(c.Check(ctx))
 }
 
 // hasExpired reports whether a claim on a full store would make room: whether the slice

@@ -160,18 +160,23 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 		st.CacheHits, st.CacheMisses = c.hits.Load(), c.misses.Load()
 	}
 	if sizer, ok := s.backend.(engine.Sizer); ok {
-		in := s.calls.enter()
-		if in == nil {
-			return Stats{}, s.endedErr()
+		var err error
+		if st.EngineBytes, err = s.size(sizer); err != nil {
+			return Stats{}, err
 		}
-		size, err := sizer.Size()
-		in.leave()
-		if err != nil {
-			return Stats{}, s.outranked(err)
-		}
-		st.EngineBytes = size
 	}
 	return st, nil
+}
+
+// size asks the engine. See check.
+func (s *Store) size(sizer engine.Sizer) (int64, error) {
+	in := s.calls.enter()
+	if in == nil {
+		return 0, s.endedErr()
+	}
+	defer in.leave()
+	size, err := sizer.Size()
+	return size, s.outranked(err)
 }
 
 func (st *Stats) count(sc engine.Scanned, now engine.Instant, leasesFrom uint64) {
