@@ -93,6 +93,7 @@ func (b *Stub) Reopen() *Stub {
 	return n
 }
 
+// ReadErr returns why key cannot be read; nil if it can.
 func (b *Stub) ReadErr(key string) error {
 	if m := b.Corrupt.Load(); m != nil {
 		return (*m)[key]
