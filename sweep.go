@@ -51,12 +51,13 @@ func (s *Store) sweep(ctx context.Context, x engine.Expirer, limit int, observe 
 			break
 		}
 	}
-	if s.observed() && (err == nil || ctx.Err() == nil && !errors.Is(err, ErrClosed)) { // to be ended is no failure
+	if s.observed() {
 		e := Event{Kind: SweepDone, Count: total.removed, Corrupt: total.corrupt, Duration: total.lag}
-		if err != nil {
+		failed := err != nil && ctx.Err() == nil && !errors.Is(err, ErrClosed) // to be ended is no failure
+		if failed {
 			e.Kind, e.Err = SweepFailed, err
 		}
-		if err != nil || total.removed+total.corrupt > 0 {
+		if failed || total.removed+total.corrupt > 0 {
 			observe(e)
 		}
 	}

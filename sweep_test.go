@@ -338,6 +338,27 @@ func TestASweepThatIsEndedHasNotFailed(t *testing.T) {
 	})
 }
 
+// What a sweep has removed is told, also if its caller ends it then.
+func TestAnEndedSweepTellsWhatItRemoved(t *testing.T) {
+	t.Parallel()
+	told := new(recorder)
+	s, b, _ := expired(t, 3, idem.Options{SweepSlice: 1, Observer: told.observe})
+	told.take()
+	ctx, cancel := context.WithCancel(t.Context())
+	b.OnScan = func(string) error {
+		if entries(b) < 3 {
+			cancel()
+		}
+		return nil
+	}
+	n, err := s.Sweep(ctx, 3)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, 1, n)
+	events := told.take()
+	require.Equal(t, "commit_done sweep_done", kinds(events))
+	require.Equal(t, 1, events[1].Count)
+}
+
 // No timer is left when nothing will be due.
 func TestIdleStoreHasNoTimer(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -31,10 +31,9 @@ type Stub struct {
 	OnClose   func() error                                     // its error is Close's
 	OnScan    func(prefix string) error                        // of Scan, Size and Expiring
 
-	Saved  engine.Meta // of the opening before
-	Direct bool        // no cache
-	Deaf   bool        // runs no effects
-	Most   int         // records that it holds; 0: no bound
+	Saved engine.Meta // of the opening before
+	Deaf  bool        // runs no effects
+	Most  int         // records that it holds; 0: no bound
 
 	// Faults that a test may switch on at any time.
 	Corrupt    atomic.Pointer[map[string]error] // keys that cannot be read
@@ -83,7 +82,7 @@ func (b *Stub) Bind(h engine.Host) (engine.Binding, error) {
 		return engine.Binding{}, fmt.Errorf("%w: the stub is bound", idem.ErrInvalid)
 	}
 	b.bound, b.Host = true, h
-	return engine.Binding{Saved: b.Saved, Direct: b.Direct}, nil
+	return engine.Binding{Saved: b.Saved}, nil
 }
 
 // Reopen returns what a new process would find.
