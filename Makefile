@@ -41,8 +41,15 @@ ARM_FLAGS    ?= -short -skip '^(TestTransitionAgainstModel|TestProtocol.*)$$'
 
 # What is skipped under the race detector, which finds nothing in it and makes it take six
 # times as long (race.Skip), and where it is.
-WITHOUT_RACE = Test(TransitionAgainstModel|Protocol|.*Mutants)
-WITHOUT_RACE_IN = . ./idemtest ./internal/robustness/oracle
+WITHOUT_RACE = Test(Transition.*|Protocol|.*Property|.*Mutants|Power.*|.*Healthy.*|FaultsFlippedBits|Skew.*|Check.*|Damaged.*|Table.*|Index.*|Expiring.*)
+WITHOUT_RACE_IN = ./idemtest . ./internal/robustness ./internal/robustness/oracle ./pebble ./bolt ./memory
+# How many random cases each property has under the race detector. Without it there are 100.
+RACE_CHECKS = 30
+# These take longest, so they begin first.
+LONGEST = ./pebble ./internal/robustness ./bolt
+# Three at a time on two cores, because they wait for disks. Each would sleep a second at
+# its end for the race detector, which by then has reported what it found.
+PACKAGES_AT_A_TIME = 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-arm race lint cross cover fuzz bench bench-full microbench crash power faults soak tidy cc
@@ -56,8 +63,8 @@ demo: ## a payment service that is killed again and again, and its audit (DEMO="
 # go test vets what it compiles: go vet alone would compile everything once more, without
 # the race detector.
 test: cc ## every test with the race detector, in random order, and all that go vet looks for
-	$(GO) test -vet=off -run '^$(WITHOUT_RACE)$$' -timeout $(TIMEOUT) $(WITHOUT_RACE_IN)
-	$(GO) test -race -vet=all -shuffle=on -timeout $(TIMEOUT) ./...
+	$(GO) test -p $(PACKAGES_AT_A_TIME) -vet=off -run '^$(WITHOUT_RACE)$$' -timeout $(TIMEOUT) $(WITHOUT_RACE_IN)
+	GORACE=atexit_sleep_ms=0 RAPID_CHECKS=$(RACE_CHECKS) $(GO) test -p $(PACKAGES_AT_A_TIME) -race -vet=all -shuffle=on -timeout $(TIMEOUT) $(LONGEST) ./...
 
 test-all: test ## the same, and then the modules of their own: bench, brokers, clients
 	@set -e; for m in $(NESTED); do \

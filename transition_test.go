@@ -8,12 +8,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/race"
 )
 
 // The state machine is held against the model in two ways. TestTransitionAgainstModel
 // explores a small world whole; histories reach what that world leaves out: times and
 // durations up to the end of time, texts that differ, many attempts and openings.
 func TestTransitionOfRandomHistories(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2)) // the same every time: FuzzTransition looks further
 	for range 4000 {

@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/storetest"
 )
 
@@ -42,6 +43,7 @@ func grown(t *testing.T) []byte {
 // Each byte of every fifth page's header and first elements, changed in turn: the check
 // finds it or it does no harm, and it never fails itself.
 func TestCheckOfEachByte(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	content := grown(t)
 	meta, _, err := readMetas(bytes.NewReader(content))
@@ -107,6 +109,7 @@ func TestCheckRefuses(t *testing.T) {
 // Whatever is done to a bbolt file, the check finds nothing: puts and removals of
 // every order and size, buckets in buckets, made and removed, in many commits.
 func TestCheckOfWholeFiles(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	files := 30
 	if testing.Short() {

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -171,6 +172,7 @@ func TestTruncatedWhileOpen(t *testing.T) {
 // Every byte of the pages that bbolt trusts, changed: opening and reading answers
 // or refuses, and never ends the process or replays another result.
 func TestDamagedPages(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	whole := filepath.Join(t.TempDir(), fileName)
 	ctx := context.Background()

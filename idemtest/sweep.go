@@ -12,6 +12,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/race"
 )
 
 var sweepCases = []testCase{
@@ -242,7 +243,8 @@ func sweepOrder(t *testing.T, e *env) {
 // sweepMany: many expired records are removed in bounded slices, and claims are granted
 // throughout.
 func sweepMany(t *testing.T, e *env) {
-	const batches, batch, slice = 20, 1000, 256
+	const batch, slice = 1000, 256
+	batches := 30 / race.Share
 	s := e.spied()
 	e.open(idem.Options{Retention: time.Hour, SweepSlice: slice})
 	e.expirer()

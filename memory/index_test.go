@@ -16,6 +16,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/race"
 )
 
 func testHash(key string) uint64 { return maphash.String(testSeed, key) }
@@ -93,6 +94,7 @@ func TestIndexOrder(t *testing.T) {
 // TestIndexStaysSmall: places that keys have left do not pile up, however often a
 // few keys move.
 func TestIndexStaysSmall(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	var x index
 	var entries table
@@ -118,6 +120,7 @@ func TestIndexStaysSmall(t *testing.T) {
 // TestExpiringMerges: the shards' parts come out as one list in order, a little at
 // a time, whatever the limit.
 func TestExpiringMerges(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	const n = 5000
 	b := New(Options{})

@@ -142,8 +142,9 @@ func powerCuts(seed uint64, images int, lying bool) *oracle.Cuts {
 
 // What was not synced is lost, all or some of it. Make power runs it long.
 func TestPower(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
-	images := uint64(200 / race.Share)
+	images := uint64(200)
 	if testing.Short() {
 		images = 40
 	}
@@ -161,6 +162,7 @@ func TestPower(t *testing.T) {
 
 // The oracle would notice a log that is not synced.
 func TestPowerNoticesLyingDisks(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	c := powerCuts(1, 2000, true)
 	err := c.Run()
@@ -200,6 +202,7 @@ func TestPowerMarkersNameWhatIsThere(t *testing.T) {
 // Whatever a power cut leaves of an opening and what follows it can be opened: there is no
 // note of a log that is not there yet. The store was closed before, or killed.
 func TestPowerWhileOpening(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	for _, how := range []string{"closed", "killed"} {
 		f := newFaulty()

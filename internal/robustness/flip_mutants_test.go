@@ -13,10 +13,12 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/internal/fakeclock"
+	"github.com/idemkv/idem/internal/race"
 )
 
 // The judge of flipped bits would notice.
 func TestFlipsNoticeMutants(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	ctx := context.Background()
 	f := &flipper{t: t, engine: "bolt"}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/robustness/oracle"
 	"github.com/idemkv/idem/internal/storetest"
 )
@@ -136,7 +137,7 @@ func TestFaultsFullDisk(t *testing.T) {
 		t.Skipf("no file system can be mounted here: %v", err)
 	}
 	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
-	fills := 4
+	fills := 6 / race.Share
 	if testing.Short() {
 		fills = 2
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/race"
 )
 
 // mover moves a store under its owner.
@@ -193,6 +194,7 @@ func TestCrashMoved(t *testing.T) {
 
 // The judge of moved stores would notice.
 func TestMovedNoticesMutants(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	locks(t)
 	for name, c := range map[string]struct {

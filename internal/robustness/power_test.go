@@ -22,11 +22,12 @@ import (
 // under strace, and images of the disk are made from the log of its writes and
 // syncs. (Pebble's power cuts are in its package.) Make power runs it long.
 func TestPower(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	if only := os.Getenv(engineEnv); only != "" && only != "bolt" {
 		t.Skip("not the engine asked for")
 	}
-	images := uint64(200 / race.Share)
+	images := uint64(200)
 	if testing.Short() {
 		images = 40
 	}
@@ -47,6 +48,7 @@ func TestPower(t *testing.T) {
 
 // The oracle would notice syncs that a bolt engine leaves out.
 func TestPowerNoticesLostSyncs(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	how := tracer(t)
 	for name, ignores := range map[string]func(syncs int) bool{

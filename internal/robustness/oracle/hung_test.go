@@ -49,6 +49,7 @@ func hungToy(early bool) *Hung {
 }
 
 func TestHungHealthyStore(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	for _, early := range []bool{false, true} {
 		h := hungToy(early)

@@ -28,6 +28,7 @@ func cuts(f faults, seed uint64, images int) *Cuts {
 
 // A store that keeps its promises passes.
 func TestHealthy(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	images := 400
 	if testing.Short() {

@@ -13,6 +13,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/fakeclock"
+	"github.com/idemkv/idem/internal/race"
 )
 
 // skewedLife is a life of a store. Its durations follow each other.
@@ -161,6 +162,7 @@ func (s *skewed) bounded() {
 
 // Whatever the clocks read, and whatever the journal does not tell, the bound holds.
 func TestSkewBoundsEveryStore(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSkewed(t)
@@ -223,6 +225,7 @@ func TestSkewAllowsForWhatTheJournalDoesNotTell(t *testing.T) {
 // Where the journal tells what was saved, the bound is what the store counts too much, to
 // the nanosecond.
 func TestSkewIsExactWhereTheJournalTells(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSkewed(t)

@@ -41,6 +41,7 @@ func stickyToy(f faults, closes bool, watch func(string, func()) error) *Stuck {
 }
 
 func TestStuckHealthyStore(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	for _, closes := range []bool{false, true} {
 		require.NoError(t, stickyToy(faults{}, closes, nil).Run(context.Background()), "close: %v", closes)

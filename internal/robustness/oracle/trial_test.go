@@ -50,6 +50,7 @@ func toyTrial(f faults, k int, onward, load, reopens bool, watch func(string, fu
 
 // Every commit of the script, and of some traffic, failed.
 func TestTrialOfAHealthyStore(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	_, commits, err := toyTrial(faults{}, 0, false, false, false, nil)
 	require.NoError(t, err)
