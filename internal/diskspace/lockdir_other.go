@@ -2,8 +2,34 @@
 
 package diskspace
 
-import "io/fs"
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"syscall"
 
-func lockDir(string) (fs.FileInfo, func() error, error) {
+	"github.com/idemkv/idem/engine"
+)
+
+func lockDir(string, bool) (fs.FileInfo, func() error, error) {
 	return nil, func() error { return nil }, nil
+}
+
+const windowsSharingViolation = syscall.Errno(32)
+
+// shareFile opens the file. On Windows that is all: a writer opens it shared with nobody.
+func shareFile(path string) (io.Closer, error) {
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nothing{}, nil
+	case runtime.GOOS == "windows" && errors.Is(err, windowsSharingViolation):
+		return nil, fmt.Errorf("%w: %s; close it there", engine.ErrLocked, path)
+	case err != nil:
+		return nil, err
+	}
+	return f, nil
 }

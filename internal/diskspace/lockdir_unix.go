@@ -5,6 +5,7 @@ package diskspace
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -14,17 +15,21 @@ import (
 
 // lockDir locks dir with flock(2), which belongs to the open file. A POSIX record lock
 // would be dropped when the process closes any descriptor of the directory.
-func lockDir(dir string) (info fs.FileInfo, release func() error, err error) {
-	return lockDirBy(dir, flock)
+func lockDir(dir string, shared bool) (info fs.FileInfo, release func() error, err error) {
+	how := syscall.LOCK_EX
+	if shared {
+		how = syscall.LOCK_SH
+	}
+	return lockDirBy(dir, how, flock)
 }
 
-func lockDirBy(dir string, flock func(f *os.File, how int) error) (info fs.FileInfo, release func() error, err error) {
+func lockDirBy(dir string, how int, flock func(f *os.File, how int) error) (info fs.FileInfo, release func() error, err error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, nil, err
 	}
 	none := func() error { return nil }
-	switch err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); {
+	switch err := flock(f, how|syscall.LOCK_NB); {
 	case err == nil:
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		return nil, nil, errors.Join(fmt.Errorf("%w: %s; close it there", engine.ErrLocked, dir), f.Close())
@@ -54,6 +59,25 @@ func cannotLock(err error) bool {
 		}
 	}
 	return false
+}
+
+func shareFile(path string) (io.Closer, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nothing{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	spec := syscall.Flock_t{Type: syscall.F_RDLCK}
+	switch err := syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &spec); {
+	case err == nil || cannotLock(err):
+		return f, nil
+	case errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES):
+		return nil, errors.Join(fmt.Errorf("%w: %s; close it there", engine.ErrLocked, path), f.Close())
+	default:
+		return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
+	}
 }
 
 func flock(f *os.File, how int) error {

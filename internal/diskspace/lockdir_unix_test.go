@@ -17,12 +17,12 @@ func TestLockDirWhereFlockFails(t *testing.T) {
 		return func(*os.File, int) error { return err }
 	}
 	for _, unable := range []syscall.Errno{syscall.EBADF, syscall.ENOLCK, syscall.EOPNOTSUPP, syscall.ENOSYS} {
-		info, release, err := lockDirBy(t.TempDir(), failing(unable))
+		info, release, err := lockDirBy(t.TempDir(), syscall.LOCK_EX, failing(unable))
 		require.NoError(t, err)
 		require.Nil(t, info)
 		require.NoError(t, release())
 	}
-	_, _, err := lockDirBy(t.TempDir(), failing(syscall.EIO))
+	_, _, err := lockDirBy(t.TempDir(), syscall.LOCK_EX, failing(syscall.EIO))
 	require.ErrorIs(t, err, syscall.EIO)
 	require.ErrorContains(t, err, "locking ")
 }
