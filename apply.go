@@ -93,6 +93,9 @@ func (s *Store) apply(ctx context.Context, ops []engine.Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
+	if s.readOnly != nil {
+		return s.readOnly
+	}
 	in := s.calls.enter()
 	if in == nil {
 		return s.endedErr()

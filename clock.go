@@ -78,6 +78,9 @@ func newTimeline(c Clock, saved engine.Meta) *timeline {
 		saved.Wall = max(saved.Wall, -saved.Wall)
 		t.behind = now < max(saved.Wall, clockFloor)
 	}
+	if t.lostUntil == engine.Restored { // a backup: what it lacks ended before now
+		t.lostUntil = max(now, 1)
+	}
 	// This reading counts as saved even if the clock steps back before the first commit.
 	// The time closed must not be counted twice.
 	t.opened = saturatingSub(max(saved.Wall, now), int64(t.base))

@@ -166,7 +166,8 @@ func (s *Store) Shutdown(ctx context.Context) error {
 
 // Health returns nil if a claim of a new key would be granted now: the store is open,
 // intact and not shutting down, and its engine can be reached and has room. Otherwise
-// it returns the error of such a claim: ErrClosed, ErrBroken, ErrFull, or ctx's error.
+// it returns the error of such a claim: ErrClosed, ErrBroken, ErrFull, ErrInvalid on a
+// store that was opened read-only, or ctx's error.
 // It writes nothing and costs a few system calls at most.
 func (s *Store) Health(ctx context.Context) error {
 	if err := s.admit(ctx); err != nil {
@@ -174,6 +175,9 @@ func (s *Store) Health(ctx context.Context) error {
 	}
 	if s.draining.Load() {
 		return ErrClosed
+	}
+	if s.readOnly != nil {
+		return s.readOnly
 	}
 	c, ok := s.backend.(engine.Checker)
 	if !ok {

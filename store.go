@@ -30,6 +30,8 @@ type Store struct {
 	tracker *tracker
 	direct  bool // backend reads need no cache and may overlap Close
 
+	readOnly error // what every change gets if the engine is open for reading only; nil if not
+
 	leasesFrom uint64      // leases of earlier openings have lapsed
 	effects    atomic.Bool // there have been same-commit functions
 
@@ -44,6 +46,9 @@ type handle = engine.Handle
 // New returns a store on b. The store then owns b: Close closes it. ErrInvalid is
 // returned when b is nil or in use by another store, or when an option is out of range;
 // b is then still the caller's.
+//
+// On an engine that was opened read-only the store changes nothing, not even at Close, and
+// does not sweep. Every call that would change something gets ErrInvalid at once.
 func New(b engine.Backend, o Options) (*Store, error) {
 	if v := reflect.ValueOf(b); b == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, invalid("the backend is nil; open one with memory.New, bolt.Open or pebble.Open")
@@ -75,6 +80,10 @@ func New(b engine.Backend, o Options) (*Store, error) {
 	s.tracker = newTracker(s.time, s.direct, o.CacheBytes)
 	if o.LapseOnOpen {
 		s.leasesFrom = s.time.epoch
+	}
+	if binding.ReadOnly {
+		s.readOnly = invalid("the store was opened read-only; open it for writing to change it")
+		return s, nil
 	}
 	s.startSweeper(ready)
 	return s, nil
@@ -354,6 +363,9 @@ func (s *Store) admitKey(ctx context.Context, key string) error {
 func (s *Store) admitClaim(ctx context.Context, r *Request) error {
 	if err := s.admit(ctx); err != nil {
 		return err
+	}
+	if s.readOnly != nil {
+		return s.readOnly
 	}
 	if s.draining.Load() {
 		return ErrClosed

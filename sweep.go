@@ -22,6 +22,9 @@ func (s *Store) Sweep(ctx context.Context, limit int) (removed int, err error) {
 	if err := s.admit(ctx); err != nil {
 		return 0, err
 	}
+	if s.readOnly != nil {
+		return 0, s.readOnly
+	}
 	if limit <= 0 {
 		return 0, invalid("a sweep of %d records; the limit must be positive", limit)
 	}

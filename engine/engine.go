@@ -4,7 +4,7 @@
 // A [Backend] keeps an [Entry] under each key and runs operations ([Op]) on them
 // atomically and durably. It has no rules of its own about who may do what: the store's
 // Op.Run decides. An engine that passes idemtest.Run is complete. The interfaces
-// [Scanner], [Expirer], [Checker] and [Sizer] are optional.
+// [Scanner], [Expirer], [Checker], [Sizer] and [Verifier] are optional.
 package engine
 
 import (
@@ -144,4 +144,7 @@ type Binding struct {
 	// Direct: Read is as fast as a cache of entries would be. The store then keeps no
 	// cache and may call Read during and after Close, which must be harmless.
 	Direct bool
+	// ReadOnly: the engine was opened for reading only. The store then refuses every
+	// change itself and starts no sweeper. Close saves nothing.
+	ReadOnly bool
 }

@@ -1,5 +1,12 @@
 package engine
 
+import "math"
+
+// Restored is the LostUntil of a backup. Nobody knows yet until when records are missing
+// from it: the opening that makes it a store again saves its own time instead. As a time it
+// is later than any, so whoever takes it for one loses nothing.
+const Restored int64 = math.MaxInt64
+
 // Meta is what an engine saves in each commit besides the records, and returns when it
 // is opened again. Engines store every field and interpret none.
 //
@@ -27,7 +34,8 @@ type Meta struct {
 	Epoch uint64
 	// LostUntil is the wall clock, Unix nanoseconds, up to which records may have been
 	// lost: a backup was restored, or the engine keeps its records in memory. Zero if
-	// none were. An engine that has lost records says so here when it is bound.
+	// none were; Restored in a backup that has not been opened. An engine that has lost
+	// records says so here when it is bound.
 	LostUntil int64
 	// Secret is the key of Store.KeyHash, drawn when the store is created.
 	Secret [16]byte

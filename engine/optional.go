@@ -54,3 +54,31 @@ type Sizer interface {
 	// Size returns bytes on disk, or in memory for an engine without a disk.
 	Size() (int64, error)
 }
+
+// Verifier is a Backend that can check everything it has stored.
+type Verifier interface {
+	// Verify reads all that is stored, the caller's own data included: each record, the
+	// expiry index in both directions, and every page or block of the database. It calls
+	// report for each damage, from one goroutine, and goes on past it. A nil error means
+	// that Verify got to the end, whatever it reported.
+	//
+	// It checks the state of one commit, changes nothing and holds up no commit. It may be
+	// called before Bind, but then reports no key hashes. Damage that the database's own
+	// pages cannot show, such as a flipped bit in the caller's data on bolt, goes
+	// unnoticed. For progress, see WithProgress. ctx's error is returned when ctx ends,
+	// ErrBroken and ErrClosed as by Read.
+	Verify(ctx context.Context, report func(Damage)) error
+}
+
+// Damage is one finding of Verify.
+type Damage struct {
+	// What is damaged: "record", "expiry index", "meta entry", or a part of the database,
+	// such as "page" or "table". "clock" means that the store has seen a wall clock far
+	// ahead of this machine's: records will expire later than they should.
+	What string
+	// KeyHash is that of the damaged record's key; "" if the damage is not that of one record.
+	KeyHash string
+	// Err says what is wrong and where. It contains no key. It wraps ErrCorrupt or
+	// ErrVersion, except for "clock".
+	Err error
+}

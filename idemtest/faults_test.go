@@ -19,6 +19,10 @@ type faults struct {
 	stubborn  bool // runs one that failed ever again
 	unmarked  bool // gives such a function a context of nobody's
 
+	unrestored bool // does not mark its backups
+	emptied    bool // leaves the records out of its backups
+	saves      bool // when it was opened read-only, too
+
 	// show returns what the engine hands out of an entry.
 	show func(e engine.Entry) *engine.Entry
 	// decide takes the place of op.Run.

@@ -50,6 +50,14 @@ type Harness struct {
 	// closed. Nil: the engine stores nothing that could be damaged.
 	Damage func(t testing.TB, dir, key string)
 
+	// OpenReadOnly opens the engine on dir for reading only; it is closed by now. Several may
+	// be open at once. Nil: the engine cannot be opened like that.
+	OpenReadOnly func(t testing.TB, dir string) engine.Backend
+
+	// Backup makes a backup of the engine b, open on dir. It returns the backup's folder,
+	// for Open. Nil: the engine makes none.
+	Backup func(t testing.TB, b engine.Backend, dir string) (folder string)
+
 	// Histories is how many random histories Run checks. Zero: 210, or 70 under the race
 	// detector, or 20 with go test -short. The environment variable IDEMTEST_HISTORIES
 	// overrides it.

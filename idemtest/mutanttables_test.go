@@ -52,6 +52,22 @@ var storeMutants = map[string]mutant{
 	"LostUntil lost": {failClosed, []string{"a request older than what was lost is too late", "Backend keeps Meta"}, inside(func(b *toy) {
 		b.faults.save = func(_, now engine.Meta) engine.Meta { now.LostUntil = 0; return now }
 	})},
+	"backup without a mark": {failClosed, []string{"a restored backup says what it may have lost", "a backup restored while the clock is not set"}, inside(func(b *toy) {
+		b.faults.unrestored = true
+	})},
+	"backup without records": {durableFirst, []string{"a restored backup says what it may have lost", "a backup holds what was answered before it"}, inside(func(b *toy) {
+		b.faults.emptied = true
+	})},
+	"read-only and does not say so": {failClosed, []string{"a store opened read-only answers and changes nothing"}, func(b *toy) engine.Backend {
+		return binding{b, func(h engine.Host) (engine.Binding, error) {
+			bound, err := b.Bind(h)
+			bound.ReadOnly = false
+			return bound, err
+		}}
+	}},
+	"read-only and saves": {failClosed, []string{"closing a store opened read-only saves nothing"}, inside(func(b *toy) {
+		b.faults.saves = b.readOnly
+	})},
 	"Secret lost": {observers, []string{"KeyHash is the store's own, and stays", "Backend keeps Meta"}, inside(func(b *toy) {
 		b.faults.save = func(_, now engine.Meta) engine.Meta { now.Secret = [16]byte{}; return now }
 	})},

@@ -36,7 +36,9 @@ type toy struct {
 	places  []engine.Due // the expiry index, in order
 	bound   bool
 	closed  bool
-	broken  error
+
+	readOnly bool
+	broken   error
 
 	// Where the suite and the mutants interfere; nil in ordinary life.
 	stall  func() // before a commit becomes durable
@@ -52,6 +54,12 @@ type toyDisk struct {
 	mine    map[string][]byte
 	places  []engine.Due
 	meta    engine.Meta
+}
+
+func (d *toyDisk) clone() *toyDisk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &toyDisk{records: maps.Clone(d.records), mine: maps.Clone(d.mine), places: slices.Clone(d.places), meta: d.meta}
 }
 
 var (
@@ -111,7 +119,7 @@ func (b *toy) Bind(h engine.Host) (engine.Binding, error) {
 		return engine.Binding{}, fmt.Errorf("%w: this toy is bound", idem.ErrInvalid)
 	}
 	b.bound, b.host = true, h
-	return engine.Binding{Saved: b.disk.meta}, nil
+	return engine.Binding{Saved: b.disk.meta, ReadOnly: b.readOnly}, nil
 }
 
 func (b *toy) Read(ctx context.Context, key string) (*engine.Entry, error) {
@@ -263,7 +271,7 @@ func (b *toy) Close() error {
 	defer b.mu.Unlock()
 	b.closed = true
 	b.disk.open.Add(-1)
-	if b.bound && b.broken == nil {
+	if b.bound && b.broken == nil && (!b.readOnly || b.faults.saves) {
 		b.disk.mu.Lock()
 		defer b.disk.mu.Unlock()
 		b.disk.meta = b.faults.meta(b.disk.meta, b.host.Meta())
@@ -358,6 +366,23 @@ func toyHarness(bend func(*toy) engine.Backend) idemtest.Harness {
 			}
 			return nil
 		},
+		OpenReadOnly: func(_ testing.TB, dir string) engine.Backend {
+			b := openToy(dir)
+			b.readOnly = true
+			return bend(b)
+		},
+		Backup: func(t testing.TB, backend engine.Backend, _ string) string {
+			b := toyOf(backend)
+			folder, c := t.TempDir(), b.disk.clone()
+			if c.meta.LostUntil = engine.Restored; b.faults.unrestored {
+				c.meta.LostUntil = 0
+			}
+			if b.faults.emptied {
+				c.records = map[string][]byte{}
+			}
+			toyDisks.Store(folder, c)
+			return folder
+		},
 		OpenBounded: func(_ testing.TB, dir string, records int) engine.Backend {
 			b := openToy(dir)
 			b.limit = records
@@ -389,10 +414,8 @@ func toyHarness(bend func(*toy) engine.Backend) idemtest.Harness {
 			b.fails = true
 		},
 		Crash: func(t testing.TB, backend engine.Backend, _ string) string {
-			d, left := toyOf(backend).disk, t.TempDir()
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			toyDisks.Store(left, &toyDisk{records: maps.Clone(d.records), mine: maps.Clone(d.mine), places: slices.Clone(d.places), meta: d.meta})
+			left := t.TempDir()
+			toyDisks.Store(left, toyOf(backend).disk.clone())
 			return left
 		},
 		Damage: func(t testing.TB, dir, key string) {

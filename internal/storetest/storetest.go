@@ -5,9 +5,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -67,6 +69,73 @@ func Digest(t testing.TB, path string) map[string][32]byte {
 		return err
 	}))
 	return sums
+}
+
+// State is of everything at or below path, directories and locks too: content, size, mode
+// and time of change.
+func State(t testing.TB, path string) map[string]string {
+	t.Helper()
+	state := map[string]string{}
+	require.NoError(t, filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		var sum [32]byte
+		if d.Type().IsRegular() {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			sum = sha256.Sum256(b)
+		}
+		state[name] = fmt.Sprintf("%v %d bytes, %v, %x", info.Mode(), info.Size(), info.ModTime().UnixNano(), sum[:8])
+		return nil
+	}))
+	return state
+}
+
+// ReadOnlyMount mounts dir once more where nothing can be written, or skips the test where
+// that is not possible, and returns the place.
+func ReadOnlyMount(t testing.TB, dir string) (place string) {
+	t.Helper()
+	place = t.TempDir()
+	for _, args := range [...][]string{{"--bind", dir, place}, {"-o", "remount,bind,ro", place}} {
+		if out, err := exec.Command("mount", args...).CombinedOutput(); err != nil {
+			t.Skipf("nothing can be mounted read-only here: %v: %s", err, out)
+		}
+		if args[0] == "--bind" {
+			t.Cleanup(func() { _ = exec.Command("umount", place).Run() })
+		}
+	}
+	require.Error(t, os.WriteFile(filepath.Join(place, "file"), nil, 0o600))
+	return place
+}
+
+// SmallDisk mounts a file system in memory of so many bytes, or skips the test where that
+// is not possible, and returns the place.
+func SmallDisk(t testing.TB, bytes int) (place string) {
+	t.Helper()
+	place = t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprint("size=", bytes), "tmpfs", place).CombinedOutput(); err != nil {
+		t.Skipf("no file system can be mounted here: %v: %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("umount", place).Run() })
+	return place
+}
+
+// Names returns the names in dir.
+func Names(t testing.TB, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, d := range entries {
+		names = append(names, d.Name())
+	}
+	return names
 }
 
 // RefusesToOpen requires that open, of what is at path, answers want in one line that names

@@ -41,6 +41,9 @@ type Backend struct {
 	broken atomic.Pointer[error]
 	broke  chan struct{} // closed when broken is set
 	closed atomic.Bool
+	visits visits
+
+	readOnly bool
 
 	commitBytes int // the constant, except in tests
 
@@ -49,17 +52,26 @@ type Backend struct {
 }
 
 var (
-	_ engine.Backend = (*Backend)(nil)
-	_ engine.Scanner = (*Backend)(nil)
-	_ engine.Expirer = (*Backend)(nil)
-	_ engine.Sizer   = (*Backend)(nil)
-	_ engine.Checker = (*Backend)(nil)
+	_ engine.Backend  = (*Backend)(nil)
+	_ engine.Scanner  = (*Backend)(nil)
+	_ engine.Expirer  = (*Backend)(nil)
+	_ engine.Sizer    = (*Backend)(nil)
+	_ engine.Checker  = (*Backend)(nil)
+	_ engine.Verifier = (*Backend)(nil)
 )
 
 // New returns a Backend that owns e.
 func New(e Engine) *Backend {
 	b := &Backend{engine: e, broke: make(chan struct{}), commitBytes: commitBytes}
 	b.queue = groupcommit.New(groupWeight, b.broke, b.run)
+	b.visits.init()
+	return b
+}
+
+// NewReadOnly returns a Backend that owns e and never calls e.Update.
+func NewReadOnly(e Engine) *Backend {
+	b := New(e)
+	b.readOnly = true
 	return b
 }
 
@@ -84,12 +96,15 @@ func (b *Backend) Bind(host engine.Host) (engine.Binding, error) {
 	if err := b.err(); err != nil { // broken just now, perhaps without telling host
 		return engine.Binding{}, err
 	}
-	return engine.Binding{Saved: saved}, nil
+	return engine.Binding{Saved: saved, ReadOnly: b.readOnly}, nil
 }
 
 func (b *Backend) savedMeta() (saved engine.Meta, err error) {
 	defer b.guard(&err)
 	pairs, err := b.engine.Scan(Meta, []byte(codec.MetaKey), nil, 1)
+	if err != nil && aboutRecord(err) {
+		return saved, fmt.Errorf("%s: reading the meta entry: %w", b.engine.Name(), err)
+	}
 	if err != nil {
 		return saved, b.breakWith("reading the meta entry", err)
 	}
@@ -130,6 +145,7 @@ func (b *Backend) Break(cause error) error {
 		h.Broken(err)
 	}
 	close(b.broke)
+	b.visits.end(err)
 	if cancel := b.cancel.Load(); cancel != nil {
 		(*cancel)(err)
 	}
@@ -245,6 +261,9 @@ func (b *Backend) do(ctx context.Context, j *job, weight int) error {
 	if err := b.err(); err != nil {
 		return err
 	}
+	if b.readOnly {
+		return b.readOnlyErr()
+	}
 	err := b.queue.Do(ctx, j, weight)
 	switch {
 	case err == groupcommit.ErrStopped: // j may still run: do not look at it any more
@@ -258,12 +277,13 @@ func (b *Backend) do(ctx context.Context, j *job, weight int) error {
 // Close implements engine.Backend.
 func (b *Backend) Close() error {
 	var err error
-	if b.broken.Load() == nil && b.host.Load() != nil {
+	if b.broken.Load() == nil && b.host.Load() != nil && !b.readOnly {
 		err = b.saveMeta()
 	}
 	if b.closed.Swap(true) {
 		return nil
 	}
+	b.visits.close(engine.ErrClosed)
 	done := make(chan error, 1)
 	go func() {
 		// Jobs that run from now on find the backend closed. While a write is stuck, the
@@ -272,6 +292,7 @@ func (b *Backend) Close() error {
 		b.queue.Wait()
 		w := b.watch.Load()
 		w.begin()
+		b.visits.under.Wait()
 		err := b.closeEngine()
 		w.end()
 		w.stop()
@@ -291,6 +312,10 @@ func (b *Backend) Close() error {
 		return fmt.Errorf("%w; it did not close within %v, and it may take a new process to open it again",
 			*b.broken.Load(), brokenClose)
 	}
+}
+
+func (b *Backend) readOnlyErr() error {
+	return fmt.Errorf("%w: %s was opened read-only; open it without Options.ReadOnly to change it", engine.ErrInvalid, b.engine.Name())
 }
 
 // saveMeta saves the time of closing, in its own commit.
@@ -318,6 +343,9 @@ func (b *Backend) Check(ctx context.Context) (err error) {
 	}
 	if err := b.err(); err != nil {
 		return err
+	}
+	if b.readOnly {
+		return b.readOnlyErr()
 	}
 	defer b.guard(&err)
 	if err := b.engine.Moved(); err != nil {

@@ -129,7 +129,11 @@ func (b *Backend) scan(space Space, from, to []byte, limit int) (pairs []Pair, m
 	last := from
 	for i, p := range pairs {
 		if c := bytes.Compare(p.Key, last); c < 0 || c == 0 && i > 0 {
-			return nil, false, b.breakWith("scanning", fmt.Errorf("%w: keys are out of order; restore %s from a backup", engine.ErrCorrupt, b.engine.Name()))
+			err := fmt.Errorf("%w: keys are out of order; restore %s from a backup", engine.ErrCorrupt, b.engine.Name())
+			if b.readOnly { // other keys may still be read
+				return nil, false, err
+			}
+			return nil, false, b.breakWith("scanning", err)
 		}
 		last = p.Key
 	}
