@@ -30,23 +30,24 @@ import (
 // core is the part that engines on disk share: the methods of engine.Backend.
 type core = txbackend.Backend
 
-// Backend is a bbolt engine. Besides DB, View and Update, its methods are for its
-// idem.Store to call.
+// Backend is a bbolt engine. DB, View, Update, Backup and Verify are for its user, the
+// other methods for its idem.Store.
 type Backend struct {
 	*core
 	engine *driver
 }
 
 var (
-	_ engine.Backend = (*Backend)(nil)
-	_ engine.Scanner = (*Backend)(nil)
-	_ engine.Expirer = (*Backend)(nil)
-	_ engine.Sizer   = (*Backend)(nil)
-	_ engine.Checker = (*Backend)(nil)
+	_ engine.Backend  = (*Backend)(nil)
+	_ engine.Scanner  = (*Backend)(nil)
+	_ engine.Expirer  = (*Backend)(nil)
+	_ engine.Sizer    = (*Backend)(nil)
+	_ engine.Verifier = (*Backend)(nil)
+	_ engine.Checker  = (*Backend)(nil)
 )
 
 // Open opens the store's file at path, creating it if necessary. The file belongs to
-// this process until the Backend is closed.
+// this process until the Backend is closed; but see Options.ReadOnly.
 //
 // idem.ErrLocked is returned when the file is open elsewhere, after
 // Options.LockTimeout. idem.ErrInvalid is returned when the file is not one of this
@@ -62,7 +63,16 @@ func Open(path string, o Options) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Backend{core: txbackend.New(e), engine: e}, nil
+	b := &Backend{engine: e}
+	switch {
+	case e.damage != nil:
+		b.core = txbackend.NewReadOnly(damagedFile{e})
+	case o.ReadOnly:
+		b.core = txbackend.NewReadOnly(e)
+	default:
+		b.core = txbackend.New(e)
+	}
+	return b, nil
 }
 
 // From returns the engine under store, for DB, Update and the like. idem.ErrInvalid is
@@ -87,7 +97,8 @@ func From(store *idem.Store) (*Backend, error) {
 // that calls the store may therefore wait for itself forever and block all other
 // callers; the function of View gets an error instead. A long read transaction blocks
 // everyone in the same way. It also keeps pages from being reused, so the file grows.
-// Close waits for read transactions that are still open.
+// Close waits for read transactions that are still open. On a damaged file that was opened
+// read-only, reading may end the process.
 func (b *Backend) DB() *bbolt.DB { return b.engine.db }
 
 // Update runs fn in a commit of the store, which it may share with other callers, and

@@ -35,6 +35,14 @@ func harness() idemtest.Harness {
 			}
 			return b.Close()
 		},
+		OpenReadOnly: func(t testing.TB, dir string) engine.Backend {
+			return mustOpen(t, filepath.Join(dir, fileName), Options{ReadOnly: true})
+		},
+		Backup: func(t testing.TB, b engine.Backend, _ string) string {
+			folder := t.TempDir()
+			require.NoError(t, b.(*Backend).Backup(t.Context(), filepath.Join(folder, fileName)))
+			return folder
+		},
 		OpenBounded: func(t testing.TB, dir string, records int) engine.Backend {
 			// A record of a few dozen bytes takes some 250 in the file with its place
 			// in the index; an empty store takes seven pages.

@@ -322,12 +322,13 @@ func TestLayoutOfBbolt(t *testing.T) {
 	type otherTx struct{ commitHandlers []func(error) }
 	type otherBucket struct{ nodes map[int]int }
 	_, _ = otherTx{}.commitHandlers, otherBucket{}.nodes
-	tx, bucket := reflect.TypeFor[bbolt.Tx](), reflect.TypeFor[bbolt.Bucket]()
-	l := layoutOf(tx, bucket)
-	require.NotContains(t, []int{l.commitHandlers, l.rootNode, l.nodes}, -1)
-	require.Equal(t, layout{-1, l.rootNode, l.nodes}, layoutOf(reflect.TypeFor[otherTx](), bucket))
-	require.Equal(t, layout{l.commitHandlers, -1, 0}, layoutOf(tx, reflect.TypeFor[otherBucket]()))
-	require.Equal(t, layout{-1, -1, -1}, layoutOf(bucket, tx))
+	tx, bucket, db := reflect.TypeFor[bbolt.Tx](), reflect.TypeFor[bbolt.Bucket](), reflect.TypeFor[bbolt.DB]()
+	l := layoutOf(tx, bucket, db)
+	require.Equal(t, l, layoutOfBbolt())
+	require.NotContains(t, []int{l.commitHandlers, l.rootNode, l.nodes, l.mapMutex}, -1)
+	require.Equal(t, layout{-1, l.rootNode, l.nodes, l.mapMutex}, layoutOf(reflect.TypeFor[otherTx](), bucket, db))
+	require.Equal(t, layout{l.commitHandlers, -1, 0, l.mapMutex}, layoutOf(tx, reflect.TypeFor[otherBucket](), db))
+	require.Equal(t, layout{-1, -1, -1, -1}, layoutOf(bucket, tx, tx))
 }
 
 // On a bbolt that keeps its transactions in another way the store works: functions
@@ -337,7 +338,7 @@ func TestAnotherLayoutOfBbolt(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	e := mustOpen(t, filepath.Join(t.TempDir(), fileName), Options{})
-	e.engine.layout = layout{-1, -1, -1}
+	e.engine.layout = layout{-1, -1, -1, -1}
 	s := storetest.Open(t, e, idem.Options{SweepInterval: -1})
 	defer func() { require.NoError(t, s.Close()) }()
 	handled := 0

@@ -46,10 +46,14 @@ type driver struct {
 	identity *diskspace.Identity
 	layout   layout
 
+	meta   *metaPage // if opened read-only; else nil
+	damage error     // of the trees of a file opened read-only
+
 	// The newest transaction ID and meta entry in the file, as of opening and then of the
 	// last commit; only Update uses them.
-	last int
-	meta []byte
+	last  int
+	saved []byte
+
 
 	pageSize int64
 	size     atomic.Int64 // as of the last commit: readers of it need not wait for the map
@@ -137,7 +141,7 @@ func (e *driver) Update(fn func(txbackend.Tx) error) error {
 	// long as its look-up.
 	e.readers.Hold()
 	defer e.readers.Renew()
-	id, meta := e.last, e.meta
+	id, saved := e.last, e.saved
 	err := e.db.Update(func(btx *bbolt.Tx) error {
 		// A transaction starts from the meta page in the file. Its ID falls back if an
 		// older copy was written over the file. The free list then does not match that
@@ -155,7 +159,7 @@ func (e *driver) Update(fn func(txbackend.Tx) error) error {
 		}
 		// The ID of another store, or of another line of this one, may be higher. Its meta
 		// entry has another secret or another time.
-		if !bytes.Equal(t.buckets[txbackend.Meta].Get([]byte(codec.MetaKey)), e.meta) {
+		if !bytes.Equal(t.buckets[txbackend.Meta].Get([]byte(codec.MetaKey)), e.saved) {
 			return e.overwritten("another store")
 		}
 		if err := fn(t); err != nil {
@@ -163,13 +167,13 @@ func (e *driver) Update(fn func(txbackend.Tx) error) error {
 		}
 		for _, w := range t.writes {
 			if w.space == txbackend.Meta {
-				meta = w.value
+				saved = w.value
 			}
 		}
 		return t.flush()
 	})
 	if err == nil {
-		e.last, e.meta = id, meta
+		e.last, e.saved = id, saved
 		err = e.measure()
 	}
 	if err != nil {

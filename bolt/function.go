@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sync"
 
 	"go.etcd.io/bbolt"
 
@@ -124,10 +125,15 @@ type state struct{ root, sequence uint64 }
 type layout struct {
 	commitHandlers  int // of Tx, []func()
 	rootNode, nodes int // of Bucket, a pointer and a map
+	mapMutex        int // of DB, a sync.RWMutex
 }
 
-// layoutOf returns the layout of bbolt's Tx and Bucket.
-func layoutOf(tx, bucket reflect.Type) layout {
+func layoutOfBbolt() layout {
+	return layoutOf(reflect.TypeFor[bbolt.Tx](), reflect.TypeFor[bbolt.Bucket](), reflect.TypeFor[bbolt.DB]())
+}
+
+// layoutOf returns the layout of bbolt's Tx, Bucket and DB.
+func layoutOf(tx, bucket, db reflect.Type) layout {
 	field := func(of reflect.Type, name string, fits func(reflect.Type) bool) int {
 		if f, ok := of.FieldByName(name); ok && len(f.Index) == 1 && fits(f.Type) {
 			return f.Index[0]
@@ -141,6 +147,7 @@ func layoutOf(tx, bucket reflect.Type) layout {
 		commitHandlers: field(tx, "commitHandlers", func(t reflect.Type) bool { return t == reflect.TypeFor[[]func()]() }),
 		rootNode:       field(bucket, "rootNode", kind(reflect.Pointer)),
 		nodes:          field(bucket, "nodes", kind(reflect.Map)),
+		mapMutex:       field(db, "mmaplock", func(t reflect.Type) bool { return t == reflect.TypeFor[sync.RWMutex]() }),
 	}
 }
 
@@ -150,6 +157,15 @@ func (l layout) handlers(tx *bbolt.Tx) *[]func() {
 		return nil
 	}
 	return (*[]func())(reflect.ValueOf(tx).Elem().Field(l.commitHandlers).Addr().UnsafePointer())
+}
+
+// mapLock returns the lock that a read transaction holds on the memory map; nil if it
+// cannot be found.
+func (l layout) mapLock(db *bbolt.DB) *sync.RWMutex {
+	if l.mapMutex < 0 {
+		return nil
+	}
+	return (*sync.RWMutex)(reflect.ValueOf(db).Elem().Field(l.mapMutex).Addr().UnsafePointer())
 }
 
 // written reports whether anything was written to b in its transaction. It returns

@@ -12,7 +12,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"reflect"
 	"runtime/debug"
 
 	"go.etcd.io/bbolt"
@@ -27,6 +26,9 @@ import (
 
 // open opens the file at path, creating it if necessary.
 func open(path string, o Options) (*driver, error) {
+	if o.ReadOnly {
+		return openReadOnly(path, o)
+	}
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("idem: opening %s: %w", path, err)
@@ -53,7 +55,7 @@ func open(path string, o Options) (*driver, error) {
 		return nil, fmt.Errorf("idem: opening %s: %w", path, closing(db, err))
 	}
 	e := &driver{db: db, file: file, path: path, dir: dir, identity: identity, pageSize: int64(db.Info().PageSize), opts: o}
-	e.layout = layoutOf(reflect.TypeFor[bbolt.Tx](), reflect.TypeFor[bbolt.Bucket]())
+	e.layout = layoutOfBbolt()
 	e.readers.Init(e.openReader, reader.close)
 	if err := e.verify(); err != nil {
 		_ = db.Close()
@@ -101,24 +103,21 @@ func create(path string, o Options, link func(from, to string) error) error {
 	if err := closing(db, withCause(err)); err != nil {
 		return err
 	}
-	if err := publish(temp, path, link); err != nil {
+	if err := publish(temp, path, link); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return diskspace.SyncDir(filepath.Dir(path))
 }
 
-// publish gives the file temp the name path too, unless the name is taken. A link
-// replaces nothing. A plain rename would replace a store that another process has just
-// created and used.
+// publish gives the file temp the name path too. If the name is taken, it returns an error
+// that is fs.ErrExist. A link replaces nothing. A plain rename would replace a store that
+// another process has just created and used.
 func publish(temp, path string, link func(from, to string) error) error {
 	linkErr := link(temp, path)
 	if linkErr == nil || errors.Is(linkErr, fs.ErrExist) {
-		return nil
+		return linkErr
 	}
 	err := diskspace.RenameNew(temp, path)
-	if err == nil || errors.Is(err, fs.ErrExist) {
-		return nil
-	}
 	if errors.Is(err, errors.ErrUnsupported) {
 		return fmt.Errorf("this file system has neither links nor a rename that replaces nothing; "+
 			"make the store on another one and copy its file here: %w; %w", linkErr, err)
@@ -245,7 +244,7 @@ func (e *driver) verify() (err error) {
 			}
 		}
 		if missing == len(buckets) {
-			return fmt.Errorf("%w: %s is a bbolt database of something else; give the store a file of its own", idem.ErrInvalid, e.path)
+			return notAStore(e.path)
 		}
 		// The version comes first: another version may have other buckets.
 		if meta := tx.Bucket(buckets[txbackend.Meta]); meta != nil {
@@ -256,10 +255,17 @@ func (e *driver) verify() (err error) {
 		if missing > 0 {
 			return fmt.Errorf("%w: %s lacks %d of the store's buckets", idem.ErrCorrupt, e.path, missing)
 		}
-		e.last, e.meta = tx.ID(), bytes.Clone(tx.Bucket(buckets[txbackend.Meta]).Get([]byte(codec.MetaKey)))
+		e.last, e.saved = tx.ID(), bytes.Clone(tx.Bucket(buckets[txbackend.Meta]).Get([]byte(codec.MetaKey)))
 		return nil
 	})
 }
+
+func notAStore(path string) error {
+	return fmt.Errorf("%w: %s is a bbolt database of something else; give the store a file of its own", idem.ErrInvalid, path)
+}
+
+// errTruncated means that a file is shorter than its meta page says.
+var errTruncated = fmt.Errorf("%w: truncated", idem.ErrCorrupt)
 
 // A bbolt file starts with two meta pages, each a page header and a meta. bbolt trusts
 // them. If the file is shorter than the pages they count, reading it ends the process
@@ -271,7 +277,7 @@ const (
 )
 
 type metaPage struct {
-	pageSize, root, pages, txid uint64
+	pageSize, root, freelist, pages, txid uint64
 }
 
 // inspect refuses a file that is not a complete bbolt file. It only reads.
@@ -302,8 +308,8 @@ func inspect(path string, info fs.FileInfo) error {
 	case newest == nil:
 		return fmt.Errorf("%w: %s: neither meta page can be read; restore it from a backup", idem.ErrCorrupt, path)
 	case uint64(info.Size()) < newest.pages*newest.pageSize:
-		return fmt.Errorf("%w: %s is truncated: it has %d bytes and should have %d; restore it from a backup",
-			idem.ErrCorrupt, path, info.Size(), newest.pages*newest.pageSize)
+		return fmt.Errorf("%w: %s has %d bytes and should have %d; restore it from a backup",
+			errTruncated, path, info.Size(), newest.pages*newest.pageSize)
 	}
 	return nil
 }
@@ -330,7 +336,7 @@ func readMetas(f io.ReaderAt) (newest *metaPage, magic bool, err error) {
 		magic = true
 		sum := fnv.New64a()
 		sum.Write(b[:56])
-		m := &metaPage{pageSize: uint64(ne.Uint32(b[8:])), root: ne.Uint64(b[16:]), pages: ne.Uint64(b[40:]), txid: ne.Uint64(b[48:])}
+		m := &metaPage{pageSize: uint64(ne.Uint32(b[8:])), root: ne.Uint64(b[16:]), freelist: ne.Uint64(b[32:]), pages: ne.Uint64(b[40:]), txid: ne.Uint64(b[48:])}
 		if sum.Sum64() != ne.Uint64(b[56:]) || at != 0 && uint64(at) != m.pageSize {
 			continue
 		}

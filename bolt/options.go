@@ -32,6 +32,12 @@ type Options struct {
 	// Default 16 MiB; negative: not checked. It is also not checked where free space
 	// cannot be determined (Windows).
 	MinFree int64
+	// ReadOnly opens an existing store for reading and changes nothing, not even a time
+	// stamp. The store made on it refuses every change with idem.ErrInvalid. Several
+	// processes may have a store open read-only at once; while one does, nobody can open it
+	// for writing, and the reverse. A file that is damaged opens if its meta page can be
+	// read: Backend.Verify tells what is left. Default false.
+	ReadOnly bool
 }
 
 const defaultMinFree = 16 << 20

@@ -23,13 +23,17 @@ type viewing struct{}
 // to end. tx and what it returns are valid only during the call.
 //
 // View checks ctx before fn runs, but not while a growing memory map keeps new readers
-// waiting. idem.ErrBroken and idem.ErrClosed are returned as by idem.Store.
+// waiting. idem.ErrCorrupt is returned on a damaged file that was opened read-only,
+// idem.ErrBroken and idem.ErrClosed are returned as by idem.Store.
 func (b *Backend) View(ctx context.Context, fn func(ctx context.Context, tx *bbolt.Tx) error) (err error) {
 	if err := b.outside(ctx, "View"); err != nil {
 		return err
 	}
 	if _, err := b.Size(); err != nil { // broken or closed
 		return err
+	}
+	if b.engine.damage != nil {
+		return b.engine.damage
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
