@@ -3,6 +3,7 @@ package pebble
 import (
 	"bytes"
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/storetest"
+	"github.com/idemkv/idem/internal/txbackend"
 )
 
 // A table that is damaged cannot be compacted, and one day Pebble takes no more writes
@@ -65,6 +67,40 @@ func TestCommitsThatWaitBesideDamage(t *testing.T) {
 			within(t, "Close", func() { _ = s.Close() })
 		})
 	}
+}
+
+// Only the records in a damaged block cannot be read, in whatever order they are looked up.
+func TestRecordsBehindADamagedBlockAreRead(t *testing.T) {
+	t.Parallel()
+	dir, keys := many(t, 3000)
+	damageBlock(t, dir, slices.Sorted(maps.Values(keys))[1500])
+	b := mustOpen(t, dir, Options{})
+	defer func() { require.NoError(t, b.Close()) }()
+	var whole []string // in order: a reader then steps from one to the next
+	for _, key := range slices.Sorted(maps.Values(keys)) {
+		_, closer, err := b.DB().Get(appendKey(nil, txbackend.Records, key))
+		if err != nil {
+			require.True(t, pebble.IsCorruptionError(err))
+			_, err = b.engine.Read(key)
+			require.ErrorIs(t, err, idem.ErrCorrupt)
+			continue
+		}
+		require.NoError(t, closer.Close())
+		whole = append(whole, key)
+	}
+	require.Less(t, len(whole), 3000)
+	for _, key := range whole {
+		_, err := b.engine.Read(key)
+		require.NoError(t, err)
+	}
+	require.NoError(t, b.engine.Update(func(tx txbackend.Tx) error {
+		for _, key := range whole {
+			value, err := tx.Get(txbackend.Records, []byte(key))
+			require.NoError(t, err)
+			require.NotNil(t, value)
+		}
+		return nil
+	}))
 }
 
 // A store that was killed has its last commits in its log. Damage in the last of them

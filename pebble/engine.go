@@ -74,7 +74,10 @@ func (e *driver) Close() error {
 	e.fatal.leave()
 	go func() {
 		e.endReaders()
-		err := e.flush()
+		err := error(nil)
+		if !e.opts.ReadOnly {
+			err = e.flush()
+		}
 		whole, closeErr := e.closeDB()
 		e.soon.Wait()
 		if err = errors.Join(err, closeErr); whole {
@@ -168,13 +171,33 @@ func (e *driver) Read(key string) (*engine.Entry, error) {
 	}()
 	value, err := r.R.find(txbackend.Records, unsafe.Slice(unsafe.StringData(key), len(key))) // read only
 	if err != nil {
-		return nil, damaged(err)
+		fresh, err := e.findAgain(txbackend.Records, []byte(key), err)
+		if fresh == nil || err != nil {
+			return nil, damaged(err)
+		}
+		return codec.DecodeRecord(key, fresh)
 	}
 	whole = true
 	if value == nil {
 		return nil, nil
 	}
 	return codec.DecodeRecord(key, value)
+}
+
+// findAgain looks a key up with a reader of its own, after one of the pool has failed with
+// err. A reader that was used before may step to the key from where it stands, through a
+// damaged block that the key is not in.
+func (e *driver) findAgain(space txbackend.Space, key []byte, err error) ([]byte, error) {
+	if !pebble.IsCorruptionError(err) {
+		return nil, err
+	}
+	r, err := e.openReader()
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	value, err := r.find(space, key)
+	return bytes.Clone(value), err
 }
 
 // damaged marks errors of Pebble's own checksums. They concern the keys of one block
@@ -353,6 +376,7 @@ func (t *tx) Get(space txbackend.Space, key []byte) (value []byte, err error) {
 	if value, err = t.reader.R.find(space, key); err != nil {
 		t.e.readers.Drop(t.reader)
 		t.reader = nil
+		value, err = t.e.findAgain(space, key, err)
 	}
 	return value, damaged(err)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -30,13 +31,21 @@ type held struct {
 }
 
 // hold locks the database at path, which the caller named as named.
-func hold(path, named string, f vfs.FS) (*held, error) {
+func hold(path, named string, o Options) (*held, error) {
 	h := &held{}
 	h.refs.Store(1)
-	if f != vfs.Default {
+	if o.fs != vfs.Default {
 		return h, nil
 	}
-	dir, err := diskspace.LockDir(path)
+	lock := diskspace.LockDir
+	if o.ReadOnly {
+		lock = diskspace.ShareDir
+	}
+	var dir *diskspace.DirLock
+	err := o.waitForLock(func() (err error) {
+		dir, err = lock(path)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("idem: opening %s: %w", filepath.Dir(path), err)
 	}
@@ -50,6 +59,22 @@ func hold(path, named string, f vfs.FS) (*held, error) {
 		h.paths = append(h.paths, id)
 	}
 	return h, nil
+}
+
+// lockPoll is how often a lock that somebody else has is tried again.
+const lockPoll = 25 * time.Millisecond
+
+// waitForLock calls lock until it has the lock or LockTimeout has passed.
+func (o Options) waitForLock(lock func() error) error {
+	for begun := time.Now(); ; time.Sleep(lockPoll) {
+		err := lock()
+		if err == nil || !errors.Is(err, idem.ErrLocked) {
+			return err
+		}
+		if time.Since(begun) >= o.LockTimeout {
+			return fmt.Errorf("%w, or wait longer with Options.LockTimeout (%v)", err, o.LockTimeout)
+		}
+	}
 }
 
 // moved returns an error if the database is no longer where it was opened.
@@ -78,13 +103,20 @@ type dbLock struct {
 
 // lockDB takes Pebble's lock of the database at path. It must be taken before
 // pebble.Open, which would leave a goroutine behind if it could not get it.
-func (h *held) lockDB(dir, path string, f vfs.FS) (*dbLock, error) {
-	l, err := pebble.LockDirectory(path, f)
-	switch {
-	case err != nil && isLocked(err):
-		return nil, fmt.Errorf("%w: %s; close it there: %w", idem.ErrLocked, dir, err)
-	case err != nil:
-		return nil, fmt.Errorf("idem: locking %s: %w", dir, err)
+func (h *held) lockDB(dir, path string, o Options) (*dbLock, error) {
+	var l *pebble.Lock
+	err := o.waitForLock(func() (err error) {
+		l, err = pebble.LockDirectory(path, o.fs)
+		switch {
+		case err == nil || errors.Is(err, idem.ErrLocked):
+			return err
+		case isLocked(err):
+			return fmt.Errorf("%w: %s (%w); close it there", idem.ErrLocked, dir, err)
+		}
+		return fmt.Errorf("idem: locking %s: %w", dir, err)
+	})
+	if err != nil {
+		return nil, err
 	}
 	h.refs.Add(1)
 	return &dbLock{held: h, pebble: l}, nil

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
@@ -28,7 +29,7 @@ func locksDirectories(t *testing.T) {
 
 func requireLocked(t *testing.T, dir string) {
 	t.Helper()
-	b, err := Open(dir, Options{})
+	b, err := Open(dir, Options{LockTimeout: time.Millisecond})
 	if err == nil {
 		_ = b.Close()
 	}
@@ -203,7 +204,7 @@ func TestMovedStoreChangesNoFileByPath(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "db")
 			require.NoError(t, os.Mkdir(dir, 0o700))
-			h, err := hold(dir, dir, vfs.Default)
+			h, err := hold(dir, dir, Options{fs: vfs.Default})
 			require.NoError(t, err)
 			defer func() { _ = h.Close() }()
 			require.NoError(t, os.Rename(dir, dir+".old"))

@@ -35,6 +35,9 @@ const format = pebble.FormatWALSyncChunks
 
 // open opens the store in dir, creating it if necessary.
 func open(dir string, o Options) (e *driver, err error) {
+	if o.ReadOnly {
+		return openReadOnly(dir, o)
+	}
 	named := dir
 	made, err := inspect(dir, o.fs)
 	if err != nil {
@@ -51,12 +54,12 @@ func open(dir string, o Options) (e *driver, err error) {
 	path := o.fs.PathJoin(dir, dbName)
 	if made {
 		if _, err := o.fs.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w: the database of %s is missing; restore the directory from a backup", idem.ErrCorrupt, dir)
+			return nil, missingDB(dir)
 		}
 	} else if err := begin(dir, o.fs); err != nil {
 		return nil, fmt.Errorf("idem: making %s: %w", dir, err)
 	}
-	h, err := hold(path, o.fs.PathJoin(named, dbName), o.fs)
+	h, err := hold(path, o.fs.PathJoin(named, dbName), o)
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +70,10 @@ func open(dir string, o Options) (e *driver, err error) {
 		}
 	}
 	return openDB(dir, o, true, h)
+}
+
+func missingDB(dir string) error {
+	return fmt.Errorf("%w: the database of %s is missing; restore the directory from a backup", idem.ErrCorrupt, dir)
 }
 
 // inspect reports whether a store was completed in dir, and refuses anything else. It
@@ -192,7 +199,7 @@ func syncDir(f vfs.FS, dir string) error {
 // openDB opens the database. It creates one only if the store is being created.
 func openDB(dir string, o Options, made bool, h *held) (*driver, error) {
 	path := o.fs.PathJoin(dir, dbName)
-	lock, err := h.lockDB(dir, path, o.fs)
+	lock, err := h.lockDB(dir, path, o)
 	if err != nil {
 		return nil, err
 	}

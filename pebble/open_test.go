@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -152,7 +153,7 @@ const holderEnv = "IDEM_TEST_HOLD"
 // process.
 func TestSecondOpen(t *testing.T) {
 	if dir := os.Getenv(holderEnv); dir != "" { // the other process
-		_, err := Open(dir, Options{})
+		_, err := Open(dir, Options{LockTimeout: time.Millisecond})
 		require.ErrorIs(t, err, idem.ErrLocked)
 		return
 	}
@@ -165,7 +166,7 @@ func TestSecondOpen(t *testing.T) {
 		names = append(names, link)
 	}
 	for _, name := range names {
-		_, err := Open(name, Options{})
+		_, err := Open(name, Options{LockTimeout: time.Millisecond})
 		require.ErrorIs(t, err, idem.ErrLocked, name)
 	}
 	storetest.Elsewhere(t, "TestSecondOpen", holderEnv, dir)
@@ -268,7 +269,7 @@ func testCreationAfterAnother(t *testing.T, taken bool) {
 	if taken {
 		require.NoError(t, os.Remove(filepath.Join(dir, newMarker)))
 	}
-	h, err := hold(filepath.Join(dir, dbName), filepath.Join(dir, dbName), o.fs)
+	h, err := hold(filepath.Join(dir, dbName), filepath.Join(dir, dbName), o)
 	require.NoError(t, err)
 	require.NoError(t, create(dir, o, h))
 	require.NoError(t, h.Close())

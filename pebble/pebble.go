@@ -23,26 +23,27 @@ import (
 // core is the part that engines on disk share: the methods of engine.Backend.
 type core = txbackend.Backend
 
-// Backend is a Pebble engine. Besides DB and Update, its methods are for its idem.Store
-// to call.
+// Backend is a Pebble engine. DB, Update, Backup, Verify and Compact are for its user, the
+// other methods for its idem.Store.
 type Backend struct {
 	*core
 	engine *driver
 }
 
 var (
-	_ engine.Backend = (*Backend)(nil)
-	_ engine.Scanner = (*Backend)(nil)
-	_ engine.Expirer = (*Backend)(nil)
-	_ engine.Sizer   = (*Backend)(nil)
-	_ engine.Checker = (*Backend)(nil)
+	_ engine.Backend  = (*Backend)(nil)
+	_ engine.Scanner  = (*Backend)(nil)
+	_ engine.Expirer  = (*Backend)(nil)
+	_ engine.Sizer    = (*Backend)(nil)
+	_ engine.Verifier = (*Backend)(nil)
+	_ engine.Checker  = (*Backend)(nil)
 )
 
 // Open opens the store in directory dir, creating it if necessary. The directory
-// belongs to this process until the Backend is closed.
+// belongs to this process until the Backend is closed; but see Options.ReadOnly.
 //
-// idem.ErrLocked is returned when the store is open elsewhere. idem.ErrInvalid is
-// returned when dir is a file or a directory with something else in it, or an option is
+// idem.ErrLocked is returned when the store is open elsewhere, after Options.LockTimeout.
+// idem.ErrInvalid is returned when dir is a file or a directory with something else in it, or an option is
 // out of range; idem.ErrCorrupt when the database is damaged or missing;
 // idem.ErrVersion when it has another version of the format. Open then leaves the
 // directory as it was. Other errors come from the operating system.
@@ -58,7 +59,12 @@ func Open(dir string, o Options) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{core: txbackend.New(e), engine: e}
+	b := &Backend{engine: e}
+	if o.ReadOnly {
+		b.core = txbackend.NewReadOnly(e)
+	} else {
+		b.core = txbackend.New(e)
+	}
 	e.fatal.breaks(b.core)
 	return b, nil
 }

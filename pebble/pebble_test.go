@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -37,7 +39,19 @@ func harness() idemtest.Harness {
 			t.Cleanup(func() { disks.Delete(dir) })
 			return openStallable(t, "store", diskOf(dir))
 		},
-		OpenAgain:  func(_ testing.TB, dir string) error { return openAgain("store", diskOf(dir)) },
+		OpenAgain: func(_ testing.TB, dir string) error { return openAgain("store", diskOf(dir)) },
+		OpenReadOnly: func(t testing.TB, dir string) engine.Backend {
+			return mustOpen(t, "store", Options{fs: sharing{FS: diskOf(dir), mem: diskOf(dir)}, ReadOnly: true})
+		},
+		Backup: func(t testing.TB, b engine.Backend, dir string) string {
+			require.NoError(t, b.(*Backend).Backup(t.Context(), "backup"))
+			folder := t.TempDir()
+			disk := vfs.NewCrashableMem()
+			_, err := vfs.Clone(diskOf(dir), disk, "backup", "store")
+			require.NoError(t, err)
+			disks.Store(folder, disk)
+			return folder
+		},
 		Stall:      stall,
 		FailCommit: failCommit,
 		Crash: func(t testing.TB, _ engine.Backend, dir string) string {
@@ -58,7 +72,15 @@ func onDisk() idemtest.Harness {
 		Open: func(t testing.TB, dir string) engine.Backend {
 			return openStallable(t, store(dir), vfs.Default)
 		},
-		OpenAgain:  func(_ testing.TB, dir string) error { return openAgain(store(dir), vfs.Default) },
+		OpenAgain: func(_ testing.TB, dir string) error { return openAgain(store(dir), vfs.Default) },
+		OpenReadOnly: func(t testing.TB, dir string) engine.Backend {
+			return mustOpen(t, store(dir), Options{ReadOnly: true})
+		},
+		Backup: func(t testing.TB, b engine.Backend, _ string) string {
+			folder := t.TempDir()
+			require.NoError(t, b.(*Backend).Backup(t.Context(), store(folder)))
+			return folder
+		},
 		Stall:      stall,
 		FailCommit: failCommit,
 		Damage:     func(t testing.TB, dir, key string) { damage(t, store(dir), vfs.Default, key) },
@@ -129,12 +151,60 @@ func openStallable(t testing.TB, dir string, disk vfs.FS) engine.Backend {
 }
 
 func openAgain(dir string, disk vfs.FS) error {
-	b, err := Open(dir, Options{fs: disk})
+	b, err := Open(dir, Options{fs: disk, LockTimeout: time.Millisecond})
 	if err != nil {
 		return err
 	}
 	return b.Close()
 }
+
+// sharing is a file system in memory whose locks may be shared, which its own may not.
+type sharing struct {
+	vfs.FS
+	mem *vfs.MemFS
+}
+
+// shares counts who has the lock of a disk.
+var shares struct {
+	sync.Mutex
+	of map[*vfs.MemFS]*share
+}
+
+type share struct {
+	n    int
+	lock io.Closer
+}
+
+func (s sharing) Lock(name string) (io.Closer, error) {
+	shares.Lock()
+	defer shares.Unlock()
+	sh := shares.of[s.mem]
+	if sh == nil {
+		lock, err := s.FS.Lock(name)
+		if err != nil {
+			return nil, err
+		}
+		if shares.of == nil {
+			shares.of = map[*vfs.MemFS]*share{}
+		}
+		sh = &share{lock: lock}
+		shares.of[s.mem] = sh
+	}
+	sh.n++
+	return unshare(func() error {
+		shares.Lock()
+		defer shares.Unlock()
+		if sh.n--; sh.n > 0 {
+			return nil
+		}
+		delete(shares.of, s.mem)
+		return sh.lock.Close()
+	}), nil
+}
+
+type unshare func() error
+
+func (u unshare) Close() error { return u() }
 
 func stall(t testing.TB, b engine.Backend) (<-chan struct{}, func()) {
 	found, _ := stalls.Load(b)
