@@ -52,7 +52,7 @@ LONGEST = ./pebble ./internal/robustness ./bolt
 PACKAGES_AT_A_TIME = 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-arm race lint cross cover fuzz bench bench-full microbench crash power faults soak tidy cc
+.PHONY: help demo test test-all test-arm race lint cross cover fuzz bench bench-full microbench crash power backup faults soak tidy cc
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -131,6 +131,9 @@ power: ## cut the power of stores, lose what was not synced, and judge IMAGES di
 
 soak: ## drive stores for DURATION per engine, sample and chart what must not grow, and judge (DURATION=10m ENGINE=bolt RATE=400)
 	cd bench && $(GO) run ./soak -duration "$(DURATION)" -engine "$(ENGINE)" -rate "$(RATE)"
+
+backup: ## back up stores that 16 callers use, ROUNDS times per engine, and judge what is restored (ROUNDS=50 SEED=n ENGINE=bolt)
+	$(ROBUSTNESS) IDEM_ROBUSTNESS_ROUNDS="$(ROUNDS)" $(GO) test -count=1 -timeout 0 -v -run '^TestBackup' ./internal/robustness
 
 faults: ## fail every call on files, fill up, stick and slow down disks, and flip bits, FAULTS of each per engine (FAULTS=4000 SEED=n ENGINE=bolt CASE=name)
 	$(ROBUSTNESS) IDEM_ROBUSTNESS_FAULTS="$(FAULTS)" IDEM_ROBUSTNESS_CASE="$(CASE)" IDEM_ROBUSTNESS_STORE="$(STORE)" $(GO) test -count=1 -timeout 0 -v -run '^TestFaults|^TestEveryWriteFails$$' ./internal/robustness ./pebble

@@ -46,7 +46,7 @@ func child(how ...string) *exec.Cmd {
 
 // What the make targets set.
 const (
-	roundsEnv = "IDEM_ROBUSTNESS_ROUNDS" // kills
+	roundsEnv = "IDEM_ROBUSTNESS_ROUNDS" // kills, or stores that are backed up
 	imagesEnv = "IDEM_ROBUSTNESS_IMAGES" // of disks
 	faultsEnv = "IDEM_ROBUSTNESS_FAULTS" // calls that fail, and bits flipped
 	caseEnv   = "IDEM_ROBUSTNESS_CASE"   // the only one, by its name
