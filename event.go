@@ -3,6 +3,8 @@ package idem
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -112,6 +114,45 @@ func (k EventKind) String() string {
 		return eventNames[k]
 	}
 	return "unknown"
+}
+
+// MarshalText returns String's name. ErrInvalid is returned when k is no kind; zero is
+// "none".
+func (k EventKind) MarshalText() ([]byte, error) {
+	if int(k) >= len(eventNames) {
+		return nil, invalid("%d is not a kind of event", uint8(k))
+	}
+	return []byte(k.String()), nil
+}
+
+// UnmarshalText reads what MarshalText writes. ErrInvalid is returned for anything else;
+// k is then unchanged.
+func (k *EventKind) UnmarshalText(text []byte) error {
+	i := slices.Index(eventNames[:], string(text))
+	if i < 0 {
+		return invalid("%.40q is not a kind of event", text)
+	}
+	*k = EventKind(i)
+	return nil
+}
+
+// LogValue logs the fields that are set. The key's hash stands for the key.
+func (e Event) LogValue() slog.Value {
+	attrs := append(make([]slog.Attr, 0, 9), slog.String("kind", e.Kind.String()))
+	add := func(set bool, a slog.Attr) {
+		if set {
+			attrs = append(attrs, a)
+		}
+	}
+	add(e.KeyHash != "", slog.String("key_hash", e.KeyHash))
+	add(e.Fence != 0, slog.Uint64("fence", e.Fence))
+	add(e.Attempt != 0, slog.Int("attempt", e.Attempt))
+	add(e.Count != 0, slog.Int("count", e.Count))
+	add(e.Corrupt != 0, slog.Int("corrupt", e.Corrupt))
+	add(e.Duration != 0, slog.Duration("duration", e.Duration))
+	add(e.Err != nil, slog.Any("err", e.Err))
+	add(e.Stack != "", slog.String("stack", e.Stack))
+	return slog.GroupValue(attrs...)
 }
 
 // Duplicate reports whether the event is a claim refused because the same operation was

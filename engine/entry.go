@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"encoding/hex"
+	"fmt"
 	"math"
 	"time"
 )
@@ -62,3 +64,31 @@ type Fingerprint [32]byte
 
 // IsZero reports whether f is the zero Fingerprint, which is not compared.
 func (f Fingerprint) IsZero() bool { return f == Fingerprint{} }
+
+// String returns f as 64 hexadecimal digits; "" for the zero Fingerprint.
+func (f Fingerprint) String() string {
+	if f.IsZero() {
+		return ""
+	}
+	return hex.EncodeToString(f[:])
+}
+
+// MarshalText returns String's form.
+func (f Fingerprint) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText reads what MarshalText writes, and the digits of the zero Fingerprint.
+// ErrInvalid is returned for anything else; f is then unchanged.
+func (f *Fingerprint) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*f = Fingerprint{}
+		return nil
+	}
+	var parsed Fingerprint
+	if len(text) == 2*len(parsed) {
+		if _, err := hex.Decode(parsed[:], text); err == nil {
+			*f = parsed
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: a fingerprint is %d hexadecimal digits, or nothing", ErrInvalid, 2*len(parsed))
+}

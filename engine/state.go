@@ -1,6 +1,9 @@
 package engine
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // State is the stored state of a record. Lapsed and expired are not states: they are
 // computed on each read.
@@ -28,6 +31,26 @@ func (s State) String() string {
 		return stateNames[s]
 	}
 	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// MarshalText returns String's name. ErrInvalid is returned when s is no state; zero,
+// "none", stands for no record.
+func (s State) MarshalText() ([]byte, error) {
+	if int(s) >= len(stateNames) {
+		return nil, fmt.Errorf("%w: %v is not a state of a record", ErrInvalid, s)
+	}
+	return []byte(s.String()), nil
+}
+
+// UnmarshalText reads what MarshalText writes. ErrInvalid is returned for anything else;
+// s is then unchanged.
+func (s *State) UnmarshalText(text []byte) error {
+	i := slices.Index(stateNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("%w: %.40q is not a state of a record; they are %q", ErrInvalid, text, stateNames)
+	}
+	*s = State(i)
+	return nil
 }
 
 // Final reports whether the state is Completed or Failed.

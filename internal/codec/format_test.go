@@ -2,7 +2,6 @@ package codec
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
 	"os"
 	"regexp"
@@ -221,7 +220,7 @@ func recipe(t *testing.T, name string, args []string) string {
 		for i, a := range args {
 			raw[i] = []byte(a)
 		}
-		return fmt.Sprintf("%x", idem.FingerprintOf(raw...))
+		return idem.FingerprintOf(raw...).String()
 	case "JoinKey":
 		return idem.JoinKey(args...)
 	case "DownstreamKey":
