@@ -14,7 +14,7 @@ func (s *Store) claimed(ctx context.Context, op *operation, c *Claim) error {
 	case op.late != nil:
 		return op.late
 	case op.err != nil:
-		c.Record = record(op.key, disclosed(op.prev, op.err), op.toWall)
+		c.Record = s.record(op.key, disclosed(op.prev, op.err), op.at, op.toWall)
 		s.observeRefused(ctx, &c.Record, op.err)
 		return op.err
 	}
@@ -22,7 +22,7 @@ func (s *Store) claimed(ctx context.Context, op *operation, c *Claim) error {
 		s.observe(ctx, Event{Kind: op.grantKind(), KeyHash: s.KeyHash(op.key), Fence: op.next.Fence, Attempt: int(op.next.Attempt)})
 	}
 	c.Token = Token{Key: op.key, Fence: op.next.Fence}
-	c.Record = record(op.key, op.next, op.toWall)
+	c.Record = s.record(op.key, op.next, op.at, op.toWall)
 	return nil
 }
 

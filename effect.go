@@ -53,9 +53,9 @@ func (s *Store) DoEffect(ctx context.Context, r Request, effect any) (result []b
 // tryEffect is one round of DoEffect, without waiting.
 func (s *Store) tryEffect(ctx context.Context, r *Request, effect any) (result []byte, c Claim, err error) {
 	var act action
-	snap, toWall, err := s.readClaim(ctx, r, &act)
+	snap, now, toWall, err := s.readClaim(ctx, r, &act)
 	if err != nil {
-		c.Record = record(r.Key, disclosed(snap.entry, err), toWall)
+		c.Record = s.record(r.Key, disclosed(snap.entry, err), now, toWall)
 		s.observeRefused(ctx, &c.Record, err)
 		return nil, c, err
 	}

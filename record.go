@@ -57,6 +57,9 @@ type Record struct {
 	ResultDropped bool
 	// HoldUnknown is the latest claim's Request.HoldUnknown.
 	HoldUnknown bool
+	// Lapsed: the record is InFlight and its lease no longer holds, because it ran out or
+	// by Options.LapseOnOpen. This was so when the record was read.
+	Lapsed bool
 	// ClaimedAt is when the latest claim was granted.
 	ClaimedAt time.Time
 	// LeaseUntil is when the latest claim's lease lapses, or would have lapsed.
@@ -86,12 +89,12 @@ func (r Record) LogValue() slog.Value {
 		slog.Int("result_bytes", len(r.Result)), slog.Int("checkpoint_bytes", len(r.Checkpoint)))
 }
 
-// record converts e for users, with wall-clock times; without an entry it has the key
-// alone. It is the only way from an Entry to a Record. It returns 224 bytes by value on
+// record converts e for users, as it is at now, with wall-clock times; without an entry
+// it has the key alone. It is the only way from an Entry to a Record. It returns 224 bytes by value on
 // purpose. Written through a pointer, their seven pointers would pass the garbage
 // collector's write barrier, and during a collection of a large heap that made the p99 of
 // look-ups eight times as long.
-func record(key string, e *engine.Entry, toWall int64) (r Record) {
+func (s *Store) record(key string, e *engine.Entry, now engine.Instant, toWall int64) (r Record) {
 	r.Key = key
 	if e == nil {
 		return r
@@ -100,6 +103,7 @@ func record(key string, e *engine.Entry, toWall int64) (r Record) {
 	// Callers share the bytes but not the spare capacity, so append copies.
 	r.Checkpoint, r.Result = slices.Clip(e.Checkpoint), slices.Clip(e.Result)
 	r.ResultDropped, r.HoldUnknown = e.ResultDropped, e.HoldUnknown
+	r.Lapsed = e.State == InFlight && lapsed(e, now, s.leasesFrom)
 	r.ClaimedAt, r.LeaseUntil = wallTime(e.ClaimedAt, toWall), wallTime(e.LeaseUntil, toWall)
 	r.FinishedAt, r.ExpiresAt = wallTime(e.FinishedAt, toWall), wallTime(e.ExpiresAt, toWall)
 	return r

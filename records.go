@@ -60,7 +60,7 @@ func (s *Store) Records(ctx context.Context, f Filter) iter.Seq2[Record, error] 
 			if !live(sc.Entry, sc.now) || !s.chooses(&f, sc.Entry, sc.now) {
 				continue
 			}
-			if !yield(record(sc.Key, sc.Entry, sc.toWall), nil) {
+			if !yield(s.record(sc.Key, sc.Entry, sc.now, sc.toWall), nil) {
 				return
 			}
 		}

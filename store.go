@@ -103,9 +103,9 @@ func New(b engine.Backend, o Options) (*Store, error) {
 // ctx before the work begins, and call Unclaim if the work will not run.
 func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 	var act action
-	snap, toWall, err := s.readClaim(ctx, &r, &act)
+	snap, now, toWall, err := s.readClaim(ctx, &r, &act)
 	if err != nil { // refused without waiting for a commit
-		c.Record = record(r.Key, disclosed(snap.entry, err), toWall)
+		c.Record = s.record(r.Key, disclosed(snap.entry, err), now, toWall)
 		s.observeRefused(ctx, &c.Record, err)
 		return c, err
 	}
@@ -120,22 +120,22 @@ func (s *Store) Claim(ctx context.Context, r Request) (c Claim, err error) {
 }
 
 // readClaim fills act with the claim r and decides it by what is stored now. snap is
-// what was read; it is set on a refusal too. A nil error means that the claim may be
+// what was read, at now; it is set on a refusal too. A nil error means that the claim may be
 // granted and that a commit must decide it again, starting from snap.
-func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (snap snapshot, toWall int64, err error) {
+func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (snap snapshot, now engine.Instant, toWall int64, err error) {
 	if err := s.admitClaim(ctx, r); err != nil {
-		return snap, 0, err
+		return snap, 0, 0, err
 	}
 	s.claimAction(r, act)
-	now, toWall := s.time.now() // first, as in Get
+	now, toWall = s.time.now() // first, as in Get
 	e, snap, err := s.lookup(ctx, r.Key)
 	if err != nil {
-		return snapshot{}, 0, err
+		return snapshot{}, 0, 0, err
 	}
 	if act.issuedAt != 0 {
 		act.wall, act.lostUntil = s.time.wall(now, toWall), s.time.lost(now, toWall)
 	}
-	return snap, toWall, refuseClaim(e, act, now)
+	return snap, now, toWall, refuseClaim(e, act, now)
 }
 
 // ClaimMany claims each request on its own merits and in order, all in one commit: of
@@ -153,6 +153,7 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 		}
 		var act action
 		var snap snapshot
+		var now engine.Instant
 		var toWall int64
 		var err error
 		if batched[rs[i].Key] { // what is stored now is not what this request will meet
@@ -160,10 +161,10 @@ func (s *Store) ClaimMany(ctx context.Context, rs []Request) []ClaimResult {
 				s.claimAction(&rs[i], &act)
 			}
 		} else {
-			snap, toWall, err = s.readClaim(ctx, &rs[i], &act)
+			snap, now, toWall, err = s.readClaim(ctx, &rs[i], &act)
 		}
 		if out[i].Err = err; err != nil {
-			out[i].Claim.Record = record(rs[i].Key, disclosed(snap.entry, err), toWall)
+			out[i].Claim.Record = s.record(rs[i].Key, disclosed(snap.entry, err), now, toWall)
 			s.observeRefused(ctx, &out[i].Claim.Record, err)
 		} else {
 			batched[rs[i].Key] = true
@@ -322,7 +323,7 @@ func (s *Store) Get(ctx context.Context, key string) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	return record(key, e, toWall), nil
+	return s.record(key, e, now, toWall), nil
 }
 
 // Forget removes the record of t. With a zero fence it removes any record of the key,

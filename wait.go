@@ -37,7 +37,7 @@ func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 			return Record{}, ErrNotFound
 		}
 		if e.State != InFlight || lapsed(e, now, s.leasesFrom) {
-			return record(key, e, toWall), nil
+			return s.record(key, e, now, toWall), nil
 		}
 		stop := s.opts.Clock.AfterFunc(time.Duration(e.LeaseUntil-now), w.nudge)
 		select {
@@ -53,11 +53,11 @@ func (s *Store) Wait(ctx context.Context, key string) (Record, error) {
 			return Record{}, s.endedErr() // broken: it answers nothing more
 		}
 		if e, ended := s.tracker.waiters.outcome(w, e.Fence); ended { // closed or not, it was recorded
-			_, toWall := s.time.now()
+			now, toWall := s.time.now()
 			if e == nil {
 				return Record{}, ErrNotFound
 			}
-			return record(key, e, toWall), nil
+			return s.record(key, e, now, toWall), nil
 		}
 		if why != nil {
 			return Record{}, s.endedErr()
