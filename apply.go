@@ -125,7 +125,7 @@ func (s *Store) apply(ctx context.Context, ops []engine.Op) error {
 // long as anything makes room, this sweep or another, because other callers may take
 // the room first.
 func (s *Store) applyClaims(ctx context.Context, ops []engine.Op) error {
-	in := s.granting.enter()
+	in := s.enterGranting()
 	if in == nil {
 		return ErrClosed
 	}

@@ -55,8 +55,11 @@ type timeline struct {
 	toSaved   atomic.Int64  // saved wall clock minus store time; never decreases
 	opened    int64         // toSaved at the opening
 	behind    bool          // at the opening the wall clock was behind the saved one
-	lostUntil int64
-	secret    [16]byte
+	lostUntil atomic.Int64
+	lostAt    atomic.Int64 // the store time that lostUntil is of, if the clock was not set
+	secret    atomic.Pointer[[16]byte]
+
+	unfinished atomic.Bool // the store holds a part of an import
 }
 
 // newTimeline continues where saved ends. The fences of an opening start above the wall
@@ -67,9 +70,16 @@ func newTimeline(c Clock, saved engine.Meta) *timeline {
 	wall, elapsed := c.Now()
 	now := wallNanos(wall)
 	t := &timeline{
-		clock: c, anchor: elapsed, epoch: saved.Epoch + 1,
-		base: saved.Time, lostUntil: saved.LostUntil, secret: saved.Secret,
+		clock: c, anchor: elapsed, epoch: saved.Epoch + 1, base: saved.Time,
 	}
+	if saved.LostUntil < 0 {
+		t.unfinished.Store(true)
+		saved.LostUntil = ^saved.LostUntil
+	}
+	if saved.LostUntil == engine.Restored { // a backup: what it lacks ended before now
+		saved.LostUntil = max(now, 1)
+	}
+	t.lostUntil.Store(saved.LostUntil)
 	if saved.Fence == 0 {
 		t.base, saved.Wall = engine.Instant(max(now, 1)), now
 	} else if now > saved.Wall && saved.Wall >= clockFloor {
@@ -78,20 +88,31 @@ func newTimeline(c Clock, saved engine.Meta) *timeline {
 		saved.Wall = max(saved.Wall, -saved.Wall)
 		t.behind = now < max(saved.Wall, clockFloor)
 	}
-	if t.lostUntil == engine.Restored { // a backup: what it lacks ended before now
-		t.lostUntil = max(now, 1)
-	}
 	// This reading counts as saved even if the clock steps back before the first commit.
 	// The time closed must not be counted twice.
 	t.opened = saturatingSub(max(saved.Wall, now), int64(t.base))
 	t.toSaved.Store(t.opened)
-	if t.secret == ([16]byte{}) {
-		_, _ = rand.Read(t.secret[:]) // never fails
+	t.lostAt.Store(int64(t.base))
+	if saved.Secret == ([16]byte{}) {
+		_, _ = rand.Read(saved.Secret[:]) // never fails
 	}
-	var step [4]byte
-	_, _ = rand.Read(step[:])
-	t.fence.Store(max(saved.Fence, uint64(now)) + uint64(binary.LittleEndian.Uint32(step[:])))
+	t.secret.Store(&saved.Secret)
+	t.fence.Store(max(saved.Fence, uint64(now)) + fenceStep())
 	return t
+}
+
+// fenceStep returns the random step between the fences of two lives of a store.
+func fenceStep() uint64 {
+	var step [4]byte
+	_, _ = rand.Read(step[:]) // never fails
+	return uint64(binary.LittleEndian.Uint32(step[:]))
+}
+
+// raise makes fence, or a higher one, the highest that was drawn.
+func (t *timeline) raise(fence uint64) {
+	for was := t.fence.Load(); was < fence && !t.fence.CompareAndSwap(was, fence); {
+		was = t.fence.Load()
+	}
 }
 
 // now returns the store time and the offset from it to the wall clock.
@@ -113,23 +134,57 @@ func (t *timeline) wall(now engine.Instant, toWall int64) int64 {
 }
 
 // lost returns the wall-clock time up to which records may have been lost. If that time
-// came from a clock that was not set, lost returns the time of this opening instead.
-// That is known only once the clock is set; until then everything may have been lost.
+// came from a clock that was not set, lost returns the time of this opening, or of the
+// import that lost them, instead. That is known only once the clock is set; until then
+// everything may have been lost.
 func (t *timeline) lost(now engine.Instant, toWall int64) int64 {
-	if t.lostUntil == 0 || t.lostUntil >= clockFloor {
-		return t.lostUntil
+	lost := t.lostUntil.Load()
+	if lost == 0 || lost >= clockFloor {
+		return lost
 	}
 	if wall := int64(now) + toWall; wall >= clockFloor {
-		return wall - int64(now-t.base)
+		return wall - (int64(now) - t.lostAt.Load())
 	}
 	return math.MaxInt64
 }
 
-func (t *timeline) meta() engine.Meta {
-	now, toWall := t.now()
-	lost := t.lostUntil
+// lostToSave is lost as it can be saved: as it was given while the clock is not set.
+func (t *timeline) lostToSave(now engine.Instant, toWall int64) int64 {
 	if wall := int64(now) + toWall; wall >= clockFloor {
-		lost = t.lost(now, toWall)
+		return t.lost(now, toWall)
+	}
+	return t.lostUntil.Load()
+}
+
+// inherit takes over lost, what another store had lost, when its records have been
+// imported. If that store was not stopped, it may have granted and completed others until
+// now. It returns what lost returns from now on.
+func (t *timeline) inherit(lost int64, stopped bool) int64 {
+	now, toWall := t.now()
+	unset := func(lost int64) bool { return lost != 0 && lost < clockFloor }
+	if !stopped || unset(lost) {
+		if wall := max(t.wall(now, toWall), 1); unset(wall) {
+			lost = wall // and not before
+		} else {
+			lost = max(lost, wall)
+		}
+	}
+	if own := t.lostToSave(now, toWall); unset(own) || unset(lost) {
+		lost = 1 // until the clock is set
+	} else {
+		lost = max(lost, own)
+	}
+	t.lostAt.Store(int64(now))
+	t.lostUntil.Store(lost)
+	return t.lost(now, toWall)
+}
+
+func (t *timeline) meta() engine.Meta {
+	unfinished := t.unfinished.Load() // first: an import sets the rest before it ends
+	now, toWall := t.now()
+	lost := t.lostToSave(now, toWall)
+	if unfinished {
+		lost = ^lost
 	}
 	for was := t.toSaved.Load(); was < toWall && !t.toSaved.CompareAndSwap(was, toWall); {
 		was = t.toSaved.Load()
@@ -140,7 +195,7 @@ func (t *timeline) meta() engine.Meta {
 	}
 	return engine.Meta{
 		Time: now, Wall: wall, Fence: t.fence.Load(),
-		Epoch: t.epoch, LostUntil: lost, Secret: t.secret,
+		Epoch: t.epoch, LostUntil: lost, Secret: *t.secret.Load(),
 	}
 }
 

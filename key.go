@@ -106,9 +106,10 @@ func CanonicalJSON(b []byte) ([]byte, error) {
 // errors, and in Filter.KeyHash. It is the first six bytes of the key's HMAC-SHA-256
 // under a secret of the store, in hexadecimal. Without the secret, guessable keys such
 // as order numbers cannot be found by trying. The hash stays the same for the life of
-// the store; another store has another.
+// the store, and goes with its records when another store imports them (Import). Any
+// other store has another.
 func (s *Store) KeyHash(key string) string {
-	h := hmac.New(sha256.New, s.time.secret[:])
+	h := hmac.New(sha256.New, s.time.secret.Load()[:])
 	h.Write([]byte(key))
 	return hex.EncodeToString(h.Sum(nil)[:6])
 }

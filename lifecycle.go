@@ -14,7 +14,8 @@ import (
 // store starts open. It may drain (Shutdown), it may break, and it ends closed.
 type lifecycle struct {
 	calls    calls                 // into the engine
-	granting calls                 // claims that may yet be granted
+	granting atomic.Pointer[calls] // claims that may yet be granted
+	renewing sync.Mutex            // of granting
 	draining atomic.Bool           // no more claims are granted
 	ended    atomic.Pointer[error] // why the store answers nothing more; nil while it does
 	down     signal                // ended is set
@@ -35,7 +36,7 @@ func (s *signal) set() { s.once.Do(func() { close(s.c) }) }
 
 func (l *lifecycle) init() {
 	l.calls.init()
-	l.granting.init()
+	l.renewGranting()
 	for _, s := range [...]*signal{&l.down, &l.broke, &l.leaving} {
 		s.c = make(chan struct{})
 	}
@@ -51,6 +52,52 @@ func (l *lifecycle) end(why error) {
 		l.ended.CompareAndSwap(nil, &why)
 	}
 	l.down.set()
+}
+
+// renewGranting counts claims anew. It returns the count so far, nil if there was none.
+func (l *lifecycle) renewGranting() *calls {
+	c := new(calls)
+	c.init()
+	return l.granting.Swap(c)
+}
+
+// enterGranting counts a claim in. It returns nil if no claims are granted any more.
+func (l *lifecycle) enterGranting() *callCount {
+	for {
+		c := l.granting.Load()
+		if in := c.enter(); in != nil || c == l.granting.Load() {
+			return in
+		}
+	}
+}
+
+// closeGranting refuses claims for good. The channel is closed when those under way have
+// their answer.
+func (l *lifecycle) closeGranting() <-chan struct{} {
+	l.renewing.Lock()
+	defer l.renewing.Unlock()
+	l.draining.Store(true)
+	return l.granting.Load().close()
+}
+
+// outwaitClaims waits until the claims that are under way have their answer, while others
+// go on.
+func (l *lifecycle) outwaitClaims(ctx context.Context) error {
+	l.renewing.Lock()
+	if l.draining.Load() {
+		l.renewing.Unlock()
+		return ErrClosed
+	}
+	answered := l.renewGranting().close()
+	l.renewing.Unlock()
+	select {
+	case <-answered:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.down.c:
+		return *l.ended.Load()
+	}
 }
 
 // brokenWait is how long Close waits for calls into a broken engine. One of them may be
@@ -112,7 +159,7 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.leaving.set()
 		s.end(ErrClosed)
-		s.granting.close()
+		s.closeGranting()
 		s.awaitCalls()
 		s.closeErr = s.backend.Close()
 	})
@@ -131,9 +178,8 @@ func (s *Store) Shutdown(ctx context.Context) error {
 	if s.within(ctx, func(*frame) bool { return true }) {
 		return invalid("Shutdown waits for the work that calls it; call it from outside, or let the work return first")
 	}
-	s.draining.Store(true)
+	granting := s.closeGranting()
 	s.leaving.set()
-	granting := s.granting.close()
 	select {
 	case <-granting:
 	case <-ctx.Done():
@@ -178,6 +224,9 @@ func (s *Store) Health(ctx context.Context) error {
 	}
 	if s.readOnly != nil {
 		return s.readOnly
+	}
+	if s.importing.Load() {
+		return importing()
 	}
 	c, ok := s.backend.(engine.Checker)
 	if !ok {

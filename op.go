@@ -27,7 +27,12 @@ type operation struct {
 
 func (o *operation) Key() string { return o.key }
 
-func (o *operation) Size() int { return len(o.act.bytes) }
+func (o *operation) Size() int {
+	if e := o.act.entry; e != nil {
+		return len(e.Checkpoint) + len(e.Result)
+	}
+	return len(o.act.bytes)
+}
 
 func (o *operation) Current() (e *engine.Entry, known bool) {
 	if !o.before.current() {
@@ -39,9 +44,13 @@ func (o *operation) Current() (e *engine.Entry, known bool) {
 func (o *operation) Run(current *engine.Entry, readErr error) (next *engine.Entry, changed bool) {
 	o.prev, o.next, o.granted, o.err = current, current, nil, nil
 	o.wants, o.failed, o.changed = false, false, false
+	if o.act.kind < actSweep && o.store.importing.Load() {
+		o.err = importing()
+		return o.result()
+	}
 	if readErr != nil {
 		o.err = readErr
-		if o.act.kind == actForget && o.act.fence == 0 {
+		if o.act.kind == actForget && o.act.fence == 0 || o.act.kind == actImport && o.act.entry == nil {
 			o.err, o.next, o.changed = nil, nil, true
 		}
 		return o.result()
@@ -56,7 +65,7 @@ func (o *operation) Run(current *engine.Entry, readErr error) (next *engine.Entr
 		return current, false
 	}
 	o.next, o.err = transition(current, &o.act, o.at)
-	o.changed = o.next != current ||
+	o.changed = o.next != current || o.act.kind == actSave ||
 		o.act.kind == actSweep && (current == nil || current.Due != o.act.due)
 	return o.result()
 }
@@ -64,6 +73,9 @@ func (o *operation) Run(current *engine.Entry, readErr error) (next *engine.Entr
 func (o *operation) Due() engine.Instant { return o.act.due }
 
 func (o *operation) Grants() bool {
+	if o.act.kind == actImport {
+		return o.prev == nil && o.next != nil
+	}
 	if o.act.kind != actClaim || !o.changed && !o.wants {
 		return false
 	}

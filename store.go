@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,9 @@ type Store struct {
 
 	leasesFrom uint64      // leases of earlier openings have lapsed
 	effects    atomic.Bool // there have been same-commit functions
+
+	imports   sync.Mutex  // held by Import
+	importing atomic.Bool // an import has begun and not ended, perhaps in an earlier opening
 
 	swept atomic.Pointer[engine.Due] // the last place that a sweep took; nil: begin at the first
 
@@ -76,6 +80,7 @@ func New(b engine.Backend, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.time = newTimeline(o.Clock, binding.Saved)
+	s.importing.Store(s.time.unfinished.Load())
 	s.direct = binding.Direct
 	s.tracker = newTracker(s.time, s.direct, o.CacheBytes)
 	if o.LapseOnOpen {

@@ -149,7 +149,9 @@ func (t *tracker) end(op *operation) {
 		t.sweeper.Due(time.Duration(op.next.Due))
 	}
 	t.waiters.wake(op.key, op.prev, t.shown(op.next))
-	t.open.changed(op, t.time.epoch)
+	if op.act.kind < actImport { // what was imported was granted elsewhere
+		t.open.changed(op, t.time.epoch)
+	}
 }
 
 // shown returns what waiters find in e, which can be read from now on. It is nil if e's

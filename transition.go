@@ -26,6 +26,7 @@ type action struct {
 	dropped     bool           // complete, fail: the result or reason is not kept
 	unlessHeld  bool           // complete, fail, release: a record that is held stays so
 	due         engine.Instant // sweep: the index entry that was found
+	entry       *engine.Entry  // import: the record, without its Due; nil: none
 }
 
 type actionKind uint8
@@ -41,6 +42,8 @@ const (
 	actCheckpoint
 	actForget
 	actSweep
+	actImport // the record of another store
+	actSave   // nothing: the commit saves what the store knows
 )
 
 // transition is the state machine. It returns what becomes of the record cur (nil:
@@ -58,6 +61,10 @@ func transition(cur *engine.Entry, a *action, now engine.Instant) (next *engine.
 		return forget(cur, a, now)
 	case actSweep:
 		return sweep(cur, a, now), nil
+	case actImport:
+		return arrive(a, now), nil
+	case actSave:
+		return cur, nil
 	case actUnclaim:
 		if !live(cur, now) {
 			return cur, nil // it is gone already
@@ -324,6 +331,20 @@ func extend(cur *engine.Entry, a *action, now engine.Instant) *engine.Entry {
 	e.LeaseUntil = max(e.LeaseUntil, now.Add(lease))
 	e.Epoch = a.epoch
 	setInFlightExpiry(&e, now)
+	return &e
+}
+
+// arrive returns the record that an import brings.
+func arrive(a *action, now engine.Instant) *engine.Entry {
+	if a.entry == nil {
+		return nil
+	}
+	e := *a.entry
+	soonest := e.ExpiresAt
+	if e.State == InFlight {
+		soonest = min(soonest, now.Add(e.Retention))
+	}
+	setExpiry(&e, e.ExpiresAt, soonest)
 	return &e
 }
 

@@ -144,7 +144,7 @@ func markRestored(path string, o Options) error {
 		if err != nil {
 			return err
 		}
-		m.LostUntil = engine.Restored
+		m.Lose(engine.Restored)
 		return b.Put([]byte(codec.MetaKey), codec.AppendMeta(nil, m))
 	}))
 }

@@ -54,7 +54,6 @@ type driver struct {
 	last  int
 	saved []byte
 
-
 	pageSize int64
 	size     atomic.Int64 // as of the last commit: readers of it need not wait for the map
 

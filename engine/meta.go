@@ -33,10 +33,20 @@ type Meta struct {
 	// Epoch counts the openings of the store, from 1.
 	Epoch uint64
 	// LostUntil is the wall clock, Unix nanoseconds, up to which records may have been
-	// lost: a backup was restored, or the engine keeps its records in memory. Zero if
-	// none were; Restored in a backup that has not been opened. An engine that has lost
-	// records says so here when it is bound.
+	// lost: a backup was restored, records were imported while their store went on, or
+	// the engine keeps its records in memory. Zero if none were; Restored in a backup that
+	// has not been opened. While the store holds a part of an import it is negative:
+	// ^LostUntil is then the time. An engine that loses records calls Lose.
 	LostUntil int64
 	// Secret is the key of Store.KeyHash, drawn when the store is created.
 	Secret [16]byte
+}
+
+// Lose notes that records up to wall, in Unix nanoseconds or Restored, may have been lost.
+func (m *Meta) Lose(wall int64) {
+	if m.LostUntil < 0 {
+		m.LostUntil = ^max(^m.LostUntil, wall)
+		return
+	}
+	m.LostUntil = max(m.LostUntil, wall)
 }

@@ -22,9 +22,9 @@ type Op interface {
 	// removed. changed may be true although next is current, or both are nil: the place
 	// that led to the op (Due) is then stale and is to be removed.
 	Run(current *Entry, readErr error) (next *Entry, changed bool)
-	// Grants reports, after Run, whether the op is a claim that would be granted and
-	// needs room. Only such an op may be refused for capacity. A takeover needs none:
-	// the claim it takes over had its room.
+	// Grants reports, after Run, whether the op is a claim that would be granted, or
+	// brings a record from another store, and needs room. Only such an op may be refused
+	// for capacity. A takeover needs none: the claim it takes over had its room.
 	Grants() bool
 	// Refuse answers the op with err instead of making the change that Run asked for.
 	Refuse(err error)

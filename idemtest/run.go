@@ -31,7 +31,7 @@ type testCase struct {
 func cases() []testCase {
 	return slices.Concat(
 		claimCases, resultCases, tokenCases, timeCases, waitCases, batchCases, recordCases, sweepCases,
-		unclaimCases, issuedCases, settleCases, openingCases, readOnlyCases, backupCases, healthCases, durableCases, brokenCases, closeCases, boundedCases,
+		unclaimCases, issuedCases, settleCases, openingCases, moveCases, readOnlyCases, backupCases, healthCases, durableCases, brokenCases, closeCases, boundedCases,
 		contractCases, observeCases,
 	)
 }

@@ -208,7 +208,7 @@ func (e *driver) copyKeys(ctx context.Context, it *pebble.Iterator, w *tables, s
 			if err != nil {
 				return err
 			}
-			m.LostUntil = engine.Restored
+			m.Lose(engine.Restored)
 			value, marked = codec.AppendMeta(nil, m), true
 		}
 		began, err := w.set(it.Key(), value)

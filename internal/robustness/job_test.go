@@ -33,6 +33,8 @@ type job struct {
 	Fill  *fillJob  `json:"fill,omitempty"`
 	Open  *openJob  `json:"open,omitempty"`
 	Hung  *hungJob  `json:"hung,omitempty"`
+
+	Import *importJob `json:"import,omitempty"`
 }
 
 // beJob does the job that this process was started for, and ends the process; it
@@ -58,6 +60,8 @@ func beJob() {
 			err = j.Open.do()
 		case j.Hung != nil:
 			err = j.Hung.do()
+		case j.Import != nil:
+			err = j.Import.do()
 		}
 	}
 	if err != nil {

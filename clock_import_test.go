@@ -1,0 +1,124 @@
+package idem
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemkv/idem/engine"
+)
+
+// That an import has not ended is saved with the time of what was lost, and neither is
+// lost over openings and restored backups.
+func TestUnfinishedImportIsSaved(t *testing.T) {
+	t.Parallel()
+	for _, lost := range []int64{0, clockFloor + 6} {
+		m := engine.Meta{Time: 1, Wall: wallNanos(autumn), Fence: 1, Epoch: 1, LostUntil: lost}
+		c := newHandClock(autumn)
+		tl := newTimeline(c, m)
+		require.False(t, tl.unfinished.Load())
+		tl.unfinished.Store(true)
+		for range 3 {
+			m = tl.meta()
+			require.Equal(t, ^lost, m.LostUntil)
+			tl = newTimeline(c, m)
+			require.True(t, tl.unfinished.Load())
+			require.Equal(t, lost, tl.lostUntil.Load())
+		}
+		restored := m
+		restored.Lose(engine.Restored)
+		require.Equal(t, int64(math.MinInt64), restored.LostUntil)
+		tl = newTimeline(c, restored)
+		require.True(t, tl.unfinished.Load(), "a backup of a part is a part")
+		require.Equal(t, wallNanos(autumn), tl.lostUntil.Load())
+		tl.unfinished.Store(false)
+		require.Equal(t, wallNanos(autumn), tl.meta().LostUntil)
+	}
+}
+
+func TestMetaLose(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ was, wall, want int64 }{
+		{0, 5, 5}, {5, 3, 5}, {3, 5, 5}, {5, engine.Restored, engine.Restored}, {engine.Restored, 5, engine.Restored},
+		{^0, 5, ^5}, {^5, 3, ^5}, {^3, 5, ^5}, {^5, engine.Restored, ^engine.Restored},
+	} {
+		m := engine.Meta{LostUntil: c.was}
+		m.Lose(c.wall)
+		require.Equal(t, c.want, m.LostUntil, "%d and %d", c.was, c.wall)
+	}
+}
+
+// What is lost after an import, by what either store had lost, and by whether the other
+// one went on.
+func TestInheritedLosses(t *testing.T) {
+	t.Parallel()
+	const unset = 77 // of a clock that was not set
+	now := wallNanos(autumn)
+	for name, c := range map[string]struct {
+		own, other int64
+		stopped    bool
+		want       int64
+	}{
+		"nothing":                        {0, 0, true, 0},
+		"it went on":                     {0, 0, false, now},
+		"its own, earlier":               {clockFloor + 1, 0, false, now},
+		"its own, later":                 {now + 9, 0, false, now + 9},
+		"its own, and it was stopped":    {clockFloor + 1, 0, true, clockFloor + 1},
+		"the other's":                    {0, clockFloor + 2, true, clockFloor + 2},
+		"both, the other's is later":     {clockFloor + 1, clockFloor + 2, true, clockFloor + 2},
+		"the other's, nobody knows when": {0, unset, true, now},
+		"its own, nobody knew when":      {unset, 0, true, now - int64(time.Minute)},
+	} {
+		clock := newHandClock(autumn.Add(-time.Minute))
+		tl := newTimeline(clock, engine.Meta{Time: 1, Wall: wallNanos(clock.wall), Fence: 1, Epoch: 1, LostUntil: c.own})
+		clock.Advance(time.Minute)
+		require.Equal(t, c.want, tl.inherit(c.other, c.stopped), name)
+		require.Equal(t, c.want, tl.meta().LostUntil, name)
+		clock.Advance(time.Hour)
+		require.Equal(t, c.want, tl.meta().LostUntil, name)
+	}
+
+	// The same under a clock that is not set, and is set an hour later.
+	for name, c := range map[string]struct {
+		own, other int64
+		stopped    bool
+		known      bool          // what was lost is known before
+		want       time.Duration // before autumn
+	}{
+		"nothing":                        {0, 0, true, true, 0},
+		"it went on":                     {0, 0, false, false, time.Hour},
+		"it went on, and had lost some":  {0, clockFloor + 2, false, false, time.Hour},
+		"the other's, nobody knows when": {0, unset, true, false, time.Hour},
+		"its own, nobody knows when":     {unset, 0, true, false, time.Hour},
+	} {
+		clock := newHandClock(time.Unix(10, 0))
+		tl := newTimeline(clock, engine.Meta{LostUntil: c.own})
+		clock.Advance(time.Minute)
+		got := tl.inherit(c.other, c.stopped)
+		if c.known {
+			require.Zero(t, got, name)
+		} else {
+			require.Equal(t, int64(math.MaxInt64), got, name)
+		}
+		clock.Advance(time.Hour)
+		clock.Step(autumn)
+		if c.known {
+			require.Zero(t, tl.meta().LostUntil, name)
+			continue
+		}
+		require.Equal(t, now-int64(c.want), tl.meta().LostUntil, name)
+	}
+}
+
+// Fences that are raised never go back, and no fence comes out twice.
+func TestRaisedFences(t *testing.T) {
+	t.Parallel()
+	tl := newTimeline(newHandClock(autumn), engine.Meta{})
+	first := tl.fence.Add(1)
+	tl.raise(first - 1)
+	require.Equal(t, first, tl.fence.Load())
+	tl.raise(first + 1000)
+	require.Equal(t, first+1001, tl.fence.Add(1))
+}
