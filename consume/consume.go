@@ -27,6 +27,12 @@ type Options[M any] struct {
 	// fields in any order (idem.CanonicalJSON), or stamp each copy with the time. An
 	// error makes the message Invalid. The zero Fingerprint is not compared.
 	Fingerprint func(M) (idem.Fingerprint, error)
+	// IssuedAt returns when the producer made the message, with what its clock may be
+	// wrong by subtracted: a Kafka message's time, an SQS SentTimestamp, idem.KeyTime of
+	// an ID that is a UUIDv7 or ULID. A message with no record is Dead with TooLate if it
+	// is older than Retention, or than what the store has lost: it may have been
+	// processed. The zero time is "unknown". Default: all are.
+	IssuedAt func(M) time.Time
 	// Lease is how long a claim outlives a process that died. It is extended while the
 	// handler runs. Default: the store's.
 	Lease time.Duration
@@ -192,5 +198,8 @@ func (c *Consumer[M]) request(m M) (r idem.Request, reason Reason, err error) {
 	}
 	r.Lease, r.Retention, r.HoldUnknown = c.opts.Lease, c.opts.Retention, c.opts.HoldUnknown
 	r.MaxAttempts = c.opts.MaxAttempts
+	if c.opts.IssuedAt != nil {
+		r.IssuedAt = c.opts.IssuedAt(m)
+	}
 	return r, 0, nil
 }

@@ -37,6 +37,8 @@ func (c *Consumer[M]) refused(r idem.Record, err error) Verdict {
 		}
 	case errors.Is(err, idem.ErrMismatch):
 		v.Reason = Mismatch
+	case errors.Is(err, idem.ErrTooLate):
+		v.Reason = TooLate
 	case errors.Is(err, idem.ErrExhausted):
 		v.Reason, v.Err = Exhausted, because(err, r.Result) // how the last attempt failed
 	case errors.Is(err, idem.ErrInFlight):

@@ -99,6 +99,9 @@ const (
 	// Mismatch, Dead: the ID belongs to an earlier message with another fingerprint. The
 	// handler did not run: one of the two messages has the wrong ID.
 	Mismatch
+	// TooLate, Dead: by Options.IssuedAt the message is so old that its record may have
+	// been forgotten. The handler was not run: the message may have been processed.
+	TooLate
 	// Held, Dead: nobody knows whether the message was processed, and the store must not
 	// guess. The handler returned an idem.Unknown error or held the operation itself. Or,
 	// with Options.HoldUnknown, it returned an error without a mark, panicked, or its
@@ -121,7 +124,7 @@ func (r Reason) String() string { return name(reasons[:], int(r)) }
 
 var reasons = [...]string{
 	"none", "processed", "duplicate", "failed", "in_flight", "behind", "unavailable", "unrecorded", "permanent",
-	"exhausted", "mismatch", "held", "no_id", "invalid", "unprotected",
+	"exhausted", "mismatch", "too_late", "held", "no_id", "invalid", "unprotected",
 }
 
 func name(names []string, i int) string {

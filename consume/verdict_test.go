@@ -30,7 +30,7 @@ func TestNames(t *testing.T) {
 		seen[r.String()] = true
 		assert.Regexp(t, "^[a-z_]+$", r.String())
 	}
-	assert.Len(t, seen, 14)
+	assert.Len(t, seen, 15)
 	assert.Equal(t, "unprotected", consume.Unprotected.String())
 	for o, want := range map[consume.Order]string{
 		consume.AnyOrder: "any_order", consume.StopAtRetry: "stop_at_retry", consume.StopAtDead: "stop_at_dead", 9: "unknown(9)",

@@ -134,6 +134,13 @@ func (m *middleware) serveKey(w http.ResponseWriter, r *http.Request, next http.
 		Key: StoreKey(scope, key), Lease: m.o.Lease, Retention: m.o.Retention, HoldUnknown: !m.o.RetryUnknown,
 		MaxAttempts: m.o.MaxAttempts,
 	}
+	if m.o.IssuedAt != nil {
+		if req.IssuedAt, err = m.o.IssuedAt(r, key); err != nil {
+			m.report(r, req.Key, Result{})
+			m.answer(w, r, asProblem(err, reason("issued-at", problem(TypeKeyInvalid, http.StatusBadRequest, "When the key was made cannot be read."))))
+			return
+		}
+	}
 	if body == nil {
 		body = m.bodies.Get().(*requestBody)
 		err = m.read(r, body)

@@ -36,6 +36,16 @@ type Options struct {
 	// StrictKey: the key must be a string in double quotes, as in the draft. Default:
 	// text without quotes is a key too, which is what most clients send.
 	StrictKey bool
+	// IssuedAt finds when the client made key, with what its clock may be wrong by
+	// subtracted (idem.Request.IssuedAt). key is the client's own, as it was sent. Where
+	// nothing is stored under the key and the request is older than an answer is kept, or
+	// than what the store has lost, it gets TypeTooLate and is not run: it may have been
+	// done, and the answer is gone. KeyIssuedAt and HeaderIssuedAt are such functions.
+	//
+	// The zero time is "unknown". A Problem that IssuedAt returns is answered, any other
+	// error is TypeKeyInvalid. Default: all are unknown, and a retry that comes after its
+	// answer has expired is run again.
+	IssuedAt func(r *http.Request, key string) (time.Time, error)
 	// Fingerprint returns a digest of what tells one request from another under the same
 	// key. body is the whole body. The function may read it until it returns, but not
 	// change or keep it; r.Body has nothing left. If Fingerprint returns a Problem, that

@@ -20,8 +20,9 @@ const (
 	// TypeKeyMissing (400): there is no key, and Options.RequireKey wants one.
 	TypeKeyMissing = docs + "key-missing"
 	// TypeKeyInvalid (400): the header is repeated, malformed, empty or too long, or
-	// Options.Key returned an error.
-	// Reasons: repeated, empty, quotes, parameters, unquoted, characters, length.
+	// Options.Key or Options.IssuedAt returned an error.
+	// Reasons: repeated, empty, quotes, parameters, unquoted, characters, length,
+	// issued-at.
 	TypeKeyInvalid = docs + "key-invalid"
 	// TypeScopeMissing (403): the scope function returned "".
 	TypeScopeMissing = docs + "scope-missing"
@@ -38,6 +39,9 @@ const (
 	TypeInFlight = docs + "in-flight"
 	// TypeMismatch (422): the key is in use by a different request.
 	TypeMismatch = docs + "mismatch"
+	// TypeTooLate (409): by Options.IssuedAt the request is so old that its answer may have
+	// been forgotten. It was not run. Asking again changes nothing.
+	TypeTooLate = docs + "too-late"
 	// TypeOutcomeUnknown (500): an attempt ended, and nobody knows whether it did its
 	// work. The operation does not run again until someone has settled it.
 	TypeOutcomeUnknown = docs + "outcome-unknown"
@@ -76,6 +80,7 @@ var titles = map[string]string{
 	TypeNotJSON:        "Request body cannot be read as JSON",
 	TypeInFlight:       "A request with this key is being processed",
 	TypeMismatch:       "Idempotency key is used by a different request",
+	TypeTooLate:        "The request is too old",
 	TypeOutcomeUnknown: "Outcome of this operation is unknown",
 	TypeNotRetained:    "Operation is done, its response was not retained",
 	TypeFailed:         "Operation has failed for good",

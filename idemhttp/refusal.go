@@ -27,6 +27,9 @@ func (m *middleware) refusal(key string, err error) Problem {
 	case err == idem.ErrMismatch:
 		return m.about(key, problem(TypeMismatch, http.StatusUnprocessableEntity,
 			"A key names one request: its method, target and body stay the same. Use a new key for a new request."))
+	case err == idem.ErrTooLate:
+		return m.about(key, problem(TypeTooLate, http.StatusConflict,
+			"The request was made so long ago that its answer may have been forgotten. It was not run now. Find out whether it was done before: another key would do it again."))
 	case err == idem.ErrHeld:
 		p = problem(TypeOutcomeUnknown, http.StatusInternalServerError,
 			"An earlier attempt ended without saying whether the operation was done. It is not run again until that is known. Asking with another key could do it twice.")
