@@ -48,23 +48,24 @@ func (s *Store) Records(ctx context.Context, f Filter) iter.Seq2[Record, error] 
 				yield(Record{}, err)
 				return
 			}
-			if f.KeyHash != "" && s.KeyHash(sc.Key) != f.KeyHash {
-				continue
-			}
-			if sc.Err != nil {
-				if !yield(Record{Key: sc.Key}, sc.Err) {
-					return
-				}
-				continue
-			}
-			if !live(sc.Entry, sc.now) || !s.chooses(&f, sc.Entry, sc.now) {
-				continue
-			}
-			if !yield(s.record(sc.Key, sc.Entry, sc.now, sc.toWall), nil) {
+			if l, ok := s.pick(&f, &sc); ok && !yield(l.Record, l.Err) {
 				return
 			}
 		}
 	}
+}
+
+// pick returns what a list shows of sc, and whether f matches it at all.
+func (s *Store) pick(f *Filter, sc *scanned) (l Listed, ok bool) {
+	switch {
+	case f.KeyHash != "" && s.KeyHash(sc.Key) != f.KeyHash:
+		return l, false
+	case sc.Err != nil:
+		return Listed{Record{Key: sc.Key}, sc.Err}, true
+	case !live(sc.Entry, sc.now) || !s.chooses(f, sc.Entry, sc.now):
+		return l, false
+	}
+	return Listed{s.record(sc.Key, sc.Entry, sc.now, sc.toWall), nil}, true
 }
 
 // scanned is an entry with the time from before its page was read. As in Get, the time

@@ -17,6 +17,7 @@ import (
 var recordCases = []testCase{
 	{"Records by state and prefix", recordsFilter},
 	{"each record once during writes", recordsOnce},
+	{"List in parts", listInParts},
 	{"the loop body may use the store", recordsReentrant},
 	{"Stats", stats},
 	{"Stats during writes", statsDuringWrites},

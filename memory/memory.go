@@ -219,7 +219,10 @@ func (b *Backend) Scan(ctx context.Context, _, cursor string) ([]engine.Scanned,
 	}
 	i := 0
 	if cursor != "" {
-		i, _ = strconv.Atoi(cursor)
+		var err error
+		if i, err = strconv.Atoi(cursor); err != nil || i < 0 || i >= shardCount {
+			return nil, "", fmt.Errorf("%w: the list does not go on at this place; begin it again", engine.ErrInvalid)
+		}
 	}
 	s := &b.shards[i]
 	s.mu.Lock()
