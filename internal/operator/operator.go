@@ -94,7 +94,7 @@ type Record struct {
 func (v View) Record(rec idem.Record) Record {
 	r := Record{
 		State: rec.State.String(), Fence: strconv.FormatUint(rec.Fence, 10), Attempt: rec.Attempt,
-		Lapsed: lapsed(rec, v.Now), HoldUnknown: rec.HoldUnknown, ResultDropped: rec.ResultDropped,
+		Lapsed: rec.Lapsed, HoldUnknown: rec.HoldUnknown, ResultDropped: rec.ResultDropped,
 		ClaimedAt: rec.ClaimedAt, LeaseUntil: rec.LeaseUntil, FinishedAt: rec.FinishedAt, ExpiresAt: rec.ExpiresAt,
 		Result: v.payload(rec.Result), Checkpoint: v.payload(rec.Checkpoint),
 		Actions: ActionsOn(rec.State),

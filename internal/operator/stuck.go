@@ -70,22 +70,22 @@ var whys = map[Reason]Stuck{
 }
 
 // StuckBy reports whether rec waits for someone, and why. maxAttempts is the bound on
-// attempts; zero is none. now is the wall clock of the store when rec was read.
+// attempts; zero is none. now is the wall clock of the store, for the age.
 func StuckBy(rec idem.Record, maxAttempts int, now time.Time) (Stuck, bool) {
-	reason := reasonOf(rec, maxAttempts, now)
+	reason := reasonOf(rec, maxAttempts)
 	if reason == "" {
 		return Stuck{}, false
 	}
 	s := whys[reason]
 	s.Reason, s.Since = reason, rec.ClaimedAt
-	if rec.State == idem.InFlight && rec.LeaseUntil.Before(now) { // LapseOnOpen ends leases early
+	if rec.State == idem.InFlight && !rec.LeaseUntil.After(now) { // LapseOnOpen may have ended it early
 		s.Since = rec.LeaseUntil
 	}
 	s.AgeSeconds = int64(max(0, now.Sub(s.Since)) / time.Second)
 	return s, true
 }
 
-func reasonOf(rec idem.Record, maxAttempts int, now time.Time) Reason {
+func reasonOf(rec idem.Record, maxAttempts int) Reason {
 	exhausted := maxAttempts > 0 && rec.Attempt >= maxAttempts
 	switch {
 	case rec.State == idem.Held:
@@ -94,7 +94,7 @@ func reasonOf(rec idem.Record, maxAttempts int, now time.Time) Reason {
 		return ReasonExhausted
 	case rec.State == idem.Released:
 		return ReasonReleased
-	case !lapsed(rec, now):
+	case !rec.Lapsed:
 		return ""
 	case rec.HoldUnknown:
 		return ReasonUnknown
@@ -102,9 +102,4 @@ func reasonOf(rec idem.Record, maxAttempts int, now time.Time) Reason {
 		return ReasonExhausted
 	}
 	return ReasonLapsed
-}
-
-// lapsed reports whether rec is in flight with a lease that no longer holds.
-func lapsed(rec idem.Record, now time.Time) bool {
-	return rec.State == idem.InFlight && !now.Before(rec.LeaseUntil)
 }

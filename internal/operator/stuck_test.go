@@ -22,16 +22,16 @@ func TestStuckBy(t *testing.T) {
 		reason operator.Reason
 		age    time.Duration
 	}{
-		"held":           {idem.Record{State: idem.Held, Attempt: most, LeaseUntil: now.Add(time.Hour)}, operator.ReasonHeld, 2 * time.Hour},
-		"running":        {idem.Record{State: idem.InFlight, LeaseUntil: now.Add(1)}, "", 0},
-		"completed":      {idem.Record{State: idem.Completed, Attempt: most, LeaseUntil: now.Add(-time.Hour)}, "", 0},
-		"failed":         {idem.Record{State: idem.Failed, Attempt: most}, "", 0},
-		"lease ends now": {idem.Record{State: idem.InFlight, LeaseUntil: now}, operator.ReasonLapsed, 2 * time.Hour},
-		"lapsed":         {idem.Record{State: idem.InFlight, LeaseUntil: now.Add(-time.Hour), Attempt: most - 1}, operator.ReasonLapsed, time.Hour},
+		"held":                {idem.Record{State: idem.Held, Attempt: most, LeaseUntil: now.Add(time.Hour)}, operator.ReasonHeld, 2 * time.Hour},
+		"running":             {idem.Record{State: idem.InFlight, LeaseUntil: now.Add(1)}, "", 0},
+		"completed":           {idem.Record{State: idem.Completed, Attempt: most, LeaseUntil: now.Add(-time.Hour)}, "", 0},
+		"failed":              {idem.Record{State: idem.Failed, Attempt: most}, "", 0},
+		"its process is gone": {idem.Record{State: idem.InFlight, Lapsed: true, LeaseUntil: now.Add(time.Hour)}, operator.ReasonLapsed, 2 * time.Hour},
+		"lapsed":              {idem.Record{State: idem.InFlight, Lapsed: true, LeaseUntil: now.Add(-time.Hour), Attempt: most - 1}, operator.ReasonLapsed, time.Hour},
 		"lapsed, outcome unknown": {
-			idem.Record{State: idem.InFlight, HoldUnknown: true, Attempt: most, LeaseUntil: now.Add(-time.Minute)}, operator.ReasonUnknown, time.Minute},
+			idem.Record{State: idem.InFlight, Lapsed: true, HoldUnknown: true, Attempt: most, LeaseUntil: now.Add(-time.Minute)}, operator.ReasonUnknown, time.Minute},
 		"lapsed, no attempts left": {
-			idem.Record{State: idem.InFlight, Attempt: most, LeaseUntil: now.Add(-time.Minute)}, operator.ReasonExhausted, time.Minute},
+			idem.Record{State: idem.InFlight, Lapsed: true, Attempt: most, LeaseUntil: now.Add(-time.Minute)}, operator.ReasonExhausted, time.Minute},
 		"released":                   {idem.Record{State: idem.Released, Attempt: 1}, operator.ReasonReleased, 2 * time.Hour},
 		"released, no attempts left": {idem.Record{State: idem.Released, Attempt: most + 1}, operator.ReasonExhausted, 2 * time.Hour},
 	} {
