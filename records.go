@@ -125,6 +125,10 @@ type Stats struct {
 	InFlight, Released, Held, Completed, Failed int
 	// Lapsed is how many of InFlight have a lease that no longer holds.
 	Lapsed int
+	// Unsettled is how many records a claim would answer with ErrHeld: all of Held, and
+	// those of Lapsed that were claimed with Request.HoldUnknown. Filter.Unsettled lists
+	// them.
+	Unsettled int
 	// OldestInFlight is the age of the oldest claim in flight; zero if none is.
 	OldestInFlight time.Duration
 	// Expired counts records that readers no longer see and that are not swept yet.
@@ -191,12 +195,16 @@ func (st *Stats) count(sc engine.Scanned, now engine.Instant, leasesFrom uint64)
 		st.InFlight++
 		if lapsed(e, now, leasesFrom) {
 			st.Lapsed++
+			if e.HoldUnknown {
+				st.Unsettled++
+			}
 		}
 		st.OldestInFlight = max(st.OldestInFlight, time.Duration(now-e.ClaimedAt))
 	case e.State == Released:
 		st.Released++
 	case e.State == Held:
 		st.Held++
+		st.Unsettled++
 	case e.State == Completed:
 		st.Completed++
 	case e.State == Failed:

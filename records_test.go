@@ -169,7 +169,7 @@ func TestStats(t *testing.T) {
 	st, err := s.Stats(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, idem.Stats{
-		InFlight: 3, Released: 1, Held: 1, Completed: 1, Lapsed: 2, Expired: 1, Corrupt: 1,
+		InFlight: 3, Released: 1, Held: 1, Completed: 1, Lapsed: 2, Unsettled: 2, Expired: 1, Corrupt: 1,
 		OldestInFlight: time.Minute + time.Second, EngineBytes: 4096,
 		CacheHits: 0, CacheMisses: 8, Commits: 12, CommittedOps: 12,
 	}, st)
@@ -190,7 +190,7 @@ func TestStats(t *testing.T) {
 	assert.Equal(t, 5, sizes)
 }
 
-// What lapses on opening is counted as lapsed.
+// What lapses on opening is counted as lapsed, and as unsettled if it may not run again.
 func TestStatsWithLapseOnOpen(t *testing.T) {
 	t.Parallel()
 	s, b, clock := everyState(t)
@@ -199,6 +199,7 @@ func TestStatsWithLapseOnOpen(t *testing.T) {
 	st, err := s.Stats(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, 3, st.Lapsed)
+	assert.Equal(t, len(keys(t, s, idem.Filter{Unsettled: true})), st.Unsettled)
 }
 
 // What an engine does not offer is refused, or done without.
