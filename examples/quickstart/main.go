@@ -18,7 +18,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	store, err := idem.New(backend, idem.Options{})
+	store, err := idem.New(backend, idem.Options{LapseOnOpen: true}) // after a crash, claims are free
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -144,7 +145,7 @@ func main() {
 	if secret == "" {
 		log.Fatal("set WEBHOOK_SECRET to the webhook's secret")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := serve(ctx, "localhost:8080", "webhooks.db", []byte(secret)); err != nil {
 		log.Fatal(err)
