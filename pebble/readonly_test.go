@@ -295,7 +295,7 @@ func damageBlock(t *testing.T, dir, key string) {
 // store still opens.
 func TestVerifyGoesOnPastDamagedBlocks(t *testing.T) {
 	t.Parallel()
-	dir, keys := many(t, 3000)
+	dir, keys := many(t, 1000)
 	tables, err := filepath.Glob(filepath.Join(dir, dbName, "*.sst"))
 	require.NoError(t, err)
 	require.NotEmpty(t, tables)
@@ -303,7 +303,7 @@ func TestVerifyGoesOnPastDamagedBlocks(t *testing.T) {
 	for _, table := range tables {
 		whole, err := os.ReadFile(table)
 		require.NoError(t, err)
-		for at := 1000; at < len(whole)/2; at += len(whole) / 4 {
+		for at := 1000; at < len(whole)/2; at += len(whole) / 3 {
 			all++
 			damaged := append([]byte{}, whole...)
 			damaged[at] ^= 1
