@@ -245,14 +245,15 @@ func TestDoWithinDo(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, idemotel.Observe)
 	ctx, root := b.Start(t.Context(), "request")
-	_, _, err := idemotel.Do(ctx, b.Store, request, func(ctx context.Context, _ idem.Claim) (string, error) {
+	_, _, err := idemotel.Do(ctx, b.Store, request, func(ctx context.Context, own idem.Claim) (string, error) {
+		done := b.Complete(ctx, own.Token, []byte(`"paid"`)) // so another's event is the last
 		c, err := b.Claim(ctx, idem.Request{Key: "another"})
-		return "paid", errors.Join(err, b.Hold(ctx, c.Token, nil), context.Cause(ctx))
+		return "paid", errors.Join(done, err, b.Hold(ctx, c.Token, nil))
 	})
 	require.NoError(t, err)
 	root.End()
 	do := b.ended(t)["idem.Do"]
-	assert.Equal(t, "claim_granted claim_granted operation_held operation_completed", events(do))
+	assert.Equal(t, "claim_granted operation_completed claim_granted operation_held", events(do))
 	assert.Equal(t, b.KeyHash("order-1"), values(do.Attributes())[idemotel.KeyHash])
 	assert.Equal(t, "operation_completed", values(do.Attributes())[idemotel.Outcome])
 }
