@@ -38,8 +38,14 @@ func TestListPartsMakeUpRecords(t *testing.T) {
 	corrupt := map[string]error{"b/failed": fmt.Errorf("%w: flipped", idem.ErrCorrupt)}
 	b.corrupt.Store(&corrupt)
 	for _, f := range []idem.Filter{
-		{}, {Unsettled: true}, {State: idem.InFlight}, {State: idem.Completed}, {Prefix: "a/"}, {Prefix: "b/", State: idem.InFlight},
-		{KeyHash: s.KeyHash("a/held")}, {Prefix: "absent"},
+		{},
+		{Unsettled: true},
+		{State: idem.InFlight},
+		{State: idem.Completed},
+		{Prefix: "a/"},
+		{Prefix: "b/", State: idem.InFlight},
+		{KeyHash: s.KeyHash("a/held")},
+		{Prefix: "absent"},
 	} {
 		want := map[string]error{}
 		for r, err := range s.Records(t.Context(), f) {
@@ -115,8 +121,11 @@ func TestListRefuses(t *testing.T) {
 	t.Parallel()
 	s, b, _ := everyState(t)
 	for _, p := range []idem.Part{
-		{Limit: -1}, {Look: -1},
-		{After: "x"}, {After: "!"}, {After: "OTk6eA"}, // 99:x
+		{Limit: -1},
+		{Look: -1},
+		{After: "x"},
+		{After: "!"},
+		{After: "OTk6eA"}, // 99:x
 		{After: "LTE6eA"}, // -1:x
 	} {
 		_, err := s.List(t.Context(), idem.Filter{}, p)

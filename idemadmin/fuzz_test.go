@@ -17,9 +17,15 @@ import (
 // changes, nothing panics, and no text becomes a tag.
 func FuzzRequest(f *testing.F) {
 	for _, seed := range [][4]string{
-		{"GET", "/", "", ""}, {"GET", "/list", "state=held&after=x", ""}, {"GET", "/record", "hash=abcdef012345&fence=1", ""},
-		{"POST", "/settle", "", "action=forget&hash=abcdef012345&fence=1&sure=yes&token=x"}, {"POST", "/find", "", "q=%3Cscript"},
-		{"GET", "/stuck", "stuck=<script", ""}, {"HEAD", "/api/records", "limit=9", ""}, {"GET", "/api/records/abcdef012345", "", ""}, {"BREW", "//", "%", "%"},
+		{"GET", "/", "", ""},
+		{"GET", "/list", "state=held&after=x", ""},
+		{"GET", "/record", "hash=abcdef012345&fence=1", ""},
+		{"POST", "/settle", "", "action=forget&hash=abcdef012345&fence=1&sure=yes&token=x"},
+		{"POST", "/find", "", "q=%3Cscript"},
+		{"GET", "/stuck", "stuck=<script", ""},
+		{"HEAD", "/api/records", "limit=9", ""},
+		{"GET", "/api/records/abcdef012345", "", ""},
+		{"BREW", "//", "%", "%"},
 	} {
 		f.Add(seed[0], seed[1], seed[2], seed[3])
 	}

@@ -28,12 +28,18 @@ func TestParsePayload(t *testing.T) {
 		{operator.FormatHex, "", []byte{}},
 		{operator.FormatHex, "00 fF\n7f", []byte{0, 0xff, 0x7f}},
 		{operator.FormatHTTP, "204", answer(t, idemhttp.Answer{Status: 204})},
-		{operator.FormatHTTP, "HTTP/1.1 201 Created\r\nContent-Type: text/plain\r\n\r\nhello\n",
-			answer(t, idemhttp.Answer{Status: 201, Header: http.Header{"Content-Type": {"text/plain"}}, Body: []byte("hello\n")})},
-		{operator.FormatHTTP, "200 OK\n\n" + strings.Repeat("b", 10_000),
-			answer(t, idemhttp.Answer{Status: 200, Body: []byte(strings.Repeat("b", 10_000))})},
-		{operator.FormatHTTP, "200\nlocation: /orders/7\n",
-			answer(t, idemhttp.Answer{Status: 200, Header: http.Header{"Location": {"/orders/7"}}})},
+		{
+			operator.FormatHTTP, "HTTP/1.1 201 Created\r\nContent-Type: text/plain\r\n\r\nhello\n",
+			answer(t, idemhttp.Answer{Status: 201, Header: http.Header{"Content-Type": {"text/plain"}}, Body: []byte("hello\n")}),
+		},
+		{
+			operator.FormatHTTP, "200 OK\n\n" + strings.Repeat("b", 10_000),
+			answer(t, idemhttp.Answer{Status: 200, Body: []byte(strings.Repeat("b", 10_000))}),
+		},
+		{
+			operator.FormatHTTP, "200\nlocation: /orders/7\n",
+			answer(t, idemhttp.Answer{Status: 200, Header: http.Header{"Location": {"/orders/7"}}}),
+		},
 	} {
 		got, err := operator.ParsePayload(c.format, c.text)
 		require.NoError(t, err, "%s %.40q", c.format, c.text)

@@ -29,9 +29,11 @@ func TestStuckBy(t *testing.T) {
 		"its process is gone": {idem.Record{State: idem.InFlight, Lapsed: true, LeaseUntil: now.Add(time.Hour)}, operator.ReasonLapsed, 2 * time.Hour},
 		"lapsed":              {idem.Record{State: idem.InFlight, Lapsed: true, LeaseUntil: now.Add(-time.Hour), Attempt: most - 1}, operator.ReasonLapsed, time.Hour},
 		"lapsed, outcome unknown": {
-			idem.Record{State: idem.InFlight, Lapsed: true, HoldUnknown: true, Attempt: most, LeaseUntil: now.Add(-time.Minute)}, operator.ReasonUnknown, time.Minute},
+			idem.Record{State: idem.InFlight, Lapsed: true, HoldUnknown: true, Attempt: most, LeaseUntil: now.Add(-time.Minute)}, operator.ReasonUnknown, time.Minute,
+		},
 		"lapsed, no attempts left": {
-			idem.Record{State: idem.InFlight, Lapsed: true, Attempt: most, LeaseUntil: now.Add(-time.Minute)}, operator.ReasonExhausted, time.Minute},
+			idem.Record{State: idem.InFlight, Lapsed: true, Attempt: most, LeaseUntil: now.Add(-time.Minute)}, operator.ReasonExhausted, time.Minute,
+		},
 		"released":                   {idem.Record{State: idem.Released, Attempt: 1}, operator.ReasonReleased, 2 * time.Hour},
 		"released, no attempts left": {idem.Record{State: idem.Released, Attempt: most + 1}, operator.ReasonExhausted, 2 * time.Hour},
 	} {
