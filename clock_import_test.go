@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/fakeclock"
 )
 
 // That an import has not ended is saved with the time of what was lost, and neither is
@@ -16,7 +17,7 @@ func TestUnfinishedImportIsSaved(t *testing.T) {
 	t.Parallel()
 	for _, lost := range []int64{0, clockFloor + 6} {
 		m := engine.Meta{Time: 1, Wall: wallNanos(autumn), Fence: 1, Epoch: 1, LostUntil: lost}
-		c := newHandClock(autumn)
+		c := fakeclock.New(autumn)
 		tl := newTimeline(c, m)
 		require.False(t, tl.unfinished.Load())
 		tl.unfinished.Store(true)
@@ -71,8 +72,9 @@ func TestInheritedLosses(t *testing.T) {
 		"the other's, nobody knows when": {0, unset, true, now},
 		"its own, nobody knew when":      {unset, 0, true, now - int64(time.Minute)},
 	} {
-		clock := newHandClock(autumn.Add(-time.Minute))
-		tl := newTimeline(clock, engine.Meta{Time: 1, Wall: wallNanos(clock.wall), Fence: 1, Epoch: 1, LostUntil: c.own})
+		opened := autumn.Add(-time.Minute)
+		clock := fakeclock.New(opened)
+		tl := newTimeline(clock, engine.Meta{Time: 1, Wall: wallNanos(opened), Fence: 1, Epoch: 1, LostUntil: c.own})
 		clock.Advance(time.Minute)
 		require.Equal(t, c.want, tl.inherit(c.other, c.stopped), name)
 		require.Equal(t, c.want, tl.meta().LostUntil, name)
@@ -93,7 +95,7 @@ func TestInheritedLosses(t *testing.T) {
 		"the other's, nobody knows when": {0, unset, true, false, time.Hour},
 		"its own, nobody knows when":     {unset, 0, true, false, time.Hour},
 	} {
-		clock := newHandClock(time.Unix(10, 0))
+		clock := fakeclock.New(time.Unix(10, 0))
 		tl := newTimeline(clock, engine.Meta{LostUntil: c.own})
 		clock.Advance(time.Minute)
 		got := tl.inherit(c.other, c.stopped)
@@ -103,7 +105,7 @@ func TestInheritedLosses(t *testing.T) {
 			require.Equal(t, int64(math.MaxInt64), got, name)
 		}
 		clock.Advance(time.Hour)
-		clock.Step(autumn)
+		clock.SetWall(autumn)
 		if c.known {
 			require.Zero(t, tl.meta().LostUntil, name)
 			continue
@@ -115,7 +117,7 @@ func TestInheritedLosses(t *testing.T) {
 // Fences that are raised never go back, and no fence comes out twice.
 func TestRaisedFences(t *testing.T) {
 	t.Parallel()
-	tl := newTimeline(newHandClock(autumn), engine.Meta{})
+	tl := newTimeline(fakeclock.New(autumn), engine.Meta{})
 	first := tl.fence.Add(1)
 	tl.raise(first - 1)
 	require.Equal(t, first, tl.fence.Load())

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -36,7 +37,7 @@ func TestListPartsMakeUpRecords(t *testing.T) {
 	t.Parallel()
 	s, b, _ := everyState(t)
 	corrupt := map[string]error{"b/failed": fmt.Errorf("%w: flipped", idem.ErrCorrupt)}
-	b.corrupt.Store(&corrupt)
+	b.Corrupt.Store(&corrupt)
 	for _, f := range []idem.Filter{
 		{},
 		{Unsettled: true},
@@ -74,7 +75,7 @@ func TestListMatch(t *testing.T) {
 	t.Parallel()
 	s, b, _ := everyState(t)
 	corrupt := map[string]error{"b/failed": fmt.Errorf("%w: flipped", idem.ErrCorrupt)}
-	b.corrupt.Store(&corrupt)
+	b.Corrupt.Store(&corrupt)
 	var asked []string
 	found := parts(t, s, idem.Filter{Prefix: "b/"}, idem.Part{Limit: 2, Look: 3, Match: func(r idem.Record) bool {
 		asked = append(asked, r.Key)
@@ -92,7 +93,7 @@ func TestListMatch(t *testing.T) {
 // is still listed once.
 func TestListGoesOnWhereTheRecordIsGone(t *testing.T) {
 	t.Parallel()
-	s := open(t, rich{newStub()}, idem.Options{SweepInterval: -1})
+	s := open(t, storetest.NewRich(), idem.Options{SweepInterval: -1})
 	for _, key := range []string{"b", "d", "f", "h", "j"} {
 		mustClaim(t, s, idem.Request{Key: key})
 	}
@@ -131,9 +132,9 @@ func TestListRefuses(t *testing.T) {
 		_, err := s.List(t.Context(), idem.Filter{}, p)
 		require.ErrorIs(t, err, idem.ErrInvalid, "%+v", p)
 	}
-	_, err := open(t, newStub(), idem.Options{}).List(t.Context(), idem.Filter{}, idem.Part{})
+	_, err := open(t, storetest.NewStub(), idem.Options{}).List(t.Context(), idem.Filter{}, idem.Part{})
 	require.ErrorIs(t, err, idem.ErrInvalid, "an engine that cannot list")
-	b.onScan = func(string) error { return errors.New("scan") }
+	b.OnScan = func(string) error { return errors.New("scan") }
 	_, err = s.List(t.Context(), idem.Filter{}, idem.Part{})
 	require.EqualError(t, err, "scan")
 	require.NoError(t, s.Close())

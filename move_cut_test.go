@@ -20,6 +20,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -61,8 +62,8 @@ func TestImportThatEndsEarlyStartsOver(t *testing.T) {
 
 			b := newPlace(t, to, time.Unix(1_800_000_000, 0), idem.Options{})
 			hash := b.KeyHash("k")
-			_, err := b.Import(ctx, io.MultiReader(bytes.NewReader(first[:len(first)/2]), iotest.ErrReader(errDisk)))
-			require.ErrorIs(t, err, errDisk)
+			_, err := b.Import(ctx, io.MultiReader(bytes.NewReader(first[:len(first)/2]), iotest.ErrReader(storetest.ErrDisk)))
+			require.ErrorIs(t, err, storetest.ErrDisk)
 			require.ErrorContains(t, err, "run it again")
 			require.NotEqual(t, hash, b.KeyHash("k"))
 			unfinished := func() {
@@ -173,14 +174,14 @@ func TestImportMeetsClaimsUnderWay(t *testing.T) {
 		mustClaim(t, a.Store, idem.Request{Key: "k"})
 		export := a.export(t)
 
-		b := newStub()
+		b := storetest.NewStub()
 		reached, free := make(chan struct{}), make(chan struct{})
-		b.onCommit = func() error {
+		b.OnCommit = func() error {
 			close(reached)
 			<-free
 			return nil
 		}
-		s := open(t, rich{b}, idem.Options{SweepInterval: -1})
+		s := open(t, storetest.Rich{Stub: b}, idem.Options{SweepInterval: -1})
 		hash := s.KeyHash("k")
 		claimed := make(chan error, 1)
 		go func() {
@@ -195,7 +196,7 @@ func TestImportMeetsClaimsUnderWay(t *testing.T) {
 		}()
 		synctest.Wait()
 		require.Empty(t, imported, "it waits")
-		b.onCommit = nil
+		b.OnCommit = nil
 		close(free)
 		require.NoError(t, <-claimed)
 		require.ErrorIs(t, <-imported, idem.ErrInvalid)

@@ -13,6 +13,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -410,12 +411,12 @@ func TestImportIntoAStoreThatIsEmptyAgain(t *testing.T) {
 func TestExportStopsAtADamagedRecord(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{SweepInterval: -1})
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{SweepInterval: -1})
 	for _, key := range []string{"a", "b", "c"} {
 		mustClaim(t, s, idem.Request{Key: key})
 	}
-	b.damage("b")
+	b.Damage("b")
 	var out bytes.Buffer
 	err := s.Export(ctx, &out)
 	require.ErrorIs(t, err, idem.ErrCorrupt)
@@ -426,11 +427,11 @@ func TestExportStopsAtADamagedRecord(t *testing.T) {
 	_, err = to.Import(ctx, &out)
 	require.Error(t, err, "what was written by then is no export")
 
-	b.damage()
-	require.ErrorIs(t, s.Export(ctx, failingWriter{}), errDisk)
-	b.blind.Store(true)
+	b.Damage()
+	require.ErrorIs(t, s.Export(ctx, failingWriter{}), storetest.ErrDisk)
+	b.Blind.Store(true)
 	require.ErrorIs(t, s.Export(ctx, io.Discard), idem.ErrCorrupt)
-	plain := open(t, newStub(), idem.Options{SweepInterval: -1})
+	plain := open(t, storetest.NewStub(), idem.Options{SweepInterval: -1})
 	require.ErrorIs(t, plain.Export(ctx, io.Discard), idem.ErrInvalid, "it cannot list its records")
 	_, err = plain.Import(ctx, bytes.NewReader(to.export(t)))
 	require.ErrorIs(t, err, idem.ErrInvalid)
@@ -438,4 +439,4 @@ func TestExportStopsAtADamagedRecord(t *testing.T) {
 
 type failingWriter struct{}
 
-func (failingWriter) Write([]byte) (int, error) { return 0, errDisk }
+func (failingWriter) Write([]byte) (int, error) { return 0, storetest.ErrDisk }

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
 
@@ -98,10 +99,10 @@ func TestResolveVisitsWhatIsHeldOrLapsed(t *testing.T) {
 func TestResolveGoesOnAfterErrors(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
-	b := newStub()
-	s := open(t, rich{b}, idem.Options{Clock: clock, SweepInterval: -1})
+	b := storetest.NewStub()
+	s := open(t, storetest.Rich{Stub: b}, idem.Options{Clock: clock, SweepInterval: -1})
 	want := pile(t, s, clock)
-	b.damage("failed")
+	b.Damage("failed")
 	defer ticking(t, clock)()
 	errBank, errOther := errors.New("the bank is closed"), errors.New("no account")
 	var seen []string
@@ -249,12 +250,12 @@ func TestResolveBoundsItsErrors(t *testing.T) {
 		require.NoError(t, s.Hold(t.Context(), mustClaim(t, s, idem.Request{Key: fmt.Sprint(i)}).Token, nil))
 	}
 	defer ticking(t, clock)()
-	err := idem.Resolve(t.Context(), s, func(context.Context, idem.Record) error { return errDisk })
-	require.ErrorIs(t, err, errDisk)
+	err := idem.Resolve(t.Context(), s, func(context.Context, idem.Record) error { return storetest.ErrDisk })
+	require.ErrorIs(t, err, storetest.ErrDisk)
 	require.ErrorContains(t, err, "150 records are not resolved")
 	require.ErrorContains(t, err, "; and 145 more")
 	many, ok := err.(interface{ Unwrap() []error })
 	require.True(t, ok)
 	assert.Len(t, many.Unwrap(), 100)
-	require.ErrorIs(t, idem.Resolve(t.Context(), open(t, newStub(), idem.Options{}), nil), idem.ErrInvalid, "an engine that cannot list")
+	require.ErrorIs(t, idem.Resolve(t.Context(), open(t, storetest.NewStub(), idem.Options{}), nil), idem.ErrInvalid, "an engine that cannot list")
 }
