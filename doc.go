@@ -219,8 +219,13 @@
 // Errors, events and logs never contain keys; [Store.KeyHash] stands for the key, and
 // Filter.KeyHash finds the record that an event or a log line names. Options.Observer gets an
 // [Event] for each thing that happens. [Store.Stats], [Store.Records], [Store.Get] and
-// [Store.Forget] are for whoever is on call. [Store.Health] answers a readiness probe: it says
-// what a new claim would get.
+// [Store.Forget] are for whoever is on call, and [Resolve] settles many operations by what
+// another service knows of them. [Store.Health] answers a readiness probe: it says what a new
+// claim would get. [Store.Export] and [Store.Import] move the records to another engine; the
+// engines on disk make backups.
+//
+// The command cmd/idem does all that from a shell, package idemadmin in a browser. Packages
+// idemprom and idemotel have metrics and traces. docs/OPERATIONS.md has the runbook.
 //
 // # What is not promised
 //

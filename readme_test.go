@@ -22,6 +22,7 @@ func TestShownCodeIsCompiled(t *testing.T) {
 	t.Parallel()
 	shown := map[string][]string{
 		"README.md":       goBlocks(readFile(t, "README.md")),
+		"ops/README.md":   goBlocks(readFile(t, "ops/README.md")),
 		"doc.go":          docBlocks(t, "doc.go"),
 		"consume/doc.go":  docBlocks(t, "consume/doc.go"),
 		"idemhttp/doc.go": docBlocks(t, "idemhttp/doc.go"),
@@ -58,9 +59,9 @@ func TestShownCodeSearch(t *testing.T) {
 	}
 }
 
-// A link of README.md, CONTRIBUTING.md, CHANGELOG.md, SECURITY.md or a page of docs leads to a file of
-// the tree, and to a heading of it if it names one. A make target they name is one, and so
-// is a test.
+// A link of README.md, CONTRIBUTING.md, CHANGELOG.md, SECURITY.md, ops/README.md or a page of
+// docs leads to a file of the tree, and to a heading of it if it names one. A make target they
+// name is one, and so is a test.
 func TestShownLinksAndTargets(t *testing.T) {
 	t.Parallel()
 	makefile, tests := readFile(t, "Makefile"), testNames(t)
@@ -68,7 +69,7 @@ func TestShownLinksAndTargets(t *testing.T) {
 	target := regexp.MustCompile(`(?m)(?:^|` + "`" + `)make ([a-z][a-z-]*)`)
 	test := regexp.MustCompile(`\bTest[A-Z]\w*`)
 	headings := 0
-	for _, file := range append(pages(t), "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md") {
+	for _, file := range append(pages(t), "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "ops/README.md") {
 		text := readFile(t, file)
 		for _, m := range link.FindAllStringSubmatch(text, -1) {
 			to := file
