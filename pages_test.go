@@ -58,6 +58,14 @@ func TestAdminProblemsLeadToTheirHeadings(t *testing.T) {
 	require.Len(t, kinds, strings.Count(page, "\n### admin-"), "the page has a heading for another problem")
 }
 
+// The README stays short: what a visitor has to read before the links is under 700 words.
+func TestReadmeIsShort(t *testing.T) {
+	t.Parallel()
+	before, _, found := strings.Cut(readFile(t, "README.md"), "\n## Links\n")
+	require.True(t, found)
+	require.Less(t, len(strings.Fields(before)), 700)
+}
+
 // docs/OPERATIONS.md says how many lines a service needs for metrics, health and admin
 // pages. The four that open the store are not counted.
 func TestLinesOfAnOperatedService(t *testing.T) {
