@@ -118,6 +118,8 @@ const (
 	cancellation   promise = "11. Cancellation tells the truth"
 	bounded        promise = "12. Bounded"
 	observers      promise = "13. Observers"
+	copies         promise = "14. Backups and moves"
+	onlyLooking    promise = "15. Looking changes nothing"
 	sameCommit     promise = "Effects in the same commit"
 )
 

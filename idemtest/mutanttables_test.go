@@ -52,20 +52,20 @@ var storeMutants = map[string]mutant{
 	"LostUntil lost": {failClosed, []string{"a request older than what was lost is too late", "Backend keeps Meta"}, inside(func(b *toy) {
 		b.faults.save = func(_, now engine.Meta) engine.Meta { now.LostUntil = 0; return now }
 	})},
-	"backup without a mark": {failClosed, []string{"a restored backup says what it may have lost", "a backup restored while the clock is not set"}, inside(func(b *toy) {
+	"backup without a mark": {copies, []string{"a restored backup says what it may have lost", "a backup restored while the clock is not set"}, inside(func(b *toy) {
 		b.faults.unrestored = true
 	})},
-	"backup without records": {durableFirst, []string{"a restored backup says what it may have lost", "a backup holds what was answered before it"}, inside(func(b *toy) {
+	"backup without records": {copies, []string{"a restored backup says what it may have lost", "a backup holds what was answered before it"}, inside(func(b *toy) {
 		b.faults.emptied = true
 	})},
-	"read-only and does not say so": {failClosed, []string{"a store opened read-only answers and changes nothing"}, func(b *toy) engine.Backend {
+	"read-only and does not say so": {onlyLooking, []string{"a store opened read-only answers and changes nothing"}, func(b *toy) engine.Backend {
 		return binding{b, func(h engine.Host) (engine.Binding, error) {
 			bound, err := b.Bind(h)
 			bound.ReadOnly = false
 			return bound, err
 		}}
 	}},
-	"read-only and saves": {failClosed, []string{"closing a store opened read-only saves nothing"}, inside(func(b *toy) {
+	"read-only and saves": {onlyLooking, []string{"closing a store opened read-only saves nothing"}, inside(func(b *toy) {
 		b.faults.saves = b.readOnly
 	})},
 	"unfinished import forgotten": {failClosed, []string{"an import that was killed starts over"}, inside(func(b *toy) {
