@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +59,7 @@ type timeline struct {
 	lostUntil atomic.Int64
 	lostAt    atomic.Int64 // the store time that lostUntil is of, if the clock was not set
 	secret    atomic.Pointer[[16]byte]
+	hashers   sync.Pool // of *keyHasher
 
 	unfinished atomic.Bool // the store holds a part of an import
 }

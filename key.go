@@ -109,9 +109,35 @@ func CanonicalJSON(b []byte) ([]byte, error) {
 // the store, and goes with its records when another store imports them (Import). Any
 // other store has another.
 func (s *Store) KeyHash(key string) string {
-	h := hmac.New(sha256.New, s.time.secret.Load()[:])
-	h.Write([]byte(key))
-	return hex.EncodeToString(h.Sum(nil)[:6])
+	secret := s.time.secret.Load()
+	h, _ := s.time.hashers.Get().(*keyHasher)
+	if h == nil || h.secret != secret { // an import brings another
+		h = &keyHasher{secret: secret, mac: hmac.New(sha256.New, secret[:])}
+	}
+	hash := h.hash(key)
+	if len(key) <= MaxKey {
+		s.time.hashers.Put(h)
+	}
+	return hash
+}
+
+// keyHasher computes hashes of keys under one secret. Each event needs one. With the
+// digests and buffers of an earlier one it takes a fifth of the time and an eighth of the
+// allocations.
+type keyHasher struct {
+	secret   *[16]byte
+	mac      hash.Hash
+	key, sum []byte
+}
+
+func (h *keyHasher) hash(key string) string {
+	h.key = append(h.key[:0], key...)
+	h.mac.Reset()
+	h.mac.Write(h.key)
+	h.sum = h.mac.Sum(h.sum[:0])
+	var out [12]byte
+	hex.Encode(out[:], h.sum[:6])
+	return string(out[:])
 }
 
 func writeLength(h hash.Hash, n int) {
