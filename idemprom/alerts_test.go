@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http/httptest"
 	"os"
@@ -263,6 +264,19 @@ var storeStates = map[string]storeState{
 			w.engine.onScan.Store(&fail)
 		}
 	}, firing: map[int]string{79: "", 99: "IdemStatsStale"}},
+	"never counted": {each: func(w *world, minute int) {
+		if minute == 0 {
+			fail := func() error { return errors.New("no") }
+			w.engine.onScan.Store(&fail)
+		}
+	}, firing: map[int]string{69: "", 99: "IdemStatsStale"}},
+	"import cut short": {each: func(w *world, minute int) {
+		if minute == 10 {
+			export := exportOf(w.t, 3000) // the first commit of an import has 1,000
+			_, err := w.store.Import(context.Background(), io.LimitReader(bytes.NewReader(export), int64(len(export)/2)))
+			require.ErrorIs(w.t, err, idem.ErrCorrupt)
+		}
+	}, firing: map[int]string{9: "", 19: "", 20: "IdemStoreReadOnly", 99: "IdemStoreReadOnly"}},
 	"replays past the cache": {store: idem.Options{CacheBytes: 1}, each: func(w *world, minute int) {
 		work(w, minute)
 		for range 900 {
@@ -270,6 +284,19 @@ var storeStates = map[string]storeState{
 			require.Equal(w.t, idem.ErrCompleted, err)
 		}
 	}, firing: map[int]string{29: "", 99: "IdemCacheCold"}},
+}
+
+// exportOf returns the export of a store of n completed operations.
+func exportOf(t *testing.T, n int) []byte {
+	s, err := idem.New(memory.New(memory.Options{}), idem.Options{Clock: newClock()})
+	require.NoError(t, err)
+	defer s.Close()
+	for i := range n {
+		require.NoError(t, s.Complete(context.Background(), claim(t, s, idem.Request{Key: fmt.Sprint("k", i)}), nil))
+	}
+	var export bytes.Buffer
+	require.NoError(t, s.Export(context.Background(), &export))
+	return export.Bytes()
 }
 
 // Stores are driven into what the alerts are about, and scraped. promtool then says

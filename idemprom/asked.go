@@ -1,6 +1,8 @@
 package idemprom
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/idemkv/idem"
@@ -35,7 +37,7 @@ func newAskedMetrics(labels prometheus.Labels) *askedMetrics {
 	a.engineBytes = gauge("idem_engine_bytes", "What the engine takes on disk, or in memory if it has no disk.")
 	a.cacheEntries = gauge("idem_cache_entries", "Records in the cache of final records.")
 	a.cacheBytes = gauge("idem_cache_bytes", "Size of the cache of final records.")
-	a.statsTimestamp = gauge("idem_stats_timestamp_seconds", "Unix time at which the last walk over the records began.")
+	a.statsTimestamp = gauge("idem_stats_timestamp_seconds", "Unix time at which the last walk over the records began, or at which the store was given to Watch if none has succeeded since.")
 	a.statsDuration = gauge("idem_stats_duration_seconds", "How long the last walk over the records took.")
 	return a
 }
@@ -75,8 +77,12 @@ func (a *askedMetrics) sendCounts(ch chan<- prometheus.Metric, c *counts) {
 	send(ch, a.engineBytes, float64(st.EngineBytes))
 	send(ch, a.cacheEntries, float64(st.CacheEntries))
 	send(ch, a.cacheBytes, float64(st.CacheBytes))
-	send(ch, a.statsTimestamp, float64(c.began.UnixMilli())/1000)
+	a.sendStatsTimestamp(ch, c.began)
 	send(ch, a.statsDuration, c.took.Seconds())
+}
+
+func (a *askedMetrics) sendStatsTimestamp(ch chan<- prometheus.Metric, at time.Time) {
+	send(ch, a.statsTimestamp, float64(at.UnixMilli())/1000)
 }
 
 func send(ch chan<- prometheus.Metric, d *prometheus.Desc, value float64, labels ...string) {

@@ -37,6 +37,8 @@ type toy struct {
 	scans   atomic.Int64
 	damaged atomic.Bool // a record cannot be read
 	unswept atomic.Bool // the index cannot be read
+
+	readOnly bool
 }
 
 func newToy(o memory.Options) *toy { return &toy{Backend: memory.New(o)} }
@@ -45,6 +47,7 @@ func (b *toy) Bind(host engine.Host) (engine.Binding, error) {
 	b.host = host
 	binding, err := b.Backend.Bind(host)
 	binding.Direct = false // the store keeps a cache
+	binding.ReadOnly = b.readOnly
 	return binding, err
 }
 

@@ -11,9 +11,11 @@
 // Counted as it happens, from the store's events:
 //
 //	idem_claims_total{outcome}               granted, takeover, replayed, in_flight, mismatch,
-//	                                         failed, held, exhausted, full, too_late
+//	                                         failed, held, exhausted, full, too_late; a claim
+//	                                         that got another error is not counted
 //	idem_attempt_duration_seconds{outcome}   from grant to settlement: completed, failed,
-//	                                         released, held (histogram)
+//	                                         released, held (histogram); 0 for work that is
+//	                                         claimed and settled in one commit
 //	idem_unclaimed_total                     claims undone before their work began
 //	idem_stale_tokens_total                  token operations refused with ErrFenced
 //	idem_lease_extensions_total              heartbeats among them
@@ -34,8 +36,9 @@
 // Options.ScrapeWait:
 //
 //	idem_store_state{state}                  1 for the store's state, 0 for the others: open,
-//	                                         full, draining (or closed), broken, unknown (no
-//	                                         answer from Store.Health)
+//	                                         full, draining (or closed), read_only (opened so,
+//	                                         or an import has not ended), broken, unknown (no
+//	                                         answer from Store.Health, or another error)
 //
 // Counted by a walk over all records (Store.Stats), at most every Options.StatsInterval.
 // Scrapes show the latest walk:
@@ -49,7 +52,8 @@
 //	idem_oldest_in_flight_seconds
 //	idem_engine_bytes                        on disk; in memory for the memory engine
 //	idem_cache_entries, idem_cache_bytes
-//	idem_stats_timestamp_seconds             when the walk began
+//	idem_stats_timestamp_seconds             when the walk began; when Watch was called if
+//	                                         none has succeeded yet
 //	idem_stats_duration_seconds              how long it took
 //
 // Each metric has the label store, which is Options.Store. No other label has values
@@ -90,7 +94,8 @@ type Options struct {
 	ScrapeWait time.Duration
 }
 
-// Metrics collects the metrics of one store. It is a prometheus.Collector.
+// Metrics collects the metrics of one store, and goes on with the one opened after it. It
+// is a prometheus.Collector. It needs no closing: it runs nothing between scrapes.
 type Metrics struct {
 	opts       Options
 	collectors []prometheus.Collector
@@ -193,7 +198,7 @@ func (m *Metrics) timeAttempts(labels prometheus.Labels) {
 
 // Observe counts an event. It is an idem.Options.Observer, takes no lock that is held
 // for long and allocates nothing. To have other observers too, call them one after the
-// other:
+// other. Observe comes first, so a panic of another takes nothing from the counts:
 //
 //	Observer: func(ctx context.Context, e idem.Event) { metrics.Observe(ctx, e); idemotel.Observe(ctx, e) }
 func (m *Metrics) Observe(_ context.Context, e idem.Event) {
@@ -204,19 +209,19 @@ func (m *Metrics) Observe(_ context.Context, e idem.Event) {
 		c.Inc()
 	}
 	if h := m.attempts[e.Kind]; h != nil {
-		h.Observe(e.Duration.Seconds())
+		h.Observe(seconds(e.Duration))
 	}
 	switch e.Kind {
 	case idem.CacheHit:
 		m.cacheHits.Add(1)
 	case idem.CommitDone:
 		m.groupSize.Observe(float64(e.Count))
-		m.commitDuration.Observe(e.Duration.Seconds())
+		m.commitDuration.Observe(seconds(e.Duration))
 	case idem.SweepDone, idem.SweepFailed:
 		m.swept.Add(float64(e.Count))
 		m.skipped.Add(float64(e.Corrupt))
 		if e.Count > 0 {
-			m.sweepLag.Observe(e.Duration.Seconds())
+			m.sweepLag.Observe(seconds(e.Duration))
 		}
 	default:
 		if e.Kind.Duplicate() {
@@ -224,6 +229,10 @@ func (m *Metrics) Observe(_ context.Context, e idem.Event) {
 		}
 	}
 }
+
+// seconds returns d for a histogram. The sum of one is a counter and must not fall, even if
+// the store's clock does.
+func seconds(d time.Duration) float64 { return max(d, 0).Seconds() }
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {

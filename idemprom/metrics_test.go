@@ -93,6 +93,7 @@ func TestMeasuresOfEvents(t *testing.T) {
 		{Kind: idem.SweepDone, Count: 5, Corrupt: 2, Duration: time.Minute},
 		{Kind: idem.SweepDone, Corrupt: 2},
 		{Kind: idem.SweepFailed, Count: 1, Duration: time.Hour, Err: idem.ErrCorrupt},
+		{Kind: idem.OperationFailed, Duration: -time.Hour}, // a clock that fell: sums are counters and must not
 	} {
 		m.Observe(t.Context(), e)
 	}
@@ -100,6 +101,8 @@ func TestMeasuresOfEvents(t *testing.T) {
 	for series, want := range map[string]string{
 		`idem_attempt_duration_seconds_sum{outcome="completed",store="orders"}`:           "1.5",
 		`idem_attempt_duration_seconds_bucket{outcome="completed",store="orders",le="1"}`: "0",
+		`idem_attempt_duration_seconds_sum{outcome="failed",store="orders"}`:              "0",
+		`idem_attempt_duration_seconds_count{outcome="failed",store="orders"}`:            "1",
 		`idem_commit_group_size_sum{store="orders"}`:                                      "4",
 		`idem_commit_group_size_bucket{store="orders",le="1"}`:                            "1",
 		`idem_commit_duration_seconds_bucket{store="orders",le="0.0025"}`:                 "1",
@@ -133,7 +136,7 @@ func TestNamesAndHelpPassPromlint(t *testing.T) {
 	assert.Empty(t, problems)
 	count, err := testutil.GatherAndCount(registry, "idem_store_state")
 	require.NoError(t, err)
-	assert.Equal(t, 5, count, "what the store is asked was looked at too")
+	assert.Equal(t, 6, count, "what the store is asked was looked at too")
 }
 
 // The two names are the same in both formats, and no unit or _total is added to them.
@@ -217,6 +220,43 @@ func TestSeveralStores(t *testing.T) {
 	require.ErrorAs(t, registry.Register(newMetrics(idemprom.Options{Store: "orders"})), &twice)
 }
 
+// A service that replaces its store can take the old one's metrics out of the registry and
+// register others under the same name.
+func TestUnregister(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewPedanticRegistry()
+	for range 2 {
+		m := newMetrics(idemprom.Options{Store: "orders"})
+		require.NoError(t, registry.Register(m))
+		s := everyMetric(t, m)
+		count, err := testutil.GatherAndCount(registry)
+		require.NoError(t, err)
+		require.Positive(t, count)
+		require.True(t, registry.Unregister(m))
+		require.NoError(t, s.Close())
+		count, err = testutil.GatherAndCount(registry)
+		require.NoError(t, err)
+		require.Zero(t, count)
+	}
+}
+
+// An observer after Observe takes nothing from the counts, whatever it does.
+func TestObserveNextToAnObserverThatPanics(t *testing.T) {
+	t.Parallel()
+	m := newMetrics(idemprom.Options{})
+	s, err := idem.New(memory.New(memory.Options{}), idem.Options{Clock: newClock(), Observer: func(ctx context.Context, e idem.Event) {
+		m.Observe(ctx, e)
+		panic("a log that is closed")
+	}})
+	require.NoError(t, err)
+	defer s.Close()
+	m.Watch(s)
+	require.NoError(t, s.Complete(t.Context(), claim(t, s, idem.Request{Key: "k"}), nil))
+	got := scrape(t, scraper(t, m))
+	assert.Equal(t, "1", got[`idem_claims_total{outcome="granted",store="default"}`])
+	assert.Equal(t, "1", got[`idem_attempt_duration_seconds_count{outcome="completed",store="default"}`])
+}
+
 // An event costs no allocation, so a hot path with metrics is as good as one without.
 func TestObserveDoesNotAllocate(t *testing.T) {
 	m := newMetrics(idemprom.Options{})
@@ -235,6 +275,24 @@ func BenchmarkObserve(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				m.Observe(context.Background(), e)
+			}
+		})
+	}
+}
+
+// BenchmarkReplay is a claim that the cache answers, without and with metrics.
+func BenchmarkReplay(b *testing.B) {
+	m := newMetrics(idemprom.Options{})
+	for name, observer := range map[string]func(context.Context, idem.Event){"observer=none": nil, "observer=metrics": m.Observe} {
+		b.Run(name, func(b *testing.B) {
+			s, err := idem.New(newToy(memory.Options{}), idem.Options{Observer: observer})
+			require.NoError(b, err)
+			defer s.Close()
+			ctx := context.Background()
+			require.NoError(b, s.Complete(ctx, claim(b, s, idem.Request{Key: "payments/txn_000000000001"}), nil))
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = s.Claim(ctx, idem.Request{Key: "payments/txn_000000000001"})
 			}
 		})
 	}

@@ -3,6 +3,7 @@ package idemprom
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -13,23 +14,31 @@ import (
 
 // Watch has m show the state of store and count its records. store should be the one
 // whose Observer is m.Observe. A later call replaces the store, for instance by the one
-// that was opened after it broke.
+// that was opened after it broke; what m has counted goes on. Without a store, Watch(nil),
+// only what was counted is shown.
 //
 // Scrapes ask the store in goroutines of their own, one for its health and one for a
 // walk. Each ends with the store's answer; a closed store answers at once.
 func (m *Metrics) Watch(store *idem.Store) {
-	w := &watched{clock: store.Options().Clock}
+	if store == nil {
+		m.watched.Store(nil)
+		return
+	}
+	clock := store.Options().Clock
+	since, _ := clock.Now()
+	w := &watched{clock: clock, since: since}
 	w.health.ask = func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), m.opts.ScrapeWait)
 		defer cancel()
-		return store.Health(ctx)
+		return caught(func() error { return store.Health(ctx) })
 	}
 	w.walk.ask = func() walk {
 		last := w.walk.answer()
 		began, from := w.clock.Now()
-		stats, err := store.Stats(context.Background())
+		var stats idem.Stats
+		err := caught(func() (err error) { stats, err = store.Stats(context.Background()); return err })
 		_, until := w.clock.Now()
-		now := walk{from: from, took: until - from}
+		now := walk{from: from, took: until - from, none: errors.Is(err, idem.ErrInvalid)}
 		if err == nil {
 			now.found = &counts{stats, began, now.took}
 		} else if last != nil {
@@ -40,9 +49,21 @@ func (m *Metrics) Watch(store *idem.Store) {
 	m.watched.Store(w)
 }
 
+// caught returns ask's error, or says that ask panicked. Nobody else would catch a panic
+// of an engine on a goroutine of a scrape, and it would end the process.
+func caught(ask func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("idemprom: the store panicked: %v", v)
+		}
+	}()
+	return ask()
+}
+
 // watched is a store that is asked what its events do not tell.
 type watched struct {
 	clock  idem.Clock
+	since  time.Time // when Watch was called
 	health question[error]
 	walk   question[walk]
 }
@@ -51,6 +72,7 @@ type watched struct {
 type walk struct {
 	from  time.Duration // when it began, by the clock's elapsed time
 	took  time.Duration
+	none  bool    // the engine cannot list its records
 	found *counts // by the last walk that did not fail; nil if none did
 }
 
@@ -68,6 +90,9 @@ const walkShare = 20
 func (w *watched) due(last *walk, interval time.Duration) bool {
 	if interval < 0 || last == nil {
 		return interval >= 0
+	}
+	if last.none {
+		return false
 	}
 	_, now := w.clock.Now()
 	return now-last.from >= max(interval, walkShare*last.took)
@@ -115,34 +140,43 @@ func (q *question[T]) answer() *T {
 	return q.last
 }
 
+// await reports whether the answer has come. It waits for it until late is closed.
+func await(answered, late <-chan struct{}) bool {
+	select {
+	case <-answered:
+	case <-late:
+	}
+	select { // both may have happened
+	case <-answered:
+		return true
+	default:
+		return false
+	}
+}
+
 // collect asks the store and sends what it says within m.opts.ScrapeWait.
 func (w *watched) collect(ch chan<- prometheus.Metric, m *Metrics) {
 	health := w.health.put(func(*error) bool { return true })
 	walked := w.walk.put(func(last *walk) bool { return w.due(last, m.opts.StatsInterval) })
-	timer := time.NewTimer(m.opts.ScrapeWait)
+	late := make(chan struct{})
+	timer := time.AfterFunc(m.opts.ScrapeWait, func() { close(late) })
 	defer timer.Stop()
-	for late := false; !late && (health != nil || walked != nil); {
-		select {
-		case <-health:
-			health = nil
-		case <-walked:
-			walked = nil
-		case <-timer.C:
-			late = true
-		}
-	}
+	await(walked, late)
 	state := "unknown"
-	if health == nil {
+	if await(health, late) {
 		state = stateOf(*w.health.answer())
 	}
 	m.asked.sendState(ch, state)
-	if last := w.walk.answer(); last != nil && last.found != nil {
+	switch last := w.walk.answer(); {
+	case last != nil && last.found != nil:
 		m.asked.sendCounts(ch, last.found)
+	case m.opts.StatsInterval >= 0 && (last == nil || !last.none):
+		m.asked.sendStatsTimestamp(ch, w.since) // none has succeeded yet
 	}
 }
 
 // states are the values of the label of idem_store_state.
-var states = [...]string{"open", "full", "draining", "broken", "unknown"}
+var states = [...]string{"open", "full", "draining", "read_only", "broken", "unknown"}
 
 // stateOf names what Store.Health answered.
 func stateOf(err error) string {
@@ -155,6 +189,8 @@ func stateOf(err error) string {
 		return "broken"
 	case errors.Is(err, idem.ErrFull):
 		return "full"
+	case errors.Is(err, idem.ErrInvalid):
+		return "read_only"
 	}
 	return "unknown"
 }

@@ -1,8 +1,10 @@
 package idemprom_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -80,6 +82,7 @@ func TestStateOfABrokenStore(t *testing.T) {
 	b := newToy(memory.Options{})
 	m := newMetrics(idemprom.Options{})
 	s := open(t, b, m, idem.Options{SweepInterval: -1})
+	claim(t, s, idem.Request{Key: "before"})
 	cause := errors.New("the disk is gone")
 	b.failure.Store(&cause)
 	_, err := s.Claim(t.Context(), idem.Request{Key: "k"})
@@ -87,8 +90,91 @@ func TestStateOfABrokenStore(t *testing.T) {
 	require.Equal(t, "broken", state(t, gather(t, m)))
 	require.NoError(t, s.Close())
 
-	open(t, newToy(memory.Options{}), m, idem.Options{})
-	require.Equal(t, "open", state(t, gather(t, m)), "of the store opened in its place")
+	claim(t, open(t, newToy(memory.Options{}), m, idem.Options{}), idem.Request{Key: "k"})
+	got := gather(t, m)
+	require.Equal(t, "open", state(t, got), "of the store opened in its place")
+	require.Equal(t, 2.0, got[`idem_claims_total{outcome="granted"}`], "counters go on")
+
+	m.Watch(nil)
+	got = gather(t, m)
+	require.Empty(t, state(t, got))
+	require.NotContains(t, got, "idem_lapsed_records")
+	require.NotContains(t, got, "idem_stats_timestamp_seconds")
+	require.Equal(t, 2.0, got[`idem_claims_total{outcome="granted"}`])
+}
+
+// A store that grants no claims because of how it was opened, or because an import has not
+// ended, is not taken for one that does not answer.
+func TestStateOfAStoreThatIsNotWrittenTo(t *testing.T) {
+	t.Parallel()
+	reading := newToy(memory.Options{})
+	reading.readOnly = true
+	m := newMetrics(idemprom.Options{})
+	open(t, reading, m, idem.Options{})
+	got := gather(t, m)
+	assert.Equal(t, "read_only", state(t, got))
+	assert.Contains(t, got, "idem_lapsed_records", "it can be counted")
+
+	all := exportOf(t, 1)
+	half := len(all) - 8
+	s := open(t, newToy(memory.Options{}), m, idem.Options{SweepInterval: -1})
+	assert.Equal(t, "open", state(t, gather(t, m)))
+	var during string
+	_, err := s.Import(t.Context(), io.MultiReader(bytes.NewReader(all[:half]), readFunc(func(p []byte) (int, error) {
+		during += state(t, gather(t, m))
+		n := copy(p, all[half:])
+		half += n
+		if n == 0 {
+			return 0, io.EOF
+		}
+		return n, nil
+	})))
+	require.NoError(t, err)
+	assert.Regexp(t, "^(read_only)+$", during)
+	assert.Equal(t, "open", state(t, gather(t, m)))
+}
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
+// An engine that panics when asked costs the answer and not the process: client_golang
+// catches nothing, and the question is put on a goroutine of its own.
+func TestScrapeOfAStoreThatPanics(t *testing.T) {
+	t.Parallel()
+	b := newToy(memory.Options{})
+	m := newMetrics(idemprom.Options{})
+	s := open(t, b, m, idem.Options{SweepInterval: -1})
+	claim(t, s, idem.Request{Key: "k"})
+	check, scan := func() { panic("check") }, func() error { panic("scan") }
+	b.onCheck.Store(&check)
+	b.onScan.Store(&scan)
+	got := gather(t, m)
+	assert.Equal(t, "unknown", state(t, got))
+	assert.NotContains(t, got, "idem_lapsed_records")
+	assert.Equal(t, 1.0, got[`idem_claims_total{outcome="granted"}`])
+	require.NoError(t, s.Close(), "it waits for no call that ended so")
+}
+
+// When only the walk is late, the state is known. That it is late must not be mistaken for
+// a store that does not answer.
+func TestWalkHangsAndHealthAnswers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		stuck := make(chan struct{})
+		b := newToy(memory.Options{})
+		m := idemprom.New(idemprom.Options{ScrapeWait: time.Second})
+		open(t, b, m, idem.Options{SweepInterval: -1})
+		scan := func() error { <-stuck; return nil }
+		b.onScan.Store(&scan)
+		for range 3 {
+			before := time.Now()
+			assert.Equal(t, "open", state(t, gather(t, m)))
+			assert.Equal(t, time.Second, time.Since(before))
+		}
+		close(stuck)
+		synctest.Wait()
+	})
 }
 
 // A store that does not answer delays a scrape by ScrapeWait and no more. The events
@@ -234,16 +320,22 @@ func TestWalkFails(t *testing.T) {
 	s := open(t, b, m, idem.Options{SweepInterval: -1, Clock: clock})
 	fail := func() error { return errors.New("not now") }
 	b.onScan.Store(&fail)
-	assert.NotContains(t, gather(t, m), "idem_lapsed_records", "there are none yet")
+	clock.Advance(30 * time.Second)
+	got := gather(t, m)
+	assert.NotContains(t, got, "idem_lapsed_records", "there are none yet")
+	require.Contains(t, got, "idem_stats_timestamp_seconds", "an alert must tell that there are none")
+	assert.Equal(t, 0.0, got["idem_stats_timestamp_seconds"], "since Watch")
 	b.onScan.Store(nil)
 	claim(t, s, idem.Request{Key: "k"})
 	clock.Advance(time.Minute)
-	require.Equal(t, 1.0, gather(t, m)[`idem_records{state="in_flight"}`])
+	got = gather(t, m)
+	require.Equal(t, 1.0, got[`idem_records{state="in_flight"}`])
+	require.Equal(t, 90.0, got["idem_stats_timestamp_seconds"])
 	b.onScan.Store(&fail)
 	clock.Advance(time.Minute)
-	got := gather(t, m)
+	got = gather(t, m)
 	assert.Equal(t, 1.0, got[`idem_records{state="in_flight"}`])
-	assert.Equal(t, 60.0, got["idem_stats_timestamp_seconds"])
+	assert.Equal(t, 90.0, got["idem_stats_timestamp_seconds"])
 }
 
 // Without walks, and with an engine that cannot list its records, the rest is there.
@@ -255,6 +347,7 @@ func TestWithoutWalks(t *testing.T) {
 	got := gather(t, m)
 	assert.Equal(t, "open", state(t, got))
 	assert.NotContains(t, got, "idem_lapsed_records")
+	assert.NotContains(t, got, "idem_stats_timestamp_seconds", "nothing is stale")
 	assert.Zero(t, b.scans.Load())
 
 	m = newMetrics(idemprom.Options{})
@@ -262,4 +355,5 @@ func TestWithoutWalks(t *testing.T) {
 	got = gather(t, m)
 	assert.Equal(t, "open", state(t, got))
 	assert.NotContains(t, got, "idem_lapsed_records")
+	assert.NotContains(t, got, "idem_stats_timestamp_seconds", "nothing is stale")
 }
