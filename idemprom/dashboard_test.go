@@ -32,7 +32,9 @@ type dashboard struct {
 	} `json:"templating"`
 	Annotations struct {
 		List []struct {
-			Expr string `json:"expr"`
+			Expr  string `json:"expr"`
+			Title string `json:"titleFormat"`
+			Text  string `json:"textFormat"`
 		} `json:"list"`
 	} `json:"annotations"`
 	Panels []panel `json:"panels"`
@@ -47,6 +49,7 @@ type panel struct {
 	GridPos     struct{ X, Y, W, H int }
 	Targets     []struct {
 		Expr       string      `json:"expr"`
+		Legend     string      `json:"legendFormat"`
 		RefID      string      `json:"refId"`
 		Datasource *datasource `json:"datasource"`
 	} `json:"targets"`
@@ -145,16 +148,112 @@ func TestOpsNamesMetricsThatExist(t *testing.T) {
 	}
 }
 
+var (
+	selector = regexp.MustCompile(`(\w+)\{([^}]*)\}`)
+	matcher  = regexp.MustCompile(`(\w+)(?:=~?|!=|!~)"([^"]*)"`)
+	grouping = regexp.MustCompile(`\b(?:by|without|on|ignoring|group_left|group_right) ?\(([^)]*)\)`)
+	inText   = regexp.MustCompile(`\{\{\s*(?:\$labels\.)?(\w+)\s*\}\}`)
+)
+
+// What the queries select, group by and print are labels of the metrics they name, and the
+// values that they select exist: a misspelt one would select nothing, for good.
+func TestOpsNamesLabelsThatExist(t *testing.T) {
+	t.Parallel()
+	labels := map[string]map[string]map[string]bool{} // metric, label, value
+	all := map[string]bool{"le": true, "alertname": true}
+	for series := range busyWorld(t).series {
+		name, list, _ := strings.Cut(strings.TrimSuffix(series, "}"), "{")
+		if labels[name] == nil {
+			labels[name] = map[string]map[string]bool{}
+		}
+		for _, m := range matcher.FindAllStringSubmatch(list, -1) {
+			all[m[1]] = true
+			if labels[name][m[1]] == nil {
+				labels[name][m[1]] = map[string]bool{}
+			}
+			labels[name][m[1]][m[2]] = true
+		}
+	}
+	check := func(where, expr string, texts ...string) {
+		for _, s := range selector.FindAllStringSubmatch(expr, -1) {
+			has := labels[s[1]]
+			if s[1] == "ALERTS" {
+				continue
+			}
+			assert.NotEmpty(t, has, "%s: %s", where, s[1])
+			for _, m := range matcher.FindAllStringSubmatch(s[2], -1) {
+				if !assert.NotEmpty(t, has[m[1]], "%s: %s has no label %s", where, s[1], m[1]) || strings.HasPrefix(m[2], "$") {
+					continue
+				}
+				for value := range strings.SplitSeq(m[2], "|") {
+					assert.True(t, has[m[1]][value], "%s: %s is never %q", where, m[1], value)
+				}
+			}
+		}
+		for _, g := range grouping.FindAllStringSubmatch(expr, -1) {
+			for label := range strings.SplitSeq(g[1], ",") {
+				assert.True(t, all[strings.TrimSpace(label)], "%s groups by %q", where, label)
+			}
+		}
+		for _, text := range texts {
+			for _, label := range inText.FindAllStringSubmatch(text, -1) {
+				assert.True(t, all[label[1]], "%s prints %q", where, label[1])
+			}
+		}
+	}
+	d := readDashboard(t)
+	queries := 0
+	for _, p := range d.Panels {
+		for _, target := range p.Targets {
+			check(p.Title, target.Expr, target.Legend)
+			queries++
+		}
+	}
+	require.Greater(t, queries, 20)
+	for _, a := range d.Annotations.List {
+		check("annotation", a.Expr, a.Title, a.Text)
+	}
+	for _, r := range alertRules(t) {
+		check(r.Alert, r.Expr, r.Annotations["summary"], r.Annotations["description"])
+	}
+}
+
+// A panel with one number has one for a store that nobody uses, too, and not NaN.
+func TestNumbersOfAnIdleStore(t *testing.T) {
+	t.Parallel()
+	needPromtool(t)
+	idle := newWorld(t, memory.Options{}, idem.Options{}, idemprom.Options{})
+	idle.run(func(*world, int) {})
+	var exprs []exprTest
+	for _, p := range readDashboard(t).Panels {
+		if p.Type != "stat" {
+			continue
+		}
+		for _, target := range p.Targets {
+			expr := filled(target.Expr)
+			exprs = append(exprs,
+				exprTest{fmt.Sprintf("count(%s)", expr), "99m", []testSample{{"{}", 1}}},
+				exprTest{fmt.Sprintf("count((%s) != (%s))", expr, expr), "99m", nil}) // NaN alone differs from itself
+		}
+	}
+	require.Greater(t, len(exprs), 10)
+	idle.evaluate(exprs)
+}
+
+// filled returns expr with the dashboard's variables chosen.
+func filled(expr string) string {
+	return strings.NewReplacer("$__rate_interval", "5m", "$job", ".*", "$instance", ".*", "$store", ".*").Replace(expr)
+}
+
 // Each query of the dashboard finds series in what a store has shown.
 func TestDashboardQueriesFindSeries(t *testing.T) {
 	t.Parallel()
 	needPromtool(t)
 	d := readDashboard(t)
 	w := busyWorld(t)
-	fill := strings.NewReplacer("$__rate_interval", "5m", "$job", ".*", "$instance", ".*", "$store", ".*")
 	var exprs []exprTest
 	add := func(expr string, want float64) {
-		expr = fill.Replace(expr)
+		expr = filled(expr)
 		require.NotContains(t, expr, "$")
 		exprs = append(exprs, exprTest{fmt.Sprintf("count(%s) > bool 0", expr), "99m", []testSample{{"{}", want}}})
 	}
