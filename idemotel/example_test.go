@@ -28,3 +28,16 @@ func Example() {
 }
 
 func pay(context.Context) (string, error) { return "paid", nil }
+
+// A trace of each claim as events of the span around it, and as a span of its own.
+func ExampleSpans() {
+	spans := idemotel.Spans(nil)
+	store, err := idem.New(memory.New(memory.Options{}), idem.Options{
+		Observer: func(ctx context.Context, e idem.Event) { idemotel.Observe(ctx, e); spans(ctx, e) },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	_, _ = store.Claim(context.Background(), idem.Request{Key: "order-1"})
+}

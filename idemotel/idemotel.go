@@ -11,13 +11,19 @@
 // the claim, the wait for a duplicate in flight, the work, and its completion. Spans that
 // the work starts are its children.
 //
-// # Why not a span for every claim
+// # A span for each claim
 //
-// A span from grant to settlement would have to be kept between two calls that may be days
-// apart and in two processes, would never end where a process dies, and could not be the
-// parent of what the work does: a claim hands its caller no context. Where a door wraps
-// the work, the span around it is there already, with the right parent, start and end. So
-// Observe adds to that one and keeps no state.
+// Spans returns another observer. It makes a span named "idem.claim" of each claim, for
+// tools that look for spans and pass over events:
+//
+//	spans := idemotel.Spans(nil)
+//	Observer: func(ctx context.Context, e idem.Event) { idemotel.Observe(ctx, e); spans(ctx, e) }
+//
+// A span covers an attempt from its grant to its settlement. It is made when the attempt is
+// settled, because the two calls may be days apart and in two processes: nothing is kept in
+// between. So it is a child of the span that is current at the settlement, what the work
+// started is next to it and not below, and an attempt whose process died has none; that of
+// the attempt after it says so by its number. A refused claim has a span without length.
 //
 // # What is in them
 //
@@ -28,12 +34,12 @@
 //	idem.attempt    from 1
 //	idem.fence      a string: the numbers are too large for what reads attributes as floats
 //
-// The span of Do has the same attributes, and:
+// The spans of Do and Spans have the same attributes, and:
 //
 //	idem.outcome    the kind of its last event: claim_replayed, operation_completed, …
-//	idem.replayed   whether an earlier call's value or failure was returned
+//	idem.replayed   of Do: whether an earlier call's value or failure was returned
 //
-// The outcome claim_granted is that of an attempt whose end could not be recorded, and
+// In Do the outcome claim_granted is that of an attempt whose end could not be recorded, and
 // claim_in_flight with idem.replayed that of a duplicate that waited for the answer.
 //
 // Keys, fingerprints and payloads are not in spans, and neither are the texts of errors
@@ -58,7 +64,7 @@ import (
 	"github.com/idemkv/idem"
 )
 
-// The attributes of events, and of the span of Do.
+// The attributes of events and spans.
 const (
 	// KeyHash stands for the key: a string.
 	KeyHash = attribute.Key("idem.key_hash")
@@ -66,7 +72,7 @@ const (
 	Attempt = attribute.Key("idem.attempt")
 	// Fence is the claim's: a string.
 	Fence = attribute.Key("idem.fence")
-	// Outcome is the kind of the last event of a Do: a string.
+	// Outcome is the kind of the last event of a span: a string.
 	Outcome = attribute.Key("idem.outcome")
 	// Replayed is whether a Do returned what an earlier call recorded: a boolean.
 	Replayed = attribute.Key("idem.replayed")
@@ -89,6 +95,15 @@ func Observe(ctx context.Context, e idem.Event) {
 	if !span.IsRecording() && (of == nil || !of.span.IsRecording()) {
 		return
 	}
+	attributes := attributesOf(e)
+	span.AddEvent("idem."+e.Kind.String(), trace.WithAttributes(slices.Clip(attributes)...))
+	if of != nil && e.Kind != idem.CheckpointSaved {
+		of.span.SetAttributes(append(attributes, Outcome.String(e.Kind.String()))...)
+	}
+}
+
+// attributesOf returns what an event and a span have in common, with room for one more.
+func attributesOf(e idem.Event) []attribute.KeyValue {
 	attributes := make([]attribute.KeyValue, 1, 4)
 	attributes[0] = KeyHash.String(e.KeyHash)
 	if e.Attempt > 0 { // zero: it is not known, or not shown
@@ -97,10 +112,7 @@ func Observe(ctx context.Context, e idem.Event) {
 	if e.Fence > 0 {
 		attributes = append(attributes, Fence.String(strconv.FormatUint(e.Fence, 10)))
 	}
-	span.AddEvent("idem."+e.Kind.String(), trace.WithAttributes(slices.Clip(attributes)...))
-	if of != nil && e.Kind != idem.CheckpointSaved {
-		of.span.SetAttributes(append(attributes, Outcome.String(e.Kind.String()))...)
-	}
+	return attributes
 }
 
 // told reports whether events of the kind are shown.
@@ -125,10 +137,12 @@ type doKey struct{}
 // span shows its key's hash and whether the value was replayed, and no more.
 //
 // The span is an error if Do returns one, refusals included. It comes from the
-// TracerProvider of the span in ctx, or else from the global one.
+// TracerProvider of the span in ctx. If there is none, or if it is of another process, the
+// span comes from the global provider.
 func Do[T any](ctx context.Context, s *idem.Store, r idem.Request, fn func(context.Context, idem.Claim) (T, error)) (value T, replayed bool, err error) {
 	provider := otel.GetTracerProvider()
-	if parent := trace.SpanFromContext(ctx); parent.SpanContext().IsValid() {
+	// A span that was propagated from another process has a provider that makes none.
+	if parent := trace.SpanFromContext(ctx); parent.SpanContext().IsValid() && !parent.SpanContext().IsRemote() {
 		provider = parent.TracerProvider()
 	}
 	keyHash := s.KeyHash(r.Key)
