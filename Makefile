@@ -39,6 +39,10 @@ PLATFORMS = windows/amd64 darwin/arm64 linux/386 linux/arm linux/arm64
 ARM_PACKAGES ?= . ./memory ./bolt ./pebble ./idemhttp ./internal/callback
 ARM_FLAGS    ?= -short -skip '^(TestTransitionAgainstModel|TestProtocol.*)$$'
 
+# What make cross does for the root, it does for these, which users import or install; but
+# it builds their tests no further than go vet does.
+CROSS_NESTED = cmd/idem idemotel idemprom
+
 # What is skipped under the race detector, which finds nothing in it and makes it take six
 # times as long (race.Skip), and where it is.
 WITHOUT_RACE = Test(Transition.*|Protocol|.*Property|.*Mutants|Power.*|.*Healthy.*|FaultsFlippedBits|Skew.*|Check.*|Damaged.*|Table.*|Index.*|Expiring.*)
@@ -66,7 +70,7 @@ test: cc ## every test with the race detector, in random order, and all that go 
 	$(GO) test -p $(PACKAGES_AT_A_TIME) -vet=off -run '^$(WITHOUT_RACE)$$' -timeout $(TIMEOUT) $(WITHOUT_RACE_IN)
 	GORACE=atexit_sleep_ms=0 RAPID_CHECKS=$(RACE_CHECKS) $(GO) test -p $(PACKAGES_AT_A_TIME) -race -vet=all -shuffle=on -timeout $(TIMEOUT) $(LONGEST) ./...
 
-test-all: test ## the same, and then the modules of their own: bench, brokers, clients
+test-all: test ## the same, and then each module of its own: the tool, metrics, bench, examples
 	@set -e; for m in $(NESTED); do \
 		echo "module $$m"; \
 		(cd $$m && $(GO) test -race -vet=all -shuffle=on -timeout $(TIMEOUT) ./...); \
@@ -90,6 +94,7 @@ cross: ## vet, and build every test, for Windows, macOS, 32-bit x86 and ARM
 		echo "cross $$p"; \
 		export CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/}; \
 		$(GO) vet ./...; $(GO) test -run '^$$' -exec true ./... >/dev/null; \
+		for m in $(CROSS_NESTED); do (cd $$m && $(GO) vet ./...); done; \
 	done
 
 test-arm: ## tests of the root, the engines and idemhttp as 32-bit and 64-bit ARM, under qemu-user (ARM_PACKAGES=./bolt ARM_FLAGS=-v)
@@ -132,6 +137,7 @@ power: ## cut the power of stores, lose what was not synced, and judge IMAGES di
 soak: ## drive stores for DURATION per engine, sample and chart what must not grow, and judge (DURATION=10m ENGINE=bolt RATE=400)
 	cd bench && $(GO) run ./soak -duration "$(DURATION)" -engine "$(ENGINE)" -rate "$(RATE)"
 
+backup: ROUNDS = 50
 backup: ## back up stores that 16 callers use, ROUNDS times per engine, and judge what is restored (ROUNDS=50 SEED=n ENGINE=bolt)
 	$(ROBUSTNESS) IDEM_ROBUSTNESS_ROUNDS="$(ROUNDS)" $(GO) test -count=1 -timeout 0 -v -run '^TestBackup' ./internal/robustness
 

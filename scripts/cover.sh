@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures coverage and fails below the bounds: every statement of transition.go,
-# and more than 90 % of the root, of engine, of each engine, of ttl, idemhttp and consume and of
-# each internal package. A statement counts when any test of the module runs it: the
+# and more than 90 % of the root, of engine, of each engine, of ttl, idemhttp, consume and
+# idemadmin, of each internal package, and of idemotel and idemprom, which are modules of
+# their own. A statement counts when any test of the module runs it: the
 # conformance suite run by an engine counts for that engine. Left out are internal/demo,
 # which runs in processes of its own, where nothing is measured, and what serves tests
 # (formattest, outcomes, race, robustness, selfexec, storetest): what that says when a check
@@ -12,11 +13,19 @@ go=${GO:-go}
 export GOWORK=off
 module=$("$go" list -m)
 
-packages=$("$go" list . ./engine ./memory/... ./bolt/... ./pebble/... ./ttl/... ./idemhttp/... ./consume/... ./internal/... | grep -v -e /internal/formattest -e /internal/storetest -e /internal/robustness -e /internal/outcomes -e /internal/demo -e /internal/race -e /internal/selfexec | paste -sd, -)
+packages=$("$go" list . ./engine ./memory/... ./bolt/... ./pebble/... ./ttl/... ./idemhttp/... ./consume/... ./idemadmin/... ./internal/... | grep -v -e /internal/formattest -e /internal/storetest -e /internal/robustness -e /internal/outcomes -e /internal/demo -e /internal/race -e /internal/selfexec | paste -sd, -)
 profile=$(mktemp)
 trap 'rm -f "$profile"' EXIT
 "$go" test -shuffle=on -timeout 40m -coverpkg="$packages" -coverprofile="$profile" ./... |
 	awk -F '\tcoverage: ' '!/^coverage: / { print $1 }' # each binary's own share of it all says nothing
+for nested in idemotel idemprom; do
+	part=$(mktemp)
+	(cd "$nested" && "$go" test -shuffle=on -timeout 40m -coverpkg=./... -coverprofile="$part" ./...) |
+		awk -F '\tcoverage: ' '!/^coverage: / { print $1 }'
+	tail -n +2 "$part" >>"$profile" # without the mode
+	rm -f "$part"
+	packages+=,$module/$nested
+done
 
 # A line of the profile reads file:from,to statements count; each test binary
 # gives its own line for the same statements.
