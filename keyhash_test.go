@@ -42,7 +42,7 @@ func TestKeyHashIsTheStoresOwn(t *testing.T) {
 // Events need a hash each, on the path of every call. It takes one allocation, for its
 // text; under the race detector a sync.Pool forgets something now and then.
 func TestKeyHashAllocatesLittle(t *testing.T) {
-	s := open(t, newStub(), idem.Options{SweepInterval: -1})
+	s := open(t, storetest.NewStub(), idem.Options{SweepInterval: -1})
 	key := strings.Repeat("k", 100)
 	assert.LessOrEqual(t, testing.AllocsPerRun(500, func() { s.KeyHash(key) }), 3.0)
 }
@@ -51,7 +51,7 @@ func TestKeyHashAllocatesLittle(t *testing.T) {
 // not stay in memory with the others' buffers.
 func TestKeyHashFromManyGoroutines(t *testing.T) {
 	t.Parallel()
-	s := open(t, newStub(), idem.Options{SweepInterval: -1})
+	s := open(t, storetest.NewStub(), idem.Options{SweepInterval: -1})
 	keys, want := []string{"a", "b", strings.Repeat("k", idem.MaxKey), strings.Repeat("l", 10*idem.MaxKey)}, []string{}
 	for _, key := range keys {
 		want = append(want, s.KeyHash(key))
@@ -69,7 +69,7 @@ func TestKeyHashFromManyGoroutines(t *testing.T) {
 }
 
 func BenchmarkKeyHash(b *testing.B) {
-	s := open(b, newStub(), idem.Options{SweepInterval: -1})
+	s := open(b, storetest.NewStub(), idem.Options{SweepInterval: -1})
 	b.ReportAllocs()
 	for b.Loop() {
 		s.KeyHash("payments/2027-01-15/txn_000000000001")
