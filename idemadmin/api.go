@@ -25,7 +25,7 @@ const (
 )
 
 func (a *admin) apiStats(r *request) {
-	stats, err := a.counts.get(r.Context())
+	stats, err := a.counts.get(r.Context(), apiCounts)
 	if err != nil {
 		a.fail(r, listErr(err))
 		return

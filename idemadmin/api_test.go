@@ -300,12 +300,40 @@ func TestCountsOfARequestThatLeaves(t *testing.T) {
 func TestCountsGiveUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newSlow()
+		b := newSlow(time.Hour)
 		s := newSite(t, b, idem.Options{}, idemadmin.Options{})
 		for range 3 {
 			p := s.problem(http.MethodGet, "stats", "", operator.TypeUnavailable)
 			require.Equal(t, "timeout", p.Cause)
 		}
 		require.EqualValues(t, 1, b.scans.Load())
+	})
+}
+
+// A store that takes longer to count than a page may wait can still be counted by the API.
+// The page then shows those counts, and goes on showing them when it cannot get newer ones.
+func TestCountsOfALargeStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newSlow(20 * time.Second)
+		s := newSite(t, b, idem.Options{}, idemadmin.Options{})
+		s.claim(idem.Request{Key: "a"})
+		for range 2 {
+			require.Contains(t, text(s.get("", http.StatusOK)), "too many to count for a page")
+		}
+		require.EqualValues(t, 1, b.scans.Load())
+		var stats operator.Stats
+		s.api(http.MethodGet, "stats", "", http.StatusOK, &stats)
+		require.Equal(t, 1, stats.InFlight)
+		s.claim(idem.Request{Key: "b"})
+		s.clock.Advance(7 * time.Second)
+		for range 2 {
+			page := text(s.get("", http.StatusOK))
+			require.Contains(t, page, "1 in flight")
+			require.Contains(t, page, "Counted 7 s ago")
+		}
+		require.EqualValues(t, 3, b.scans.Load())
+		s.api(http.MethodGet, "stats", "", http.StatusOK, &stats)
+		require.Equal(t, 2, stats.InFlight, "who waits longer gets new ones")
 	})
 }

@@ -50,7 +50,8 @@
 // No answer looks at more than Options.Look stored records. A list that ends there says
 // so and goes on from that place. Counting all records takes a walk over the whole
 // store, so the counts are kept for a few seconds on the store's clock, and longer if
-// the walk was long.
+// the walk was long. The overview waits 5 seconds for them, api/stats 100. After that the
+// last ones are shown, with their age.
 //
 // # Security
 //

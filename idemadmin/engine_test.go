@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
@@ -89,18 +90,28 @@ func (b *secretive) Scan(ctx context.Context, prefix, cursor string) ([]engine.S
 // listless is an engine that cannot list its records.
 type listless struct{ engine.Backend }
 
-// slow is an engine whose scans end with their context.
+// slow is an engine whose scans take their time before the first page.
 type slow struct {
 	*memory.Backend
+	takes time.Duration
 	scans atomic.Int64
 }
 
-func newSlow() *slow { return &slow{Backend: memory.New(memory.Options{})} }
+func newSlow(takes time.Duration) *slow {
+	return &slow{Backend: memory.New(memory.Options{}), takes: takes}
+}
 
-func (b *slow) Scan(ctx context.Context, _, _ string) ([]engine.Scanned, string, error) {
+func (b *slow) Scan(ctx context.Context, prefix, cursor string) ([]engine.Scanned, string, error) {
+	if cursor != "" {
+		return b.Backend.Scan(ctx, prefix, cursor)
+	}
 	b.scans.Add(1)
-	<-ctx.Done()
-	return nil, "", ctx.Err()
+	select {
+	case <-time.After(b.takes):
+		return b.Backend.Scan(ctx, prefix, cursor)
+	case <-ctx.Done():
+		return nil, "", ctx.Err()
+	}
 }
 
 // Two keys with one hash in a secretive's store.

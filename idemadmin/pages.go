@@ -1,9 +1,12 @@
 package idemadmin
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,9 +43,13 @@ type overviewBody struct {
 
 func (a *admin) overview(r *request) {
 	body := overviewBody{Health: a.health(r.Context()), Options: a.store.Options()}
-	if stats, err := a.counts.get(r.Context()); err == nil {
+	switch stats, err := a.counts.get(r.Context(), pageCounts); {
+	case err == nil:
 		body.Stats = &stats
-	} else {
+	case errors.Is(err, context.DeadlineExceeded):
+		p := operator.NewProblem(operator.TypeUnavailable, "There are too many to count for a page. api/stats takes longer over it (idem stats -url), and afterwards this page has its counts for a while.")
+		body.StatsErr = &p
+	default:
 		p := problemOf(listErr(err))
 		body.StatsErr = &p
 	}
@@ -180,10 +187,14 @@ func (a *admin) find(r *request) {
 	short := strings.TrimSpace(text)
 	var token idem.Token
 	_ = token.UnmarshalText([]byte(short)) // or it is no token
-	l, err := a.byKey(r.Context(), text)
-	for _, key := range []string{short, token.Key} {
-		if err == idem.ErrNotFound && key != "" {
-			l, err = a.byKey(r.Context(), key)
+	var l idem.Listed
+	err := error(operator.NewProblem(operator.TypeInvalid, "A key has 1 to "+strconv.Itoa(idem.MaxKey)+" bytes."))
+	for _, key := range []string{text, short, token.Key} { // a token may be longer than any key
+		if key == "" || len(key) > idem.MaxKey {
+			continue
+		}
+		if l, err = a.byKey(r.Context(), key); err != idem.ErrNotFound {
+			break
 		}
 	}
 	to := url.Values{}

@@ -279,6 +279,19 @@ func TestFind(t *testing.T) {
 	require.Equal(t, http.StatusBadRequest, s.post("oncall", "find?q=order/1", url.Values{}).Code)
 }
 
+// The token of a long key is longer than any key.
+func TestFindByTheTokenOfALongKey(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idem.Options{}, idemadmin.Options{})
+	c := s.claim(idem.Request{Key: strings.Repeat("k", idem.MaxKey)})
+	token, err := c.Token.MarshalText()
+	require.NoError(t, err)
+	w := s.post("reader", "find", url.Values{"q": {string(token)}})
+	require.Equal(t, http.StatusSeeOther, w.Code, w.Body)
+	require.Equal(t, "record?"+s.named(c).Encode(), w.Header().Get("Location"))
+	require.Equal(t, http.StatusSeeOther, s.post("reader", "find", url.Values{"q": {c.Token.Key + "\n"}}).Code, "pasted with a line end")
+}
+
 // Whatever is in keys, results, notes, header fields, the user's name and the title, a page
 // shows it as text: no tag of it becomes one, and nothing turns the text around.
 func TestHostileTexts(t *testing.T) {
