@@ -154,6 +154,7 @@ func (a *admin) apiSettle(r *request) {
 	}
 	o := order{action: action}
 	if o.target, err = targetOf(r.path[1], r.path[2], r.URL.Query().Get("after")); err != nil {
+		a.log(r, r.who, order{}, err)
 		a.fail(r, err)
 		return
 	}

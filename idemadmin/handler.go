@@ -100,7 +100,7 @@ func (a *admin) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	r.who, r.reads = who, may
 	switch {
 	case !may:
-		a.refuse(r, operator.NewProblem(operator.TypeNotAllowed, "Ask for the right to read, or log in."))
+		a.turnAway(r, operator.NewProblem(operator.TypeNotAllowed, "Ask for the right to read, or log in."))
 	case !ok || !slash:
 		a.refuse(r, operator.NewProblem(operator.TypeNoPage, ""))
 	case !slices.Contains(to.methods, hr.Method):
@@ -108,7 +108,7 @@ func (a *admin) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		a.refuse(r, operator.NewProblem(operator.TypeMethod, ""))
 	default:
 		if err := a.origins.Check(hr); err != nil {
-			a.refuse(r, operator.NewProblem(operator.TypeCrossOrigin, "Open the page itself, and try again there."))
+			a.turnAway(r, operator.NewProblem(operator.TypeCrossOrigin, "Open the page itself, and try again there."))
 			return
 		}
 		to.serve(a, r)
@@ -162,6 +162,15 @@ func (a *admin) refuse(r *request, p operator.Problem) {
 		return
 	}
 	a.problemPage(r, p)
+}
+
+// turnAway refuses a request before anybody has looked at what it wants. If that was a
+// change, the log says so.
+func (a *admin) turnAway(r *request, p operator.Problem) {
+	if r.settles() {
+		a.log(r, r.who, order{}, p)
+	}
+	a.refuse(r, p)
 }
 
 // fail answers with what err, from the store, means.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"strconv"
 
 	"github.com/idemkv/idem"
@@ -30,6 +31,13 @@ func (a *admin) carryOut(r *request, o order, flaw error) (done operator.Settled
 	default:
 		done, err = a.settleNow(r.Context(), o)
 	}
+	a.log(r, who, o, err)
+	return done, err
+}
+
+// log writes who wanted o done, and what became of it. Of a request that was refused early
+// it is not known what it wanted.
+func (a *admin) log(r *request, who string, o order, err error) {
 	outcome, level := "done", slog.LevelInfo
 	attrs := []slog.Attr{
 		slog.String("who", who), slog.String("action", string(o.action)),
@@ -41,6 +49,8 @@ func (a *admin) carryOut(r *request, o order, flaw error) (done operator.Settled
 		switch p.Type {
 		case operator.TypeNotAllowed:
 			outcome = "not allowed"
+		case operator.TypeCrossOrigin:
+			outcome = "from another site"
 		case operator.TypeLost:
 			outcome = "lost"
 		case operator.TypeInvalid, operator.TypeTooLarge, operator.TypeMedia, operator.TypeNotReached:
@@ -51,7 +61,14 @@ func (a *admin) carryOut(r *request, o order, flaw error) (done operator.Settled
 		}
 	}
 	a.o.Logger.LogAttrs(r.Context(), level, "idemadmin: settle", append(attrs, slog.String("outcome", outcome))...)
-	return done, err
+}
+
+// settles reports whether r asks for a change.
+func (r *request) settles() bool {
+	if r.Method != http.MethodPost {
+		return false
+	}
+	return r.api && len(r.path) == 4 && r.path[0] == "records" || !r.api && len(r.path) == 1 && r.path[0] == "settle"
 }
 
 func (a *admin) settleNow(ctx context.Context, o order) (done operator.Settled, err error) {

@@ -201,6 +201,40 @@ func TestSettleFromAnotherSite(t *testing.T) {
 	require.Equal(t, http.StatusOK, w.Code, "from the page itself: %s", w.Body)
 }
 
+// The log has every attempt to settle, also one that is turned away before anybody has read
+// what it wants, and nothing of what a stranger sends.
+func TestEveryAttemptToSettleIsLogged(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, idem.Options{}, idemadmin.Options{})
+	c := s.claim(idem.Request{Key: "k"})
+	form := s.form("oncall", idemadmin.Forget, c).Encode()
+	api := "api/records/" + s.named(c).Get("hash") + "/" + s.named(c).Get("fence") + "/forget"
+	const urlencoded, asJSON = "application/x-www-form-urlencoded", "application/json"
+	lines := 0
+	for _, try := range []struct {
+		user, target, media, site, outcome string
+	}{
+		{"oncall", "settle", urlencoded, "cross-site", "from another site"},
+		{"oncall", api, asJSON, "cross-site", "from another site"},
+		{"stranger", "settle", urlencoded, "same-origin", "not allowed"},
+		{"stranger", api, asJSON, "same-origin", "not allowed"},
+		{"stranger", "api/records/evil/evil/evil", asJSON, "same-origin", "not allowed"},
+		{"oncall", "settle", "text/plain", "same-origin", "refused"},
+		{"oncall", "api/records/evil/1/forget", asJSON, "same-origin", "refused"},
+		{"oncall", api, "text/plain", "same-origin", "refused"},
+	} {
+		s.ask(try.user, http.MethodPost, try.target, strings.NewReader(form), "Content-Type", try.media, "Sec-Fetch-Site", try.site)
+		lines++
+		require.Equal(t, lines, strings.Count(s.log.text(), "\n"), try)
+		require.Equal(t, try.outcome, s.log.last(t)["outcome"], try)
+		require.Equal(t, try.user, s.log.last(t)["who"], try)
+	}
+	require.NotContains(t, s.log.text(), "evil")
+	s.post("stranger", "find", url.Values{"q": {"k"}})
+	require.Equal(t, lines, strings.Count(s.log.text(), "\n"), "finding changes nothing")
+	require.Equal(t, idem.InFlight, s.record("k").State)
+}
+
 // Looking never changes anything, whatever the query says.
 func TestGetChangesNothing(t *testing.T) {
 	t.Parallel()

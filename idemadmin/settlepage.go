@@ -84,13 +84,14 @@ func hasAction(actions []operator.Action, action operator.Action) bool {
 
 // settleForm takes the form.
 func (a *admin) settleForm(r *request) {
-	if err := readForm(r, a.bodyLimit()); err != nil {
-		a.fail(r, err)
-		return
-	}
+	err := readForm(r, a.bodyLimit())
 	form := r.PostForm
-	o, err := orderOf(form.Get("action"), form.Get("hash"), form.Get("fence"), form.Get("state"))
+	var o order
+	if err == nil {
+		o, err = orderOf(form.Get("action"), form.Get("hash"), form.Get("fence"), form.Get("state"))
+	}
 	if err != nil {
+		a.log(r, r.who, order{}, err)
 		a.fail(r, err)
 		return
 	}
