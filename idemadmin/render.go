@@ -44,7 +44,7 @@ func parseTemplates(names ...string) map[string]*template.Template {
 		"style": func() string { return styleURL }, "link": link, "rows": rowsOf, "heading": heading,
 		"ago": ago, "utc": utc, "span": span, "count": count[int], "count64": count[uint64], "size": size[int], "size64": size[int64], "share": share,
 		"ratio": ratio, "seconds": func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) },
-		"printable": operator.Printable, "pretty": pretty, "summary": summary, "words": words, "format": func(f operator.Format) string { return formatHelp[f] },
+		"printable": operator.Printable, "pretty": pretty, "summary": summary, "payloadName": payloadName, "words": words, "format": func(f operator.Format) string { return formatHelp[f] },
 		"retention": retention, "reason": func(r operator.Reason) string { return string(r) },
 	}
 	all := make(map[string]*template.Template, len(names))
@@ -191,6 +191,17 @@ func ratio(x, y uint64) string {
 }
 
 func words(s string) string { return strings.ReplaceAll(s, "_", " ") }
+
+// payloadName names what Record.Result is in a state.
+func payloadName(state string) string {
+	switch state {
+	case idem.Completed.String():
+		return "Result"
+	case idem.Held.String():
+		return "Note"
+	}
+	return "Reason"
+}
 
 // pretty is the payload for reading.
 func pretty(p *operator.Payload) string {

@@ -156,7 +156,7 @@ func TestEveryWidth(t *testing.T) {
 		"complete":      "settle?" + d.query("payments/running", "complete"),
 		"forget":        "settle?" + d.query("payments/held", "forget"),
 	}
-	for _, width := range []int64{320, 360, 780, 1280} {
+	for _, width := range []int64{320, 360, 780, 840, 1280} {
 		view := []chromedp.EmulateViewportOption{}
 		if width < 780 {
 			view = append(view, chromedp.EmulateMobile, chromedp.EmulateTouch)
@@ -168,6 +168,7 @@ func TestEveryWidth(t *testing.T) {
 			assert.Equal(t, width, eval[int64](d, `document.documentElement.clientWidth`), name)
 			assert.LessOrEqual(t, eval[int64](d, `document.documentElement.scrollWidth`), width, name)
 			assert.Empty(t, eval[[]string](d, `Array.from(document.querySelectorAll("main *, header *")).filter(e => !e.closest("thead") && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))`), "%s: beyond the edge", name)
+			assert.LessOrEqual(t, eval[float64](d, `(m => Math.max(0, ...Array.from(m.children, e => e.getBoundingClientRect().right)) - m.getBoundingClientRect().right + parseFloat(getComputedStyle(m).paddingRight))(document.querySelector("main"))`), 1.0, "%s: wider than the column", name)
 			assert.Empty(t, eval[[]string](d, `Array.from(document.querySelectorAll("main .button, main button")).filter(e => e.getBoundingClientRect().height < 40).map(e => e.textContent)`), "%s: too small", name)
 			d.shoot(name)
 		}
