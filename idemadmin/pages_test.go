@@ -36,7 +36,7 @@ func TestOverview(t *testing.T) {
 	page := text(s.get("", http.StatusOK))
 	for _, want := range []string{
 		"Ready.", "1 held", "3 in flight", "2 of them lapsed", "1 released", "1 completed", "1 failed",
-		"Oldest in flight 2 min", "Attempts at most 5", "Lease 1m0s", "Retention 1 d 0 h", "keys hidden · payloads hidden", "oncall",
+		"2 unsettled", "Oldest in flight 2 min", "Attempts at most 5", "Lease 1m0s", "Retention 1 d 0 h", "keys hidden · payloads hidden", "oncall",
 	} {
 		assert.Contains(t, page, want)
 	}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -35,23 +38,32 @@ packages bolt and pebble.`,
 				return err
 			}
 			defer closing(l, &err)
-			b, ok := l.engine.(canBackup)
-			if !ok {
-				return l.lacks("backup")
-			}
-			p := t.progress(&progress{what: "copying", format: size})
-			err = b.Backup(p.within(c.Context()), dest)
-			p.end()
-			if err != nil {
-				return failed(err, "backing up %s to %s", l.path, dest)
+			if err := t.copyStore(c.Context(), l, dest, "backing up"); err != nil {
+				return err
 			}
 			return t.copied("backed up", l, dest)
 		},
 	}
 }
 
+// copyStore makes a copy of l at dest, checked and marked as a backup. doing says what for.
+func (t *tool) copyStore(ctx context.Context, l *local, dest, doing string) error {
+	b, ok := l.engine.(canBackup)
+	if !ok {
+		return l.lacks("backup")
+	}
+	p := t.progress(&progress{what: "copying and checking", format: size})
+	err := b.Backup(p.within(ctx), dest)
+	p.end()
+	if err != nil && strings.Contains(err.Error(), " to "+dest+": ") { // it says so itself, of a backup
+		err = errors.Unwrap(err)
+	}
+	return failed(err, "%s %s to %s", doing, l.path, dest)
+}
+
 // copied tells of a copy that was made.
 func (t *tool) copied(done string, l *local, dest string) error {
+	t.changed = true
 	n := sizeAt(dest)
 	if t.json {
 		return t.printJSON(struct {

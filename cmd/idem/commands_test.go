@@ -267,6 +267,7 @@ func cmdServe(ts *testscript.TestScript, _ bool, args []string) {
 	mux.HandleFunc("/elsewhere/", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://example.com/?key=secret", http.StatusFound)
 	})
+	mux.HandleFunc("/other/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, `{"status":"ok"}`) })
 	mux.HandleFunc("/hello/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
 	mux.HandleFunc("/busy/", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "busy", http.StatusBadGateway) })
 	server := httptest.NewServer(mux)
@@ -316,6 +317,18 @@ func cmdClaim(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("claiming %s: %v", args[1], err)
 		}
 	})
+}
+
+// cmdOwn gives all at and below a path to a user: own PATH UID.
+func cmdOwn(ts *testscript.TestScript, _ bool, args []string) {
+	uid, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[0]), func(name string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chown(name, uid, uid)
+	}))
 }
 
 // collidingSecret is a store's secret under which these keys have one hash.

@@ -38,8 +38,14 @@ func detect(path string) (kind, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", noStore(path, nothingAt(path))
-	case err != nil:
+	case errors.Is(err, fs.ErrPermission):
 		return "", failed(err, "looking at %s", path)
+	case err != nil: // a part of the path is a file, or it is too long
+		var cause *fs.PathError
+		if errors.As(err, &cause) {
+			err = cause.Err
+		}
+		return "", noStore(path, plain(err)+"; check the path")
 	case info.IsDir():
 		return detectDirectory(path)
 	case !info.Mode().IsRegular():
@@ -61,6 +67,9 @@ func noStore(path, found string) error {
 	return &failure{code: exitNoStore, doing: "no store at " + path, err: errors.New(found)}
 }
 
+// nearby bounds how many neighbours of a mistyped path are looked at.
+const nearby = 100
+
 // nothingAt says how much of path is there.
 func nothingAt(path string) string {
 	dir := filepath.Dir(path)
@@ -68,7 +77,7 @@ func nothingAt(path string) string {
 	if err != nil {
 		return fmt.Sprintf("there is nothing there, not even the directory %s; check the path", dir)
 	}
-	for _, e := range entries {
+	for _, e := range entries[:min(len(entries), nearby)] {
 		near := filepath.Join(dir, e.Name())
 		if k, err := detect(near); err == nil {
 			return fmt.Sprintf("there is nothing there, but %s is a %s store; check the path", near, k)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 
 	"github.com/idemkv/idem"
 )
@@ -27,6 +28,7 @@ const (
 	exitRefused
 	exitUnavailable
 	exitAmbiguous
+	exitInterrupted
 )
 
 // exitMeanings has one line for each code, for the help text and the docs.
@@ -43,6 +45,7 @@ var exitMeanings = [...]string{
 	exitRefused:     "no rights: the system or the service refuses you",
 	exitUnavailable: "the service does not answer, or its store is broken or closed",
 	exitAmbiguous:   "the argument stands for several records, and the command wants one",
+	exitInterrupted: "interrupted, by you or by SIGTERM",
 }
 
 // failure is an error that says how the process ends: what was being done, why it
@@ -59,13 +62,16 @@ func (f *failure) Error() string {
 	if f.doing != "" {
 		parts = append(parts, f.doing)
 	}
-	if f.err != nil {
+	switch {
+	case f.code == exitInterrupted:
+		parts = append(parts, "interrupted")
+	case f.err != nil:
 		parts = append(parts, plain(f.err))
 	}
 	text := strings.Join(parts, ": ")
 	if f.advice != "" {
 		if text != "" {
-			text += "; "
+			text = strings.TrimSuffix(text, ".") + "; "
 		}
 		text += f.advice
 	}
@@ -112,7 +118,7 @@ var classes = []struct {
 	code   exitCode
 	advice string
 }{
-	{context.Canceled, exitFailed, "interrupted"},
+	{context.Canceled, exitInterrupted, ""},
 	{idem.ErrNotFound, exitNotFound, ""},
 	{idem.ErrFenced, exitLost, "nothing was changed; look at what is there with idem show"},
 	{idem.ErrCompleted, exitLost, "nothing was changed; the first answer stays"},
@@ -120,10 +126,12 @@ var classes = []struct {
 	{idem.ErrHeld, exitLost, "nothing was changed; complete, fail or release it"},
 	{idem.ErrLocked, exitLocked, ""},
 	{idem.ErrVersion, exitVersion, ""},
-	{idem.ErrCorrupt, exitDamaged, ""},
-	{idem.ErrBroken, exitUnavailable, "restart the service that owns the store"},
+	{idem.ErrBroken, exitUnavailable, "what was under way may or may not have been done; look with idem show when the disk is well"}, // it may wrap ErrCorrupt
 	{idem.ErrClosed, exitUnavailable, "try again when the service is up"},
+	{idem.ErrCorrupt, exitDamaged, "idem verify names what is damaged; restore a backup"},
+	{idem.ErrFull, exitFailed, "make room first"},
 	{fs.ErrPermission, exitRefused, "run it as the user that owns the store"},
+	{syscall.ENOSPC, exitFailed, "make room first"},
 }
 
 func classify(err error) (exitCode, string) {

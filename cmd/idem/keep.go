@@ -35,6 +35,7 @@ back.`,
 			p := t.progress(&progress{what: "sweeping"})
 			n, err := l.store.Sweep(c.Context(), limit)
 			p.end()
+			t.changed = n > 0
 			if t.json && err == nil {
 				return t.printJSON(struct {
 					Removed int `json:"removed"`
@@ -70,6 +71,7 @@ needs room for a second copy while it works.`,
 			if err != nil {
 				return err
 			}
+			t.changed = true
 			after := sizeAt(t.store)
 			if t.json {
 				return t.printJSON(struct {
@@ -87,6 +89,9 @@ needs room for a second copy while it works.`,
 func (t *tool) compact(ctx context.Context, k kind) (err error) {
 	if k == boltKind {
 		if err := bolt.Compact(ctx, t.store, bolt.Options{LockTimeout: t.lockTimeout}); err != nil {
+			if ctx.Err() != nil {
+				return failed(err, "compacting %s", t.store)
+			}
 			return openError(t.store, err)
 		}
 		return nil

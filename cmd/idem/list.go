@@ -47,13 +47,13 @@ says so.`,
 			if t.outTerminal {
 				p.end() // the records themselves are seen
 			}
-			if !t.json {
-				t.rowHead()
-			}
 			n, bad := 0, 0
 			for r, err := range src.list(c.Context(), q) {
 				if err != nil {
 					return err
+				}
+				if n == 0 && !t.json {
+					t.rowHead()
 				}
 				if r.Error != "" {
 					bad++
@@ -65,6 +65,9 @@ says so.`,
 				if n++; n == limit {
 					break
 				}
+			}
+			if n == 0 && !t.json {
+				t.rowHead()
 			}
 			return unreadableFailure(src, bad)
 		},
@@ -92,7 +95,7 @@ func (t *tool) listed(r operator.Record) error {
 		return t.printJSON(r)
 	}
 	t.row(r, t.now())
-	return nil
+	return t.written()
 }
 
 func records(n int64) string { return count(n, "record") }
@@ -102,6 +105,8 @@ func unreadableFailure(src source, bad int) error {
 	if bad == 0 {
 		return nil
 	}
-	return &failure{exitDamaged, "", fmt.Errorf("%s of %s cannot be read", count(bad, "record"), src.name()),
-		"idem verify names what is damaged; restore a backup, or forget these records"}
+	return &failure{
+		exitDamaged, "", fmt.Errorf("%s of %s cannot be read", count(bad, "record"), src.name()),
+		"idem verify names what is damaged; restore a backup, or forget these records",
+	}
 }

@@ -44,7 +44,14 @@ func (t *tool) openEngine(path string, write bool) (*local, error) {
 	if err != nil {
 		return nil, err
 	}
+	if write && k == pebbleKind {
+		if err := mayOwn(path); err != nil {
+			return nil, err
+		}
+	}
 	l := &local{path: path, kind: k, reveal: t.reveal(), full: t.full}
+	p := t.progress(&progress{what: "opening"})
+	defer p.end()
 	if k == boltKind {
 		l.engine, err = opened(bolt.Open(path, bolt.Options{ReadOnly: !write, LockTimeout: t.lockTimeout}))
 	} else {
@@ -79,8 +86,10 @@ func openError(path string, err error) error {
 	}
 	switch {
 	case errors.Is(err, idem.ErrLocked):
-		return &failure{exitLocked, "opening " + path, &saidAs{"another process has it open, most likely the service that owns it", err},
-			"ask that service with -url, or stop it first; -lock-timeout 30s waits for it to end"}
+		return &failure{
+			exitLocked, "opening " + path, &saidAs{"another process has it open, most likely the service that owns it", err},
+			"ask that service with -url, or stop it first; -lock-timeout 30s waits for it to end",
+		}
 	case errors.Is(err, idem.ErrInvalid):
 		return &failure{exitNoStore, doing, err, ""}
 	}

@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -20,11 +21,25 @@ func main() { os.Exit(int(systemTool().run(os.Args[1:]))) }
 func (t *tool) run(args []string) exitCode {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// The first signal ends the work in good order. Not everything can be interrupted: a
+	// second signal ends the process.
+	defer context.AfterFunc(ctx, stop)()
+	return t.runIn(ctx, args)
+}
+
+// runIn is run, interrupted when ctx ends.
+func (t *tool) runIn(ctx context.Context, args []string) exitCode {
 	root := t.command()
 	root.SetArgs(twoDashes(root, args))
 	err := root.ExecuteContext(ctx)
-	if flushErr := t.out.Flush(); err == nil && flushErr != nil {
-		err = failed(flushErr, "writing the output")
+	if flushErr := t.out.Flush(); flushErr != nil {
+		flushErr = t.unwritten(flushErr)
+		if err == nil {
+			return t.report(flushErr)
+		}
+		if !errors.Is(err, errors.Unwrap(flushErr)) {
+			t.report(flushErr)
+		}
 	}
 	return t.report(err)
 }

@@ -98,6 +98,7 @@ func runScripts(t *testing.T, k kind) {
 			"know":      cmdKnow,
 			"claim":     cmdClaim,
 			"collide":   cmdCollide,
+			"own":       cmdOwn,
 		},
 	})
 }

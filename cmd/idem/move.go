@@ -3,10 +3,13 @@ package main
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,8 +63,7 @@ The file holds keys and results. It is made readable to you alone.`,
 				return err
 			}
 			p.end()
-			t.note("idem: %s exported to %s, %s", l.path, name, size(sizeAt(name)))
-			return nil
+			return t.exported(l, name)
 		},
 	}
 }
@@ -81,6 +83,21 @@ func export(c *cobra.Command, l *local, name string, p *progress) (err error) {
 		return failed(err, "exporting %s to %s", l.path, name)
 	}
 	return failed(rename(f.Name(), name), "giving the export its name, %s", name)
+}
+
+// exported tells of an export to a file. To standard output, the export is the result.
+func (t *tool) exported(l *local, name string) error {
+	t.changed = true
+	n := sizeAt(name)
+	if t.json {
+		return t.printJSON(struct {
+			Store  string `json:"store"`
+			Export string `json:"export"`
+			Bytes  int64  `json:"bytes"`
+		}{l.path, name, n})
+	}
+	t.print("%s exported to %s, %s", l.path, name, size(n))
+	return nil
 }
 
 func (t *tool) importCommand() *cobra.Command {
@@ -103,28 +120,19 @@ is not in it: requests whose IssuedAt is from before the import get ErrTooLate.`
 				return err
 			}
 			defer func() { _ = in.Close() }()
-			l, err := t.openForImport(c, kind(create))
+			if create != "" {
+				return t.importNew(c, in, kind(create))
+			}
+			l, err := t.openHere(c, true)
 			if err != nil {
 				return err
 			}
 			defer closing(l, &err)
-			p := t.progress(&progress{what: "importing", format: size})
-			var from io.Reader = in
-			if f, ok := in.(*os.File); ok { // can seek, and is then checked before anything is written
-				p.set(0, sizeAt(f.Name()))
-				from = countingFile{f, p}
-			}
-			report, err := l.store.Import(c.Context(), from)
-			p.end()
+			report, err := t.importFrom(c, l, in)
 			if err != nil {
-				err = failed(err, "importing into %s", l.path)
-				var f *failure
-				if errors.As(err, &f) && create != "" {
-					f.advice = "the store is made by now; import into it again without -create"
-				}
-				return err
+				return importFailure(err, l.path, "")
 			}
-			return t.imported(l, report)
+			return t.imported(l.path, report)
 		},
 	}
 	c.Flags().StringVar(&create, "create", "", "make the store, on this `ENGINE`: bolt or pebble")
@@ -150,43 +158,86 @@ func (t *tool) input(name string) (io.ReadCloser, error) {
 	return f, nil
 }
 
-func (t *tool) openForImport(c *cobra.Command, create kind) (*local, error) {
-	switch create {
-	case "":
-		return t.openHere(c, true)
-	case boltKind, pebbleKind:
-	default:
-		return nil, usage("-create is %q; it must be bolt or pebble", printable(string(create)))
+// importFrom reads an export into l.
+func (t *tool) importFrom(c *cobra.Command, l *local, in io.Reader) (idem.ImportReport, error) {
+	p := t.progress(&progress{what: "importing", format: size})
+	defer p.end()
+	from := in
+	if f, ok := in.(*os.File); ok { // can seek, and is then checked before anything is written
+		p.set(0, sizeAt(f.Name()))
+		from = countingFile{f, p}
+	}
+	return l.store.Import(c.Context(), from)
+}
+
+// importFailure returns the failure of an import into path. state says what is there now.
+func importFailure(err error, path, state string) error {
+	var f *failure
+	err = failed(err, "importing into %s", path)
+	if errors.As(err, &f) {
+		if f.code == exitDamaged { // the export is, and the error says what to do
+			f.advice = ""
+		}
+		f.advice = strings.Trim(f.advice+"; "+state, "; ")
+	}
+	return err
+}
+
+// importNew makes the store at -store out of an export. It has another name until it is
+// whole: half a store is never found there, and nothing is if the export is no good.
+func (t *tool) importNew(c *cobra.Command, in io.Reader, create kind) (err error) {
+	if create != boltKind && create != pebbleKind {
+		return usage("-create is %q; it must be bolt or pebble", printable(string(create)))
 	}
 	if err := t.place(nil); err != nil {
-		return nil, err
+		return err
 	}
 	if t.url != "" {
-		return nil, usage("idem import works on a path only")
+		return usage("idem import works on a path only")
 	}
 	if err := absent(t.store); err != nil {
-		return nil, err
+		return err
 	}
-	var err error
+	temp := fmt.Sprintf("%s.importing-%08x", filepath.Clean(t.store), rand.Uint32())
+	defer func() {
+		if removeErr := os.RemoveAll(temp); err == nil && removeErr != nil {
+			err = failed(removeErr, "removing %s", temp)
+		}
+	}()
+	report, err := t.makeStore(c, in, create, temp)
+	if err != nil {
+		if text, _, cut := strings.Cut(err.Error(), "; the import has not ended"); cut { // that is of a store that stays
+			err = &saidAs{text, err}
+		}
+		return importFailure(err, t.store, "nothing was made")
+	}
+	if err := rename(temp, t.store); err != nil {
+		return failed(err, "giving the new store its name, %s", t.store)
+	}
+	return t.imported(t.store, report)
+}
+
+// makeStore makes a store at path and reads an export into it.
+func (t *tool) makeStore(c *cobra.Command, in io.Reader, create kind, path string) (report idem.ImportReport, err error) {
+	l := &local{path: path, kind: create}
 	if create == boltKind {
-		var b *bolt.Backend
-		if b, err = bolt.Open(t.store, bolt.Options{LockTimeout: t.lockTimeout}); err == nil {
-			err = b.Close()
-		}
+		l.engine, err = opened(bolt.Open(path, bolt.Options{LockTimeout: t.lockTimeout}))
 	} else {
-		var b *idempebble.Backend
-		if b, err = idempebble.Open(t.store, idempebble.Options{LockTimeout: t.lockTimeout}); err == nil {
-			err = b.Close()
-		}
+		l.engine, err = opened(idempebble.Open(path, idempebble.Options{LockTimeout: t.lockTimeout}))
 	}
 	if err != nil {
-		return nil, openError(t.store, err)
+		return report, err
 	}
-	return t.openLocal(t.store, true)
+	defer closing(l, &err)
+	if err := l.bind(0); err != nil {
+		return report, err
+	}
+	return t.importFrom(c, l, in)
 }
 
 // imported tells what was imported.
-func (t *tool) imported(l *local, r idem.ImportReport) error {
+func (t *tool) imported(path string, r idem.ImportReport) error {
+	t.changed = true
 	if t.json {
 		return t.printJSON(struct {
 			Store      string    `json:"store"`
@@ -195,9 +246,9 @@ func (t *tool) imported(l *local, r idem.ImportReport) error {
 			ExportedAt time.Time `json:"exported_at"`
 			Stopped    bool      `json:"stopped"`
 			LostUntil  time.Time `json:"lost_until,omitzero"`
-		}{l.path, r.Records, r.Expired, r.ExportedAt, r.Stopped, r.LostUntil})
+		}{path, r.Records, r.Expired, r.ExportedAt, r.Stopped, r.LostUntil})
 	}
-	t.print("%s imported into %s, exported %s", count(r.Records, "record"), l.path, moment(r.ExportedAt, t.now()))
+	t.print("%s imported into %s, exported %s", count(r.Records, "record"), path, moment(r.ExportedAt, t.now()))
 	if r.Expired > 0 {
 		t.print("%s had expired since and were left out", count(r.Expired, "record"))
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/hex"
 	"encoding/json"
@@ -199,11 +200,11 @@ func (t *tool) indented(text, indent string) {
 
 // prettyJSON lays JSON out over several lines. Numbers and strings stay as they are.
 func prettyJSON(raw json.RawMessage) string {
-	b, err := json.MarshalIndent(raw, "", "  ")
-	if err != nil {
+	var b bytes.Buffer
+	if json.Indent(&b, raw, "", "  ") != nil {
 		return string(raw)
 	}
-	return string(b)
+	return b.String()
 }
 
 // stuck prints why r waits, and the commands that would settle it.
@@ -233,9 +234,13 @@ func settlingCommands(r operator.Record, src source) []string {
 		return []string{forget}
 	}
 	complete := "idem settle complete " + which + " -result FILE"
+	fail := "idem settle fail " + which + " -reason TEXT"
 	release := "idem settle release " + which
-	if r.Stuck.Reason == operator.ReasonExhausted {
-		return []string{complete, forget}
+	switch r.Stuck.Reason {
+	case operator.ReasonExhausted:
+		return []string{forget, complete, fail}
+	case operator.ReasonLapsed: // the next request runs it: releasing it would settle nothing
+		return []string{complete, fail, forget}
 	}
-	return []string{complete, release}
+	return []string{complete, release, fail}
 }

@@ -37,9 +37,12 @@ func (r *remote) close() error {
 	return nil
 }
 
-// maxAnswer bounds what is read of one answer. A page of records with large results is
-// the longest.
-const maxAnswer = 256 << 20
+// maxAnswer bounds what is read of one answer. A record with a large result is the
+// longest.
+const maxAnswer = 768 << 20
+
+// pageLimit is the most records that the API lists in one answer.
+const pageLimit = "200"
 
 // call asks the API for path and decodes its answer into out. body, if not nil, is sent
 // as JSON.
@@ -70,14 +73,36 @@ func (r *remote) call(ctx context.Context, method string, path []string, q url.V
 		return r.unreachable(changes(method, path), err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
 		return r.unreachable(changes(method, path), err)
 	}
-	if resp.StatusCode == http.StatusOK && json.Unmarshal(answer, out) == nil {
+	if len(answer) > maxAnswer {
+		return &failure{
+			exitFailed, "asking " + r.name(), fmt.Errorf("its answer is longer than %s", size(maxAnswer)),
+			"look at a smaller part, or stop the service and use -store",
+		}
+	}
+	if resp.StatusCode == http.StatusOK && json.Unmarshal(answer, out) == nil && fromAdmin(out) {
 		return nil
 	}
 	return r.refused(changes(method, path), resp, answer)
+}
+
+// fromAdmin reports whether an answer has what the API's answers always have. Another
+// service may answer anything with some other JSON and 200.
+func fromAdmin(answer any) bool {
+	switch a := answer.(type) {
+	case *operator.Stats:
+		return !a.At.IsZero()
+	case *operator.List:
+		return a.Records != nil
+	case *operator.Record:
+		return a.KeyHash != ""
+	case *operator.Settled:
+		return a.KeyHash != ""
+	}
+	return false
 }
 
 // changes reports whether a request may have changed something.
@@ -86,19 +111,23 @@ func changes(method string, path []string) bool { return method == http.MethodPo
 // unreachable is for a service that does not answer. The text of a url.Error repeats the
 // URL with its query, so only its cause is told.
 func (r *remote) unreachable(changing bool, err error) error {
-	if errors.Is(err, context.Canceled) {
-		return failed(err, "asking %s", r.name())
-	}
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
-	advice := "check that the service is up and the URL is right; if it is stopped, use -store"
-	if changing {
-		advice = "it may or may not have been done: look with idem show, or do the same again"
+	code, advice := exitUnavailable, "check that the service is up and the URL is right; if it is stopped, use -store"
+	if errors.Is(err, context.Canceled) {
+		code, advice = exitInterrupted, ""
 	}
-	return &failure{exitUnavailable, "asking " + r.name(), err, advice}
+	if changing {
+		advice = unknownOutcome
+	}
+	return &failure{code, "asking " + r.name(), err, advice}
 }
+
+const giveCredentials = "give your credentials in " + authorizationVariable + " or with -header-file"
+
+const unknownOutcome = "it may or may not have been done: look with idem show, or do the same again"
 
 // problems says how the run ends for the API's types of problems.
 var problems = map[string]exitCode{
@@ -121,13 +150,20 @@ func (r *remote) refused(changing bool, resp *http.Response, answer []byte) erro
 	var p operator.Problem
 	if json.Unmarshal(answer, &p) == nil {
 		if code, ok := problems[p.Type]; ok {
-			return &failure{code, doing, &p, ""}
+			advice := ""
+			switch {
+			case code == exitUnavailable && changing:
+				advice = unknownOutcome
+			case code == exitRefused && len(r.header) == 0:
+				advice = giveCredentials
+			}
+			return &failure{code, doing, &p, advice}
 		}
 	}
 	status := errors.New("it answers " + printable(resp.Status))
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusProxyAuthRequired:
-		return &failure{exitRefused, doing, status, "give your credentials in " + authorizationVariable + " or with -header-file"}
+		return &failure{exitRefused, doing, status, giveCredentials}
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
 		to := ""
 		if u, err := resp.Location(); err == nil {
@@ -138,12 +174,14 @@ func (r *remote) refused(changing bool, resp *http.Response, answer []byte) erro
 	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests:
 		advice := "try again when the service is well"
 		if changing {
-			advice = "it may or may not have been done: look with idem show, or do the same again"
+			advice = unknownOutcome
 		}
 		return &failure{exitUnavailable, doing, status, advice}
 	}
-	return &failure{exitNoStore, doing, fmt.Errorf("it is no admin API of a store (%s)", printable(resp.Status)),
-		"-url is the address where the service mounts idemadmin"}
+	return &failure{
+		exitNoStore, doing, fmt.Errorf("it is no admin API of a store (%s)", printable(resp.Status)),
+		"-url is the address where the service mounts idemadmin",
+	}
 }
 
 func (r *remote) stats(ctx context.Context) (st operator.Stats, err error) {
@@ -152,7 +190,7 @@ func (r *remote) stats(ctx context.Context) (st operator.Stats, err error) {
 }
 
 func (r *remote) list(ctx context.Context, q query) iter.Seq2[operator.Record, error] {
-	v := url.Values{}
+	v := url.Values{"limit": {pageLimit}}
 	set := func(name, value string) {
 		if value != "" {
 			v.Set(name, value)

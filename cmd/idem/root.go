@@ -21,7 +21,8 @@ the live service that has it open:
 The path is a bolt file or a Pebble directory; idem tells which by its content. A
 mistyped path is an error, never a new store. Reading opens the store read-only
 and changes no byte. Several readers can share a store. While a service has it
-open, nobody else can open it.
+open, nobody else can open it; and while this tool reads it, a service that starts
+waits for it (LockTimeout).
 
 IDEM_STORE or IDEM_URL can replace the flags. Commands that take no other argument
 accept the path or URL as their argument. One dash or two, both work. Replace the
@@ -33,7 +34,10 @@ the service's logs. -redact keeps keys, tokens and payloads out of standard
 output too.
 
 For -url, set IDEM_AUTHORIZATION to the Authorization header ("Bearer …"), or name
-a file of header lines with -header-file. Neither is ever printed.`
+a file of header lines with -header-file. Neither is ever printed.
+
+The first interrupt ends a command in good order, a second one at once. idem
+completion -help says how your shell completes commands and flags.`
 
 // command returns the root command, made anew for each run.
 func (t *tool) command() *cobra.Command {
@@ -46,6 +50,9 @@ func (t *tool) command() *cobra.Command {
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
 		Args:              noArguments,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			return t.checkFlags()
+		},
 		RunE: func(c *cobra.Command, _ []string) error {
 			return c.Help()
 		},
@@ -54,7 +61,11 @@ func (t *tool) command() *cobra.Command {
 	root.SetOut(t.out)
 	root.SetErr(t.err)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usage("%s; see %s -help", plain(err), c.CommandPath())
+		text := plain(err)
+		if strings.HasPrefix(text, "unknown shorthand flag") { // it repeats what may be a key
+			text = "there is no such flag; a key that begins with - comes after --"
+		}
+		return usage("%s; see %s -help", text, c.CommandPath())
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&t.store, "store", "", "`PATH` of the store: a bolt file or a Pebble directory")
@@ -72,6 +83,17 @@ func (t *tool) command() *cobra.Command {
 		t.compactCommand(), t.sweepCommand(),
 	)
 	return root
+}
+
+// checkFlags refuses values of flags that no command takes.
+func (t *tool) checkFlags() error {
+	switch {
+	case t.lockTimeout <= 0:
+		return usage("-lock-timeout is %v; it must be more than 0, such as 1ms", t.lockTimeout)
+	case t.maxAttempts < 0:
+		return usage("-max-attempts is %d; it cannot be negative (0: no limit)", t.maxAttempts)
+	}
+	return nil
 }
 
 // exitHelp is the list of exit codes.

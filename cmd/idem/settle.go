@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,12 +48,15 @@ input. -no-result records an empty one.
 -format says how the result is written. "text" takes the bytes as they are,
 "json" checks that they are JSON, "hex" reads hexadecimal. "http" reads a status
 line, header lines, an empty line and a body: operations of idemhttp replay only
-such an answer.`,
+such an answer, so for their keys -format must be given.`,
 			"  idem settle complete 3f2a91bc0d11 -fence 1764504000000000007 -result receipt.json -format json -store pay.db\n"+
 				"  printf '201\\nContent-Type: application/json\\n\\n{\"paid\":true}' |\n"+
 				"    idem settle complete idem1.1764504000000000007.b3JkZXItMTc -result - -format http -yes -store pay.db"),
 		t.settling(operator.Fail, "It failed for good: retries get the reason", `fail records the operation as failed for good. Retries get the reason and never
-run it.`, "  idem settle fail order-17 -reason 'card declined' -store pay.db"),
+run it. -result FILE and -format, as of idem settle complete, give a reason that
+is no text, such as the HTTP answer that retries are to get.`,
+			"  idem settle fail order-17 -reason 'card declined' -store pay.db\n"+
+				"  idem settle fail 3f2a91bc0d11 -result declined.http -format http -store pay.db"),
 		t.settling(operator.Release, "The work was not done: the next retry runs it", `release says that the work was not done, and may be. The next retry runs it as a
 new attempt.`, "  idem settle release order-17 -reason 'the bank knows nothing of it' -store pay.db"),
 		t.settling(operator.Hold, "The outcome is unknown: refuse retries until it is settled", `hold says that the outcome is unknown. Retries are refused until somebody settles
@@ -89,27 +93,29 @@ func (t *tool) settling(a operator.Action, short, long, example string) *cobra.C
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	f := c.Flags()
-	if a == operator.Complete {
-		f.StringVar(&o.file, "result", "", "`FILE` with the result; - is standard input")
-		f.BoolVar(&o.noResult, "no-result", false, "record an empty result")
-		f.StringVar(&o.format, "format", string(operator.FormatText), "how the result is written, `FORMAT`: text, json, hex or http")
+	if a == operator.Complete || a == operator.Fail {
+		f.StringVar(&o.file, "result", "", "`FILE` with what retries get; - is standard input")
+		f.StringVar(&o.format, "format", string(operator.FormatText), "how that is written, `FORMAT`: text, json, hex or http")
 		must(c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "json", "hex", "http"}, cobra.ShellCompDirectiveNoFileComp)))
+	}
+	if a == operator.Complete {
+		f.BoolVar(&o.noResult, "no-result", false, "record an empty result")
 	} else {
 		f.StringVar(&o.reason, "reason", "", "`TEXT` for whoever reads the record, and for retries of a failed one")
 	}
-	f.BoolVar(&o.running, "running", false, "settle it although its lease still holds")
 	addSettlingFlags(t, c, &o)
 	return c
 }
 
 func addSettlingFlags(t *tool, c *cobra.Command, o *order) {
 	c.Flags().Uint64Var(&o.fence, "fence", 0, "only the attempt with this fence `N`")
+	c.Flags().BoolVar(&o.running, "running", false, "do it although its lease still holds")
 	c.Flags().BoolVar(&t.yes, "yes", false, "do not ask")
 	asFlag(c, &o.ref)
 }
 
 func (t *tool) forgetCommand() *cobra.Command {
-	o := order{action: operator.Forget, running: true}
+	o := order{action: operator.Forget}
 	c := &cobra.Command{
 		Use:   "forget TOKEN|KEY|HASH",
 		Short: "Remove a record: the next request with its key runs the work",
@@ -118,7 +124,9 @@ work, even if it was done before. It is the way out for a record that cannot be
 read, and for operations that have used up their attempts. The place that such a
 record had in the index stays until it would have expired: verify names it.
 
-The record is named, and you are asked, as with idem settle.`,
+The record is named, and you are asked, as with idem settle. Of an attempt whose
+lease still holds, -running forgets the record; the next request then runs the
+work a second time while that attempt is still at it.`,
 		Example: "  idem forget 3f2a91bc0d11 -fence 1764504000000000007 -store pay.db",
 		Args:    exactArguments("TOKEN, KEY or HASH"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -154,9 +162,12 @@ func (t *tool) settle(c *cobra.Command, o order) (err error) {
 	if err := o.allowed(f); err != nil {
 		return err
 	}
+	if !c.Flags().Changed("format") && o.unanswered(f, payload) {
+		return usage("key %s is one of idemhttp, and retries could not replay this result; add -format http, or -format text to record it all the same", f.KeyHash)
+	}
 	if !t.yes {
 		t.describe(f)
-		if err := t.confirm(o.question(payload)); err != nil {
+		if err := t.confirm(c.Context(), o.question(payload)); err != nil {
 			return err
 		}
 	}
@@ -165,10 +176,17 @@ func (t *tool) settle(c *cobra.Command, o order) (err error) {
 		return err
 	}
 	defer closing(src, &err)
+	// A settling call of the store does not end with its context.
+	if err := c.Context().Err(); err != nil {
+		return &failure{exitInterrupted, "", err, "nothing was changed"}
+	}
+	p := t.progress(&progress{what: "settling"})
 	now, err := src.settle(c.Context(), f, o.action, payload)
+	p.end()
 	if err != nil {
 		return t.lost(src, f, o, now, err)
 	}
+	t.changed = true
 	return t.settled(f, o, now)
 }
 
@@ -184,24 +202,31 @@ func (t *tool) look(ctx context.Context, o order) (f found, err error) {
 	return t.findOne(ctx, src, o)
 }
 
-// payloadOf reads what o is to record.
+// payloadOf returns what o is to record. given: there is a -result.
 func (t *tool) payloadOf(given bool, o order) ([]byte, error) {
-	if o.action != operator.Complete {
+	if o.action != operator.Complete && !given {
 		if o.reason == "" {
 			return nil, nil
 		}
 		return []byte(o.reason), nil
 	}
 	switch {
-	case o.noResult && given:
+	case given && o.reason != "":
+		return nil, usage("-result and -reason are both given; give one")
+	case given && o.noResult:
 		return nil, usage("-result and -no-result are both given; give one")
 	case o.noResult:
 		return []byte{}, nil
-	case !given || o.file == "":
-		return nil, usage("complete with which result? Give -result FILE (- is standard input), or -no-result for an empty one")
+	case o.file == "":
+		return nil, usage("%s with which result? Give -result FILE (- is standard input); complete takes -no-result for an empty one", o.action)
 	case o.file == "-" && !t.yes:
 		return nil, usage("-result - reads standard input, which then cannot answer a question; add -yes, or give a file")
 	}
+	return t.readPayload(o)
+}
+
+// readPayload reads the file of -result.
+func (t *tool) readPayload(o order) ([]byte, error) {
 	var b []byte
 	var err error
 	if o.file == "-" {
@@ -254,8 +279,10 @@ func (t *tool) findOne(ctx context.Context, src source, o order) (found, error) 
 		for _, f := range all {
 			which = append(which, fmt.Sprintf("%s of a record with hash %s, %s, fence %s", f.as, f.KeyHash, stateOf(f.Record), f.Fence))
 		}
-		return found{}, &failure{exitAmbiguous, "", fmt.Errorf("the argument is the %s", strings.Join(which, "; and the ")),
-			"add -fence N or -as KIND, or give a token"}
+		return found{}, &failure{
+			exitAmbiguous, "", fmt.Errorf("the argument is the %s", strings.Join(which, "; and the ")),
+			"add -fence N or -as KIND, or give a token",
+		}
 	}
 	f := all[0]
 	if f.stale || o.fenced && !o.fits(f) {
@@ -274,17 +301,33 @@ func (o order) fits(f found) bool {
 func (o order) allowed(f found) error {
 	switch {
 	case !slices.Contains(f.Actions, o.action) && f.Error != "":
-		return &failure{exitDamaged, "", fmt.Errorf("the record of key %s cannot be read: %s", f.KeyHash, printable(plainText(f.Error))),
-			"restore a backup, or idem forget it"}
+		return &failure{
+			exitDamaged, "", fmt.Errorf("the record of key %s cannot be read: %s", f.KeyHash, printable(plainText(f.Error))),
+			"restore a backup, or idem forget it",
+		}
 	case !slices.Contains(f.Actions, o.action):
-		return &failure{exitLost, "", fmt.Errorf("key %s is %s, so there is no attempt to %s", f.KeyHash, stateOf(f.Record), o.action),
-			"nothing was changed"}
+		return &failure{
+			exitLost, "", fmt.Errorf("key %s is %s, so there is no attempt to %s", f.KeyHash, stateOf(f.Record), o.action),
+			"nothing was changed",
+		}
 	case f.State == "in_flight" && !f.Lapsed && !o.running:
-		return &failure{exitFailed, "", fmt.Errorf("key %s is in flight and its lease holds until %s, so its attempt may be running", f.KeyHash, f.LeaseUntil.Local().Format("15:04:05")),
-			"wait for the lease to lapse, or add -running; nothing was changed"}
+		return &failure{
+			exitFailed, "", fmt.Errorf("key %s is in flight and its lease holds until %s, so its attempt may be running", f.KeyHash, f.LeaseUntil.Local().Format("15:04:05")),
+			"wait for the lease to lapse, or add -running; nothing was changed",
+		}
 	}
 	return nil
 }
+
+// unanswered reports whether retries over HTTP would get a 500 in place of payload.
+func (o order) unanswered(f found, payload []byte) bool {
+	var answer idemhttp.Answer
+	return o.action == operator.Complete && len(payload) > 0 &&
+		strings.HasPrefix(cmp.Or(f.Key, f.token.Key), idemhttpKeys) && answer.UnmarshalBinary(payload) != nil
+}
+
+// idemhttpKeys is what idemhttp.StoreKey puts before each key.
+const idemhttpKeys = "http/"
 
 // describe says on stderr what the question is about, without the key: a transcript of
 // the session may end up in a ticket.
@@ -352,6 +395,8 @@ func (t *tool) lost(src source, f found, o order, now *operator.Record, err erro
 	if now != nil {
 		there = fmt.Sprintf("it is %s, attempt %d, fence %s", stateOf(*now), now.Attempt, now.Fence)
 	}
-	return &failure{exitLost, "", &saidAs{fmt.Sprintf("somebody else was faster with key %s: %s", f.KeyHash, there), err},
-		"nothing was changed; look with idem show before you " + string(o.action) + " it"}
+	return &failure{
+		exitLost, "", &saidAs{fmt.Sprintf("somebody else was faster with key %s: %s", f.KeyHash, there), err},
+		"nothing was changed; look with idem show before you " + string(o.action) + " it",
+	}
 }

@@ -75,8 +75,10 @@ func (t *tool) find(ctx context.Context, src source, ref reference) ([]found, er
 	all, err := src.find(ctx, ref)
 	p.end()
 	if err == nil && len(all) == 0 {
-		err = &failure{exitNotFound, "", fmt.Errorf("no live record of that %s in %s", ref.kinds(), src.name()),
-			"it may have expired or been forgotten; idem list shows what there is"}
+		err = &failure{
+			exitNotFound, "", fmt.Errorf("no live record of that %s in %s", ref.kinds(), src.name()),
+			"it may have expired or been forgotten; idem list shows what there is",
+		}
 	}
 	return all, err
 }

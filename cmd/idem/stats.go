@@ -68,6 +68,7 @@ func (t *tool) stats(src source, st operator.Stats) {
 	line("  lapsed", st.Lapsed, "")
 	line("released", st.Released, "")
 	line("held", st.Held, "")
+	line("unsettled", st.Unsettled, "   of those: claims are refused until somebody settles them")
 	line("completed", st.Completed, "")
 	line("failed", st.Failed, "")
 	line("unswept", st.Expired, "")

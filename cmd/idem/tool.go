@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,8 @@ type tool struct {
 	maxAttempts int
 	full        bool
 	yes         bool
+
+	changed bool // a change was made, and only the report of it is left
 }
 
 func systemTool() *tool {
@@ -65,8 +68,26 @@ func (t *tool) note(format string, args ...any) {
 	fmt.Fprintf(t.err, format+"\n", args...)
 }
 
-// print writes a line of the result.
+// print writes a line of the result. An error stays in t.out: see written.
 func (t *tool) print(format string, args ...any) { fmt.Fprintf(t.out, format+"\n", args...) }
+
+// written returns the error that writing the output has met. Long lists end there.
+func (t *tool) written() error {
+	_, err := t.out.Write(nil)
+	return t.unwritten(err)
+}
+
+// unwritten returns err, of writing the output, as a failure.
+func (t *tool) unwritten(err error) error {
+	if err == nil {
+		return nil
+	}
+	advice := ""
+	if t.changed {
+		advice = "the command itself was carried out"
+	}
+	return &failure{exitFailed, "writing the output", err, advice}
+}
 
 // printJSON writes v as one line.
 func (t *tool) printJSON(v any) error {
@@ -77,7 +98,7 @@ func (t *tool) printJSON(v any) error {
 		return failed(err, "writing JSON")
 	}
 	_, err := t.out.Write(b.Bytes())
-	return failed(err, "writing the output")
+	return t.unwritten(err)
 }
 
 // reveal says what of records is shown. An operator's tool on the operator's own store
@@ -96,16 +117,35 @@ func (t *tool) mayAsk() error {
 }
 
 // confirm asks a question that only "y" or "yes" answers with yes.
-func (t *tool) confirm(question string) error {
+func (t *tool) confirm(ctx context.Context, question string) error {
 	if err := t.out.Flush(); err != nil {
-		return failed(err, "writing the output")
+		return t.unwritten(err)
 	}
 	fmt.Fprintf(t.err, "%s [y/N] ", question)
-	line, err := bufio.NewReader(t.in).ReadString('\n')
-	if err != nil && err != io.EOF {
-		return failed(err, "reading your answer")
+	type answer struct {
+		line string
+		err  error
 	}
-	switch strings.ToLower(strings.TrimSpace(line)) {
+	// Nothing interrupts a read from a terminal. After an interrupt it stays behind, and ends
+	// with the process.
+	answered := make(chan answer, 1)
+	go func() {
+		line, err := bufio.NewReader(t.in).ReadString('\n')
+		answered <- answer{line, err}
+	}()
+	var a answer
+	select {
+	case a = <-answered:
+	case <-ctx.Done():
+		fmt.Fprintln(t.err)
+	}
+	if err := ctx.Err(); err != nil { // also of one who was interrupted and then said yes
+		return &failure{exitInterrupted, "", err, "nothing was changed"}
+	}
+	if a.err != nil && a.err != io.EOF {
+		return failed(a.err, "reading your answer")
+	}
+	switch strings.ToLower(strings.TrimSpace(a.line)) {
 	case "y", "yes":
 		return nil
 	}

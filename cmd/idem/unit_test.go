@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -80,6 +82,13 @@ func TestFoundFile(t *testing.T) {
 	}
 }
 
+// JSON is laid out and nothing in it is written in another way.
+func TestPrettyJSON(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "{\n  \"a\": \"<b>&\\u0041\",\n  \"n\": 9007199254740993.0\n}",
+		prettyJSON(json.RawMessage(`{"a":"<b>&\u0041","n":9007199254740993.0}`)))
+}
+
 func TestLasting(t *testing.T) {
 	t.Parallel()
 	for d, want := range map[time.Duration]string{
@@ -152,6 +161,8 @@ func TestExitCodes(t *testing.T) {
 		{fmt.Errorf("%w (%w)", operator.ErrLost, idem.ErrFenced), exitLost},
 		{&fs.PathError{Op: "open", Path: "pay.db", Err: fs.ErrPermission}, exitRefused},
 		{idem.ErrBroken, exitUnavailable},
+		{fmt.Errorf("%w: %w", idem.ErrBroken, idem.ErrCorrupt), exitUnavailable},
+		{fmt.Errorf("pay.db: %w", context.Canceled), exitInterrupted},
 		{idem.ErrClosed, exitUnavailable},
 		{idem.ErrFull, exitFailed},
 		{errors.New("else"), exitFailed},

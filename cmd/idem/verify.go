@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,6 +40,10 @@ engine's own pages are damaged, stop the service and restore.`,
 			}
 			l, err := t.openEngine(t.store, false)
 			if err != nil {
+				var f *failure
+				if errors.As(err, &f) && f.code == exitDamaged {
+					f.advice = "restore a backup" // and do not look here
+				}
 				return err
 			}
 			defer closing(l, &err)
@@ -64,7 +69,8 @@ engine's own pages are damaged, stop the service and restore.`,
 	}
 }
 
-// verify prints the damage in l and counts it.
+// verify prints what is wrong with l and counts the damage. A clock that ran ahead is worth
+// a line and damages nothing.
 func (t *tool) verify(ctx context.Context, l *local) (n int, err error) {
 	v, ok := l.engine.(engine.Verifier)
 	if !ok {
@@ -72,7 +78,9 @@ func (t *tool) verify(ctx context.Context, l *local) (n int, err error) {
 	}
 	var printErr error
 	err = v.Verify(ctx, func(d engine.Damage) {
-		n++
+		if unreadable(d.Err) {
+			n++
+		}
 		wrong := strings.TrimPrefix(plain(d.Err), "record is corrupt: ") // the sentinel's text, of whatever it is
 		if t.json {
 			if err := t.printJSON(damage{d.What, d.KeyHash, wrong}); printErr == nil {

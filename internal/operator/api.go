@@ -32,8 +32,10 @@ type Stats struct {
 	Completed int       `json:"completed"`
 	Failed    int       `json:"failed"`
 	Lapsed    int       `json:"lapsed"`
-	Expired   int       `json:"expired"`
-	Corrupt   int       `json:"corrupt"`
+	// Unsettled is how many of Held and Lapsed refuse claims until someone settles them.
+	Unsettled int `json:"unsettled"`
+	Expired   int `json:"expired"`
+	Corrupt   int `json:"corrupt"`
 	// OldestInFlightSeconds is the age of the oldest claim in flight.
 	OldestInFlightSeconds float64 `json:"oldest_in_flight_seconds"`
 	CacheEntries          int     `json:"cache_entries"`
@@ -49,7 +51,7 @@ type Stats struct {
 func StatsOf(s idem.Stats, at time.Time) Stats {
 	return Stats{
 		At: at, InFlight: s.InFlight, Released: s.Released, Held: s.Held, Completed: s.Completed, Failed: s.Failed,
-		Lapsed: s.Lapsed, Expired: s.Expired, Corrupt: s.Corrupt, OldestInFlightSeconds: s.OldestInFlight.Seconds(),
+		Lapsed: s.Lapsed, Unsettled: s.Unsettled, Expired: s.Expired, Corrupt: s.Corrupt, OldestInFlightSeconds: s.OldestInFlight.Seconds(),
 		CacheEntries: s.CacheEntries, CacheBytes: s.CacheBytes, CacheHits: s.CacheHits, CacheMisses: s.CacheMisses,
 		Commits: s.Commits, CommittedOps: s.CommittedOps, EngineBytes: s.EngineBytes,
 	}
