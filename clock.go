@@ -74,12 +74,12 @@ func newTimeline(c Clock, saved engine.Meta) *timeline {
 	t := &timeline{
 		clock: c, anchor: elapsed, epoch: saved.Epoch + 1, base: saved.Time,
 	}
-	if saved.LostUntil < 0 {
-		t.unfinished.Store(true)
-		saved.LostUntil = ^saved.LostUntil
-	}
-	if saved.LostUntil == engine.Restored { // a backup: what it lacks ended before now
+	t.unfinished.Store(saved.Importing)
+	switch {
+	case saved.LostUntil == engine.Restored: // a backup: what it lacks ended before now
 		saved.LostUntil = max(now, 1)
+	case saved.LostUntil < 0: // an engine's clock was before 1970, so it was not set
+		saved.LostUntil = 1
 	}
 	t.lostUntil.Store(saved.LostUntil)
 	if saved.Fence == 0 {
@@ -145,7 +145,7 @@ func (t *timeline) lost(now engine.Instant, toWall int64) int64 {
 		return lost
 	}
 	if wall := int64(now) + toWall; wall >= clockFloor {
-		return wall - (int64(now) - t.lostAt.Load())
+		return max(wall-(int64(now)-t.lostAt.Load()), 1)
 	}
 	return math.MaxInt64
 }
@@ -185,9 +185,6 @@ func (t *timeline) meta() engine.Meta {
 	unfinished := t.unfinished.Load() // first: an import sets the rest before it ends
 	now, toWall := t.now()
 	lost := t.lostToSave(now, toWall)
-	if unfinished {
-		lost = ^lost
-	}
 	for was := t.toSaved.Load(); was < toWall && !t.toSaved.CompareAndSwap(was, toWall); {
 		was = t.toSaved.Load()
 	}
@@ -197,7 +194,7 @@ func (t *timeline) meta() engine.Meta {
 	}
 	return engine.Meta{
 		Time: now, Wall: wall, Fence: t.fence.Load(),
-		Epoch: t.epoch, LostUntil: lost, Secret: *t.secret.Load(),
+		Epoch: t.epoch, LostUntil: lost, Importing: unfinished, Secret: *t.secret.Load(),
 	}
 }
 

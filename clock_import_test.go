@@ -23,30 +23,70 @@ func TestUnfinishedImportIsSaved(t *testing.T) {
 		tl.unfinished.Store(true)
 		for range 3 {
 			m = tl.meta()
-			require.Equal(t, ^lost, m.LostUntil)
+			require.Equal(t, lost, m.LostUntil)
+			require.True(t, m.Importing)
 			tl = newTimeline(c, m)
 			require.True(t, tl.unfinished.Load())
 			require.Equal(t, lost, tl.lostUntil.Load())
 		}
 		restored := m
-		restored.Lose(engine.Restored)
-		require.Equal(t, int64(math.MinInt64), restored.LostUntil)
+		restored.LostUntil = engine.Restored
 		tl = newTimeline(c, restored)
 		require.True(t, tl.unfinished.Load(), "a backup of a part is a part")
 		require.Equal(t, wallNanos(autumn), tl.lostUntil.Load())
 		tl.unfinished.Store(false)
 		require.Equal(t, wallNanos(autumn), tl.meta().LostUntil)
+		require.False(t, tl.meta().Importing)
+	}
+}
+
+// No clock makes a store look as if it were being imported, and what is saved of a loss is
+// always a time. Of a clock before 1970, or after 2262, all that is known is that something
+// was lost.
+func TestNoClockLooksLikeAnImport(t *testing.T) {
+	t.Parallel()
+	clocks := []time.Time{
+		{}, time.Unix(-1, 0), time.Unix(0, -1), time.Unix(0, 0), time.Unix(0, 1), time.Unix(0, clockFloor-1), autumn,
+		time.Unix(0, math.MaxInt64), time.Unix(0, math.MaxInt64).Add(1), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), time.Unix(math.MaxInt64, 0),
+	}
+	for _, lost := range clocks {
+		var m engine.Meta
+		m.Lose(lost)
+		require.Positive(t, m.LostUntil, lost)
+		for _, saved := range []engine.Meta{m, {LostUntil: lost.UnixNano()}, {LostUntil: -1}, {LostUntil: math.MinInt64}} {
+			for _, wall := range clocks {
+				c := newHandClock(wall)
+				tl := newTimeline(c, saved)
+				check := func() {
+					t.Helper()
+					m := tl.meta()
+					require.False(t, m.Importing)
+					require.GreaterOrEqual(t, m.LostUntil, int64(0))
+					if saved.LostUntil != 0 {
+						require.Positive(t, m.LostUntil)
+						now, toWall := tl.now()
+						require.Positive(t, tl.lost(now, toWall))
+					}
+				}
+				check()
+				c.Advance(100 * 365 * 24 * time.Hour)
+				check()
+				for _, wall := range clocks {
+					c.Step(wall)
+					check()
+				}
+			}
+		}
 	}
 }
 
 func TestMetaLose(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ was, wall, want int64 }{
-		{0, 5, 5}, {5, 3, 5}, {3, 5, 5}, {5, engine.Restored, engine.Restored}, {engine.Restored, 5, engine.Restored},
-		{^0, 5, ^5}, {^5, 3, ^5}, {^3, 5, ^5}, {^5, engine.Restored, ^engine.Restored},
+		{0, 5, 5}, {5, 3, 5}, {3, 5, 5}, {engine.Restored, 5, engine.Restored}, {0, 0, 1}, {0, -5, 1}, {7, -5, 7}, {-3, -5, 1},
 	} {
 		m := engine.Meta{LostUntil: c.was}
-		m.Lose(c.wall)
+		m.Lose(time.Unix(0, c.wall))
 		require.Equal(t, c.want, m.LostUntil, "%d and %d", c.was, c.wall)
 	}
 }

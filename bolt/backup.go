@@ -140,11 +140,10 @@ func markRestored(path string, o Options) error {
 		if b == nil {
 			return errNoBucket
 		}
-		m, err := codec.DecodeMeta(b.Get([]byte(codec.MetaKey)))
+		marked, err := codec.MarkBackup(b.Get([]byte(codec.MetaKey)))
 		if err != nil {
 			return err
 		}
-		m.Lose(engine.Restored)
-		return b.Put([]byte(codec.MetaKey), codec.AppendMeta(nil, m))
+		return b.Put([]byte(codec.MetaKey), marked)
 	}))
 }

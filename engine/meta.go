@@ -1,6 +1,9 @@
 package engine
 
-import "math"
+import (
+	"math"
+	"time"
+)
 
 // Restored is the LostUntil of a backup. Nobody knows yet until when records are missing
 // from it: the opening that makes it a store again saves its own time instead. As a time it
@@ -35,18 +38,24 @@ type Meta struct {
 	// LostUntil is the wall clock, Unix nanoseconds, up to which records may have been
 	// lost: a backup was restored, records were imported while their store went on, or
 	// the engine keeps its records in memory. Zero if none were; Restored in a backup that
-	// has not been opened. While the store holds a part of an import it is negative:
-	// ^LostUntil is then the time. An engine that loses records calls Lose.
+	// has not been opened; never negative. An engine that loses records calls Lose.
 	LostUntil int64
+	// Importing: the store holds a part of another store's records, and is not used
+	// before an import has ended.
+	Importing bool
 	// Secret is the key of Store.KeyHash, drawn when the store is created.
 	Secret [16]byte
 }
 
-// Lose notes that records up to wall, in Unix nanoseconds or Restored, may have been lost.
-func (m *Meta) Lose(wall int64) {
-	if m.LostUntil < 0 {
-		m.LostUntil = ^max(^m.LostUntil, wall)
-		return
+// Lose notes that records up to until, by the wall clock, may have been lost. The clock
+// may be off by any amount.
+func (m *Meta) Lose(until time.Time) {
+	lost := int64(1) // before 1970; zero would say that nothing was lost
+	switch last := time.Unix(0, math.MaxInt64); {
+	case until.After(last):
+		lost = math.MaxInt64
+	case until.Unix() >= 0:
+		lost = max(until.UnixNano(), 1)
 	}
-	m.LostUntil = max(m.LostUntil, wall)
+	m.LostUntil = max(m.LostUntil, lost)
 }

@@ -257,7 +257,12 @@ func metaKept(t *testing.T, e *env) {
 	const lost int64 = 1234567890123456789
 	e.durable()
 	s := e.spied()
-	s.meta = func(m engine.Meta) engine.Meta { m.LostUntil = lost; return m }
+	s.meta = func(m engine.Meta) engine.Meta { m.LostUntil, m.Importing = lost, true; return m }
+	importing := false
+	s.bound = func(m engine.Meta) engine.Meta {
+		importing, m.Importing = m.Importing, false // or the store would grant nothing
+		return m
+	}
 	e.open(idem.Options{})
 	require.Zero(t, s.saved, "a new store has saved nothing")
 	fence, secret := uint64(0), [16]byte{}
@@ -273,6 +278,7 @@ func metaKept(t *testing.T, e *env) {
 		require.Equal(t, wall.UnixNano(), s.saved.Wall, "as it was when Close was called")
 		require.Equal(t, engine.Instant(start.UnixNano()+int64(elapsed)), s.saved.Time, "store time, at the same instant")
 		require.EqualValues(t, lost, s.saved.LostUntil)
+		require.True(t, importing)
 		require.NotZero(t, s.saved.Secret)
 		if opening > 0 {
 			require.Equal(t, secret, s.saved.Secret, "drawn once")

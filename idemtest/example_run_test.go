@@ -31,8 +31,10 @@ func (s *shelf) Bind(host engine.Host) (engine.Binding, error) {
 		return engine.Binding{}, fmt.Errorf("%w: this shelf has a store", idem.ErrInvalid)
 	}
 	s.bound = true
+	var saved engine.Meta
 	wall, _ := host.Clock.Now()
-	return engine.Binding{Saved: engine.Meta{LostUntil: wall.UnixNano()}}, nil
+	saved.Lose(wall)
+	return engine.Binding{Saved: saved}, nil
 }
 
 func (s *shelf) Read(_ context.Context, key string) (*engine.Entry, error) {

@@ -68,8 +68,8 @@ var storeMutants = map[string]mutant{
 	"read-only and saves": {onlyLooking, []string{"closing a store opened read-only saves nothing"}, inside(func(b *toy) {
 		b.faults.saves = b.readOnly
 	})},
-	"unfinished import forgotten": {failClosed, []string{"an import that was killed starts over"}, inside(func(b *toy) {
-		b.faults.save = func(_, now engine.Meta) engine.Meta { now.LostUntil = max(now.LostUntil, 0); return now }
+	"unfinished import forgotten": {failClosed, []string{"an import that was killed starts over", "Backend keeps Meta"}, inside(func(b *toy) {
+		b.faults.save = func(_, now engine.Meta) engine.Meta { now.Importing = false; return now }
 	})},
 	"Secret lost": {observers, []string{"KeyHash is the store's own, and stays", "Backend keeps Meta"}, inside(func(b *toy) {
 		b.faults.save = func(_, now engine.Meta) engine.Meta { now.Secret = [16]byte{}; return now }

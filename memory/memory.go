@@ -7,11 +7,9 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
-	"math"
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/idemkv/idem/engine"
 )
@@ -92,20 +90,10 @@ func (b *Backend) Bind(host engine.Host) (engine.Binding, error) {
 		return engine.Binding{}, fmt.Errorf("%w: this memory engine is in use by another store", engine.ErrInvalid)
 	}
 	b.bound = true
+	var saved engine.Meta
 	wall, _ := host.Clock.Now()
-	return engine.Binding{Saved: engine.Meta{LostUntil: nanos(wall)}, Direct: true}, nil
-}
-
-// nanos returns t in Unix nanoseconds, clamped to what they can express. It is never
-// zero, which would say that nothing was lost.
-func nanos(t time.Time) int64 {
-	switch last := time.Unix(0, math.MaxInt64); {
-	case t.After(last):
-		return math.MaxInt64
-	case t.Unix() < 0:
-		return 1
-	}
-	return max(t.UnixNano(), 1)
+	saved.Lose(wall)
+	return engine.Binding{Saved: saved, Direct: true}, nil
 }
 
 // Close implements engine.Backend. It frees nothing itself: the records go with the

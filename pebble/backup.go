@@ -48,8 +48,8 @@ func (b *Backend) Backup(ctx context.Context, dir string) error {
 	})
 }
 
-// Pebble's Checkpoint links or copies the files as they are. It copies the log while that is
-// being written, and if a write comes between two reads, the copy has a hole that opening
+// backup makes the copy. Pebble's Checkpoint links or copies the files as they are. It copies
+// the log while that is being written, and if a write comes between two reads, the copy has a hole that opening
 // takes for damage. On one file system it also shares the tables with the store, and what
 // damages one, damages both. Writing new tables from a snapshot has neither problem, and
 // reads, and so checks, every block.
@@ -204,12 +204,10 @@ func (e *driver) copyKeys(ctx context.Context, it *pebble.Iterator, w *tables, s
 			return err
 		}
 		if string(it.Key()) == string(meta) {
-			m, err := codec.DecodeMeta(value)
-			if err != nil {
+			if value, err = codec.MarkBackup(value); err != nil {
 				return err
 			}
-			m.Lose(engine.Restored)
-			value, marked = codec.AppendMeta(nil, m), true
+			marked = true
 		}
 		began, err := w.set(it.Key(), value)
 		if err != nil {

@@ -180,12 +180,20 @@ func DecodePlace(b []byte) (engine.Due, bool) {
 // MetaKey is the key of the meta entry. The entry's checksum covers it.
 const MetaKey = "meta"
 
-// AppendMeta appends the value of the meta entry.
+// AppendMeta appends the value of the meta entry. Importing is the sign of LostUntil, which
+// has none of its own: all bits are the other way round.
 func AppendMeta(dst []byte, m engine.Meta) []byte {
 	start := len(dst)
 	le := binary.LittleEndian
 	dst = append(dst, Version)
-	for _, v := range [...]uint64{uint64(m.Time), uint64(m.Wall), m.Fence, m.Epoch, uint64(m.LostUntil)} {
+	lost := m.LostUntil
+	if lost < 0 {
+		lost = 1 // a time before all others, but not "none"
+	}
+	if m.Importing {
+		lost = ^lost
+	}
+	for _, v := range [...]uint64{uint64(m.Time), uint64(m.Wall), m.Fence, m.Epoch, uint64(lost)} {
 		dst = le.AppendUint64(dst, v)
 	}
 	dst = append(dst, m.Secret[:]...)
@@ -201,7 +209,7 @@ func DecodeMeta(value []byte) (engine.Meta, error) {
 		return engine.Meta{}, fmt.Errorf("%w: meta entry is not well formed", engine.ErrCorrupt)
 	}
 	le := binary.LittleEndian
-	return engine.Meta{
+	m := engine.Meta{
 		Time:  engine.Instant(le.Uint64(value[1:])),
 		Wall:  int64(le.Uint64(value[9:])),
 		Fence: le.Uint64(value[17:]),
@@ -209,5 +217,20 @@ func DecodeMeta(value []byte) (engine.Meta, error) {
 
 		LostUntil: int64(le.Uint64(value[33:])),
 		Secret:    [16]byte(value[41:57]),
-	}, nil
+	}
+	if m.LostUntil < 0 {
+		m.LostUntil, m.Importing = ^m.LostUntil, true
+	}
+	return m, nil
+}
+
+// MarkBackup returns the value of the meta entry of a backup, made of that of its store. The
+// opening that finds the mark knows that what came later is missing.
+func MarkBackup(meta []byte) ([]byte, error) {
+	m, err := DecodeMeta(meta)
+	if err != nil {
+		return nil, err
+	}
+	m.LostUntil = engine.Restored
+	return AppendMeta(nil, m), nil
 }

@@ -174,6 +174,9 @@ func TestMetaIsAsDocumented(t *testing.T) {
 	require.Equal(t, m.Fence, le.Uint64(f["fence"]))
 	require.Equal(t, m.Epoch, le.Uint64(f["opening"]))
 	require.EqualValues(t, m.LostUntil, le.Uint64(f["lost until"]))
+	m.Importing = true
+	require.EqualValues(t, ^m.LostUntil, le.Uint64(fields(t, "meta", AppendMeta(nil, m), nil)["lost until"]))
+	m.Importing = false
 	require.Equal(t, m.Secret[:], f["secret"])
 	require.Equal(t, checksum("meta", value[:len(value)-4]), le.Uint32(f["checksum"]))
 }

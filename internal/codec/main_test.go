@@ -72,8 +72,8 @@ func drawMeta() *rapid.Generator[engine.Meta] {
 		return engine.Meta{
 			Time: engine.Instant(drawInt64().Draw(t, "time")), Wall: drawInt64().Draw(t, "wall"),
 			Fence: drawUint64().Draw(t, "fence"), Epoch: drawUint64().Draw(t, "opening"),
-			LostUntil: drawInt64().Draw(t, "lost until"),
-			Secret:    [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "secret")),
+			LostUntil: max(drawInt64().Draw(t, "lost until"), 0), Importing: rapid.Bool().Draw(t, "importing"),
+			Secret: [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "secret")),
 		}
 	})
 }

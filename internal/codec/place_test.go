@@ -70,6 +70,35 @@ func TestMetaRoundTrip(t *testing.T) {
 	})
 }
 
+// A time that cannot be stored is stored as the earliest: it says neither "none" nor that
+// records are being imported.
+func TestMetaOfAClockBefore1970(t *testing.T) {
+	t.Parallel()
+	for _, importing := range []bool{false, true} {
+		got, err := DecodeMeta(AppendMeta(nil, engine.Meta{LostUntil: -5, Importing: importing}))
+		require.NoError(t, err)
+		require.Equal(t, engine.Meta{LostUntil: 1, Importing: importing}, got)
+	}
+}
+
+// A backup's meta entry differs from its store's in the mark alone.
+func TestMarkBackup(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		want := drawMeta().Draw(t, "meta")
+		marked, err := MarkBackup(AppendMeta(nil, want))
+		require.NoError(t, err)
+		got, err := DecodeMeta(marked)
+		require.NoError(t, err)
+		want.LostUntil = engine.Restored
+		require.Equal(t, want, got)
+	})
+	_, err := MarkBackup([]byte("damaged"))
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+	_, err = MarkBackup(nil)
+	require.ErrorIs(t, err, idem.ErrCorrupt)
+}
+
 // A damaged meta entry is never believed.
 func TestDamagedMeta(t *testing.T) {
 	t.Parallel()
