@@ -3,6 +3,7 @@ package idem
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,7 +16,8 @@ import (
 type lifecycle struct {
 	calls    calls                 // into the engine
 	granting atomic.Pointer[calls] // claims that may yet be granted
-	renewing sync.Mutex            // of granting
+	renewing sync.Mutex            // of granting and earlier
+	earlier  []<-chan struct{}     // closed when the claims from before it was renewed have their answer
 	draining atomic.Bool           // no more claims are granted
 	ended    atomic.Pointer[error] // why the store answers nothing more; nil while it does
 	down     signal                // ended is set
@@ -71,13 +73,13 @@ func (l *lifecycle) enterGranting() *callCount {
 	}
 }
 
-// closeGranting refuses claims for good. The channel is closed when those under way have
-// their answer.
-func (l *lifecycle) closeGranting() <-chan struct{} {
+// closeGranting refuses claims for good. All channels are closed when those under way
+// have their answer.
+func (l *lifecycle) closeGranting() []<-chan struct{} {
 	l.renewing.Lock()
 	defer l.renewing.Unlock()
 	l.draining.Store(true)
-	return l.granting.Load().close()
+	return append(slices.Clip(l.earlier), l.granting.Load().close())
 }
 
 // outwaitClaims waits until the claims that are under way have their answer, while others
@@ -88,15 +90,28 @@ func (l *lifecycle) outwaitClaims(ctx context.Context) error {
 		l.renewing.Unlock()
 		return ErrClosed
 	}
-	answered := l.renewGranting().close()
+	under := append(slices.DeleteFunc(l.earlier, answered), l.renewGranting().close())
+	l.earlier = slices.Clip(under) // if this gives up, the next has to wait for them
 	l.renewing.Unlock()
+	for _, c := range under {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.down.c:
+			return *l.ended.Load()
+		}
+	}
+	return nil
+}
+
+// answered reports whether c is closed.
+func answered(c <-chan struct{}) bool {
 	select {
-	case <-answered:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-l.down.c:
-		return *l.ended.Load()
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -180,12 +195,14 @@ func (s *Store) Shutdown(ctx context.Context) error {
 	}
 	granting := s.closeGranting()
 	s.leaving.set()
-	select {
-	case <-granting:
-	case <-ctx.Done():
-		return errors.Join(ctx.Err(), s.Close())
-	case <-s.down.c:
-		return s.Close()
+	for _, answered := range granting {
+		select {
+		case <-answered:
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), s.Close())
+		case <-s.down.c:
+			return s.Close()
+		}
 	}
 	for {
 		now, _ := s.time.now()

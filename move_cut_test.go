@@ -27,11 +27,11 @@ import (
 // piped hides that r can seek.
 func piped(r io.Reader) io.Reader { return io.MultiReader(r) }
 
-// many completes n operations, whose results together are longer than one commit of an
-// import.
-func (p *place) many(t testing.TB, n int) {
+// many completes n operations, whose results together have so many bytes. A commit of an
+// import takes 4 MiB.
+func (p *place) many(t testing.TB, n, bytes int) {
 	t.Helper()
-	result := make([]byte, min(20<<20/n, 1<<20))
+	result := make([]byte, bytes/n)
 	for i := range n {
 		c, err := p.Claim(context.Background(), idem.Request{Key: fmt.Sprint("many/", i)})
 		require.NoError(t, err)
@@ -49,7 +49,7 @@ func TestImportThatEndsEarlyStartsOver(t *testing.T) {
 			t.Parallel()
 			ctx := t.Context()
 			a := newPlace(t, "memory", time.Unix(1_800_000_000, 0), idem.Options{})
-			a.many(t, 100)
+			a.many(t, 100, 10<<20)
 			first := a.export(t)
 			gone := map[string]idem.Token{}
 			for key, r := range a.all(t) {
@@ -146,7 +146,7 @@ func TestImportIntoAFullEngine(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	a := newPlace(t, "memory", time.Unix(1_800_000_000, 0), idem.Options{})
-	a.many(t, 20)
+	a.many(t, 20, 6<<20)
 	export := a.export(t)
 	s := open(t, memory.New(memory.Options{MaxRecords: 19}), idem.Options{SweepInterval: -1})
 	_, err := s.Import(ctx, bytes.NewReader(export))
@@ -212,9 +212,9 @@ func TestImportRacesClaims(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	a := newPlace(t, "memory", time.Unix(1_800_000_000, 0), idem.Options{})
-	a.many(t, 10)
+	a.many(t, 10, 5<<20)
 	export, want := a.export(t), a.all(t)
-	for round := range 40 {
+	for round := range 20 {
 		b := newPlace(t, []string{"memory", "bolt"}[round%2], time.Unix(1_800_000_000, 0), idem.Options{})
 		var wg sync.WaitGroup
 		start := make(chan struct{})
@@ -261,7 +261,7 @@ func TestImportEndsWithItsStore(t *testing.T) {
 			t.Parallel()
 			ctx := t.Context()
 			a := newPlace(t, "memory", time.Unix(1_800_000_000, 0), idem.Options{})
-			a.many(t, 10)
+			a.many(t, 10, 5<<20)
 			mustClaim(t, a.Store, idem.Request{Key: "in flight", Lease: time.Hour})
 			export := a.export(t)
 			b := newPlace(t, "bolt", time.Unix(1_800_000_000, 0), idem.Options{})

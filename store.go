@@ -140,7 +140,10 @@ func (s *Store) readClaim(ctx context.Context, r *Request, act *action) (snap sn
 	if act.issuedAt != 0 {
 		act.wall, act.lostUntil = s.time.wall(now, toWall), s.time.lost(now, toWall)
 	}
-	return snap, now, toWall, refuseClaim(e, act, now)
+	if err = refuseClaim(e, act, now); err == ErrTooLate && s.importing.Load() {
+		err = importing() // its record may be about to come
+	}
+	return snap, now, toWall, err
 }
 
 // ClaimMany claims each request on its own merits and in order, all in one commit: of
