@@ -440,3 +440,47 @@ func TestExportStopsAtADamagedRecord(t *testing.T) {
 type failingWriter struct{}
 
 func (failingWriter) Write([]byte) (int, error) { return 0, storetest.ErrDisk }
+
+// However far off either clock is, records move with their state, their tokens settle them,
+// and a store that was imported into can be exported again.
+func TestMoveUnderStrangeClocks(t *testing.T) {
+	t.Parallel()
+	clocks := []time.Time{
+		{}, time.Unix(-1, 0), time.Unix(3, 0), time.Unix(1_800_000_000, 0),
+		time.Unix(0, 1<<63-1), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+	for _, from := range clocks {
+		for _, to := range clocks {
+			ctx := t.Context()
+			a := newPlace(t, "memory", from, idem.Options{Retention: time.Hour})
+			held := mustClaim(t, a.Store, idem.Request{Key: "held"})
+			require.NoError(t, a.Hold(ctx, held.Token, []byte("note")))
+			inFlight := mustClaim(t, a.Store, idem.Request{Key: "in flight"})
+			done := mustClaim(t, a.Store, idem.Request{Key: "done"})
+			require.NoError(t, a.Complete(ctx, done.Token, []byte("r")))
+
+			b := newPlace(t, "memory", to, idem.Options{})
+			report, err := b.Import(ctx, bytes.NewReader(a.export(t)))
+			require.NoError(t, err, "from %v to %v", from, to)
+			require.Equal(t, 3, report.Records)
+			require.False(t, report.LostUntil.IsZero())
+			c := newPlace(t, "memory", from, idem.Options{})
+			_, err = c.Import(ctx, bytes.NewReader(b.export(t)))
+			require.NoError(t, err, "from %v to %v, and back", from, to)
+			for _, p := range []*place{b, c} {
+				require.NoError(t, p.Health(ctx))
+				for key, want := range map[string]error{"held": idem.ErrHeld, "in flight": idem.ErrInFlight, "done": idem.ErrCompleted} {
+					_, err := p.Claim(ctx, idem.Request{Key: key})
+					require.ErrorIs(t, err, want, "from %v to %v", from, to)
+				}
+				require.NoError(t, p.Complete(ctx, held.Token, []byte("it was done")))
+				require.NoError(t, p.Complete(ctx, inFlight.Token, []byte("r")))
+				require.Greater(t, mustClaim(t, p.Store, idem.Request{Key: "new"}).Token.Fence, done.Token.Fence)
+				if !from.IsZero() {
+					_, err := p.Claim(ctx, idem.Request{Key: "lost", IssuedAt: from})
+					require.ErrorIs(t, err, idem.ErrTooLate, "from %v to %v: it may have been at the other place", from, to)
+				}
+			}
+		}
+	}
+}

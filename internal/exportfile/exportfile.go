@@ -132,7 +132,8 @@ func depart(t, now engine.Instant) int64 {
 	return int64(t - now)
 }
 
-// arrive is the inverse of depart on another timeline. What has been set stays so.
+// arrive is the inverse of depart on another timeline. What has been set stays so. A time
+// past the end of that timeline never comes: to lapse or expire early is worse.
 func arrive(d int64, now engine.Instant) engine.Instant {
 	switch {
 	case d == notSet:
@@ -142,7 +143,7 @@ func arrive(d int64, now engine.Instant) engine.Instant {
 	case d < 0:
 		return max(now+engine.Instant(d), 1)
 	}
-	return min(now.Add(time.Duration(d)), engine.Never-1)
+	return now.Add(time.Duration(d))
 }
 
 func (h *Header) append(b []byte) []byte {

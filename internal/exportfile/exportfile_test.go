@@ -20,6 +20,7 @@ import (
 
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/exportfile"
+	"github.com/idemkv/idem/internal/race"
 )
 
 const hour = engine.Instant(time.Hour)
@@ -110,7 +111,8 @@ func TestRecordsComeBack(t *testing.T) {
 	}
 }
 
-// A time before the beginning of the other timeline, or after its end, is still set.
+// A time before the beginning of the other timeline is its beginning. One after its end never
+// comes: a record must not expire early.
 func TestTimesStayWithinTheTimeline(t *testing.T) {
 	t.Parallel()
 	e := records()[3].e
@@ -121,7 +123,7 @@ func TestTimesStayWithinTheTimeline(t *testing.T) {
 	require.Equal(t, engine.Instant(1), got[0].e.ClaimedAt)
 	_, got, err = read(bytes.NewReader(b), 2000*hour)
 	require.NoError(t, err)
-	require.Equal(t, engine.Never-1, got[0].e.ExpiresAt)
+	require.Equal(t, engine.Never, got[0].e.ExpiresAt)
 }
 
 func TestAnyRecordsComeBack(t *testing.T) {
@@ -174,10 +176,11 @@ func TestDamageIsNoticed(t *testing.T) {
 		}
 		oneLine(t, err, engine.ErrCorrupt, fmt.Sprintf("ends at byte %d, after %d records", n, len(got)), "export again")
 	}
-	for bit := range 8 * len(whole) {
-		b := bytes.Clone(whole)
+	b := bytes.Clone(whole)
+	for bit := 0; bit < 8*len(whole); bit += 5*race.Share - 4 { // 1, or 11
 		b[bit/8] ^= 1 << (bit % 8)
 		_, got, err := read(bytes.NewReader(b), now)
+		b[bit/8] ^= 1 << (bit % 8)
 		if bit < 8*len(exportfile.Magic) {
 			oneLine(t, err, engine.ErrInvalid)
 			continue
