@@ -36,10 +36,11 @@ type Listing struct {
 	Next string
 }
 
-// Listed is a record of a list. If the record could not be read, Err is ErrCorrupt or
-// ErrVersion, and only the key is set.
+// Listed is a record of a list.
 type Listed struct {
 	Record
+	// Err is ErrCorrupt or ErrVersion if the record cannot be read. Only its key is then
+	// set.
 	Err error
 }
 

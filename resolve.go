@@ -141,7 +141,7 @@ func (u *unresolved) Error() string {
 	sep := ": "
 	for _, err := range u.errs[:min(len(u.errs), told)] {
 		b.WriteString(sep)
-		b.WriteString(errorText(err))
+		b.WriteString(strings.ReplaceAll(errorText(err), "\n", "; ")) // one that was joined
 		sep = "; "
 	}
 	if len(u.errs) > told {

@@ -110,7 +110,7 @@ func TestResolveGoesOnAfterErrors(t *testing.T) {
 		seen = append(seen, rec.Key)
 		switch rec.Key {
 		case "held":
-			return errBank
+			return errors.Join(errBank, errors.New("and so is the branch"))
 		case "lapsed":
 			return errOther
 		}
