@@ -77,11 +77,17 @@ func (b *Backend) backup(ctx context.Context, path string) (err error) {
 		}
 		return err
 	}
-	return diskspace.SyncDir(filepath.Dir(path))
+	if err := diskspace.SyncDir(filepath.Dir(path)); err != nil {
+		return errors.Join(err, os.Remove(path)) // a power cut might take it away later
+	}
+	return nil
 }
 
 // absent returns an error if there is something at path.
 func absent(path string) error {
+	if path == "" {
+		return fmt.Errorf("%w: the path is empty; name a new file", idem.ErrInvalid)
+	}
 	_, err := os.Lstat(path)
 	if err == nil {
 		return fmt.Errorf("%w: it exists; name a new file", idem.ErrInvalid)
@@ -94,23 +100,9 @@ func absent(path string) error {
 
 // copyTo writes the pages of one commit to f and checks what was written.
 func (b *Backend) copyTo(ctx context.Context, f *os.File) error {
-	tx, unpin, err := b.engine.pin()
+	progress := engine.Progress(ctx)
+	size, err := b.engine.writeTo(ctx, f, progress)
 	if err != nil {
-		return err
-	}
-	progress, size := engine.Progress(ctx), tx.Size()
-	written, failed := int64(0), error(nil) // bbolt returns some errors as a text
-	_, err = tx.WriteTo(writer(func(p []byte) (n int, err error) {
-		if failed = ctx.Err(); failed != nil {
-			return 0, failed
-		}
-		n, failed = f.Write(p)
-		written += int64(n)
-		progress(written, 2*size)
-		return n, failed
-	}))
-	unpin()
-	if err = cmp.Or(failed, err); err != nil {
 		return err
 	}
 	newest, _, err := readMetas(f)
@@ -121,7 +113,29 @@ func (b *Backend) copyTo(ctx context.Context, f *os.File) error {
 		return err
 	}
 	checking := engine.WithProgress(ctx, func(done, _ int64) { progress(size+min(done, size), 2*size) })
-	return b.Whole(checking, &fileView{f: f, meta: newest, name: b.engine.path})
+	return b.Whole(checking, &fileView{f: f, meta: newest, name: b.engine.path, still: true})
+}
+
+// writeTo writes the pages of one commit to f, which is half of the work. It returns their
+// size.
+func (e *driver) writeTo(ctx context.Context, f *os.File, progress func(done, total int64)) (size int64, err error) {
+	tx, unpin, err := e.pin()
+	if err != nil {
+		return 0, err
+	}
+	defer unpin() // also after a panic, or its pages would never be free again
+	size = tx.Size()
+	written, failed := int64(0), error(nil) // bbolt returns some errors as a text
+	_, err = tx.WriteTo(writer(func(p []byte) (n int, err error) {
+		if failed = ctx.Err(); failed != nil {
+			return 0, failed
+		}
+		n, failed = f.Write(p)
+		written += int64(n)
+		progress(written, 2*size)
+		return n, failed
+	}))
+	return size, cmp.Or(failed, err)
 }
 
 type writer func(p []byte) (int, error)

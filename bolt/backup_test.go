@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -114,6 +115,7 @@ func TestBackupReplacesNothing(t *testing.T) {
 		require.ErrorIs(t, err, idem.ErrInvalid, path)
 		require.ErrorContains(t, err, path)
 	}
+	require.ErrorIs(t, b.Backup(t.Context(), ""), idem.ErrInvalid)
 	require.ErrorIs(t, b.Backup(t.Context(), filepath.Join(dir, "no", "folder")), fs.ErrNotExist)
 	require.Equal(t, before, storetest.State(t, dir))
 	require.Equal(t, []string{fileName}, storetest.Names(t, filepath.Dir(b.engine.path)))
@@ -286,4 +288,108 @@ func TestBackupInTheFunctionOfView(t *testing.T) {
 		return b.Backup(ctx, filepath.Join(t.TempDir(), "copy"))
 	})
 	require.ErrorIs(t, err, idem.ErrInvalid)
+}
+
+// Of two backups to one place at once, one is made and one is refused. Backups to two places
+// are both made.
+func TestTwoBackupsAtOnce(t *testing.T) {
+	t.Parallel()
+	b := mustOpen(t, newFilled(t, 600), Options{})
+	defer func() { require.NoError(t, b.Close()) }()
+	dir := t.TempDir()
+	paths := []string{"one", "one", "two"}
+	got := make(chan error, len(paths))
+	var under sync.WaitGroup
+	under.Add(len(paths))
+	for _, path := range paths {
+		go func() {
+			var begun sync.Once
+			got <- b.Backup(engine.WithProgress(context.Background(), func(int64, int64) {
+				begun.Do(func() { under.Done(); under.Wait() })
+			}), filepath.Join(dir, path))
+		}()
+	}
+	refused := 0
+	for range paths {
+		if err := <-got; err != nil {
+			require.ErrorIs(t, err, idem.ErrInvalid)
+			require.ErrorContains(t, err, filepath.Join(dir, "one"))
+			refused++
+		}
+	}
+	require.Equal(t, 1, refused)
+	require.Equal(t, []string{"one", "two"}, storetest.Names(t, dir))
+	for _, path := range []string{"one", "two"} {
+		s := storeAt(t, filepath.Join(dir, path), idem.Options{})
+		_, err := s.Get(t.Context(), keyOf(599))
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+	}
+}
+
+// A store that was moved, or whose place another has taken, vouches for nothing any more. A
+// backup of it would be taken for one of the store that is there now.
+func TestAMovedStoreMakesNoBackup(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows does not let open files be moved or removed")
+	}
+	away := func(t *testing.T, path string) { require.NoError(t, os.Rename(path, path+".old")) }
+	replaced := func(t *testing.T, path string) {
+		require.NoError(t, os.Rename(newFilled(t, 1), path))
+	}
+	for name, move := range map[string]func(t *testing.T, path string){"moved": away, "replaced": replaced} {
+		for _, o := range []Options{{}, {ReadOnly: true}} {
+			t.Run(fmt.Sprintf("%s, read-only %v", name, o.ReadOnly), func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				for _, meanwhile := range []bool{false, true} {
+					path := newFilled(t, 600)
+					b := mustOpen(t, path, o)
+					n := 0
+					ctx := engine.WithProgress(t.Context(), func(int64, int64) {
+						if n++; n == 1 && meanwhile {
+							move(t, path)
+						}
+					})
+					if !meanwhile {
+						move(t, path)
+					}
+					err := b.Backup(ctx, filepath.Join(dir, "copy"))
+					require.ErrorIs(t, err, idem.ErrBroken)
+					require.ErrorContains(t, err, "while the store was open")
+					require.Empty(t, storetest.Names(t, dir))
+					require.ErrorIs(t, b.Verify(t.Context(), func(engine.Damage) {}), idem.ErrBroken)
+					_ = b.Close()
+
+					path = newFilled(t, 600)
+					b, n = mustOpen(t, path, o), 0
+					ctx = engine.WithProgress(t.Context(), func(int64, int64) {
+						if n++; n == 1 {
+							move(t, path)
+						}
+					})
+					require.ErrorIs(t, b.Verify(ctx, func(engine.Damage) {}), idem.ErrBroken)
+					_ = b.Close()
+				}
+			})
+		}
+	}
+}
+
+// A progress function that panics harms its caller alone: the store goes on, and its pages
+// are free again.
+func TestAPanicInProgressIsTheCallers(t *testing.T) {
+	t.Parallel()
+	s, b := newStore(t, Options{MaxSize: 1 << 30}, idem.Options{}) // bbolt then keeps statistics
+	storetest.Claim(t, s, "k")
+	dir := t.TempDir()
+	reading := b.DB().Stats().OpenTxN
+	ctx := engine.WithProgress(t.Context(), func(int64, int64) { panic("mine") })
+	require.PanicsWithValue(t, "mine", func() { _ = b.Backup(ctx, filepath.Join(dir, "copy")) })
+	require.Empty(t, storetest.Names(t, dir))
+	require.PanicsWithValue(t, "mine", func() { _ = b.Verify(ctx, func(engine.Damage) {}) })
+	require.Equal(t, reading, b.DB().Stats().OpenTxN)
+	storetest.Claim(t, s, "the store lives")
+	require.NoError(t, s.Close())
 }

@@ -28,6 +28,11 @@ import (
 //
 // Errors are those of Open, and ctx's. A store that does not exist is an error.
 func Compact(ctx context.Context, path string, o Options) (err error) {
+	return compact(ctx, path, o, rewriteBytes)
+}
+
+// compact is Compact. A transaction takes so many bytes.
+func compact(ctx context.Context, path string, o Options, bytes int) (err error) {
 	if o, err = o.withDefaults(); err != nil {
 		return err
 	}
@@ -44,7 +49,7 @@ func Compact(ctx context.Context, path string, o Options) (err error) {
 	}
 	o.FileMode = info.Mode().Perm()
 	if path, err = filepath.EvalSymlinks(path); err == nil { // or the new file would replace the link
-		err = e.compact(ctx, path, o)
+		err = e.compact(ctx, path, o, bytes)
 	}
 	if err = errors.Join(err, e.Close()); err != nil {
 		return fmt.Errorf("idem: compacting %s: %w", e.path, withCause(err))
@@ -52,7 +57,7 @@ func Compact(ctx context.Context, path string, o Options) (err error) {
 	return nil
 }
 
-func (e *driver) compact(ctx context.Context, path string, o Options) (err error) {
+func (e *driver) compact(ctx context.Context, path string, o Options, bytes int) (err error) {
 	temp := fmt.Sprintf("%s.new-%08x", path, rand.Uint32())
 	db, err := bbolt.Open(temp, o.FileMode, &bbolt.Options{
 		Timeout: o.LockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, NoSync: true, NoGrowSync: true,
@@ -67,7 +72,10 @@ func (e *driver) compact(ctx context.Context, path string, o Options) (err error
 	if err := sameOwner(temp, e.file); err != nil {
 		return err
 	}
-	if err := e.rewrite(ctx, db); err != nil {
+	if err := os.Chmod(temp, o.FileMode); err != nil { // the umask may have taken from it
+		return err
+	}
+	if err := e.rewrite(ctx, db, bytes); err != nil {
 		return err
 	}
 	if err := db.Sync(); err != nil {
@@ -93,7 +101,7 @@ func (e *driver) compact(ctx context.Context, path string, o Options) (err error
 }
 
 // rewrite copies every bucket to db.
-func (e *driver) rewrite(ctx context.Context, db *bbolt.DB) (err error) {
+func (e *driver) rewrite(ctx context.Context, db *bbolt.DB, bytes int) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if v := recover(); v != nil { // the file cannot be read
@@ -101,7 +109,7 @@ func (e *driver) rewrite(ctx context.Context, db *bbolt.DB) (err error) {
 		}
 	}()
 	return e.db.View(func(from *bbolt.Tx) error {
-		c := &rewriter{db: db, progress: engine.Progress(ctx), total: from.Size()}
+		c := &rewriter{db: db, most: bytes, progress: engine.Progress(ctx), total: from.Size()}
 		if err := c.begin(); err != nil {
 			return err
 		}
@@ -138,6 +146,7 @@ const rewriteFill = 0.9
 type rewriter struct {
 	db       *bbolt.DB
 	tx       *bbolt.Tx
+	most     int   // bytes in a transaction
 	size     int   // of tx
 	done     int64 // bytes copied
 	total    int64
@@ -172,7 +181,7 @@ func (c *rewriter) bucket(ctx context.Context, path [][]byte, from *bbolt.Bucket
 		if err := to.Put(k, v); err != nil {
 			return err
 		}
-		if c.size += len(k) + len(v); c.size < rewriteBytes {
+		if c.size += len(k) + len(v); c.size < c.most {
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
@@ -217,7 +226,7 @@ func checkRewritten(ctx context.Context, path string) (err error) {
 		return err
 	}
 	damage := error(nil)
-	err = (&fileView{f: f, meta: newest, name: path}).Walk(engine.WithProgress(ctx, nil),
+	err = (&fileView{f: f, meta: newest, name: path, still: true}).Walk(engine.WithProgress(ctx, nil),
 		func(txbackend.Space, []byte, []byte) {},
 		func(_ string, err error) { damage = err })
 	return errors.Join(err, damage)

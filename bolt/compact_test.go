@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ func emptied(t *testing.T) (path string, token idem.Token) {
 		for i := range 40 {
 			inner, err := outer.CreateBucket(fmt.Append(nil, "inner ", i))
 			require.NoError(t, err)
-			require.NoError(t, inner.Put([]byte("k"), make([]byte, 1<<20)))
+			require.NoError(t, inner.Put([]byte("k"), make([]byte, 1<<18)))
 		}
 		return outer.Put([]byte("z"), []byte{})
 	}))
@@ -52,7 +53,7 @@ func emptied(t *testing.T) (path string, token idem.Token) {
 func TestCompact(t *testing.T) {
 	t.Parallel()
 	path, token := emptied(t)
-	require.NoError(t, os.Chmod(path, 0o640))
+	require.NoError(t, os.Chmod(path, 0o666)) // more than the umask leaves to new files
 	link := filepath.Join(t.TempDir(), "link")
 	require.NoError(t, os.Symlink(path, link))
 	before, err := os.Stat(path)
@@ -86,7 +87,7 @@ func TestCompact(t *testing.T) {
 	require.NoError(t, b.View(t.Context(), func(_ context.Context, tx *bbolt.Tx) error {
 		outer := tx.Bucket(own)
 		require.EqualValues(t, 7, outer.Sequence())
-		require.Len(t, outer.Bucket([]byte("inner 0")).Get([]byte("k")), 1<<20)
+		require.Len(t, outer.Bucket([]byte("inner 0")).Get([]byte("k")), 1<<18)
 		require.Nil(t, outer.Bucket([]byte("inner 1")))
 		require.NotNil(t, outer.Get([]byte("z")))
 		return nil
@@ -95,6 +96,7 @@ func TestCompact(t *testing.T) {
 
 func TestCompactInSeveralTransactions(t *testing.T) {
 	t.Parallel()
+	const most = 64 << 10 // bytes in one
 	path := newFilled(t, 10)
 	b := mustOpen(t, path, Options{})
 	require.NoError(t, b.Update(t.Context(), func(tx *bbolt.Tx) error {
@@ -104,21 +106,21 @@ func TestCompactInSeveralTransactions(t *testing.T) {
 			inner, err := outer.CreateBucket([]byte("inner"))
 			require.NoError(t, err)
 			for i := range 3 {
-				require.NoError(t, outer.Put(fmt.Append(nil, i), make([]byte, rewriteBytes/2)))
-				require.NoError(t, inner.Put(fmt.Append(nil, i), make([]byte, rewriteBytes/2)))
+				require.NoError(t, outer.Put(fmt.Append(nil, i), make([]byte, most/2)))
+				require.NoError(t, inner.Put(fmt.Append(nil, i), make([]byte, most/2)))
 			}
 		}
 		return nil
 	}))
 	require.NoError(t, b.Close())
-	require.NoError(t, Compact(t.Context(), path, Options{}))
+	require.NoError(t, compact(t.Context(), path, Options{}, most))
 	b = mustOpen(t, path, Options{})
 	require.Empty(t, found(t, b))
 	require.NoError(t, b.View(t.Context(), func(_ context.Context, tx *bbolt.Tx) error {
 		for _, name := range []string{"a", "b"} {
 			for i := range 3 {
-				require.Len(t, tx.Bucket([]byte(name)).Get(fmt.Append(nil, i)), rewriteBytes/2)
-				require.Len(t, tx.Bucket([]byte(name)).Bucket([]byte("inner")).Get(fmt.Append(nil, i)), rewriteBytes/2)
+				require.Len(t, tx.Bucket([]byte(name)).Get(fmt.Append(nil, i)), most/2)
+				require.Len(t, tx.Bucket([]byte(name)).Bucket([]byte("inner")).Get(fmt.Append(nil, i)), most/2)
 			}
 		}
 		return nil
@@ -159,4 +161,16 @@ func TestCompactThatFailsChangesNothing(t *testing.T) {
 	delete(before, dir)
 	require.ErrorIs(t, Compact(t.Context(), path, Options{}), idem.ErrCorrupt)
 	unchanged("damaged")
+}
+
+func TestCompactOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	content, err := os.ReadFile(newFilled(t, 900))
+	require.NoError(t, err)
+	disk := storetest.SmallDisk(t, len(content)+16<<10)
+	path := filepath.Join(disk, fileName)
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	before := storetest.Digest(t, disk)
+	require.ErrorIs(t, Compact(t.Context(), path, Options{}), syscall.ENOSPC)
+	require.Equal(t, before, storetest.Digest(t, disk))
 }

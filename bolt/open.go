@@ -329,15 +329,12 @@ func readMetas(f io.ReaderAt) (newest *metaPage, magic bool, err error) {
 		} else if err != nil {
 			return nil, false, err
 		}
-		ne := binary.NativeEndian
-		if ne.Uint32(b[:]) != metaMagic {
+		if binary.NativeEndian.Uint32(b[:]) != metaMagic {
 			continue
 		}
 		magic = true
-		sum := fnv.New64a()
-		sum.Write(b[:56])
-		m := &metaPage{pageSize: uint64(ne.Uint32(b[8:])), root: ne.Uint64(b[16:]), freelist: ne.Uint64(b[32:]), pages: ne.Uint64(b[40:]), txid: ne.Uint64(b[48:])}
-		if sum.Sum64() != ne.Uint64(b[56:]) || at != 0 && uint64(at) != m.pageSize {
+		m := decodeMeta(b[:])
+		if m == nil || at != 0 && uint64(at) != m.pageSize {
 			continue
 		}
 		if newest == nil || m.txid > newest.txid {
@@ -345,4 +342,18 @@ func readMetas(f io.ReaderAt) (newest *metaPage, magic bool, err error) {
 		}
 	}
 	return newest, magic, nil
+}
+
+// decodeMeta returns the meta in b; nil if that is none, or damaged.
+func decodeMeta(b []byte) *metaPage {
+	ne := binary.NativeEndian
+	sum := fnv.New64a()
+	sum.Write(b[:metaBytes-8])
+	if ne.Uint32(b) != metaMagic || sum.Sum64() != ne.Uint64(b[metaBytes-8:]) {
+		return nil
+	}
+	return &metaPage{
+		pageSize: uint64(ne.Uint32(b[8:])), root: ne.Uint64(b[16:]), freelist: ne.Uint64(b[32:]),
+		pages: ne.Uint64(b[40:]), txid: ne.Uint64(b[48:]),
+	}
 }

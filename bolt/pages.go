@@ -15,9 +15,10 @@ import (
 // fileView reads a bbolt file through calls, not a map, so nothing in a damaged one can
 // fault or end the process. Nobody changes the pages of meta during its life.
 type fileView struct {
-	f    io.ReaderAt
-	meta *metaPage
-	name string
+	f     io.ReaderAt
+	meta  *metaPage
+	name  string
+	still bool // nobody writes to the file at all
 }
 
 var _ txbackend.View = (*fileView)(nil)
@@ -53,6 +54,9 @@ func (v *fileView) Walk(ctx context.Context, pair func(space txbackend.Space, ke
 	if err := c.freeList(v.meta); err != nil {
 		page(err)
 	}
+	if v.still {
+		v.metaPages(page)
+	}
 	for space := range buckets {
 		if _, _, err := v.Get(txbackend.Space(space), []byte{0}); errors.Is(err, errNoBucket) {
 			damaged("bucket", err)
@@ -60,6 +64,20 @@ func (v *fileView) Walk(ctx context.Context, pair func(space txbackend.Space, ke
 	}
 	progress(total, total)
 	return nil
+}
+
+// metaPages calls damaged for each of the two meta pages that cannot be read. One is enough
+// to open the file. But each commit writes one of them, in turn, and if that was the other,
+// opening goes back to the state before.
+func (v *fileView) metaPages(damaged func(error)) {
+	for id := range int64(2) {
+		var b [metaBytes]byte
+		if _, err := v.f.ReadAt(b[:], id*int64(v.meta.pageSize)+pageHeader); err != nil {
+			damaged(fmt.Errorf("page %d: %w", id, err))
+		} else if decodeMeta(b[:]) == nil {
+			damaged(fmt.Errorf("page %d, one of the two meta pages, fails its checksum: the last commit may be missing, unless a power cut came before it was answered", id))
+		}
+	}
 }
 
 // progressPages is how many pages are read between two reports of progress.

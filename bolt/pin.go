@@ -43,5 +43,5 @@ func (e *driver) Inspect(fn func(txbackend.View) error) error {
 			pages: uint64(tx.Size() / e.pageSize),
 		}
 	}
-	return fn(&fileView{f: e.file, meta: m, name: e.path})
+	return fn(&fileView{f: e.file, meta: m, name: e.path, still: e.meta != nil})
 }

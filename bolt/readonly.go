@@ -28,7 +28,13 @@ func openReadOnly(path string, o Options) (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &driver{db: db, file: file, path: path, pageSize: int64(db.Info().PageSize), opts: o, layout: layoutOfBbolt()}
+	identity, err := identify(path, file)
+	if err != nil {
+		return nil, fmt.Errorf("idem: opening %s: %w", path, closing(db, err))
+	}
+	e := &driver{
+		db: db, file: file, path: path, identity: identity, pageSize: int64(db.Info().PageSize), opts: o, layout: layoutOfBbolt(),
+	}
 	e.readers.Init(e.openReader, reader.close)
 	if err := e.examine(); err != nil {
 		return nil, closing(db, err)
@@ -126,4 +132,6 @@ func (d damagedFile) Scan(space txbackend.Space, from, to []byte, limit int) (pa
 // Inspect implements txbackend.Inspector.
 func (d damagedFile) Inspect(fn func(txbackend.View) error) error { return fn(d.view()) }
 
-func (d damagedFile) view() *fileView { return &fileView{f: d.file, meta: d.meta, name: d.path} }
+func (d damagedFile) view() *fileView {
+	return &fileView{f: d.file, meta: d.meta, name: d.path, still: true}
+}

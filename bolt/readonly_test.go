@@ -18,6 +18,7 @@ import (
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
 	"github.com/idemkv/idem/internal/formattest"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -136,14 +137,16 @@ func TestReadOnlyRefuses(t *testing.T) {
 		require.NoError(t, db.Close())
 		refused(t, path, idem.ErrInvalid)
 	})
-	t.Run("a store of an older format", func(t *testing.T) {
+	t.Run("a store of another format", func(t *testing.T) {
 		t.Parallel()
-		path := newFilled(t, 1)
-		patch(t, path, func(tx *bbolt.Tx) error {
-			b := tx.Bucket(buckets[txbackend.Meta])
-			return b.Put([]byte(codec.MetaKey), formattest.Older(codec.MetaKey, b.Get([]byte(codec.MetaKey))))
-		})
-		refused(t, path, idem.ErrVersion)
+		for _, other := range []func(key string, value []byte) []byte{formattest.Older, formattest.Newer} {
+			path := newFilled(t, 1)
+			patch(t, path, func(tx *bbolt.Tx) error {
+				b := tx.Bucket(buckets[txbackend.Meta])
+				return b.Put([]byte(codec.MetaKey), other(codec.MetaKey, b.Get([]byte(codec.MetaKey))))
+			})
+			refused(t, path, idem.ErrVersion)
+		}
 	})
 	t.Run("a store that is open for writing, and the reverse", func(t *testing.T) {
 		t.Parallel()
@@ -275,20 +278,19 @@ func TestVerifyOfEachByte(t *testing.T) {
 	meta, _, err := readMetas(bytes.NewReader(content))
 	require.NoError(t, err)
 	content = content[:meta.pages*meta.pageSize] // the rest was only allocated
-	step := 61
+	step := 61 * race.Share
 	if testing.Short() {
 		step = 613
 	}
 	path := filepath.Join(t.TempDir(), fileName)
+	require.NoError(t, os.WriteFile(path, content, 0o600))
 	reported := 0
-	for at := 0; at < len(content); at += step {
-		content[at] ^= 0x14
-		require.NoError(t, os.WriteFile(path, content, 0o600))
-		content[at] ^= 0x14
+	check := func(at int) {
+		t.Helper()
 		b, err := Open(path, Options{ReadOnly: true})
 		if err != nil {
 			require.True(t, isOneOf(err, idem.ErrCorrupt, idem.ErrInvalid, idem.ErrVersion), "byte %d: %v", at, err)
-			continue
+			return
 		}
 		all := found(t, b)
 		if len(all) > 0 {
@@ -298,7 +300,7 @@ func TestVerifyOfEachByte(t *testing.T) {
 		if err != nil {
 			require.NotEmpty(t, all, "byte %d: %v", at, err)
 			require.NoError(t, b.Close())
-			continue
+			return
 		}
 		for _, key := range keys {
 			r, err := s.Get(t.Context(), key)
@@ -310,7 +312,12 @@ func TestVerifyOfEachByte(t *testing.T) {
 		}
 		require.NoError(t, s.Close(), "byte %d", at)
 	}
-	require.Greater(t, reported, 5)
+	for at := 0; at < len(content); at += step {
+		flip(t, path, int64(at), at%8)
+		check(at)
+		flip(t, path, int64(at), at%8)
+	}
+	require.Greater(t, reported, 5/race.Share)
 }
 
 func TestVerifyOfATruncatedFile(t *testing.T) {

@@ -82,7 +82,7 @@ func (b *Backend) backup(ctx context.Context, dir string) (err error) {
 			progress(n*size+int64(float64(size)*float64(done)/float64(max(total, 1))), 2*size)
 		})
 	}
-	w := &tables{disk: disk, dir: temp, options: tableOptions(e.opts)}
+	w := &tables{disk: disk, dir: temp, options: tableOptions(e.opts), most: e.tableBytes}
 	if err := e.copyTo(half(0), w, size); err != nil {
 		return err
 	}
@@ -99,7 +99,10 @@ func (b *Backend) backup(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	published = true
-	return syncDir(disk, disk.PathDir(dir))
+	if err := syncDir(disk, disk.PathDir(dir)); err != nil {
+		return errors.Join(err, disk.RemoveAll(dir)) // a power cut might take it away later
+	}
+	return nil
 }
 
 // disk is the file system on which the copy is made. For writing it is not that of the
@@ -168,33 +171,21 @@ func (e *driver) copyTo(ctx context.Context, w *tables, size int64) (err error) 
 	snap := e.db.NewSnapshot()
 	defer func() { err = errors.Join(err, snap.Close()) }()
 	defer func() { err = errors.Join(err, w.end()) }()
-	it, err := snap.NewIterWithContext(ctx, nil)
-	if err != nil {
-		return err
-	}
-	err = e.copyKeys(ctx, it, w, size)
-	if err = errors.Join(err, it.Close()); err != nil {
+	if err := e.copyKeys(ctx, snap, w, size); err != nil {
 		return damaged(err)
 	}
 	if err := w.end(); err != nil {
 		return err
 	}
-	it, err = snap.NewIterWithContext(ctx, &pebble.IterOptions{KeyTypes: pebble.IterKeyTypeRangesOnly})
+	return damaged(copyRanges(ctx, snap, w))
+}
+
+func (e *driver) copyKeys(ctx context.Context, snap *pebble.Snapshot, w *tables, size int64) (err error) {
+	it, err := snap.NewIterWithContext(ctx, nil)
 	if err != nil {
 		return err
 	}
-	for ok := it.First(); ok && err == nil; ok = it.Next() {
-		start, end := it.RangeBounds()
-		for _, k := range it.RangeKeys() {
-			if err = w.setRange(start, end, k); err != nil {
-				break
-			}
-		}
-	}
-	return damaged(errors.Join(err, it.Error(), it.Close()))
-}
-
-func (e *driver) copyKeys(ctx context.Context, it *pebble.Iterator, w *tables, size int64) error {
+	defer closeIter(it, &err)
 	progress := engine.Progress(ctx)
 	meta := appendKey(nil, txbackend.Meta, codec.MetaKey)
 	marked := false
@@ -229,11 +220,37 @@ func (e *driver) copyKeys(ctx context.Context, it *pebble.Iterator, w *tables, s
 	return ctx.Err()
 }
 
+// copyRanges copies the caller's range keys.
+func copyRanges(ctx context.Context, snap *pebble.Snapshot, w *tables) (err error) {
+	it, err := snap.NewIterWithContext(ctx, &pebble.IterOptions{KeyTypes: pebble.IterKeyTypeRangesOnly})
+	if err != nil {
+		return err
+	}
+	defer closeIter(it, &err)
+	for ok := it.First(); ok; ok = it.Next() {
+		start, end := it.RangeBounds()
+		for _, k := range it.RangeKeys() {
+			if err := w.setRange(start, end, k); err != nil {
+				return err
+			}
+		}
+	}
+	return it.Error()
+}
+
+// closeIter is deferred: it closes after a panic too, or the database could not be closed.
+func closeIter(it *pebble.Iterator, err *error) {
+	if closeErr := it.Close(); *err == nil { // it repeats what the iterator met
+		*err = closeErr
+	}
+}
+
 // tables writes sorted keys to table files in dir.
 type tables struct {
 	disk    vfs.FS
 	dir     string
 	options sstable.WriterOptions
+	most    uint64 // the size that ends a table
 
 	w      *sstable.Writer
 	points []string // files with keys
@@ -243,7 +260,7 @@ type tables struct {
 }
 
 const (
-	// tableBytes ends a table.
+	// tableBytes is the size that ends a table.
 	tableBytes = 64 << 20
 	// reportBytes is how many bytes set takes before it says that it is time to look up.
 	reportBytes = 1 << 20
@@ -270,7 +287,7 @@ func (t *tables) set(key, value []byte) (now bool, err error) {
 		return false, nil
 	}
 	t.bytes = 0
-	if t.w.Raw().EstimatedSize() >= tableBytes {
+	if t.w.Raw().EstimatedSize() >= t.most {
 		return true, t.end()
 	}
 	return true, nil

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -122,16 +124,24 @@ func TestBackupIsMarkedUntilItIsOpened(t *testing.T) {
 }
 
 // A backup in several tables.
-func TestBackupOfManyBytes(t *testing.T) {
+func TestBackupInSeveralTables(t *testing.T) {
 	t.Parallel()
 	s, b := newStore(t, Options{MinFree: -1}, idem.Options{})
-	large := func(i int) []byte { return bytes.Repeat([]byte(fmt.Sprintf("%08d", i*7919)), 1<<17) }
-	for i := range 10 {
+	b.engine.tableBytes = 1
+	rng := rand.New(rand.NewPCG(1, 2))
+	var large [][]byte
+	for i := range 4 {
+		value := make([]byte, reportBytes)
+		for i := range value {
+			value[i] = byte(rng.Uint32())
+		}
+		large = append(large, value)
 		require.NoError(t, b.Update(t.Context(), func(batch *pebble.Batch) error {
-			return batch.Set(fmt.Append(nil, "own/", i), large(i), nil)
+			return errors.Join(batch.Set(fmt.Append(nil, "own/", i), value, nil),
+				batch.RangeKeySet(fmt.Append(nil, "own/", i), fmt.Append(nil, "own/", i, "/"), nil, []byte("range"), nil))
 		}))
 	}
-	storetest.Claim(t, s, "k")
+	storetest.Complete(t, s, "k", "r")
 	dir := filepath.Join(t.TempDir(), "copy")
 	last, total := int64(0), int64(0)
 	require.NoError(t, b.Backup(engine.WithProgress(t.Context(), func(done, of int64) {
@@ -140,11 +150,14 @@ func TestBackupOfManyBytes(t *testing.T) {
 		last, total = done, of
 	}), dir))
 	require.Equal(t, total, last)
+	tables, err := filepath.Glob(filepath.Join(dir, dbName, "*.sst"))
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(tables), 4)
 	copied := mustOpen(t, dir, Options{})
-	for i := range 10 {
-		require.Equal(t, large(i), get(copied.DB(), fmt.Sprint("own/", i)))
+	for i, value := range large {
+		require.Equal(t, value, get(copied.DB(), fmt.Sprint("own/", i)))
 	}
-	require.NoError(t, copied.Close())
+	storetest.Refused(t, storetest.Open(t, copied, idem.Options{}), "k", idem.ErrCompleted)
 }
 
 func TestBackupReplacesNothing(t *testing.T) {
@@ -262,9 +275,12 @@ func TestBackupOfADamagedRecord(t *testing.T) {
 }
 
 // Whatever call on the copy's files fails: the backup fails, leaves nothing, and is no
-// matter of the store's.
-func TestBackupOntoADiskThatFails(t *testing.T) {
+// matter of the store's. Make faults tries each call, otherwise some are chosen.
+func TestEveryWriteOfABackupFails(t *testing.T) {
 	t.Parallel()
+	if only := os.Getenv("IDEM_ROBUSTNESS_CASE"); only != "" {
+		t.Skipf("%s was asked for", only)
+	}
 	f := newFaulty()
 	s := f.open(t)
 	defer func() { require.NoError(t, s.Close()) }()
@@ -273,7 +289,8 @@ func TestBackupOntoADiskThatFails(t *testing.T) {
 	storetest.Complete(t, s, "k", "r")
 	calls := 0
 	counting := func(op errorfs.Op) bool {
-		changes := op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.Contains(op.Path, ".new-")
+		of := strings.Contains(op.Path, ".new-") || op.Path == "/" // the folder that it is in
+		changes := op.Kind.ReadOrWrite() == errorfs.OpIsWrite && of
 		if changes {
 			calls++
 		}
@@ -283,7 +300,12 @@ func TestBackupOntoADiskThatFails(t *testing.T) {
 	require.NoError(t, b.Backup(t.Context(), "/copy"))
 	total := calls
 	require.Greater(t, total, 10)
+	tries := int(storetest.Setting(t, "IDEM_ROBUSTNESS_FAULTS", 20))
+	const last = 5 // which give the copy its name
 	for at := 1; at <= total; at++ {
+		if at <= total-last && rand.IntN(total) >= tries {
+			continue
+		}
 		calls = 0
 		f.on(failing(syscall.ENOSPC, func(op errorfs.Op) bool {
 			return counting(op) && calls >= at && op.Kind != errorfs.OpRemoveAll && op.Kind != errorfs.OpRemove
@@ -326,4 +348,103 @@ func TestBackupToAFullDisk(t *testing.T) {
 	other := storeAt(t, dir, idem.Options{})
 	storetest.Refused(t, other, "k", idem.ErrInFlight)
 	require.NoError(t, other.Close())
+}
+
+// Of two backups to one place at once, one is made and one is refused. Backups to two places
+// are both made.
+func TestTwoBackupsAtOnce(t *testing.T) {
+	t.Parallel()
+	b := mustOpen(t, newFilled(t), Options{})
+	defer func() { require.NoError(t, b.Close()) }()
+	base := t.TempDir()
+	names := []string{"one", "one", "two"}
+	got := make(chan error, len(names))
+	var under sync.WaitGroup
+	under.Add(len(names))
+	for _, name := range names {
+		go func() {
+			var begun sync.Once
+			got <- b.Backup(engine.WithProgress(context.Background(), func(int64, int64) {
+				begun.Do(func() { under.Done(); under.Wait() })
+			}), filepath.Join(base, name))
+		}()
+	}
+	refused := 0
+	for range names {
+		if err := <-got; err != nil {
+			require.ErrorIs(t, err, idem.ErrInvalid)
+			require.ErrorContains(t, err, filepath.Join(base, "one"))
+			refused++
+		}
+	}
+	require.Equal(t, 1, refused)
+	require.Equal(t, []string{"one", "two"}, storetest.Names(t, base))
+	for _, name := range []string{"one", "two"} {
+		s := storeAt(t, filepath.Join(base, name), idem.Options{})
+		storetest.Refused(t, s, "c", idem.ErrCompleted)
+		require.NoError(t, s.Close())
+	}
+}
+
+// A store that was moved, or whose place another has taken, vouches for nothing any more. A
+// backup of it would be taken for one of the store that is there now, and tables that were
+// not read before would be read from that.
+func TestAMovedStoreMakesNoBackup(t *testing.T) {
+	locksDirectories(t)
+	t.Parallel()
+	for name, move := range map[string]func(t *testing.T, dir string){
+		"moved": func(t *testing.T, dir string) { require.NoError(t, os.Rename(dir, dir+".old")) },
+		"replaced by an older copy": func(t *testing.T, dir string) {
+			require.NoError(t, os.CopyFS(dir+".copy", os.DirFS(dir)))
+			require.NoError(t, os.Rename(dir, dir+".old"))
+			require.NoError(t, os.Rename(dir+".copy", dir))
+		},
+	} {
+		for _, o := range []Options{{}, {ReadOnly: true}} {
+			t.Run(fmt.Sprintf("%s, read-only %v", name, o.ReadOnly), func(t *testing.T) {
+				t.Parallel()
+				base := t.TempDir()
+				for _, meanwhile := range []bool{false, true} {
+					for _, visit := range []func(ctx context.Context, b *Backend) error{
+						func(ctx context.Context, b *Backend) error { return b.Backup(ctx, filepath.Join(base, "copy")) },
+						func(ctx context.Context, b *Backend) error { return b.Verify(ctx, func(engine.Damage) {}) },
+					} {
+						dir := newFilled(t)
+						b := mustOpen(t, dir, o)
+						n := 0
+						ctx := engine.WithProgress(t.Context(), func(int64, int64) {
+							if n++; n == 1 && meanwhile {
+								move(t, dir)
+							}
+						})
+						if !meanwhile {
+							move(t, dir)
+						}
+						err := visit(ctx, b)
+						require.ErrorIs(t, err, idem.ErrBroken)
+						require.ErrorContains(t, err, "while the store was open")
+						require.Empty(t, storetest.Names(t, base))
+						within(t, "Close", func() { _ = b.Close() })
+					}
+				}
+			})
+		}
+	}
+}
+
+// A progress function that panics harms its caller alone.
+func TestAPanicInProgressIsTheCallers(t *testing.T) {
+	t.Parallel()
+	s, b := newStore(t, Options{}, idem.Options{})
+	require.NoError(t, b.Update(t.Context(), func(batch *pebble.Batch) error {
+		return batch.Set([]byte("own"), make([]byte, 2*reportBytes), nil)
+	}))
+	base := t.TempDir()
+	ctx := engine.WithProgress(t.Context(), func(int64, int64) { panic("mine") })
+	require.PanicsWithValue(t, "mine", func() { _ = b.Backup(ctx, filepath.Join(base, "copy")) })
+	require.Empty(t, storetest.Names(t, base))
+	require.PanicsWithValue(t, "mine", func() { _ = b.Verify(ctx, func(engine.Damage) {}) })
+	require.PanicsWithValue(t, "mine", func() { _ = b.Compact(ctx) })
+	storetest.Claim(t, s, "the store lives")
+	require.NoError(t, s.Close(), "nothing is open")
 }

@@ -56,6 +56,7 @@ type driver struct {
 	compactions scheduler
 
 	damagedBound time.Duration // the constant, except in tests
+	tableBytes   uint64        // likewise
 
 	// afterCommit is for tests. It runs when a commit is visible but has not returned
 	// yet.

@@ -215,7 +215,7 @@ func openDB(dir string, o Options, made bool, h *held) (*driver, error) {
 	if o.pause != nil {
 		f.pause = o.pause
 	}
-	e := &driver{dir: dir, opts: o, fatal: f, lock: lock, damagedBound: damagedBound}
+	e := &driver{dir: dir, opts: o, fatal: f, lock: lock, damagedBound: damagedBound, tableBytes: tableBytes}
 	e.readers.Init(e.openReader, (*reader).close)
 	e.compactions.done = e.expireReaders
 	events := f.listener()

@@ -47,7 +47,7 @@ func openReadOnly(dir string, o Options) (e *driver, err error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	f := newFatal()
-	e = &driver{dir: dir, opts: o, fatal: f, lock: lock, files: &guardedFS{}, damagedBound: damagedBound}
+	e = &driver{dir: dir, opts: o, fatal: f, lock: lock, files: &guardedFS{}, damagedBound: damagedBound, tableBytes: tableBytes}
 	e.readers.Init(e.openReader, (*reader).close)
 	po := pebbleOptions(o, f, lock)
 	po.FS = o.fs

@@ -134,9 +134,11 @@ func TestReadOnlyRefuses(t *testing.T) {
 	})
 	t.Run("another format", func(t *testing.T) {
 		t.Parallel()
-		dir := newFilled(t)
-		require.NoError(t, os.WriteFile(filepath.Join(dir, markerName), []byte(oldMarker), 0o600))
-		refused(t, dir, idem.ErrVersion)
+		for _, marker := range []string{oldMarker, "idem format 3 on pebble\n"} {
+			dir := newFilled(t)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, markerName), []byte(marker), 0o600))
+			refused(t, dir, idem.ErrVersion)
+		}
 	})
 	t.Run("a missing database", func(t *testing.T) {
 		t.Parallel()
@@ -178,9 +180,11 @@ func TestReadOnlyRefuses(t *testing.T) {
 			require.NoError(t, err)
 			readers = append(readers, b)
 		}
-		for _, b := range readers {
+		for i, b := range readers {
 			requireLocked(t, dir)
-			storetest.Elsewhere(t, "TestReadOnlyElsewhere", readElsewhereEnv, dir)
+			if i == len(readers)-1 {
+				storetest.Elsewhere(t, "TestReadOnlyElsewhere", readElsewhereEnv, dir)
+			}
 			require.NoError(t, b.Close())
 		}
 		require.NoError(t, mustOpen(t, dir, Options{}).Close())

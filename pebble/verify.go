@@ -199,11 +199,7 @@ func (v *view) keysFrom(ctx context.Context, from []byte, last *[]byte, pair fun
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if closeErr := it.Close(); err == nil { // it repeats what the iterator met
-			err = closeErr
-		}
-	}()
+	defer closeIter(it, &err)
 	*last = append((*last)[:0], from...)
 	for ok := it.First(); ok; ok = it.Next() {
 		if err := ctx.Err(); err != nil {

@@ -191,8 +191,11 @@ func (b *Backend) breakWith(doing string, cause error) error {
 }
 
 // guard turns a panic or memory fault of the engine into a broken store.
-func (b *Backend) guard(err *error) {
-	if v := recover(); v != nil {
+func (b *Backend) guard(err *error) { b.caught(recover(), err) }
+
+// caught is guard for v, which was recovered; nil if nothing was.
+func (b *Backend) caught(v any, err *error) {
+	if v != nil {
 		*err = b.Break(callback.Caught("panic in the engine", v))
 	}
 }
@@ -347,10 +350,10 @@ func (b *Backend) Check(ctx context.Context) (err error) {
 	if b.readOnly {
 		return b.readOnlyErr()
 	}
-	defer b.guard(&err)
-	if err := b.engine.Moved(); err != nil {
-		return b.breakWith("checking", err)
+	if err := b.Intact(); err != nil {
+		return err
 	}
+	defer b.guard(&err)
 	return b.engine.Room()
 }
 

@@ -33,8 +33,12 @@ func (b *Backend) Verify(ctx context.Context, report func(engine.Damage)) error 
 	if !ok {
 		return fmt.Errorf("%w: %s cannot be verified", engine.ErrInvalid, b.engine.Name())
 	}
-	return b.Visit(ctx, func(ctx context.Context) error {
-		return inspector.Inspect(func(v View) error { return b.verify(ctx, v, report) })
+	return b.visit(ctx, func(ctx context.Context, g *guest) error {
+		tell := func(d engine.Damage) { g.run(func() { report(d) }) }
+		if err := inspector.Inspect(func(v View) error { return b.verify(ctx, v, tell) }); err != nil {
+			return err
+		}
+		return b.Intact()
 	})
 }
 

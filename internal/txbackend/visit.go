@@ -2,7 +2,6 @@ package txbackend
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"github.com/idemkv/idem/engine"
@@ -38,30 +37,62 @@ func (v *visits) close(why error) {
 	v.end(why)
 }
 
+// guest runs functions of a visit's caller. What they do is no fault of the engine.
+type guest struct{ inside bool } // one is running, or has not returned
+
+func (g *guest) run(f func()) {
+	g.inside = true
+	f()
+	g.inside = false
+}
+
 // Visit runs fn, which reads the database for longer than a look-up. The database stays
 // open until fn has returned. fn's ctx ends with the caller's, and when the backend breaks
-// or is closed: fn must return then.
-func (b *Backend) Visit(ctx context.Context, fn func(ctx context.Context) error) (err error) {
+// or is closed: fn must return then. A panic of fn breaks the backend, but a panic of the
+// caller's progress function is the caller's.
+func (b *Backend) Visit(ctx context.Context, fn func(ctx context.Context) error) error {
+	return b.visit(ctx, func(ctx context.Context, _ *guest) error { return fn(ctx) })
+}
+
+func (b *Backend) visit(ctx context.Context, fn func(context.Context, *guest) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := b.err(); err != nil {
+	if err := b.Intact(); err != nil {
 		return err
 	}
 	if !b.visits.enter() {
 		return engine.ErrClosed
 	}
 	defer b.visits.under.Done()
-	defer b.guard(&err)
+	var g guest
+	defer func() {
+		if !g.inside {
+			b.caught(recover(), &err)
+		}
+	}()
+	progress := engine.Progress(ctx)
+	ctx = engine.WithProgress(ctx, func(done, total int64) { g.run(func() { progress(done, total) }) })
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(b.visits.ctx, func() { cancel(context.Cause(b.visits.ctx)) })()
-	if err = fn(ctx); errors.Is(err, context.Canceled) && b.visits.ctx.Err() != nil {
-		err = context.Cause(b.visits.ctx)
+	if err = fn(ctx, &g); err != nil {
+		if why := b.Intact(); why != nil { // that is why it failed
+			return why
+		}
 	}
 	return err
 }
 
-// Intact returns nil while the backend is neither broken nor closed. A visit asks it
-// before it vouches for what it has read.
-func (b *Backend) Intact() error { return b.err() }
+// Intact returns nil while the backend is neither broken nor closed, and its path still
+// names the database. A visit asks it before it vouches for what it has read.
+func (b *Backend) Intact() (err error) {
+	if err := b.err(); err != nil {
+		return err
+	}
+	defer b.guard(&err)
+	if err := b.engine.Moved(); err != nil {
+		return b.breakWith("checking", err)
+	}
+	return nil
+}

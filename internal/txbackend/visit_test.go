@@ -2,6 +2,7 @@ package txbackend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -84,6 +85,49 @@ func TestAVisitHasItsCallersContext(t *testing.T) {
 	}))
 	require.ErrorIs(t, e.b.Visit(mine, func(context.Context) error { return nil }), context.Canceled)
 	require.ErrorIs(t, e.b.Visit(ctx, func(context.Context) error { panic("engine") }), idem.ErrBroken)
+}
+
+// What a visit reports to may panic, and that is its caller's own. The visit ends, and the
+// backend goes on.
+func TestAPanicInAVisitsReport(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	mine := engine.WithProgress(ctx, func(int64, int64) { panic("mine") })
+	ended := false
+	require.PanicsWithValue(t, "mine", func() {
+		_ = e.b.Visit(mine, func(ctx context.Context) error {
+			defer func() { ended = true }()
+			engine.Progress(ctx)(1, 2)
+			return nil
+		})
+	})
+	require.True(t, ended)
+	quiet := engine.WithProgress(ctx, func(int64, int64) {})
+	require.NoError(t, e.b.Intact())
+	require.ErrorIs(t, e.b.Visit(quiet, func(ctx context.Context) error {
+		engine.Progress(ctx)(1, 2)
+		panic("engine")
+	}), idem.ErrBroken)
+}
+
+// A visit to a database that is no longer where it was opened vouches for nothing, whether it
+// was moved before or meanwhile.
+func TestAVisitToAMovedDatabase(t *testing.T) {
+	t.Parallel()
+	moved := func() error { return errDisk }
+	e := newEnv(t)
+	e.fake.on(moving, moved)
+	err := e.b.Visit(ctx, func(context.Context) error { t.Error("it begins"); return nil })
+	require.ErrorIs(t, err, idem.ErrBroken)
+	require.ErrorIs(t, err, errDisk)
+
+	e = newEnv(t)
+	err = e.b.Visit(ctx, func(context.Context) error {
+		e.fake.on(moving, moved)
+		return errors.New("a file is not there")
+	})
+	require.ErrorIs(t, err, idem.ErrBroken)
+	require.ErrorIs(t, err, errDisk)
 }
 
 // A backend opened read-only never asks its engine for a transaction.
