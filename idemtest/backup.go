@@ -18,16 +18,22 @@ var backupCases = []testCase{
 	{"a backup restored while the clock is not set", backup1970},
 }
 
-// backup makes a backup of the case's store and returns its folder.
-func (e *env) backup() string {
+// backsUp skips the case if the engine makes no backups.
+func (e *env) backsUp() {
 	e.t.Helper()
 	if e.h.Backup == nil {
 		e.t.Skip("the engine makes no backups")
 	}
+}
+
+// backup makes a backup of the case's store and returns its folder.
+func (e *env) backup() string {
+	e.t.Helper()
 	return e.h.Backup(e.t, e.backend, e.dir)
 }
 
 func backupTooLate(t *testing.T, e *env) {
+	e.backsUp()
 	e.open(idem.Options{Retention: day})
 	done := e.completed(idem.Request{Key: "before"}, []byte("result"))
 	inFlight := e.claim(idem.Request{Key: "in flight", Lease: day})
@@ -85,6 +91,7 @@ func backupTooLate(t *testing.T, e *env) {
 
 // backup1970: until the clock is set, everything may have been lost.
 func backup1970(t *testing.T, e *env) {
+	e.backsUp()
 	e.open(idem.Options{Retention: day})
 	e.completed(idem.Request{Key: "before"}, nil)
 	e.dir = e.backup()
@@ -102,6 +109,7 @@ func backup1970(t *testing.T, e *env) {
 // backupUnderTraffic: what was completed before the backup began is in it. What is in it
 // was asked for. Its index and records fit.
 func backupUnderTraffic(t *testing.T, e *env) {
+	e.backsUp()
 	const callers, rounds = 8, 30
 	e.open(idem.Options{Retention: day})
 	result := func(key string) []byte { return []byte("result of " + key) }

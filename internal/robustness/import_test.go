@@ -37,18 +37,14 @@ func (j *importJob) do() error {
 // yet to be told of, and takes the import in the end.
 func TestCrashImport(t *testing.T) {
 	t.Parallel()
-	kills := 6
-	if testing.Short() {
-		kills = 2
-	}
-	kills = int(storetest.Setting(t, roundsEnv, uint64(kills)))
+	kills := int(storetest.Setting(t, roundsEnv, 2))
 	seed := storetest.Setting(t, seedEnv, rand.Uint64N(1<<32))
 	eachEngine(t, func(t *testing.T, engine string) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		ctx := t.Context()
 		from := storetest.Open(t, memory.New(memory.Options{}), idem.Options{})
 		want := map[string]idem.Record{}
-		const records = 4000
+		const records = 1200
 		for i := range records {
 			key := fmt.Sprint("k", rng.Uint32())
 			c, err := from.Claim(ctx, idem.Request{Key: key, Lease: time.Hour, Retention: idem.Forever, HoldUnknown: i%3 == 0})
@@ -57,7 +53,7 @@ func TestCrashImport(t *testing.T) {
 			}
 			require.NoError(t, err)
 			if i%2 == 0 {
-				require.NoError(t, from.Complete(ctx, c.Token, make([]byte, rng.IntN(8<<10))))
+				require.NoError(t, from.Complete(ctx, c.Token, make([]byte, rng.IntN(32<<10))))
 			}
 			want[key], err = from.Get(ctx, key)
 			require.NoError(t, err)

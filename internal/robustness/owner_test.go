@@ -51,7 +51,7 @@ func (o *openJob) try(path string) string {
 	if o.Engine == "bolt" {
 		b, err = bolt.Open(path, bolt.Options{LockTimeout: time.Millisecond, MinFree: -1})
 	} else {
-		b, err = pebble.Open(path, pebble.Options{MinFree: -1})
+		b, err = pebble.Open(path, pebble.Options{LockTimeout: time.Millisecond, MinFree: -1})
 	}
 	if err != nil {
 		if errors.Is(err, idem.ErrLocked) {
