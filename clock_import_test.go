@@ -55,7 +55,7 @@ func TestNoClockLooksLikeAnImport(t *testing.T) {
 		require.Positive(t, m.LostUntil, lost)
 		for _, saved := range []engine.Meta{m, {LostUntil: lost.UnixNano()}, {LostUntil: -1}, {LostUntil: math.MinInt64}} {
 			for _, wall := range clocks {
-				c := newHandClock(wall)
+				c := fakeclock.New(wall)
 				tl := newTimeline(c, saved)
 				check := func() {
 					t.Helper()
@@ -72,7 +72,7 @@ func TestNoClockLooksLikeAnImport(t *testing.T) {
 				c.Advance(100 * 365 * 24 * time.Hour)
 				check()
 				for _, wall := range clocks {
-					c.Step(wall)
+					c.SetWall(wall)
 					check()
 				}
 			}
