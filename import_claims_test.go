@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/storetest"
 )
 
 // An import waits for the claims under way. If it gives up, a Shutdown still waits for them,
@@ -18,14 +19,14 @@ func TestShutdownAfterAnImportThatGaveUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx := t.Context()
 		export := newPlace(t, "memory", time.Unix(1_800_000_000, 0), idem.Options{}).export(t)
-		b := newStub()
+		b := storetest.NewStub()
 		reached, free := make(chan struct{}), make(chan struct{})
-		b.onCommit = func() error {
+		b.OnCommit = func() error {
 			close(reached)
 			<-free
 			return nil
 		}
-		s := open(t, rich{b}, idem.Options{SweepInterval: -1})
+		s := open(t, storetest.Rich{Stub: b}, idem.Options{SweepInterval: -1})
 		claimed := make(chan idem.Token, 1)
 		go func() {
 			c, err := s.Claim(ctx, idem.Request{Key: "k"})
@@ -35,7 +36,7 @@ func TestShutdownAfterAnImportThatGaveUp(t *testing.T) {
 			claimed <- c.Token
 		}()
 		<-reached
-		b.onCommit = nil
+		b.OnCommit = nil
 		for range 3 {
 			hasty, cancel := context.WithTimeout(ctx, time.Second)
 			_, err := s.Import(hasty, bytes.NewReader(export))
