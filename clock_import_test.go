@@ -46,7 +46,8 @@ func TestUnfinishedImportIsSaved(t *testing.T) {
 func TestNoClockLooksLikeAnImport(t *testing.T) {
 	t.Parallel()
 	clocks := []time.Time{
-		{}, time.Unix(-1, 0), time.Unix(0, -1), time.Unix(0, 0), time.Unix(0, 1), time.Unix(0, clockFloor-1), autumn,
+		{},
+		time.Unix(-1, 0), time.Unix(0, -1), time.Unix(0, 0), time.Unix(0, 1), time.Unix(0, clockFloor-1), autumn,
 		time.Unix(0, math.MaxInt64), time.Unix(0, math.MaxInt64).Add(1), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), time.Unix(math.MaxInt64, 0),
 	}
 	for _, lost := range clocks {

@@ -446,7 +446,8 @@ func (failingWriter) Write([]byte) (int, error) { return 0, storetest.ErrDisk }
 func TestMoveUnderStrangeClocks(t *testing.T) {
 	t.Parallel()
 	clocks := []time.Time{
-		{}, time.Unix(-1, 0), time.Unix(3, 0), time.Unix(1_800_000_000, 0),
+		{},
+		time.Unix(-1, 0), time.Unix(3, 0), time.Unix(1_800_000_000, 0),
 		time.Unix(0, 1<<63-1), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC),
 	}
 	for _, from := range clocks {

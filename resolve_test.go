@@ -45,7 +45,8 @@ func pile(t *testing.T, s *idem.Store, clock interface{ Advance(time.Duration) }
 func ticking(t *testing.T, clock interface {
 	Advance(time.Duration)
 	Pending() int
-}) (stop func()) {
+},
+) (stop func()) {
 	t.Helper()
 	end := make(chan struct{})
 	var wg sync.WaitGroup

@@ -358,19 +358,28 @@ func TestVerifyFindsWhatDoesNotFit(t *testing.T) {
 			k, _ := expiry(tx).Cursor().First()
 			return expiry(tx).Delete(k)
 		}, []string{"record"}, "not in the expiry index"},
-		"a place without its record": {func(tx *bbolt.Tx) error { return tx.Bucket(buckets[txbackend.Records]).Delete([]byte(keyOf(3))) },
-			[]string{"expiry index"}, "belongs to no record"},
+		"a place without its record": {
+			func(tx *bbolt.Tx) error { return tx.Bucket(buckets[txbackend.Records]).Delete([]byte(keyOf(3))) },
+			[]string{"expiry index"},
+			"belongs to no record",
+		},
 		"a place too many":   {func(tx *bbolt.Tx) error { return expiry(tx).Put(place(1, keyOf(3)), nil) }, []string{"expiry index"}, "a place is at 1"},
 		"no place at all":    {func(tx *bbolt.Tx) error { return expiry(tx).Put([]byte("short"), nil) }, []string{"expiry index"}, "no place"},
 		"a place of a value": {func(tx *bbolt.Tx) error { return expiry(tx).Put(place(engine.Never-1, "x"), []byte("v")) }, []string{"expiry index", "expiry index"}, ""},
 		"no meta entry":      {func(tx *bbolt.Tx) error { return tx.Bucket(buckets[txbackend.Meta]).Delete([]byte(codec.MetaKey)) }, []string{"meta entry"}, "missing"},
 		"another meta entry": {func(tx *bbolt.Tx) error { return tx.Bucket(buckets[txbackend.Meta]).Put([]byte("other"), nil) }, []string{"meta entry"}, "another entry"},
-		"a meta entry older than the records, as in a copy of an open file": {inRecords(func(m *engine.Meta) { m.Fence = 7 }),
-			[]string{"meta entry"}, "fence"},
+		"a meta entry older than the records, as in a copy of an open file": {
+			inRecords(func(m *engine.Meta) { m.Fence = 7 }),
+			[]string{"meta entry"},
+			"fence",
+		},
 		"an opening that has not been": {inRecords(func(m *engine.Meta) { m.Epoch = 0 }), []string{"meta entry"}, "opening"},
 		"a clock from the future":      {inRecords(func(m *engine.Meta) { m.Wall += int64(9 * 365 * 24 * time.Hour) }), []string{"clock"}, "ahead"},
-		"no index": {func(tx *bbolt.Tx) error { return tx.DeleteBucket(buckets[txbackend.Expiry]) },
-			[]string{"bucket"}, "missing"},
+		"no index": {
+			func(tx *bbolt.Tx) error { return tx.DeleteBucket(buckets[txbackend.Expiry]) },
+			[]string{"bucket"},
+			"missing",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -142,7 +142,14 @@ func TestHeaderIssuedAt(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, got)
 	for _, lines := range [][]string{
-		{""}, {"yesterday"}, {"0"}, {"-5"}, {fmt.Sprint(want.UnixMilli())}, {"2026-11-30"}, {"@"}, {"1.5"},
+		{""},
+		{"yesterday"},
+		{"0"},
+		{"-5"},
+		{fmt.Sprint(want.UnixMilli())},
+		{"2026-11-30"},
+		{"@"},
+		{"1.5"},
 		{fmt.Sprint(want.Unix()), fmt.Sprint(want.Unix())},
 	} {
 		_, err := ask(lines...)

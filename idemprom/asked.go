@@ -64,8 +64,11 @@ func (a *askedMetrics) sendCounts(ch chan<- prometheus.Metric, c *counts) {
 		state idem.State
 		n     int
 	}{
-		{idem.InFlight, st.InFlight}, {idem.Released, st.Released}, {idem.Held, st.Held},
-		{idem.Completed, st.Completed}, {idem.Failed, st.Failed},
+		{idem.InFlight, st.InFlight},
+		{idem.Released, st.Released},
+		{idem.Held, st.Held},
+		{idem.Completed, st.Completed},
+		{idem.Failed, st.Failed},
 	} {
 		send(ch, a.records, float64(r.n), r.state.String())
 	}

@@ -351,7 +351,7 @@ func (e *driver) assemble(ctx context.Context, dir string, t *tables) error {
 		timer := time.NewTimer(closeBound)
 		defer timer.Stop()
 		select {
-		case <-done:
+		case err = <-done:
 		case <-timer.C:
 		}
 	}

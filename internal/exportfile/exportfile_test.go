@@ -57,7 +57,11 @@ func records() []named {
 	forever := done
 	forever.Retention, forever.ExpiresAt, forever.LeaseUntil = math.MaxInt64, engine.Never, engine.Never
 	return []named{
-		{"in flight", claimed}, {"held", held}, {"\x00\xff", released}, {"done", done}, {"failed", failed},
+		{"in flight", claimed},
+		{"held", held},
+		{"\x00\xff", released},
+		{"done", done},
+		{"failed", failed},
 		{strings.Repeat("k", 1024), forever},
 	}
 }
