@@ -11,6 +11,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/storetest"
 )
 
@@ -40,11 +41,15 @@ func TestKeyHashIsTheStoresOwn(t *testing.T) {
 }
 
 // Events need a hash each, on the path of every call. It takes one allocation, for its
-// text; under the race detector a sync.Pool forgets something now and then.
+// text. Under the race detector a sync.Pool forgets a quarter of what it gets, and a state
+// of HMAC takes eight.
 func TestKeyHashAllocatesLittle(t *testing.T) {
 	s := open(t, storetest.NewStub(), idem.Options{SweepInterval: -1})
-	key := strings.Repeat("k", 100)
-	assert.LessOrEqual(t, testing.AllocsPerRun(500, func() { s.KeyHash(key) }), 3.0)
+	key, most := strings.Repeat("k", 100), 1.0
+	if race.Enabled {
+		most = 6
+	}
+	assert.LessOrEqual(t, testing.AllocsPerRun(500, func() { s.KeyHash(key) }), most)
 }
 
 // Hashes computed at once do not mix, and one of a key that is too long to be stored does
