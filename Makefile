@@ -45,7 +45,7 @@ CROSS_NESTED = cmd/idem idemotel idemprom
 
 # What is skipped under the race detector, which finds nothing in it and makes it take six
 # times as long (race.Skip), and where it is.
-WITHOUT_RACE = Test(Transition.*|Protocol|.*Property|.*Mutants|Power.*|.*Healthy.*|FaultsFlippedBits|Skew.*|Check.*|Damaged.*|Table.*|Index.*|Expiring.*)
+WITHOUT_RACE = Test(Transition.*|Protocol|.*Property|.*Mutants|Power.*|.*Healthy.*|FaultsFlippedBits|Skew.*|Check.*|Damaged.*|Verify.*|RecordsBehind.*|Walk.*|Backup.*|Compact.*|Table.*|Index.*|Expiring.*)
 WITHOUT_RACE_IN = ./idemtest . ./internal/robustness ./internal/robustness/oracle ./pebble ./bolt ./memory
 # How many random cases each property has under the race detector. Without it there are 100.
 RACE_CHECKS = 30

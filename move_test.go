@@ -13,6 +13,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
@@ -315,6 +316,7 @@ func (p *place) untouched(t testing.TB) {
 // An export that is damaged anywhere is refused, and nothing is changed if it is a file.
 // From a pipe the store may have begun: it is then not used before an import has ended.
 func TestDamagedExportsAreRefused(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	ctx := t.Context()
 	a := newPlace(t, "memory", time.Unix(1_800_000_000, 0), idem.Options{MaxResult: keptResult})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/storetest"
 )
 
@@ -51,6 +52,7 @@ func emptied(t *testing.T) (path string, token idem.Token) {
 }
 
 func TestCompact(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	path, token := emptied(t)
 	require.NoError(t, os.Chmod(path, 0o666)) // more than the umask leaves to new files
@@ -129,6 +131,7 @@ func TestCompactInSeveralTransactions(t *testing.T) {
 }
 
 func TestCompactThatFailsChangesNothing(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	path, _ := emptied(t)
 	dir := filepath.Dir(path)
@@ -164,6 +167,7 @@ func TestCompactThatFailsChangesNothing(t *testing.T) {
 }
 
 func TestCompactOnAFullDisk(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	content, err := os.ReadFile(newFilled(t, 900))
 	require.NoError(t, err)

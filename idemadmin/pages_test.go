@@ -374,7 +374,7 @@ func TestRedaction(t *testing.T) {
 func TestHugeResult(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, idem.Options{}, idemadmin.Options{Reveal: all})
-	for name, unit := range map[string]string{"text": "<&é\n", "hex": "\xff\x00", "json": `"<",`} {
+	for name, unit := range map[string]string{"text": "<&é\n", "hex": "\xff\x00", "json": `"` + strings.Repeat("<&é", 100) + `",`} {
 		huge := strings.Repeat(unit, (1<<20-2)/len(unit))
 		if name == "json" {
 			huge = "[" + strings.TrimSuffix(huge, ",") + "]"

@@ -23,6 +23,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -125,6 +126,7 @@ func TestBackupIsMarkedUntilItIsOpened(t *testing.T) {
 
 // A backup in several tables.
 func TestBackupInSeveralTables(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	s, b := newStore(t, Options{MinFree: -1}, idem.Options{})
 	b.engine.tableBytes = 1
@@ -205,6 +207,7 @@ func TestBackupLosesARace(t *testing.T) {
 
 // What ends a backup leaves nothing of it, whenever it comes.
 func TestBackupThatEndsEarlyLeavesNothing(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	s, b := newStore(t, Options{MinFree: -1}, idem.Options{})
 	for i := range 5 {

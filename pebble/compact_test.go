@@ -11,10 +11,12 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/storetest"
 )
 
 func TestCompact(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	empty := mustOpen(t, filepath.Join(t.TempDir(), "store"), Options{})
 	require.NoError(t, empty.Compact(t.Context()), "unbound, and empty but for its meta entry")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -71,6 +72,7 @@ func TestCommitsThatWaitBesideDamage(t *testing.T) {
 
 // Only the records in a damaged block cannot be read, in whatever order they are looked up.
 func TestRecordsBehindADamagedBlockAreRead(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	dir, keys := many(t, 3000)
 	damageBlock(t, dir, slices.Sorted(maps.Values(keys))[1500])

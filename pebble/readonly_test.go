@@ -22,6 +22,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/internal/txbackend"
 )
@@ -298,6 +299,7 @@ func damageBlock(t *testing.T, dir, key string) {
 // A damaged block costs the records in it. They are named, all others are read, and the
 // store still opens.
 func TestVerifyGoesOnPastDamagedBlocks(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	dir, keys := many(t, 1000)
 	tables, err := filepath.Glob(filepath.Join(dir, dbName, "*.sst"))
@@ -355,6 +357,7 @@ func TestVerifyGoesOnPastDamagedBlocks(t *testing.T) {
 
 // The walk loses no more than the damaged block: it goes on right behind it.
 func TestWalkGoesOnBehindADamagedBlock(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	dir, keys := many(t, 3000)
 	damageBlock(t, dir, slices.Sorted(maps.Values(keys))[1500])

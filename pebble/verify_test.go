@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,21 +16,21 @@ import (
 // Whichever byte of a table is damaged: reading it, and verifying it, ends in order; what is
 // read is what was written; and the damage is reported, wherever Pebble has a checksum.
 func TestVerifyOfEachByte(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	dir := newFilled(t)
 	tables, err := filepath.Glob(filepath.Join(dir, dbName, "*.sst"))
 	require.NoError(t, err)
 	require.NotEmpty(t, tables)
-	step := 23 * race.Share
-	if testing.Short() {
-		step = 230
-	}
+	// Pebble looks for the flipped bit whenever it meets a damaged table, which takes its
+	// time. Over many runs each byte has its turn.
+	const step = 120
 	// The footer, at the end, has no checksum in this format, and some bytes that say nothing.
 	const footer = 64
 	for _, table := range tables {
 		whole, err := os.ReadFile(table)
 		require.NoError(t, err)
-		for at := 0; at < len(whole); at += step {
+		for at := rand.IntN(step); at < len(whole); at += step {
 			whole[at] ^= 0x14
 			require.NoError(t, os.WriteFile(table, whole, 0o600))
 			whole[at] ^= 0x14
