@@ -11,11 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemkv/idem"
+	"github.com/idemkv/idem/internal/race"
 )
 
 // Every option of a store has a row in the table of docs/CHOOSING.md, and there are no
 // others.
 func TestOptionsAreDocumented(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	page, err := os.ReadFile("docs/CHOOSING.md")
 	require.NoError(t, err)

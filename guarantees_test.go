@@ -7,12 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/idemkv/idem/internal/race"
 	"github.com/stretchr/testify/require"
 )
 
 // Every promise of docs/GUARANTEES.md has tests in its appendix, and every test that the
 // appendix names exists.
 func TestGuaranteesNameTheirTests(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	promises, appendix, ok := strings.Cut(readFile(t, "docs/GUARANTEES.md"), "\n## Appendix: the tests\n")
 	require.True(t, ok, "there is no appendix")

@@ -20,6 +20,7 @@ import (
 
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/idemtest"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/storetest"
 	"github.com/idemkv/idem/memory"
 )
@@ -43,6 +44,7 @@ func (p *place) many(t testing.TB, n, bytes int) {
 // after it has been opened again. Another import of the same store starts over, and leaves
 // nothing that the other store has lost since.
 func TestImportThatEndsEarlyStartsOver(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	for to := range engines {
 		t.Run(to, func(t *testing.T) {

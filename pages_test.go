@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/idemkv/idem/internal/race"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -44,6 +45,7 @@ func TestErrorsPageHasEveryError(t *testing.T) {
 // The links in the problems of the admin API lead to headings of docs/OPERATIONS.md, and
 // the page's table has each problem with its status.
 func TestAdminProblemsLeadToTheirHeadings(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	source := readFile(t, "internal/operator/problem.go")
 	require.Contains(t, source, `docs/OPERATIONS.md#"`)

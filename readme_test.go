@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/idemkv/idem/internal/race"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -19,6 +20,7 @@ import (
 // package documentation show stands, but for indentation, in an example, which the
 // tests build and run.
 func TestShownCodeIsCompiled(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	shown := map[string][]string{
 		"README.md":       goBlocks(readFile(t, "README.md")),
@@ -63,6 +65,7 @@ func TestShownCodeSearch(t *testing.T) {
 // docs leads to a file of the tree, and to a heading of it if it names one. A make target they
 // name is one, and so is a test.
 func TestShownLinksAndTargets(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	makefile, tests := readFile(t, "Makefile"), testNames(t)
 	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)

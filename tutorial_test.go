@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/selfexec"
 )
 
@@ -65,6 +66,7 @@ func tutorialScript(t *testing.T, blocks []block) (script string, want []string)
 // prints what the page says that it prints. The module uses this tree in place of a
 // release, and asks no network: the module cache has what this tree's tests need.
 func TestTutorial(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	if selfexec.Emulated() {
 		t.Skip("the programs that it builds would run without the emulator")

@@ -163,7 +163,7 @@ func TestEveryWriteFails(t *testing.T) {
 	if only := os.Getenv("IDEM_ROBUSTNESS_ENGINE"); only != "" && only != "pebble" {
 		t.Skip("not the engine asked for")
 	}
-	most := uint64(100 / race.Share)
+	most := uint64(60 / race.Share)
 	if testing.Short() {
 		most = 20
 	}
