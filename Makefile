@@ -51,9 +51,9 @@ WITHOUT_RACE_IN = ./idemtest . ./internal/robustness ./internal/robustness/oracl
 RACE_CHECKS = 30
 # These take longest, so they begin first.
 LONGEST = ./pebble ./internal/robustness ./bolt
-# Four at a time on two cores, because they wait for disks. Each would sleep a second at
+# Three at a time on two cores, because they wait for disks. Each would sleep a second at
 # its end for the race detector, which by then has reported what it found.
-PACKAGES_AT_A_TIME = 4
+PACKAGES_AT_A_TIME = 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-arm race lint cross cover fuzz bench bench-full microbench crash power backup faults soak tidy cc
