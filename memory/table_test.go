@@ -105,7 +105,7 @@ func TestTableStaysSmall(t *testing.T) {
 // each key's own entries only, and none older than one they saw.
 func TestTableReadersNeedNoLock(t *testing.T) {
 	t.Parallel()
-	const keys, rounds = 200, 300
+	const keys, rounds = 200, 300 / race.Share
 	names := make([]string, keys)
 	for i := range names {
 		names[i] = fmt.Sprint("key ", i)

@@ -31,6 +31,7 @@ import (
 // A backup holds the caller's own data too, of every kind that Pebble has, and opens with
 // the options of the store.
 func TestBackupOfOwnData(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	o := Options{MemTableBytes: 1 << 20}
 	s, b := newStore(t, o, idem.Options{})

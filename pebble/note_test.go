@@ -22,6 +22,7 @@ import (
 	"github.com/idemkv/idem"
 	"github.com/idemkv/idem/engine"
 	"github.com/idemkv/idem/internal/codec"
+	"github.com/idemkv/idem/internal/race"
 	"github.com/idemkv/idem/internal/storetest"
 )
 
@@ -207,6 +208,7 @@ func TestClosedStoreNeedsNoLog(t *testing.T) {
 // A manifest that is damaged anywhere is refused, or nothing is lost: Pebble takes the
 // damage for its end, and goes back to what the database was then.
 func TestDamagedManifest(t *testing.T) {
+	race.Skip(t)
 	t.Parallel()
 	ctx := context.Background()
 	open := func(t *testing.T, dir string) *idem.Store {
