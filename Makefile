@@ -67,6 +67,10 @@ demo: ## a payment service that is killed again and again, and its audit (DEMO="
 
 # go test vets what it compiles: go vet alone would compile everything once more, without
 # the race detector.
+# Tests wait for no disk where there is a folder in memory; the tests of make cover, crash and
+# faults do. Programs are built where they always are.
+test: export GOTMPDIR := $(or $(GOTMPDIR),$(TMPDIR),/tmp)
+test: export TMPDIR := $(or $(TMPDIR),$(shell scripts/fastdir.sh))
 test: export GOGC = 300
 test: cc ## every test with the race detector, in random order, and all that go vet looks for
 	$(GO) test -p $(PACKAGES_AT_A_TIME) -vet=off -run '^$(WITHOUT_RACE)$$' -timeout $(TIMEOUT) $(WITHOUT_RACE_IN)

@@ -399,9 +399,9 @@ func TestAMovedStoreMakesNoBackup(t *testing.T) {
 	for name, move := range map[string]func(t *testing.T, dir string){
 		"moved": func(t *testing.T, dir string) { require.NoError(t, os.Rename(dir, dir+".old")) },
 		"replaced by an older copy": func(t *testing.T, dir string) {
-			require.NoError(t, os.CopyFS(dir+".copy", os.DirFS(dir)))
+			older := killed(t, dir)
 			require.NoError(t, os.Rename(dir, dir+".old"))
-			require.NoError(t, os.Rename(dir+".copy", dir))
+			require.NoError(t, os.Rename(older, dir))
 		},
 	} {
 		for _, o := range []Options{{}, {ReadOnly: true}} {
