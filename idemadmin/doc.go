@@ -55,8 +55,12 @@
 //
 // # Security
 //
-// Authenticate further out and decide in Authorize. Requests that change something must
-// be POST and must not come from another site (http.CrossOriginProtection). The form
-// carries a token bound to the user, the action, the record and its fence. Answers are not
-// stored by caches, load nothing from elsewhere, run no scripts, and cannot be framed.
+// Authenticate further out and decide in Authorize. What it refuses gets 403. A browser asks
+// for a password only when it gets 401 with WWW-Authenticate; the example shows a middleware
+// that answers so. The pages belong on a port that only operators can reach.
+//
+// Requests that change something must be POST and must not come from another site
+// (http.CrossOriginProtection). The form carries a token bound to the user, the action, the
+// record and its fence. Answers are not stored by caches, load nothing from elsewhere, run
+// no scripts, and cannot be framed.
 package idemadmin
