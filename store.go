@@ -49,7 +49,7 @@ type handle = engine.Handle
 
 // New returns a store on b. The store then owns b: Close closes it. ErrInvalid is
 // returned when b is nil or in use by another store, or when an option is out of range;
-// b is then still the caller's.
+// b is then still the caller's to close.
 //
 // On an engine that was opened read-only the store changes nothing, not even at Close, and
 // does not sweep. Every call that would change something gets ErrInvalid at once.
