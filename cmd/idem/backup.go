@@ -79,6 +79,9 @@ func (t *tool) copied(done string, l *local, dest string) error {
 
 // absent refuses a path where something is.
 func absent(path string) error {
+	if isURL(path) {
+		return errURLAsPath
+	}
 	switch _, err := os.Lstat(path); {
 	case err == nil:
 		return &failure{exitFailed, "", fmt.Errorf("%s is there already", path), "name a new path; this tool replaces nothing"}

@@ -235,7 +235,8 @@ func cmdLock(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // cmdServe serves a store with idemadmin until the script ends, and puts its URL into a
-// variable: serve VARIABLE PATH [hidden]. "Bearer ana" may do all, "Bearer bob" read.
+// variable: serve VARIABLE PATH [hidden]. "Bearer ana" may do all, "Bearer bob" read. Its
+// /login is for ana with the password s3cret/%; VARIABLE_HOST is the URL without http://.
 func cmdServe(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[1])
 	k, err := detect(path)
@@ -252,7 +253,8 @@ func cmdServe(ts *testscript.TestScript, _ bool, args []string) {
 			case "Bearer bob":
 				return "bob", a == idemadmin.Read
 			}
-			return "", false
+			user, password, _ := r.BasicAuth()
+			return user, user == "ana" && password == "s3cret/%"
 		},
 		Reveal: idemadmin.RevealKeys | idemadmin.RevealPayloads,
 		Logger: slog.New(slog.DiscardHandler),
@@ -264,6 +266,14 @@ func cmdServe(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	mux := http.NewServeMux()
 	mux.Handle("/admin/", http.StripPrefix("/admin", admin))
+	mux.Handle("/login/", http.StripPrefix("/login", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, _, ok := r.BasicAuth(); !ok {
+			w.Header().Set("WWW-Authenticate", `Basic realm="idem"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		admin.ServeHTTP(w, r)
+	})))
 	mux.HandleFunc("/elsewhere/", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://example.com/?key=secret", http.StatusFound)
 	})
@@ -272,6 +282,7 @@ func cmdServe(ts *testscript.TestScript, _ bool, args []string) {
 	mux.HandleFunc("/busy/", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "busy", http.StatusBadGateway) })
 	server := httptest.NewServer(mux)
 	ts.Setenv(args[0], server.URL)
+	ts.Setenv(args[0]+"_HOST", strings.TrimPrefix(server.URL, "http://"))
 	of(ts).stores[args[1]] = store
 	ts.Defer(func() {
 		server.Close()

@@ -34,6 +34,9 @@ const (
 // detect says which engine's store is at path, by what is in it. It only reads, and it
 // takes no lock. Whether the store is whole is for opening it to find out.
 func detect(path string) (kind, error) {
+	if isURL(path) {
+		return "", errURLAsPath
+	}
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

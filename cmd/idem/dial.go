@@ -16,7 +16,10 @@ import (
 func (t *tool) dial() (*remote, error) {
 	u, err := url.Parse(t.url)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, usage("-url is no URL such as https://pay.internal/admin")
+		return nil, usage("-url is no URL such as https://pay.internal/admin/idem")
+	}
+	if strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") { // part of a password, most likely
+		return nil, usage("-url has an @ behind the host; percent-encode / ? and # in a password, or give it in %s", authorizationVariable)
 	}
 	header, err := t.credentials()
 	if err != nil {

@@ -22,7 +22,7 @@ may be combined.
 CLAIMED says how long ago the latest attempt began, NEXT what time will do to the
 record. A record that cannot be read is listed with its error, and the exit code
 says so.`,
-		Example: "  idem list pay.db -state held\n  idem list -url https://pay.internal/admin -hash 3f2a91bc0d11\n" +
+		Example: "  idem list pay.db -state held\n  idem list -url https://pay.internal/admin/idem -hash 3f2a91bc0d11\n" +
 			"  idem list pay.db -prefix tenant-7/ -json | jq -r .key",
 		Args: storeArgument,
 		RunE: func(c *cobra.Command, args []string) (err error) {

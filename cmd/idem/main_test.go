@@ -134,6 +134,11 @@ func cmdRun(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("standard error shows a key:\n%s", stderr)
 		}
 	}
+	for _, leak := range []string{"s3cret", "YW5hOnMz"} { // passwords, in clear and in base64
+		if strings.Contains(stdout+stderr, leak) {
+			ts.Fatalf("a password is shown:\n%s%s", stdout, stderr)
+		}
+	}
 }
 
 // cmdSay adds a heading to the transcript.

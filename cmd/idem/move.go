@@ -148,6 +148,9 @@ func (t *tool) input(name string) (io.ReadCloser, error) {
 		}
 		return io.NopCloser(struct{ io.Reader }{t.in}), nil // a pipe cannot seek, though it has the method
 	}
+	if isURL(name) {
+		return nil, errURLAsPath
+	}
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, usage("there is no file %s to import", name)

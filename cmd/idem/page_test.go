@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -16,7 +17,7 @@ const pagePath = "../../docs/TOOL.md"
 // docs/TOOL.md is made of the help texts: what is written there is what the program says.
 func TestPage(t *testing.T) {
 	t.Parallel()
-	got := page(systemTool().command())
+	got := page(t, systemTool().command())
 	if *update {
 		require.NoError(t, os.WriteFile(pagePath, []byte(got), 0o644))
 		return
@@ -35,12 +36,19 @@ go install github.com/idemkv/idem/cmd/idem@latest
 idem stuck -store /var/lib/pay/idem.db
 ` + "```" + `
 
+Building it takes Go %s or newer.
+
 `
 
 // page is the tool's documentation, by command.
-func page(root *cobra.Command) string {
+func page(t *testing.T, root *cobra.Command) string {
+	t.Helper()
+	mod, err := os.ReadFile("go.mod")
+	require.NoError(t, err)
+	version := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindSubmatch(mod)
+	require.NotNil(t, version)
 	var b strings.Builder
-	b.WriteString(pageHead)
+	fmt.Fprintf(&b, pageHead, version[1])
 	code(&b, "", root.Long)
 	b.WriteString("Flags of all commands:\n\n")
 	flags(&b, root.PersistentFlags())

@@ -16,7 +16,7 @@ It works on the store's file or directory while no process has it open, or asks
 the live service that has it open:
 
   idem stuck -store /var/lib/pay/idem.db
-  idem stuck -url https://pay.internal/admin
+  idem stuck -url https://pay.internal/admin/idem
 
 The path is a bolt file or a Pebble directory; idem tells which by its content. A
 mistyped path is an error, never a new store. Reading opens the store read-only
@@ -33,8 +33,16 @@ questions and errors on standard error name a record by its hash, which is also 
 the service's logs. -redact keeps keys, tokens and payloads out of standard
 output too.
 
-For -url, set IDEM_AUTHORIZATION to the Authorization header ("Bearer …"), or name
-a file of header lines with -header-file. Neither is ever printed.
+To log in with -url, set IDEM_AUTHORIZATION to the Authorization header
+("Bearer …"), or name a file of header lines with -header-file. For basic auth,
+set one of
+
+  IDEM_AUTHORIZATION="Basic $(printf %s "$LOGIN" | base64 | tr -d '\n')"
+  IDEM_URL=https://USERNAME:PASSWORD@pay.internal/admin/idem
+
+where LOGIN is USERNAME:PASSWORD, and / ? # and % in the password of the URL are
+written %2F %3F %23 and %25. None of this is ever printed. As an argument, others
+could see it in the list of processes.
 
 The first interrupt ends a command in good order, a second one at once. idem
 completion -help says how your shell completes commands and flags.`

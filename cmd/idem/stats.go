@@ -18,7 +18,7 @@ all records, so it takes time in proportion to them.
 "lapsed" are those in flight whose lease no longer holds; "unswept" have expired
 and take only space. Cache and commits are counted since the store was opened, so
 they say something of a live service only.`,
-		Example: "  idem stats pay.db\n  idem stats -json -url https://pay.internal/admin",
+		Example: "  idem stats pay.db\n  idem stats -json -url https://pay.internal/admin/idem",
 		Args:    storeArgument,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			src, err := t.open(args...)

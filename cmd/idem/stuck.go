@@ -27,7 +27,7 @@ func (t *tool) stuckCommand() *cobra.Command {
 Each comes with its age and the commands that would settle it. The first two
 refuse every retry until somebody settles them. On a store that is stopped,
 attempts that were in flight count as lapsed only when their lease has ended.`,
-		Example: "  idem stuck pay.db\n  idem stuck -url https://pay.internal/admin -reason held -json",
+		Example: "  idem stuck pay.db\n  idem stuck -url https://pay.internal/admin/idem -reason held -json",
 		Args:    storeArgument,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			want, err := operator.ParseReason(reason)

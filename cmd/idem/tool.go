@@ -186,7 +186,11 @@ func (t *tool) place(args []string) error {
 	return nil
 }
 
-func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
+// isURL reports whether s is meant as a URL. What is taken for a path is printed in errors,
+// and a URL may have a password in it.
+func isURL(s string) bool { return strings.Contains(s, "://") }
+
+var errURLAsPath = usage("a URL is given where a path is wanted; this works on files")
 
 // open opens the store that is meant for reading: here, or at a service.
 func (t *tool) open(args ...string) (source, error) {
