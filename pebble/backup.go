@@ -33,8 +33,10 @@ import (
 //
 // To restore, stop the process, put the copy in the store's place, and open it with the
 // same Options. What was done after the backup is then unknown to the store, and would run
-// again. So the opening records the time: a claim whose Request.IssuedAt is not later gets
-// idem.ErrTooLate if there is no record.
+// again. So the copy has a mark, which its first opening for writing replaces with the time:
+// a claim whose Request.IssuedAt is not later gets idem.ErrTooLate if there is no record. A
+// snapshot of the volume, or a cp of a stopped store, has no mark: restore those with the
+// command idem restore, which adds it.
 //
 // idem.ErrInvalid is returned when dir exists or is inside the store's own directory,
 // idem.ErrCorrupt when the store is damaged (see Verify), idem.ErrBroken and idem.ErrClosed
