@@ -25,8 +25,10 @@ func (t *tool) stuckCommand() *cobra.Command {
   released   its last attempt failed, and nobody has retried it
 
 Each comes with its age and the commands that would settle it. The first two
-refuse every retry until somebody settles them. On a store that is stopped,
-attempts that were in flight count as lapsed only when their lease has ended.`,
+refuse every retry until somebody settles them.
+
+Of a process that was killed, attempts count as lapsed only when their lease has
+ended. Until then they are not listed here; idem list -state in_flight has them.`,
 		Example: "  idem stuck pay.db\n  idem stuck -url https://pay.internal/admin/idem -reason held -json",
 		Args:    storeArgument,
 		RunE: func(c *cobra.Command, args []string) (err error) {
