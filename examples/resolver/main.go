@@ -56,7 +56,7 @@ func settle(store *idem.Store, b bank, now func() time.Time) func(context.Contex
 		case !found:
 			return store.Release(ctx, rec.Token(), []byte("the bank has no such payment"))
 		}
-		result, err := json.Marshal(receipt) // as Do stores it
+		result, err := json.Marshal(receipt) // as Do stores it; idemhttp stores an idemhttp.Answer
 		if err != nil {
 			return err
 		}
