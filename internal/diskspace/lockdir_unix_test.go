@@ -4,6 +4,7 @@ package diskspace
 
 import (
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -25,4 +26,30 @@ func TestLockDirWhereFlockFails(t *testing.T) {
 	_, _, err := lockDirBy(t.TempDir(), syscall.LOCK_EX, failing(syscall.EIO))
 	require.ErrorIs(t, err, syscall.EIO)
 	require.ErrorContains(t, err, "locking ")
+}
+
+// A file that cannot be opened is not taken for one that is not there.
+func TestShareFileThatCannotBeOpened(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	_, err := ShareFile(filepath.Join(file, "below"))
+	require.ErrorIs(t, err, syscall.ENOTDIR)
+	none, err := ShareFile(file + " that is not there")
+	require.NoError(t, err)
+	require.NoError(t, none.Close())
+}
+
+// A path that cannot be looked up is no sign that the file moved.
+func TestPathThatCannotBeLookedUp(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "dir")
+	file := filepath.Join(dir, "file")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	id, err := Identify(file)
+	require.NoError(t, err)
+	require.NoError(t, os.Rename(dir, dir+".old"))
+	require.NoError(t, os.Symlink(dir, dir)) // a loop: ELOOP
+	require.NoError(t, id.Check())
 }
