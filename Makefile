@@ -51,9 +51,7 @@ WITHOUT_RACE_IN = ./idemtest . ./internal/robustness ./internal/robustness/oracl
 RACE_CHECKS = 30
 # These take longest, so they begin first.
 LONGEST = ./pebble ./internal/robustness ./bolt
-# Three at a time on two cores, because they wait for disks. A collector that runs less often
-# (GOGC) saves a sixth of the compiler's time, and a tenth of the tests'. Each would sleep a second at
-# its end for the race detector, which by then has reported what it found.
+# Three on two cores, because they wait for disks.
 PACKAGES_AT_A_TIME = 3
 
 .DEFAULT_GOAL := help
@@ -71,10 +69,13 @@ demo: ## a payment service that is killed again and again, and its audit (DEMO="
 # faults do. Programs are built where they always are.
 test: export GOTMPDIR := $(or $(GOTMPDIR),$(TMPDIR),/tmp)
 test: export TMPDIR := $(or $(TMPDIR),$(shell scripts/fastdir.sh))
+# A collector that runs less often saves a sixth of the compiler's time, a tenth of the tests'.
 test: export GOGC = 300
+# The race detector would have each package sleep a second at its end.
+test: export GORACE = atexit_sleep_ms=0
 test: cc ## every test with the race detector, in random order, and all that go vet looks for
 	$(GO) test -p $(PACKAGES_AT_A_TIME) -vet=off -run '^$(WITHOUT_RACE)$$' -timeout $(TIMEOUT) $(WITHOUT_RACE_IN)
-	GORACE=atexit_sleep_ms=0 RAPID_CHECKS=$(RACE_CHECKS) $(GO) test -p $(PACKAGES_AT_A_TIME) -race -vet=all -shuffle=on -timeout $(TIMEOUT) $(LONGEST) ./...
+	RAPID_CHECKS=$(RACE_CHECKS) $(GO) test -p $(PACKAGES_AT_A_TIME) -race -vet=all -shuffle=on -timeout $(TIMEOUT) $(LONGEST) ./...
 
 test-all: test ## the same, and then each module of its own: the tool, metrics, bench, examples
 	@set -e; for m in $(NESTED); do \
